@@ -1,0 +1,1 @@
+"""tombola finds, proves and ships winning lottery tickets."""

@@ -1,0 +1,174 @@
+"""The command line: a thin face over the public API."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from tombola.errors import InputError
+
+out_console = Console()
+err_console = Console(stderr=True)
+
+app = typer.Typer(
+    help="Find, prove and ship winning lottery tickets.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+ticket_app = typer.Typer(help="Look at ticket files.", no_args_is_help=True)
+app.add_typer(ticket_app, name="ticket")
+
+Parameters = ParamSpec("Parameters")
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Turn what goes wrong into one clear line and an exit status: 2 input, 1 failure, 130 interrupted."""
+
+    @functools.wraps(function)
+    def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        logging.basicConfig(
+            format="%(message)s", handlers=[RichHandler(console=err_console, show_time=False, show_path=False)]
+        )
+        try:
+            function(*args, **kwargs)
+        except InputError as error:
+            _say(f"error: {error}", "red")
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            _say("interrupted; everything finished is kept, and the same command goes on from there", "yellow")
+            raise typer.Exit(130) from None
+        except Exception as error:  # noqa: BLE001 - the last line of defence: say so, keep the traceback for a report
+            err_console.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
+            _say(f"failed: {error or type(error).__name__}; everything finished is kept", "red")
+            raise typer.Exit(1) from None
+
+    return guarded
+
+
+def _say(line: str, style: str) -> None:
+    err_console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=1, allow_nan=False))
+
+
+@app.command()
+@command
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (see `tombola recipes`) or a TOML file.")],
+    out: Annotated[Path | None, typer.Option(help="Results folder [default: results/NAME].")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="What trains the runs.")] = "eager",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs side by side [default: one a core].")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder to look for data in first.")] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TOMBOLA_STORE", help="Where runs are remembered [default: .tombola beside the results]."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search for winning tickets. The same command again goes on where it was stopped."""
+    from tombola.evidence.summary import summarise
+    from tombola.experiment import expected_runs
+    from tombola.perform import TICKET, perform
+    from tombola.recipe import load_recipe
+    from tombola.report.progress import ProgressDisplay
+    from tombola.report.terminal import show_summary
+    from tombola.workers import cores
+
+    chosen = load_recipe(recipe, overrides or [])
+    folder = out or Path("results") / chosen.name
+    with ProgressDisplay(err_console, expected_runs(chosen)) as progress:
+        results = perform(
+            chosen,
+            folder,
+            store=store,
+            engine=engine,
+            device=device,
+            workers=workers or cores(),
+            data_dir=data_dir,
+            listeners=[progress],
+        )
+    summary = summarise(results)
+    if as_json:
+        _print_json(summary)
+        return
+    show_summary(out_console, summary)
+    runs = results.tally
+    if runs.trained:
+        did = f"{runs.trained:,} runs trained, {runs.from_store:,} from the store."
+    else:
+        did = f"Nothing to train: all {runs.from_store:,} runs came from the store."
+    where = f"The ticket is {folder / TICKET}." if summary["smallest_winning"] else ""
+    out_console.print(f"{did} Results are in {folder}. {where}".rstrip(), highlight=False, soft_wrap=True)
+
+
+@app.command()
+@command
+def show(folder: Annotated[Path, typer.Argument(help="A results folder.")], as_json: Json = False) -> None:
+    """Show what an experiment found: levels, branches, intervals, verdict."""
+    from tombola.evidence.summary import summarise
+    from tombola.report.terminal import show_summary
+    from tombola.results import read_results
+
+    summary = summarise(read_results(folder))
+    if as_json:
+        _print_json(summary)
+    else:
+        show_summary(out_console, summary)
+
+
+@app.command()
+@command
+def recipes(as_json: Json = False) -> None:
+    """List the recipes that come with tombola."""
+    from tombola.recipe import describe, recipes
+
+    described = {name: describe(text) for name, text in recipes().items()}
+    if as_json:
+        _print_json(described)
+        return
+    table = Table("recipe", "what it is", box=None, pad_edge=False)
+    for name, text in described.items():
+        table.add_row(name, text)
+    out_console.print(table)
+
+
+@ticket_app.command("show")
+@command
+def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket file.")], as_json: Json = False) -> None:
+    """Show what is in a ticket: layers, weights left, and where it came from."""
+    from tombola.report.terminal import show_ticket, ticket_summary
+    from tombola.ticket import Ticket
+
+    summary = ticket_summary(Ticket.load(file))
+    if as_json:
+        _print_json(summary)
+    else:
+        show_ticket(out_console, summary)
+
+
+def main() -> None:
+    """The entry point of the `tombola` command."""
+    # A training is one thread; pools of idle threads in every process would only get in each other's way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    app()

@@ -1,0 +1,144 @@
+"""The conductor: advances studies side by side, answers from the store what it can, has the rest trained."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tombola.engines import Engine
+from tombola.outcome import Outcome
+from tombola.run import Run
+from tombola.store import Store
+from tombola.studies import Ask, Study
+
+
+class Listener(Protocol):
+    """Is told what happens, in the conductor's own thread. `study` is a study's index."""
+
+    def started(self, study: int, ask: Ask) -> None:
+        """The training that answers `ask` begins."""
+
+    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:
+        """`ask` is answered: by a training just now, or (`trained` is False) from the store."""
+
+
+def train(run: Run, store: Store, engine: Engine) -> bool:
+    """Make sure that the store knows what comes of `run`. False when it already did.
+
+    Any number of processes may do this with the same run: one of them trains it.
+    """
+    with store.claim(run):
+        if store.get(run) is not None:
+            return False
+        store.put(run, engine.train(run, store.checkpoint(run)))
+        return True
+
+
+@dataclass
+class _Question:
+    """What a study waits for: its asks, and the answers so far."""
+
+    study: int
+    asks: list[Ask]
+    alone: bool
+    """It yielded an ask, not a list, and is sent an outcome, not a list."""
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+
+class Conductor:
+    """Drives studies to their ends; see `conduct`."""
+
+    def __init__(
+        self, studies: Sequence[Study[Any]], store: Store, engine: Engine, executor: Executor, listener: Listener
+    ) -> None:
+        self.studies = studies
+        self.store = store
+        self.engine = engine
+        self.executor = executor
+        self.listener = listener
+        self.results: list[Any] = [None] * len(studies)
+        self.wanted: dict[str, list[tuple[_Question, int]]] = {}  # key of a run -> the asks it answers
+        self.queue: list[tuple[int, int, Run]] = []  # a heap: the smallest question first, then in order
+        self.training: dict[Future[bool], Run] = {}
+        self.count = itertools.count()
+
+    def conduct(self, at_once: int) -> list[Any]:
+        for study in range(len(self.studies)):
+            self._advance(study, None)
+        while self.queue or self.training:
+            while self.queue and len(self.training) < at_once:
+                self._start(heapq.heappop(self.queue)[2])
+            finished, _ = wait(self.training, return_when=FIRST_COMPLETED)
+            for future in finished:
+                self._finish(self.training.pop(future), trained=future.result())
+        return self.results
+
+    def _advance(self, study: int, answer: Any) -> None:
+        """Send a study its answer, and deal with what it asks next, for as long as the store knows the answers."""
+        while True:
+            try:
+                asked = self.studies[study].send(answer)
+            except StopIteration as end:
+                self.results[study] = end.value
+                return
+            question = _Question(study, [asked], True) if isinstance(asked, Ask) else _Question(study, asked, False)
+            for index, ask in enumerate(question.asks):
+                if ask.run.key not in self.wanted and (known := self.store.get(ask.run)):
+                    self._answer(question, index, known, trained=False)
+                else:
+                    self._want(question, index)
+            if len(question.outcomes) < len(question.asks):
+                return
+            answer = self._reply(question)
+
+    def _want(self, question: _Question, index: int) -> None:
+        """Queue the run of an ask, unless it is queued already."""
+        run = question.asks[index].run
+        if run.key not in self.wanted:
+            # A question of one run holds up a whole study; of many runs, each can wait for the others.
+            heapq.heappush(self.queue, (len(question.asks), next(self.count), run))
+        self.wanted.setdefault(run.key, []).append((question, index))
+
+    def _start(self, run: Run) -> None:
+        question, index = self.wanted[run.key][0]
+        self.listener.started(question.study, question.asks[index])
+        self.training[self.executor.submit(train, run, self.store, self.engine)] = run
+
+    def _finish(self, run: Run, trained: bool) -> None:
+        outcome = self.store.get(run)
+        if outcome is None:
+            raise RuntimeError(f"the outcome of run {run.key} vanished from {self.store.folder}")
+        for question, index in self.wanted.pop(run.key):
+            self._answer(question, index, outcome, trained)
+            trained = False  # one training, however many asked for it
+            if len(question.outcomes) == len(question.asks):
+                self._advance(question.study, self._reply(question))
+
+    def _answer(self, question: _Question, index: int, outcome: Outcome, trained: bool) -> None:
+        question.outcomes[index] = outcome
+        self.listener.answered(question.study, question.asks[index], outcome, trained)
+
+    def _reply(self, question: _Question) -> Outcome | list[Outcome]:
+        outcomes = [question.outcomes[index] for index in range(len(question.asks))]
+        return outcomes[0] if question.alone else outcomes
+
+
+def conduct(
+    studies: Sequence[Study[Any]],
+    store: Store,
+    engine: Engine,
+    executor: Executor,
+    listener: Listener,
+    at_once: int = 1,
+) -> list[Any]:
+    """Drive `studies` to their ends and return their results.
+
+    Runs the store does not know are trained in `executor`, `at_once` of them side by side. What a finished run
+    gave is in the store before anybody hears of it, so that whatever happens, running the same studies again
+    goes on from there.
+    """
+    return Conductor(studies, store, engine, executor, listener).conduct(at_once)

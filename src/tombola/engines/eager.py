@@ -1,0 +1,70 @@
+"""The eager engine: plain PyTorch for any module on any device. The others are held to what it does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tombola.engines.training import Training
+from tombola.outcome import Outcome
+from tombola.run import Run
+from tombola.seeds import Purpose, derive
+from tombola.store import Checkpoint
+from tombola.zoo.data import prepare
+
+
+@dataclass(frozen=True)
+class Eager:
+    """Trains one run after another, dense matrices times masks. On a CPU it uses one thread: a run gives the
+    same bits however many run side by side, and side by side is where further cores pay."""
+
+    data_dir: Path | None = None
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        return "eager"
+
+    def train(self, run: Run, checkpoint: Checkpoint) -> Outcome:
+        """Train `run`; see `tombola.engines.Engine`."""
+        device = torch.device(self.device)
+        split = prepare(run.data, self.data_dir)
+        with reproducible(derive(run.seed, Purpose.NOISE), device):
+            training = Training(run, split, device)
+            if saved := checkpoint.load():
+                training.restore(*saved)
+            while not training.finished:
+                training.advance()
+                if checkpoint.due():
+                    checkpoint.save(*training.snapshot())
+            return Outcome(
+                final=training.weights(),
+                curves=training.curves(),
+                measures=training.measures(),
+                engine=self.name,
+                seconds=training.seconds,
+            )
+
+
+@contextlib.contextmanager
+def reproducible(seed: int, device: torch.device) -> Iterator[None]:
+    """Within it, torch draws from a stream of its own and gives the same bits every time."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.set_num_threads(1)
+        if cuda:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+            torch.use_deterministic_algorithms(True)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic)

@@ -1,0 +1,1 @@
+"""Statistics and the verdict: is what was found a winning ticket?"""

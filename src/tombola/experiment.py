@@ -1,0 +1,119 @@
+"""Experiment: a recipe made into studies, one for each replicate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tombola.errors import InputError
+from tombola.mask import Mask
+from tombola.outcome import Outcome
+from tombola.prune import check_rounds, prune
+from tombola.recipe import Recipe
+from tombola.run import Data, Network, Run, Start
+from tombola.scores import SCORES
+from tombola.seeds import Purpose, derive
+from tombola.studies import Study
+from tombola.studies.reinit import reinit
+from tombola.studies.search import Prune, iterative_search, one_shot_search
+from tombola.zoo.data import load
+from tombola.zoo.networks import build
+
+
+def expected_runs(recipe: Recipe) -> int:
+    """How many runs the studies of `recipe` ask for, if none diverges."""
+    return recipe.replicates * (1 + recipe.search.levels * (1 + recipe.controls.reinit))
+
+
+class Experiment:
+    """What a recipe asks for. Its data is loaded and its network built once, so that mistakes show at once.
+
+    Raises `InputError` for whatever would not work: unknown names, data that is missing or unfit, a network
+    that does not take the data, more levels than a layer can bear.
+    """
+
+    def __init__(self, recipe: Recipe, data_dir: Path | None = None) -> None:
+        self.recipe = recipe
+        dataset = load(recipe.data.name, data_dir)
+        examples = len(dataset.y_train) - recipe.data.validation
+        if examples < recipe.training.batch_size:
+            raise InputError(
+                f"training.batch_size: should be at most the {max(examples, 0):,} training examples that are left "
+                f"of {len(dataset.y_train):,} after data.validation, not {recipe.training.batch_size:,}"
+            )
+        self._training = recipe.training.in_iterations(examples)
+        self._digest = dataset.digest
+        self._network = Network(
+            name=recipe.model.name, options=recipe.model.options, inputs=dataset.inputs, classes=dataset.classes
+        )
+        network = build(self._start(seed=0))
+        _check_output(network, self._network)
+        self._full = Mask.full(network)
+        if not self._full:
+            raise InputError(f'model.name: "{recipe.model.name}" has no linear or convolutional layer to prune')
+        self._groups = recipe.search.groups(list(self._full))
+        check_rounds(self._full, self._groups, recipe.search.levels)
+
+    def studies(self) -> list[Study[None]]:
+        """One study for each replicate, in order."""
+        return [self.study(replicate) for replicate in range(self.recipe.replicates)]
+
+    def study(self, replicate: int) -> Study[None]:
+        """The search for tickets, then the controls of every ticket found."""
+        recipe = self.recipe
+        search = one_shot_search if recipe.search.one_shot else iterative_search
+        tickets = yield from search(self.dense(replicate), recipe.search.levels, self._pruning(replicate))
+        yield from reinit(
+            tickets,
+            recipe.controls.reinit,
+            lambda level, draw: derive(recipe.seed, Purpose.REINIT, replicate, level, draw),
+        )
+
+    def dense(self, replicate: int) -> Run:
+        """The dense network's run. Each replicate has its own initial weights, validation split and batch order."""
+        recipe = self.recipe
+        return Run(
+            start=self._start(derive(recipe.seed, Purpose.WEIGHTS, replicate)),
+            mask=self._full,
+            data=Data(
+                **recipe.data.model_dump(),
+                digest=self._digest,
+                seed=derive(recipe.seed, Purpose.SPLIT, replicate),
+            ),
+            training=self._training,
+            seed=derive(recipe.seed, Purpose.TRAINING, replicate),
+        )
+
+    def _start(self, seed: int) -> Start:
+        return Start(network=self._network, seed=seed)
+
+    def _pruning(self, replicate: int) -> Prune:
+        score = SCORES[self.recipe.search.score]
+
+        def pruned(outcome: Outcome, mask: Mask, level: int) -> Mask:
+            weights = {name: outcome.final[name] for name in mask}
+            seed = derive(self.recipe.seed, Purpose.SCORE, replicate, level)
+            return prune(score(weights, seed), mask, self._groups)
+
+        return pruned
+
+
+@torch.no_grad()
+def _check_output(network: nn.Module, described: Network) -> None:
+    """Refuse a network that does not give one number per class for the data's examples."""
+    wanted = (2, described.classes)
+    try:
+        output: Any = network.eval()(torch.zeros(2, *described.inputs))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f'model: "{described.name}" does not take examples of shape {described.inputs}: '
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    shape = tuple(getattr(output, "shape", ()))
+    if shape != wanted:
+        raise InputError(
+            f'model: "{described.name}" gives {shape or type(output).__name__} for 2 examples, not {wanted}'
+        )

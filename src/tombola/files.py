@@ -1,0 +1,81 @@
+"""Files that are either whole or not there, and tensors in them: safetensors with a digest, never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from tombola.errors import DamagedFile
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write to; at the end it takes the place of `path`, at once and for good.
+
+    Whatever kills the process, `path` holds either what it held before or all of what was written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and renames are durable without it
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write named tensors, and what they are about as JSON values, to one safetensors file, atomically."""
+    contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(about, sort_keys=True)
+    metadata = {"about": text, "digest": _digest(contents, text)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(safetensors.torch.save(contents, metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote.
+
+    Raises `FileNotFoundError` when there is no file, `DamagedFile` when a byte of it is not as it was written.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except safetensors.SafetensorError as error:
+        raise DamagedFile(f"{path} is damaged or not a safetensors file: {error}") from error
+    if not {"about", "digest"} <= metadata.keys():
+        raise DamagedFile(f"{path} was not written by tombola: its header has no digest")
+    if _digest(tensors, metadata["about"]) != metadata["digest"]:
+        raise DamagedFile(f"{path} is damaged: its content does not match its digest")
+    return tensors, json.loads(metadata["about"])
+
+
+def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
+    sha = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        sha.update(tensor.numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,60 @@
+"""Outcome: what came of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from tombola import packing
+from tombola.mask import Mask, State
+from tombola.run import Described
+
+
+class Measures(Described):
+    """The figures of one run. Accuracies are fractions. All but the first two are None when it diverged."""
+
+    diverged: bool
+    """The loss was not finite at some iteration; training ended there."""
+    iterations: int
+    """How many iterations were trained."""
+    stop_iteration: int | None = None
+    """The early-stopping iteration: the first of minimum validation loss, found after training."""
+    validation_loss_at_stop: float | None = None
+    validation_accuracy_at_stop: float | None = None
+    train_accuracy_at_stop: float | None = None
+    test_accuracy_at_stop: float | None = None
+    train_accuracy: float | None = None
+    """At the end of training, over the training examples without those held out."""
+    test_accuracy: float | None = None
+    """At the end of training."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run: the trained weights, the curves on the way, and the figures."""
+
+    final: State
+    """The `state_dict` at the end of training. Pruned weights are zero."""
+    curves: dict[str, Tensor]
+    """`iteration` (int64) and, at each of these, `train_loss` (the mean since the evaluation before),
+    `validation_loss`, `validation_accuracy` and, where asked for, `test_loss` and `test_accuracy` (float64)."""
+    measures: Measures
+    engine: str
+    """Which engine answered."""
+    seconds: float
+    """How long the training took."""
+
+    def to_tensors(self, mask: Mask) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The outcome as tensors and JSON values, for a file. Of a masked layer only the kept weights are written."""
+        curves = {f"curve/{name}": values for name, values in self.curves.items()}
+        about = {"measures": self.measures.model_dump(), "engine": self.engine, "seconds": self.seconds}
+        return packing.pack(self.final, mask) | curves, about
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], about: dict[str, Any]) -> Outcome:
+        """Read back what `to_tensors` gave."""
+        final, _ = packing.unpack(tensors)
+        curves = {name.removeprefix("curve/"): t for name, t in tensors.items() if name.startswith("curve/")}
+        return cls(final, curves, Measures(**about["measures"]), about["engine"], about["seconds"])

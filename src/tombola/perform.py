@@ -1,0 +1,97 @@
+"""Perform an experiment: from a recipe to a results folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from tombola.conduct import Listener, conduct
+from tombola.engines import engine as named_engine
+from tombola.evidence.verdict import judge, smallest_winning
+from tombola.experiment import Experiment
+from tombola.outcome import Outcome
+from tombola.recipe import Recipe
+from tombola.results import Results, ResultsFolder, read_results
+from tombola.store import Store, check_writable
+from tombola.studies import Ask
+from tombola.ticket import Ticket
+from tombola.workers import side_by_side
+from tombola.zoo.networks import build
+
+TICKET = "ticket.safetensors"
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several listeners as one."""
+
+    listeners: Sequence[Listener]
+
+    def started(self, study: int, ask: Ask) -> None:
+        for listener in self.listeners:
+            listener.started(study, ask)
+
+    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:
+        for listener in self.listeners:
+            listener.answered(study, ask, outcome, trained)
+
+
+def perform(
+    recipe: Recipe,
+    out: Path,
+    *,
+    store: Path | None = None,
+    engine: str = "eager",
+    device: str = "cpu",
+    workers: int = 1,
+    data_dir: Path | None = None,
+    listeners: Sequence[Listener] = (),
+) -> Results:
+    """Run the experiment of `recipe`, or go on with it, and leave its results in the folder `out`.
+
+    Runs are remembered in the folder `store` (default: `.tombola` beside `out`), which experiments may share;
+    `workers` runs train side by side, each in a process of its own unless there is only one. Whatever stops it,
+    finished runs are kept, and calling it again goes on. The result does not depend on `workers`.
+    Raises `InputError` for anything wrong in the recipe, the data or the folders.
+    """
+    answers = named_engine(engine, data_dir, device)
+    experiment = Experiment(recipe, data_dir)
+    store = store or out.parent / ".tombola"
+    results = ResultsFolder(out, recipe)
+    check_writable(store)
+    try:
+        with side_by_side(workers) as executor:
+            listener = Together([results, *listeners])
+            conduct(experiment.studies(), Store(store), answers, executor, listener, workers)
+    except BaseException:
+        results.interrupted()
+        raise
+    results.write(finished=True)
+    _keep_ticket(results)
+    return read_results(out)
+
+
+def _keep_ticket(results: ResultsFolder) -> None:
+    """Write the smallest winning ticket; among replicates, the one of best validation accuracy at early stop."""
+    recipe, path = results.recipe, results.folder / TICKET
+    found = smallest_winning(judge(results.rows, recipe.replicates, recipe.verdict))
+    if found is None:
+        path.unlink(missing_ok=True)
+        return
+    rows = [row for row in results.rows if row.branch == "ticket" and row.level == found.level]
+    best = max(rows, key=lambda row: row.measures.validation_accuracy_at_stop or 0.0)
+    run = results.tickets[best.level, best.replicate].run
+    network = build(run.start)
+    run.mask.apply_(network)
+    provenance = {
+        "recipe": recipe.resolved(),
+        "replicate": best.replicate,
+        "level": best.level,
+        "run": run.description,
+        "key": run.key,
+        "measures": best.measures.model_dump(),
+        "versions": {name: metadata.version(name) for name in ("tombola", "torch", "numpy")},
+    }
+    Ticket(run.mask, network.state_dict(), provenance).save(path)

@@ -1,0 +1,88 @@
+"""Pruning: scores x scope x rate -> a smaller mask, with exact counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tombola.errors import InputError
+from tombola.mask import Mask
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers whose weights compete with each other, and the rate at which they lose them.
+
+    A scope is nothing but a way to form groups: each layer by itself, or all layers together.
+    """
+
+    layers: tuple[str, ...]
+    rate: float
+    """The fraction of the weights left that one pruning removes, between 0 and 1."""
+
+
+def layerwise(rates: Mapping[str, float]) -> list[Group]:
+    """Each layer loses its own fraction (Frankle & Carbin 2019, section 2: LeNet and Conv-2/4/6)."""
+    return [Group((layer,), rate) for layer, rate in rates.items()]
+
+
+def globally(layers: Iterable[str], rate: float) -> list[Group]:
+    """All layers are compared together (Frankle & Carbin 2019, section 4: Resnet-18 and VGG-19)."""
+    return [Group(tuple(layers), rate)]
+
+
+def removed(rate: float, left: int) -> int:
+    """How many of `left` weights one pruning at `rate` removes: round(rate × left), halves to even."""
+    return round(rate * left)
+
+
+def prune(scores: Mapping[str, Tensor], mask: Mask, groups: Sequence[Group]) -> Mask:
+    """Remove from each group exactly round(rate × weights left) weights: those of the lowest scores.
+
+    Only weights that are left compete. Equal scores are settled by index: in the order of the group's
+    layers, then in row-major order, the first goes first. Layers that belong to no group are left alone.
+
+    Raises `ValueError` when a score is NaN: no order could be exact.
+    """
+    kept = {name: tensor.clone() for name, tensor in mask.items()}
+    for group in groups:
+        left = torch.cat([mask[name].flatten() for name in group.layers])
+        worth = torch.cat([scores[name].detach().cpu().flatten() for name in group.layers])
+        candidates = left.nonzero().squeeze(1)
+        if worth[candidates].isnan().any():
+            raise ValueError(f"the scores of {', '.join(group.layers)} are not all numbers")
+        worst_first = candidates[torch.argsort(worth[candidates], stable=True)]
+        left[worst_first[: removed(group.rate, len(candidates))]] = False
+        sizes = [mask[name].numel() for name in group.layers]
+        for name, part in zip(group.layers, torch.split(left, sizes), strict=True):
+            kept[name] = part.view_as(mask[name])
+    return Mask(kept)
+
+
+def rounds_before_empty(weights: int, rate: float, rounds: int) -> int:
+    """How many of `rounds` prunings leave at least one of `weights` weights."""
+    for done in range(rounds):
+        weights -= removed(rate, weights)
+        if weights == 0:
+            return done
+    return rounds
+
+
+def check_rounds(mask: Mask, groups: Sequence[Group], rounds: int) -> None:
+    """Refuse a schedule that is bound to leave a group of layers empty.
+
+    Raises `InputError` that names the group and how many levels it would bear. In a group of several layers
+    one of them may still run empty; which one is known only after training (see `Mask.empty_layers`).
+    """
+    for group in groups:
+        weights = sum(mask.sizes[name] for name in group.layers)
+        bearable = rounds_before_empty(weights, group.rate, rounds)
+        if bearable < rounds:
+            what = f"layer {group.layers[0]}" if len(group.layers) == 1 else "the network"
+            raise InputError(
+                f"search: pruning at rate {group.rate:g} leaves {what} ({weights:,} weights) empty at level "
+                f"{bearable + 1}; set search.levels to at most {bearable}, or a lower rate"
+            )

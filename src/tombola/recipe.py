@@ -1,0 +1,269 @@
+"""Recipe: an experiment as validated TOML, and every mistake in one named with what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import itertools
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from tombola.errors import InputError, unknown
+from tombola.evidence.verdict import Criteria
+from tombola.length import Length
+from tombola.prune import Group, globally, layerwise
+from tombola.run import Described, Training
+from tombola.scores import SCORES
+
+Rate = float
+"""A fraction of the weights left that one pruning removes."""
+
+
+class DataSection(Described):
+    """`[data]`: see `tombola.run.Data` for what the names mean."""
+
+    name: str
+    validation: int = Field(ge=1)
+    scale: Literal["range", "unit-norm", "standard"] = "range"
+
+
+class ModelSection(Described):
+    """`[model]`: a network's name, and its options beside it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+
+class SearchSection(Described):
+    """`[search]`: how tickets are looked for."""
+
+    levels: int = Field(ge=0)
+    """How many prunings; level 0 is the dense network."""
+    rate: Rate | None = Field(default=None, gt=0, lt=1)
+    """What each pruning removes of the weights left in every layer, or of all weights left if the scope is global."""
+    output_rate: Rate | None = Field(default=None, ge=0, lt=1)
+    """The same for the output layer; as `rate` when it is not given."""
+    rates: dict[str, float] = {}
+    """The same for single layers, by name or pattern (`fc*`); these come before the other two."""
+    density: float | None = Field(default=None, gt=0, lt=1)
+    """Instead of `rate`: the fraction of weights left after all levels, each keeping density^(1/levels)."""
+    scope: Literal["layer", "global"] = "layer"
+    score: str = "magnitude"
+    one_shot: bool = False
+    """Prune the trained dense network once to each density, instead of in rounds of training."""
+    leave_out: list[str] = []
+    """Layers that are not pruned, by name or pattern."""
+
+    @field_validator("score")
+    @classmethod
+    def _known_score(cls, score: str) -> str:
+        if score not in SCORES:
+            raise unknown("score", score, SCORES)
+        return score
+
+    @field_validator("rates")
+    @classmethod
+    def _fractions(cls, rates: dict[str, float]) -> dict[str, float]:
+        for layer, rate in rates.items():
+            if not 0 <= rate < 1:
+                raise ValueError(f'the rate of "{layer}" should be at least 0 and less than 1, not {rate:g}')
+        return rates
+
+    @model_validator(mode="after")
+    def _check(self) -> SearchSection:
+        if (self.rate is None) == (self.density is None):
+            raise ValueError("give either rate (for each level) or density (after the last level)")
+        if self.density is not None and self.levels == 0:
+            raise ValueError("density needs at least one level to be reached in")
+        if self.output_rate is not None or self.rates:
+            name = "rates" if self.rates else "output_rate"
+            if self.density is not None:
+                raise ValueError(f"{name} goes with rate, not with density")
+            if self.scope == "global":
+                raise ValueError(f'{name} has no meaning with scope = "global"; leave layers out with leave_out')
+        return self
+
+    @property
+    def round_rate(self) -> Rate:
+        """The rate of one level. To keep density d after n levels, each keeps d^(1/n) of what is left: this is
+        what "p^(1/n)% per round" (Frankle & Carbin 2019, section 1) means."""
+        if self.density is not None:
+            return 1.0 - float(self.density ** (1 / self.levels))
+        assert self.rate is not None
+        return self.rate
+
+    def groups(self, layers: Sequence[str]) -> list[Group]:
+        """The scope: which of a network's `layers` are pruned together and at what rate; the last is the output.
+
+        Raises `InputError` when a name or pattern matches no layer.
+        """
+        names = [layer.removesuffix(".weight") for layer in layers]
+        for where, patterns in (("rates", list(self.rates)), ("leave_out", self.leave_out)):
+            for pattern in patterns:
+                if not fnmatch.filter(names, pattern):
+                    raise InputError(f"search.{where}: {unknown('layer', pattern, names)}")
+        rates = {}
+        for layer, name in zip(layers, names, strict=True):
+            if any(fnmatch.fnmatch(name, pattern) for pattern in self.leave_out):
+                continue
+            own = [rate for pattern, rate in self.rates.items() if fnmatch.fnmatch(name, pattern)]
+            rates[layer] = self.round_rate
+            if own:
+                rates[layer] = own[0]
+            elif layer == layers[-1] and self.output_rate is not None:
+                rates[layer] = self.output_rate
+        if not rates:
+            raise InputError("search.leave_out: every layer is left out; at least one should be pruned")
+        return globally(rates, self.round_rate) if self.scope == "global" else layerwise(rates)
+
+
+class RewindSection(Described):
+    """`[rewind]`: what the weights of a ticket are reset to."""
+
+    to: Length = Length()
+
+    @field_validator("to")
+    @classmethod
+    def _initial(cls, to: Length) -> Length:
+        if to != Length():
+            raise ValueError('tickets are reset to their initial weights: "0it" is the only value known so far')
+        return to
+
+
+class ControlsSection(Described):
+    """`[controls]`: how many draws of each control, per replicate and level."""
+
+    reinit: int = Field(default=0, ge=0)
+
+
+class Recipe(Described):
+    """An experiment: everything a user decides."""
+
+    name: str = Field(min_length=1)
+    replicates: int = Field(default=5, ge=1)
+    seed: int = Field(default=0, ge=0)
+    data: DataSection
+    model: ModelSection
+    training: Training
+    search: SearchSection
+    rewind: RewindSection = RewindSection()
+    controls: ControlsSection = ControlsSection()
+    verdict: Criteria = Criteria()
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole configuration, defaults included, as TOML values."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def recipes() -> dict[str, str]:
+    """The recipes that come with tombola: their names and their text."""
+    folder = resources.files("tombola.recipes")
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+    return {file.name.removesuffix(".toml"): file.read_text(encoding="utf-8") for file in files}
+
+
+def describe(text: str) -> str:
+    """What a recipe is: the comment it begins with, on one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.lstrip("# ") for line in lines)
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of that name, or in that TOML file, with `key=value` overrides.
+
+    Raises `InputError` that names the mistake, where it is, and what would be right.
+    """
+    known = recipes()
+    if name.endswith(".toml") or "/" in name:
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise InputError(f"the recipe {name} cannot be read: {reason}") from None
+    elif name in known:
+        text = known[name]
+    else:
+        raise unknown("recipe", name, [*known, "path/to/recipe.toml"])
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{name} is not valid TOML: {error}") from None
+    for override in overrides:
+        _override(table, override)
+    return parse_recipe(table, source=name)
+
+
+def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:
+    """A recipe from TOML values; `source` is named in errors."""
+    try:
+        return Recipe(**table)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_explain(error.errors()[0])}") from None
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    """Set `a.b=value` in a table of TOML values; what is not a TOML value is taken as text."""
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise InputError(f'--set {override}: should be key=value, such as "training.lr=0.01"')
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, last = key.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise InputError(f"--set {override}: {section} is a value, not a section")
+    table[last] = value
+
+
+def _explain(error: ErrorDetails) -> str:
+    """One validation error in one line: where, what, and what would be right."""
+    path = [str(part) for part in error["loc"]]
+    where = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        known = _fields(path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f'did you mean "{".".join([*path[:-1], near[0]])}"?' if near else f"known: {', '.join(sorted(known))}"
+        return f'unknown key "{where}": {hint}'
+    if error["type"] == "missing":
+        return f'"{where}" is missing'
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        given = error["input"] if not isinstance(error["input"], dict | BaseModel) else None
+        return f"{where}: {message}" + (f", not {given!r}" if given is not None and "not" not in message else "")
+    if error["type"] == "literal_error":
+        return f"{where}: {_choice(path, error['input'])}"
+    return f"{where}: {message[0].lower()}{message[1:]}, not {error['input']!r}"
+
+
+def _choice(path: Sequence[str], given: Any) -> str:
+    field = _model(path[:-1]).model_fields[path[-1]]
+    choices = [str(choice) for choice in get_args(field.annotation)]
+    return str(unknown(path[-1], str(given), choices))
+
+
+def _fields(path: Sequence[str]) -> list[str]:
+    return list(_model(path).model_fields)
+
+
+def _model(path: Sequence[str]) -> type[BaseModel]:
+    """The model class of the section at `path` in a recipe."""
+    model: type[BaseModel] = Recipe
+    for name in path:
+        annotation = model.model_fields[name].annotation
+        assert isinstance(annotation, type)
+        model = annotation
+    return model

@@ -1,0 +1,156 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from tombola.ticket import Ticket
+
+
+def show_summary(console: Console, summary: dict[str, Any]) -> None:
+    """Print what `tombola.evidence.summary.summarise` gave: the table of levels, then the answer."""
+    console.print(_levels(summary))
+    for line in _notes(summary):
+        console.print(line, style="yellow", highlight=False)
+    console.print(answer(summary), style="bold", highlight=False)
+
+
+def answer(summary: dict[str, Any]) -> str:
+    """The verdict in plain words."""
+    criteria, found = summary["criteria"], summary["smallest_winning"]
+    if not summary["levels"]:
+        return "Nothing is finished yet."
+    terms = (
+        f"{criteria['confidence']:.0%} sure that they are at most {100 * criteria['accuracy_margin']:g} points less "
+        f"accurate than the dense network and stop at most {criteria['stop_margin']:.0%} later "
+        f"({_count(summary['replicates'], 'replicate')})"
+    )
+    unfinished = "" if summary["finished"] else " So far, with runs still to do."
+    if found is None:
+        return f"No winning ticket: at no level are we {terms}.{unfinished}"
+    return (
+        f"Winning tickets down to {found['weights_left']:.1%} of the weights "
+        f"({found['weights']:,} of them, level {found['level']}): we are {terms}.{unfinished}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _levels(summary: dict[str, Any]) -> Table:
+    branches = list(dict.fromkeys(branch for level in summary["levels"] for branch in level["branches"]))
+    replicates = _count(summary["replicates"], "replicate")
+    table = Table(
+        title=f"{summary['recipe']}: {replicates}, means ± {summary['criteria']['confidence']:.0%} confidence",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("\nlevel", justify="right")
+    table.add_column("weights\nleft", justify="right")
+    for branch in branches:
+        table.add_column(f"{branch}\naccuracy %", justify="right", no_wrap=True)
+    for branch in branches:
+        table.add_column(f"{branch}\nstops at", justify="right", no_wrap=True)
+    table.add_column("vs dense\npoints", justify="right")
+    table.add_column("\nverdict", no_wrap=True)
+    for level in summary["levels"]:
+        figures = [level["branches"].get(branch) for branch in branches]
+        table.add_row(
+            str(level["level"]),
+            f"{level['weights_left']:.1%}",
+            *(_figure(figure, "test_accuracy_at_stop", 100, ".2f") for figure in figures),
+            *(_figure(figure, "stop_iteration", 1, ",.0f") for figure in figures),
+            _difference(level["verdict"]),
+            _verdict(level),
+        )
+    return table
+
+
+def _figure(branch: dict[str, Any] | None, name: str, factor: int, form: str) -> str:
+    """A mean and half the width of its interval."""
+    if branch is None:
+        return "·"
+    figure = branch[name]
+    if not figure["values"]:
+        return "diverged"
+    mean = format(factor * figure["mean"], form)
+    if figure["low"] is None:
+        return mean
+    return f"{mean} ±{format(factor * (figure['high'] - figure['mean']), form)}"
+
+
+def _difference(verdict: dict[str, Any]) -> str:
+    interval = verdict["accuracy_difference"]
+    return "·" if interval is None else f"{100 * interval['mean']:+.2f}"
+
+
+def _verdict(level: dict[str, Any]) -> Text:
+    """`winning`, or what could not be shown."""
+    verdict = level["verdict"]
+    if level["level"] == 0:
+        return Text("dense", style="dim")
+    if verdict["winning"]:
+        return Text("winning", style="bold green")
+    missing = [name for name in ("accurate", "fast", "few") if not verdict[name]]
+    return Text("not " + ", ".join(missing), style="dim")
+
+
+def _notes(summary: dict[str, Any]) -> list[str]:
+    """What must not go unsaid: divergence and collapse."""
+    notes = []
+    if summary["runs"]["diverged"]:
+        notes.append(f"{_count(summary['runs']['diverged'], 'run')} diverged: the loss was not finite.")
+    where: dict[str, list[str]] = {}
+    for found in summary["collapsed"]:
+        where.setdefault(found["layer"], []).append(f"level {found['level']} of replicate {found['replicate']}")
+    for layer, places in where.items():
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        notes.append(f"Layer collapse: {layer} has no weights left at {places[0]}{more}.")
+    return notes
+
+
+def ticket_summary(ticket: Ticket) -> dict[str, Any]:
+    """What a ticket is, as JSON values."""
+    mask = ticket.mask
+    return {
+        "weights": mask.count,
+        "weights_total": mask.size,
+        "weights_left": mask.density,
+        "layers": {
+            name: {"weights": left, "weights_total": mask.sizes[name], "shape": list(mask[name].shape)}
+            for name, left in mask.counts.items()
+        },
+        "provenance": ticket.provenance,
+    }
+
+
+def show_ticket(console: Console, summary: dict[str, Any]) -> None:
+    """Print what `ticket_summary` gave."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("layer", "shape", "weights left", "of", "density"):
+        table.add_column(column, justify="left" if column in ("layer", "shape") else "right")
+    for name, layer in summary["layers"].items():
+        left, total = layer["weights"], layer["weights_total"]
+        table.add_row(name, " × ".join(map(str, layer["shape"])), f"{left:,}", f"{total:,}", f"{left / total:.1%}")
+    left, total = summary["weights"], summary["weights_total"]
+    table.add_row("all", "", f"{left:,}", f"{total:,}", f"{left / total:.1%}", style="bold")
+    console.print(Group(table, *_origin(summary["provenance"])))
+
+
+def _origin(provenance: dict[str, Any]) -> list[str]:
+    if not provenance:
+        return ["It does not say where it came from."]
+    measures = provenance["measures"]
+    return [
+        f"From recipe {provenance['recipe']['name']}, replicate {provenance['replicate']}, level "
+        f"{provenance['level']}; run {provenance['key']}.",
+        f"Trained from these weights: test accuracy {measures['test_accuracy_at_stop']:.2%} at early stop "
+        f"(iteration {measures['stop_iteration']:,}), {measures['test_accuracy']:.2%} at the end.",
+    ]

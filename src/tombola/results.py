@@ -1,0 +1,253 @@
+"""Results: the folder of one experiment, which can be read without tombola.
+
+    experiment.toml      the whole configuration, as it was resolved
+    levels.parquet       one row for each replicate x level x branch x draw (see `Row`)
+    layers.parquet       the same x layer: weights left
+    curves.parquet       the same x iteration: what was evaluated on the way
+    ticket.safetensors   the smallest winning ticket, if there is one
+    status.json          whether it is finished, and what the last command trained
+
+Rows stand in a fixed order, whatever order the runs were answered in.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tomli_w
+
+from tombola.errors import InputError
+from tombola.files import replacing
+from tombola.outcome import Outcome
+from tombola.recipe import Recipe, parse_recipe
+from tombola.studies import Ask
+from tombola.table import Row
+
+log = logging.getLogger(__name__)
+
+_PLACE = [("replicate", pa.int32()), ("level", pa.int32()), ("branch", pa.string()), ("draw", pa.int32())]
+_MEASURES = ("validation_loss", "validation_accuracy", "train_accuracy", "test_accuracy")
+LEVELS = pa.schema(
+    [
+        *_PLACE,
+        ("weights", pa.int64()),
+        ("weights_total", pa.int64()),
+        ("run", pa.string()),
+        ("diverged", pa.bool_()),
+        ("iterations", pa.int64()),
+        ("stop_iteration", pa.int64()),
+        *((f"{name}_at_stop", pa.float64()) for name in _MEASURES),
+        ("train_accuracy", pa.float64()),
+        ("test_accuracy", pa.float64()),
+    ]
+)
+LAYERS = pa.schema([*_PLACE, ("layer", pa.string()), ("weights", pa.int64()), ("weights_total", pa.int64())])
+_CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
+CURVES = pa.schema([*_PLACE, ("iteration", pa.int64()), *((name, pa.float64()) for name in _CURVES)])
+
+WRITE_EVERY = 10.0
+"""Seconds between writes of the tables while an experiment runs."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one command did."""
+
+    trained: int = 0
+    from_store: int = 0
+    diverged: int = 0
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a results folder says."""
+
+    recipe: Recipe
+    rows: list[Row]
+    finished: bool
+    tally: Tally
+    collapsed: list[tuple[int, int, str]]
+    """(replicate, level, layer) wherever a ticket has a layer without a single weight."""
+
+
+class ResultsFolder:
+    """Listens to the conductor and keeps the tables of a results folder up to date."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        """Start or go on with the experiment `recipe` in `folder`.
+
+        Raises `InputError` when the folder cannot be written, holds something else, or belongs to an experiment
+        of another configuration; the message says what differs.
+        """
+        self.folder = folder
+        self.recipe = recipe
+        self.tickets: dict[tuple[int, int], Ask] = {}
+        """By (level, replicate)."""
+        self._answers: dict[tuple[int, str, int, int], tuple[Row, dict[str, Any], dict[str, Any]]] = {}
+        self._trained = 0
+        self._written = time.monotonic()
+        _open(folder, recipe)
+        self._complete_before = _read_status(folder).get("finished", False)
+
+    def started(self, study: int, ask: Ask) -> None:
+        """Nothing to note."""
+
+    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:
+        """Note what came of a run."""
+        mask = ask.run.mask
+        row = Row(study, ask.level, ask.branch, ask.draw, mask.count, mask.size, ask.run.key, outcome.measures)
+        layers = {
+            "layer": list(mask),
+            "weights": list(mask.counts.values()),
+            "weights_total": list(mask.sizes.values()),
+        }
+        curves = {name: values.numpy() for name, values in outcome.curves.items()}
+        self._answers[study, ask.branch, ask.level, ask.draw] = (row, layers, curves)
+        self._trained += trained
+        if ask.branch == "ticket":
+            self.tickets[ask.level, study] = ask
+            for layer in mask.empty_layers:
+                log.warning("replicate %d, level %d: layer %s has no weights left", study, ask.level, layer)
+        if not self._complete_before and time.monotonic() - self._written > WRITE_EVERY:
+            self.write(finished=False)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows so far, in order."""
+        return [row for row, _, _ in self._ordered()]
+
+    def _ordered(self) -> list[tuple[Row, dict[str, Any], dict[str, Any]]]:
+        return [self._answers[place] for place in sorted(self._answers)]
+
+    def write(self, finished: bool) -> None:
+        """Write the tables as far as they go."""
+        answers = self._ordered()
+        levels = pa.Table.from_pylist([row.to_dict() for row, _, _ in answers], LEVELS)
+        _write_table(self.folder / "levels.parquet", levels)
+        _write_table(self.folder / "layers.parquet", _tidy(LAYERS, ((row, part) for row, part, _ in answers)))
+        _write_table(self.folder / "curves.parquet", _tidy(CURVES, ((row, part) for row, _, part in answers)))
+        status = {
+            "finished": finished,
+            "runs": {
+                "trained": self._trained,
+                "from_store": len(answers) - self._trained,
+                "diverged": sum(row.measures.diverged for row, _, _ in answers),
+            },
+            "versions": {name: metadata.version(name) for name in ("tombola", "torch", "numpy")},
+        }
+        with replacing(self.folder / "status.json") as temporary:
+            temporary.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
+        self._written = time.monotonic()
+
+    def interrupted(self) -> None:
+        """Write what there is, unless the folder held more from before."""
+        if not self._complete_before:
+            self.write(finished=False)
+
+
+def _tidy(schema: pa.Schema, parts: Iterable[tuple[Row, Mapping[str, Any]]]) -> pa.Table:
+    """One table of the columns of all parts, each row with the place it belongs to; missing columns are null."""
+    batches = []
+    for row, columns in parts:
+        length = len(next(iter(columns.values()), ()))
+        place = {name: [getattr(row, name)] * length for name, _ in _PLACE}
+        values = {**dict.fromkeys(schema.names, [None] * length), **place, **columns}
+        arrays = [pa.array(values[field.name], type=field.type) for field in schema]
+        batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return pa.Table.from_batches(batches, schema=schema).combine_chunks()
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def _open(folder: Path, recipe: Recipe) -> None:
+    """Make the folder this experiment's, or find that it is."""
+    configuration = folder / "experiment.toml"
+    text = tomli_w.dumps(recipe.resolved())
+    try:
+        if configuration.exists():
+            differences = _differences(tomllib.loads(configuration.read_text(encoding="utf-8")), recipe.resolved())
+            if differences:
+                raise InputError(
+                    f"{folder} belongs to another configuration: {'; '.join(differences)}. "
+                    f"Name another folder with --out"
+                )
+            return
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty and no results folder; name another one with --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(configuration) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{configuration} is damaged: {error}") from None
+    except OSError as error:
+        raise InputError(f"the output folder {folder} cannot be written: {error.strerror}") from error
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configurations, one line a key."""
+    found = []
+    for key in sorted({*there, *here}):
+        a, b = there.get(key), here.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} is {_said(a)} there and {_said(b)} here")
+    return found
+
+
+def _said(value: Any) -> str:
+    return "not set" if value is None else repr(value)
+
+
+def _read_status(folder: Path) -> dict[str, Any]:
+    try:
+        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def read_results(folder: Path) -> Results:
+    """Read a results folder.
+
+    Raises `InputError` when it is none, or a file of it is damaged.
+    """
+    configuration = folder / "experiment.toml"
+    if not configuration.is_file():
+        raise InputError(f"{folder} is not a results folder: it has no experiment.toml")
+    try:
+        table = tomllib.loads(configuration.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{configuration} is damaged: {error}") from None
+    recipe = parse_recipe(table, source=str(configuration))
+    status = _read_status(folder)
+    rows = [Row.from_dict(values) for values in _read_table(folder / "levels.parquet", LEVELS)]
+    empty = [
+        (layer["replicate"], layer["level"], layer["layer"])
+        for layer in _read_table(folder / "layers.parquet", LAYERS)
+        if layer["branch"] == "ticket" and layer["weights"] == 0
+    ]
+    return Results(recipe, rows, status.get("finished", False), Tally(**status.get("runs", {})), empty)
+
+
+def _read_table(path: Path, schema: pa.Schema) -> Sequence[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        table = pq.read_table(path, schema=schema)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}; run the experiment again") from error
+    return list(table.to_pylist())

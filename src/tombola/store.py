@@ -1,0 +1,138 @@
+"""The store remembers: a run that was answered once is never trained again.
+
+    STORE/runs/ab/abcdef….safetensors        an outcome, under the key of its run
+    STORE/unfinished/abcdef….safetensors     where a long training stood when it last looked up
+    STORE/locks/abcdef….lock                 held while a process trains that run
+    STORE/damaged/…                          entries that could not be read, set aside
+
+An entry appears by one rename, so it is whole or not there, whatever kills the process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+from pydantic import ValidationError
+from torch import Tensor
+
+from tombola.errors import DamagedFile, InputError
+from tombola.files import read_tensors, write_tensors
+from tombola.outcome import Outcome
+from tombola.run import Run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Outcomes by the key of their run, in a folder that any number of processes may share."""
+
+    folder: Path
+
+    def get(self, run: Run) -> Outcome | None:
+        """What came of `run`, or None if it was never trained.
+
+        A damaged entry is set aside, with a warning, and counts as never trained.
+        """
+        path = self._entry(run)
+        try:
+            tensors, about = read_tensors(path)
+            if about.get("run") != _plain(run):
+                raise DamagedFile(f"{path} holds another run")
+            return Outcome.from_tensors(tensors, about)
+        except FileNotFoundError:
+            return None
+        except (DamagedFile, KeyError, TypeError, ValidationError) as error:
+            aside = set_aside(path, self.folder / "damaged")
+            log.warning("%s; it is set aside as %s and will be trained again", error, aside)
+            return None
+
+    def put(self, run: Run, outcome: Outcome) -> None:
+        """Remember what came of `run`."""
+        tensors, about = outcome.to_tensors(run.mask)
+        write_tensors(self._entry(run), tensors, about | {"run": _plain(run)})
+        self.checkpoint(run).clear()
+
+    @contextmanager
+    def claim(self, run: Run) -> Iterator[None]:
+        """Hold `run` for this process; another that wants it waits, and then finds it answered.
+
+        The operating system drops the claim of a process that dies.
+        """
+        path = self.folder / "locks" / f"{run.key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path):
+            yield
+            # Whoever still waits for this very file looks the run up next, and finds it.
+            path.unlink(missing_ok=True)
+
+    def checkpoint(self, run: Run) -> Checkpoint:
+        """Where `run` keeps its state while it trains."""
+        return Checkpoint(self.folder / "unfinished" / f"{run.key}.safetensors")
+
+    def _entry(self, run: Run) -> Path:
+        return self.folder / "runs" / run.key[:2] / f"{run.key}.safetensors"
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder of a store. Raises `InputError` when it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"the store {folder} cannot be written: {error.strerror}") from error
+
+
+def _plain(run: Run) -> Any:
+    """The run's description as it comes back from JSON (tuples become lists)."""
+    return json.loads(json.dumps(run.description))
+
+
+def set_aside(path: Path, folder: Path) -> Path:
+    """Move a damaged file out of the way, keeping it for whoever wants to know what happened."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f"{path.stem}.{time.time_ns()}{path.suffix}"
+    path.replace(aside)
+    return aside
+
+
+@dataclass
+class Checkpoint:
+    """The state of a training under way, written now and then, so that a kill costs little."""
+
+    path: Path
+    every: float = 30.0
+    """Seconds between writes."""
+    _last: float = field(default_factory=time.monotonic)
+
+    def due(self) -> bool:
+        """Whether it is time to write again."""
+        return time.monotonic() - self._last >= self.every
+
+    def save(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Replace what was saved before."""
+        write_tensors(self.path, tensors, about)
+        self._last = time.monotonic()
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was saved last, or None. A damaged checkpoint is dropped with a warning."""
+        try:
+            return read_tensors(self.path)
+        except FileNotFoundError:
+            return None
+        except DamagedFile as error:
+            log.warning("%s; that training starts over", error)
+            self.clear()
+            return None
+
+    def clear(self) -> None:
+        """Forget what was saved."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,32 @@
+"""Studies ask: the science, as plain generators that ask for training runs and are sent back what came of them.
+
+A study knows nothing of devices, files, threads or progress. It yields one `Ask` and is sent its `Outcome`, or
+yields a list of them, to be answered in any order, and is sent the list of their outcomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tombola.run import Run
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A study's question: what comes of this run? The rest says where in the study it stands."""
+
+    branch: str
+    """`ticket`, or the name of a control."""
+    level: int
+    """How many prunings made the mask; level 0 is the dense network."""
+    run: Run
+    draw: int = 0
+    """Which of several draws of a control."""
+
+
+Study = Generator[Ask | list[Ask], Any, Result]
+"""Sent an `Outcome` for each `Ask`, a list of them for a list, and returns a result."""

@@ -1,0 +1,45 @@
+"""Searching for tickets: the algorithm of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tombola.mask import Mask
+from tombola.outcome import Outcome
+from tombola.run import Run
+from tombola.studies import Ask, Study
+
+Prune = Callable[[Outcome, Mask, int], Mask]
+"""(what came of a training, the mask it had, the level to reach) -> the smaller mask of that level."""
+
+
+def iterative_search(dense: Run, levels: int, prune: Prune) -> Study[list[Ask]]:
+    """Train, prune, reset what is left to its initial weights, and again (Frankle & Carbin 2019, section 1).
+
+    Every run starts from the initial weights of `dense`: that is the reset. Returns the tickets of all levels
+    reached, the dense network first; the search ends early where training diverges.
+    """
+    ticket = Ask("ticket", 0, dense)
+    tickets = [ticket]
+    while True:
+        outcome: Outcome = yield ticket
+        if ticket.level == levels or outcome.measures.diverged:
+            return tickets
+        mask = prune(outcome, ticket.run.mask, ticket.level + 1)
+        ticket = Ask("ticket", ticket.level + 1, dense.masked(mask))
+        tickets.append(ticket)
+
+
+def one_shot_search(dense: Run, levels: int, prune: Prune) -> Study[list[Ask]]:
+    """Train the dense network once and prune that to each density (Frankle & Carbin 2019, sections 1 and 2).
+
+    The densities are those of `iterative_search` with the same `prune`, to the weight.
+    """
+    tickets = [Ask("ticket", 0, dense)]
+    outcome: Outcome = yield tickets[0]
+    if not outcome.measures.diverged:
+        for level in range(1, levels + 1):
+            mask = prune(outcome, tickets[-1].run.mask, level)
+            tickets.append(Ask("ticket", level, dense.masked(mask)))
+        yield tickets[1:]
+    return tickets

@@ -1,0 +1,1 @@
+"""Named networks and data sets, each one small file."""

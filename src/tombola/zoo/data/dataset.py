@@ -1,0 +1,43 @@
+"""Dataset: arrays for classification, as they came."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and test examples. Inputs are (examples, *shape), of an integer or floating type; labels are
+    (examples,) of int64, from 0 to classes - 1. Images with several channels have them first."""
+
+    x_train: Array
+    y_train: Array
+    x_test: Array
+    y_test: Array
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return tuple(self.x_train.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """The number of classes: one more than the largest training label."""
+        return int(self.y_train.max()) + 1
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hexadecimal digits that stand for the content of all four arrays."""
+        sha = hashlib.sha256()
+        for array in (self.x_train, self.y_train, self.x_test, self.y_test):
+            sha.update(f"{array.dtype.str}{array.shape}".encode())
+            sha.update(np.ascontiguousarray(array).tobytes())
+        return sha.hexdigest()[:32]

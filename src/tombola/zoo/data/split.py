@@ -1,0 +1,84 @@
+"""Split: the tensors a run works on, divided into training, validation and test, and scaled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tombola.errors import InputError
+from tombola.run import Data
+from tombola.seeds import Purpose, sequence
+from tombola.zoo.data.dataset import Array, Dataset
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs, float32 of shape (examples, *shape), and labels, int64 of shape (examples,)."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def to(self, device: torch.device) -> Examples:
+        return Examples(self.x.to(device), self.y.to(device))
+
+
+@dataclass(frozen=True)
+class Split:
+    """What to train on, what to choose by, and what to report on. The last is never used to choose."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+
+
+def split(dataset: Dataset, data: Data) -> Split:
+    """Hold out `data.validation` training examples, drawn by `data.seed`, and scale all inputs.
+
+    Raises `InputError` when nothing would be left to train on.
+    """
+    available = len(dataset.y_train)
+    if not 1 <= data.validation < available:
+        raise InputError(f"data.validation: should be from 1 to {available - 1}, not {data.validation}")
+    order = np.random.default_rng(sequence(data.seed, Purpose.SPLIT)).permutation(available)
+    held_out, train = order[: data.validation], order[data.validation :]
+    scaled = scale(data.scale, dataset.x_train[train], dataset.x_train[held_out], dataset.x_test)
+    labels = (dataset.y_train[train], dataset.y_train[held_out], dataset.y_test)
+    return Split(*(Examples(torch.from_numpy(x), torch.from_numpy(y)) for x, y in zip(scaled, labels, strict=True)))
+
+
+def scale(how: str, train: Array, *others: Array) -> list[Array]:
+    """Scale inputs, all by what the training examples say; float32.
+
+    `range`: integers are divided by the largest value of their type, so that pixels are from 0 to 1; floating
+    point numbers stay as they are. `unit-norm`: after that, each example is divided by its L2 norm.
+    `standard`: after that, each feature has mean 0 and standard deviation 1 over the training examples; of
+    images each channel has.
+    """
+    arrays = [_in_range(array) for array in (train, *others)]
+    if how == "unit-norm":
+        return [_unit_norm(array) for array in arrays]
+    if how == "standard":
+        images = train.ndim > 2
+        axes = tuple(a for a in range(train.ndim) if not (a == 1 and (train.ndim == 4 or not images)))
+        mean = arrays[0].mean(axis=axes, keepdims=True, dtype=np.float64)
+        spread = arrays[0].std(axis=axes, keepdims=True, dtype=np.float64)
+        spread[spread == 0] = 1
+        return [((array - mean) / spread).astype(np.float32) for array in arrays]
+    return arrays
+
+
+def _in_range(array: Array) -> Array:
+    largest = np.iinfo(array.dtype).max if np.issubdtype(array.dtype, np.integer) else 1
+    return np.ascontiguousarray(array, dtype=np.float32) / np.float32(largest)
+
+
+def _unit_norm(array: Array) -> Array:
+    norms = np.sqrt(np.square(array.reshape(len(array), -1)).sum(axis=1))
+    norms[norms == 0] = 1
+    return np.asarray(array / norms.reshape(-1, *[1] * (array.ndim - 1)), dtype=np.float32)
