@@ -150,7 +150,8 @@ class ControlsSection(Described):
 class Recipe(Described):
     """An experiment: everything a user decides."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the results folder: letters, digits, dots, dashes and underscores."""
     replicates: int = Field(default=5, ge=1)
     seed: int = Field(default=0, ge=0)
     data: DataSection

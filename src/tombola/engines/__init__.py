@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from tombola.engines.eager import Eager
-from tombola.errors import unknown
+from tombola.errors import InputError, unknown
 from tombola.outcome import Outcome
 from tombola.run import Run
 from tombola.store import Checkpoint
@@ -34,7 +37,15 @@ ENGINES: dict[str, Callable[[Path | None, str], Engine]] = {"eager": Eager}
 
 
 def engine(name: str, data_dir: Path | None = None, device: str = "cpu") -> Engine:
-    """The engine of that name, on a device. Raises `InputError` for an unknown name."""
+    """The engine of that name, on a device: `cpu`, `cuda` or `cuda:N`.
+
+    Raises `InputError` for an unknown name, and for a device that is not there.
+    """
     if name not in ENGINES:
         raise unknown("engine", name, ENGINES)
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if match is None:
+        raise unknown("device", device, ["cpu", "cuda", "cuda:0"])
+    if device != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
+        raise InputError(f'device "{device}" is not there: torch sees {torch.cuda.device_count()} CUDA devices')
     return ENGINES[name](data_dir, device)

@@ -25,8 +25,9 @@ def answer(summary: dict[str, Any]) -> str:
     criteria, found = summary["criteria"], summary["smallest_winning"]
     if not summary["levels"]:
         return "Nothing is finished yet."
+    points = float(f"{100 * criteria['accuracy_margin']:g}")
     terms = (
-        f"{criteria['confidence']:.0%} sure that they are at most {100 * criteria['accuracy_margin']:g} points less "
+        f"{criteria['confidence']:.0%} sure that they are at most {_count(points, 'point')} less "
         f"accurate than the dense network and stop at most {criteria['stop_margin']:.0%} later "
         f"({_count(summary['replicates'], 'replicate')})"
     )
@@ -39,8 +40,8 @@ def answer(summary: dict[str, Any]) -> str:
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+def _count(number: float, noun: str) -> str:
+    return f"{number:g} {noun}" + ("" if number == 1 else "s")
 
 
 def _levels(summary: dict[str, Any]) -> Table:
@@ -50,15 +51,16 @@ def _levels(summary: dict[str, Any]) -> Table:
         title=f"{summary['recipe']}: {replicates}, means ± {summary['criteria']['confidence']:.0%} confidence",
         title_justify="left",
         box=SIMPLE_HEAD,
-        pad_edge=False,
+        show_edge=False,
+        padding=0,
     )
     table.add_column("\nlevel", justify="right")
-    table.add_column("weights\nleft", justify="right")
+    table.add_column("\nleft", justify="right", no_wrap=True)
     for branch in branches:
         table.add_column(f"{branch}\naccuracy %", justify="right", no_wrap=True)
     for branch in branches:
         table.add_column(f"{branch}\nstops at", justify="right", no_wrap=True)
-    table.add_column("vs dense\npoints", justify="right")
+    table.add_column("points\nvs dense", justify="right")
     table.add_column("\nverdict", no_wrap=True)
     for level in summary["levels"]:
         figures = [level["branches"].get(branch) for branch in branches]
@@ -98,8 +100,10 @@ def _verdict(level: dict[str, Any]) -> Text:
         return Text("dense", style="dim")
     if verdict["winning"]:
         return Text("winning", style="bold green")
-    missing = [name for name in ("accurate", "fast", "few") if not verdict[name]]
-    return Text("not " + ", ".join(missing), style="dim")
+    if not (verdict["accurate"] or verdict["fast"]):
+        return Text("neither", style="dim")
+    missing = next(name for name in ("accurate", "fast", "few") if not verdict[name])
+    return Text(f"not {missing}", style="dim")
 
 
 def _notes(summary: dict[str, Any]) -> list[str]:

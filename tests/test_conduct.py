@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import outcome_of, tiny
+from tombola.conduct import conduct
+from tombola.experiment import Experiment
+from tombola.outcome import Outcome
+from tombola.run import Run
+from tombola.store import Checkpoint, Store
+from tombola.studies import Ask, Study
+from tombola.workers import Inline, side_by_side
+
+
+class Made:
+    """An engine that makes outcomes up, and notes what it was given."""
+
+    name = "made"
+
+    def __init__(self) -> None:
+        self.trained: list[Run] = []
+
+    def train(self, run: Run, checkpoint: Checkpoint) -> Outcome:  # noqa: ARG002
+        self.trained.append(run)
+        return outcome_of(run)
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, Ask, bool]] = []
+        self.begun: list[Ask] = []
+
+    def started(self, study: int, ask: Ask) -> None:  # noqa: ARG002
+        self.begun.append(ask)
+
+    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+        self.answers.append((study, ask, trained))
+
+
+def asks_for(*runs: Run) -> Study[list[Outcome]]:
+    outcomes: list[Outcome] = yield [Ask("ticket", 0, run, draw) for draw, run in enumerate(runs)]
+    return outcomes
+
+
+def asks_in_turn(*runs: Run) -> Study[list[Outcome]]:
+    outcomes = []
+    for level, run in enumerate(runs):
+        outcome: Outcome = yield Ask("ticket", level, run)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def runs(dense: Run, count: int) -> list[Run]:
+    return [dense.reinitialised(seed) for seed in range(count)]
+
+
+def test_studies_are_sent_what_came_of_what_they_asked(dense: Run, store_folder: Path) -> None:
+    three = runs(dense, 3)
+    made, notes = Made(), Notes()
+    results = conduct([asks_for(*three), asks_in_turn(*three)], Store(store_folder), made, Inline(), notes)
+    for outcomes in results:
+        assert [o.measures for o in outcomes] == [outcome_of(run).measures for run in three]
+    assert len(made.trained) == 3  # the second study shares the first one's runs
+    assert len(notes.answers) == 6
+    assert sum(trained for _, _, trained in notes.answers) == 3
+    assert {ask.run for ask in notes.begun} == set(three)
+
+
+def test_the_store_is_asked_first(dense: Run, store_folder: Path) -> None:
+    three = runs(dense, 3)
+    Store(store_folder).put(three[1], outcome_of(three[1]))
+    made, notes = Made(), Notes()
+    conduct([asks_for(*three)], Store(store_folder), made, Inline(), notes)
+    assert made.trained == [three[0], three[2]]
+    again = Made()
+    conduct([asks_for(*three)], Store(store_folder), again, Inline(), notes)
+    assert again.trained == []
+
+
+def test_a_lone_ask_goes_before_a_list(dense: Run, store_folder: Path) -> None:
+    first, second, third, fourth = runs(dense, 4)
+    made = Made()
+    conduct([asks_for(first, second), asks_in_turn(third, fourth)], Store(store_folder), made, Inline(), Notes())
+    assert made.trained[:2] == [third, fourth]
+
+
+def test_what_finished_before_a_failure_is_kept(dense: Run, store_folder: Path) -> None:
+    three = runs(dense, 3)
+
+    class Failing(Made):
+        def train(self, run: Run, checkpoint: Checkpoint) -> Outcome:
+            if run == three[2]:
+                raise RuntimeError("out of memory")
+            return super().train(run, checkpoint)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        conduct([asks_in_turn(*three)], Store(store_folder), Failing(), Inline(), Notes())
+    made = Made()
+    conduct([asks_in_turn(*three)], Store(store_folder), made, Inline(), Notes())
+    assert made.trained == [three[2]]
+
+
+def test_studies_that_ask_nothing_end(dense: Run, store_folder: Path) -> None:
+    assert conduct([asks_for(), asks_in_turn()], Store(store_folder), Made(), Inline(), Notes()) == [[], []]
+    assert conduct([], Store(store_folder), Made(), Inline(), Notes()) == []
+
+
+def test_runs_side_by_side_give_the_same_bits(tmp_path: Path) -> None:
+    from tombola.engines.eager import Eager
+
+    experiment = Experiment(tiny())
+    for name, workers in (("one", 1), ("two", 2)):
+        with side_by_side(workers) as executor:
+            conduct(experiment.studies(), Store(tmp_path / name), Eager(), executor, Notes(), workers)
+    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    dense = experiment.dense(1)
+    a, b = one.get(dense), two.get(dense)
+    assert a is not None
+    assert b is not None
+    assert a.measures == b.measures
+    assert all((a.final[name] == b.final[name]).all() for name in a.final)
+    names = [sorted(p.name for p in (tmp_path / n / "runs").rglob("*.safetensors")) for n in ("one", "two")]
+    assert names[0] == names[1]
+    assert len(names[0]) == 2 * (1 + 3 * 3)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import outcome_of, random_mask
+from tombola.errors import InputError
+from tombola.outcome import Outcome
+from tombola.run import Run
+from tombola.store import Checkpoint, Store, check_writable
+
+
+def same(a: Outcome, b: Outcome) -> bool:
+    return (
+        a.measures == b.measures
+        and a.engine == b.engine
+        and a.seconds == b.seconds
+        and a.final.keys() == b.final.keys()
+        and all(torch.equal(a.final[name], b.final[name]) for name in a.final)
+        and a.curves.keys() == b.curves.keys()
+        and all(torch.equal(a.curves[name], b.curves[name]) for name in a.curves)
+    )
+
+
+def test_what_is_put_is_got(dense: Run, store_folder: Path) -> None:
+    run = dense.masked(random_mask(dense, 0.3))
+    store, outcome = Store(store_folder), outcome_of(run)
+    assert store.get(run) is None
+    store.put(run, outcome)
+    found = store.get(run)
+    assert found is not None
+    assert same(found, outcome)
+    assert store.get(dense) is None
+
+
+def test_a_diverged_run_is_remembered(dense: Run, store_folder: Path) -> None:
+    from tombola.outcome import Measures
+
+    outcome = Outcome(outcome_of(dense).final, {}, Measures(diverged=True, iterations=10), "eager", 1.0)
+    Store(store_folder).put(dense, outcome)
+    found = Store(store_folder).get(dense)
+    assert found is not None
+    assert same(found, outcome)
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "other run"])
+def test_a_damaged_entry_is_set_aside_with_a_warning(
+    dense: Run, store_folder: Path, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    store = Store(store_folder)
+    store.put(dense, outcome_of(dense))
+    (path,) = (store_folder / "runs").rglob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    if harm == "truncate":
+        path.write_bytes(content[:-10])
+    elif harm == "flip":
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif harm == "empty":
+        path.write_bytes(b"")
+    else:
+        other = dense.reinitialised(1)
+        store.put(other, outcome_of(other))
+        (other_path,) = set((store_folder / "runs").rglob("*.safetensors")) - {path}
+        path.write_bytes(other_path.read_bytes())
+    with caplog.at_level(logging.WARNING):
+        assert store.get(dense) is None
+    assert "set aside" in caplog.text
+    assert not path.exists()
+    assert len(list((store_folder / "damaged").iterdir())) == 1
+    store.put(dense, outcome_of(dense))
+    assert store.get(dense) is not None
+
+
+def hold(folder: Path, run: Run, seconds: float) -> None:
+    with Store(folder).claim(run):
+        (folder / "held").touch()
+        time.sleep(seconds)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_claim_excludes_other_processes_until_it_is_dropped(dense: Run, store_folder: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=hold, args=(store_folder, dense, 1.0))
+    process.start()
+    wait_for(store_folder / "held")
+    with Store(store_folder).claim(dense.reinitialised(5)):
+        assert process.is_alive()  # another run is free at once
+    with Store(store_folder).claim(dense):
+        process.join(timeout=10)
+        assert process.exitcode == 0
+
+
+def test_the_claim_of_a_killed_process_is_dropped(dense: Run, store_folder: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=hold, args=(store_folder, dense, 600.0))
+    process.start()
+    wait_for(store_folder / "held")
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    with Store(store_folder).claim(dense):
+        process.join(timeout=10)
+        assert process.exitcode == -signal.SIGKILL
+
+
+def test_checkpoints_are_written_read_and_cleared(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "unfinished" / "a.safetensors", every=0.0)
+    assert checkpoint.load() is None
+    assert checkpoint.due()
+    checkpoint.save({"a": torch.ones(2)}, {"iteration": 3})
+    loaded = checkpoint.load()
+    assert loaded is not None
+    assert loaded[1] == {"iteration": 3}
+    checkpoint.clear()
+    assert checkpoint.load() is None
+    assert not Checkpoint(tmp_path / "b").due()  # not every moment
+
+
+def test_a_damaged_checkpoint_is_dropped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = Checkpoint(tmp_path / "a.safetensors")
+    checkpoint.save({"a": torch.ones(2)}, {})
+    checkpoint.path.write_bytes(b"nonsense")
+    assert checkpoint.load() is None
+    assert "starts over" in caplog.text
+
+
+def test_putting_an_outcome_clears_its_checkpoint(dense: Run, store_folder: Path) -> None:
+    store = Store(store_folder)
+    store.checkpoint(dense).save({"a": torch.ones(2)}, {})
+    store.put(dense, outcome_of(dense))
+    assert store.checkpoint(dense).load() is None
+
+
+def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        check_writable(tmp_path / "file" / "store")
