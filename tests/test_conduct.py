@@ -102,7 +102,7 @@ def test_what_finished_before_a_failure_is_kept(dense: Run, store_folder: Path) 
     assert made.trained == [three[2]]
 
 
-def test_studies_that_ask_nothing_end(dense: Run, store_folder: Path) -> None:
+def test_studies_that_ask_nothing_end(store_folder: Path) -> None:
     assert conduct([asks_for(), asks_in_turn()], Store(store_folder), Made(), Inline(), Notes()) == [[], []]
     assert conduct([], Store(store_folder), Made(), Inline(), Notes()) == []
 

@@ -67,8 +67,13 @@ def test_somebody_elses_safetensors_file_is_refused(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("before")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half of ")
-        raise RuntimeError
+
+    def write_half() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half of ")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]

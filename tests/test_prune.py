@@ -115,3 +115,10 @@ def test_a_schedule_that_empties_a_layer_is_refused(rounds: int, fine: bool) -> 
     else:
         with pytest.raises(InputError, match=r"layer output \(10 weights\) empty at level 4.*at most 3"):
             check_rounds(mask, groups, rounds)
+
+
+def test_a_schedule_that_goes_on_when_nothing_is_removed_is_refused() -> None:
+    mask = Mask({"a": torch.ones(10, dtype=torch.bool)})  # 10 -> 8 -> 6 -> 5 -> 4 -> 3 -> 2 -> 2
+    check_rounds(mask, layerwise({"a": 0.2}), 6)
+    with pytest.raises(InputError, match=r"level 7 pruning would remove nothing; .* at most 6"):
+        check_rounds(mask, layerwise({"a": 0.2}), 7)

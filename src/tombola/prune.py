@@ -62,27 +62,23 @@ def prune(scores: Mapping[str, Tensor], mask: Mask, groups: Sequence[Group]) -> 
     return Mask(kept)
 
 
-def rounds_before_empty(weights: int, rate: float, rounds: int) -> int:
-    """How many of `rounds` prunings leave at least one of `weights` weights."""
-    for done in range(rounds):
-        weights -= removed(rate, weights)
-        if weights == 0:
-            return done
-    return rounds
-
-
 def check_rounds(mask: Mask, groups: Sequence[Group], rounds: int) -> None:
-    """Refuse a schedule that is bound to leave a group of layers empty.
+    """Refuse a schedule that is bound to leave a group of layers empty, or to go on when nothing is removed.
 
-    Raises `InputError` that names the group and how many levels it would bear. In a group of several layers
-    one of them may still run empty; which one is known only after training (see `Mask.empty_layers`).
+    Raises `InputError` that says at which level, and how many levels would be right. In a group of several
+    layers one of them may still run empty; which one is known only after training (see `Mask.empty_layers`).
     """
-    for group in groups:
-        weights = sum(mask.sizes[name] for name in group.layers)
-        bearable = rounds_before_empty(weights, group.rate, rounds)
-        if bearable < rounds:
-            what = f"layer {group.layers[0]}" if len(group.layers) == 1 else "the network"
-            raise InputError(
-                f"search: pruning at rate {group.rate:g} leaves {what} ({weights:,} weights) empty at level "
-                f"{bearable + 1}; set search.levels to at most {bearable}, or a lower rate"
-            )
+    left = [sum(mask.sizes[name] for name in group.layers) for group in groups]
+    for level in range(1, rounds + 1):
+        losses = [removed(group.rate, weights) for group, weights in zip(groups, left, strict=True)]
+        advice = f"; set search.levels to at most {level - 1}, or another rate"
+        if not any(losses):
+            raise InputError(f"search: at level {level} pruning would remove nothing{advice}")
+        for index, group in enumerate(groups):
+            if losses[index] == left[index]:
+                what = f"layer {group.layers[0]}" if len(group.layers) == 1 else "the network"
+                raise InputError(
+                    f"search: pruning at rate {group.rate:g} leaves {what} "
+                    f"({sum(mask.sizes[name] for name in group.layers):,} weights) empty at level {level}{advice}"
+                )
+        left = [weights - loss for weights, loss in zip(left, losses, strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import itertools
 import tomllib
@@ -208,9 +207,9 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:
     """A recipe from TOML values; `source` is named in errors."""
     try:
-        return Recipe(**table)
+        return Recipe.model_validate(table)
     except ValidationError as error:
-        raise InputError(f"{source}: {_explain(error.errors()[0])}") from None
+        raise InputError(f"{source}: {'; '.join(map(_explain, error.errors()))}") from None
 
 
 def _override(table: dict[str, Any], override: str) -> None:
@@ -235,12 +234,12 @@ def _explain(error: ErrorDetails) -> str:
     path = [str(part) for part in error["loc"]]
     where = ".".join(path)
     if error["type"] == "extra_forbidden":
-        known = _fields(path[:-1])
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        hint = f'did you mean "{".".join([*path[:-1], near[0]])}"?' if near else f"known: {', '.join(sorted(known))}"
-        return f'unknown key "{where}": {hint}'
+        section = f"key of [{'.'.join(path[:-1])}]" if path[:-1] else "key"
+        return str(unknown(section, path[-1], _model(path[:-1]).model_fields))
     if error["type"] == "missing":
         return f'"{where}" is missing'
+    if error["type"] == "model_type":
+        return f"{where}: should be a section, [{where}], not {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         given = error["input"] if not isinstance(error["input"], dict | BaseModel) else None
@@ -254,10 +253,6 @@ def _choice(path: Sequence[str], given: Any) -> str:
     field = _model(path[:-1]).model_fields[path[-1]]
     choices = [str(choice) for choice in get_args(field.annotation)]
     return str(unknown(path[-1], str(given), choices))
-
-
-def _fields(path: Sequence[str]) -> list[str]:
-    return list(_model(path).model_fields)
 
 
 def _model(path: Sequence[str]) -> type[BaseModel]:

@@ -127,7 +127,11 @@ class ResultsFolder:
         return [row for row, _, _ in self._ordered()]
 
     def _ordered(self) -> list[tuple[Row, dict[str, Any], dict[str, Any]]]:
-        return [self._answers[place] for place in sorted(self._answers)]
+        """By replicate and level, the ticket before its controls."""
+        answers = self._answers.values()
+        return sorted(
+            answers, key=lambda a: (a[0].replicate, a[0].level, a[0].branch != "ticket", a[0].branch, a[0].draw)
+        )
 
     def write(self, finished: bool) -> None:
         """Write the tables as far as they go."""

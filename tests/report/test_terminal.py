@@ -54,6 +54,15 @@ def test_the_table_and_the_answer_fit_a_terminal_of_80_columns() -> None:
     assert "at most 1 point less accurate" in " ".join(text.split())
 
 
+def test_wide_intervals_give_way_on_a_narrow_terminal() -> None:
+    rows = experiment([0.95] * 5, [3000, 31000, 2900, 30000, 3050])
+    rows += [row(r, 2, 0.9, 40000 * (r + 1), branch="reinit") for r in range(5)]
+    text = show(rows)
+    assert "13,990 " in text
+    assert "±1" not in text
+    assert "…" not in text
+
+
 def test_it_says_so_when_there_is_no_winner() -> None:
     text = " ".join(show(experiment([0.85] * 5, [600] * 5)).split())
     assert "neither" in text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def test_the_iterative_search_trains_prunes_and_resets(dense: Run) -> None:
     assert [[(ask.branch, ask.level) for ask in asks] for asks in asked] == [[("ticket", n)] for n in range(4)]
     assert tickets == [asks[0] for asks in asked]
     assert tickets[0].run == dense
-    for before, ticket in zip(tickets, tickets[1:], strict=False):
+    for before, ticket in pairwise(tickets):
         assert ticket.run.start == dense.start  # reset to the initial weights
         assert ticket.run == dense.masked(ticket.run.mask)  # and nothing else changed
         assert ticket.run.mask == prune_by_magnitude(outcome_of(before.run), before.run.mask, ticket.level)

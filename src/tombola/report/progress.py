@@ -12,32 +12,41 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tombola.outcome import Outcome
 from tombola.studies import Ask
 
+PLAIN_EVERY = 60.0
+"""Seconds between lines where there is no terminal to draw on."""
+
 
 class ProgressDisplay:
-    """Listens to the conductor; shows the runs done, what is training now, and the time left."""
+    """Listens to the conductor; shows the runs done, what is training now, and the time left.
+
+    It appears with the first run. Where there is no terminal it is a line a minute.
+    """
 
     def __init__(self, console: Console, runs: int) -> None:
+        self._console = console
+        self._runs = runs
+        self._done = 0
+        self._trained = 0
+        self._began = self._said = time.monotonic()
+        self._training: dict[tuple[int, Ask], None] = {}
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("[bold]searching"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("runs · {task.fields[left]} · {task.fields[current]}"),
+            TextColumn("runs · {task.description}"),
             console=console,
             transient=True,
         )
-        self._task = self._progress.add_task("searching", total=runs, left="starting", current="")
-        self._began = time.monotonic()
-        self._trained = 0
-        self._training: dict[tuple[int, Ask], None] = {}
+        self._task = self._progress.add_task("", total=runs)
 
     def __enter__(self) -> ProgressDisplay:
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()
 
     def started(self, study: int, ask: Ask) -> None:
         """Show what is training."""
@@ -47,24 +56,32 @@ class ProgressDisplay:
     def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """Count it."""
         self._training.pop((study, ask), None)
+        self._done += 1
         self._trained += trained
-        self._progress.advance(self._task)
         self._show()
 
     def _show(self) -> None:
+        if self._console.is_terminal:
+            self._progress.start()
+            self._progress.update(self._task, completed=self._done, description=f"{self._left()} · {self._current()}")
+        elif time.monotonic() - self._said > PLAIN_EVERY:
+            self._said = time.monotonic()
+            self._console.print(
+                f"{self._done}/{self._runs} runs · {self._left()} · {self._current()}", soft_wrap=True
+            )
+
+    def _current(self) -> str:
         levels = Counter((ask.branch, ask.level) for _, ask in self._training)
-        current = ", ".join(
+        return ", ".join(
             f"{branch} level {level}" + (f" ×{times}" if times > 1 else "")
-            for (branch, level), times in sorted(levels.items(), key=str)
+            for (branch, level), times in sorted(levels.items())
         )
-        self._progress.update(self._task, left=self._left(), current=current)
 
     def _left(self) -> str:
         """The time left, supposing that runs still to do take as long as those trained so far."""
-        task = self._progress.tasks[0]
-        if self._trained == 0 or task.total is None:
-            return "estimating"
-        seconds = (time.monotonic() - self._began) / self._trained * (task.total - task.completed)
+        if self._trained == 0:
+            return "estimating the time"
+        seconds = (time.monotonic() - self._began) / self._trained * (self._runs - self._done)
         hours, minutes = divmod(round(seconds / 60), 60)
         if hours:
             return f"{hours} h {minutes} min left"

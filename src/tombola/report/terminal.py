@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +15,10 @@ from tombola.ticket import Ticket
 
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
     """Print what `tombola.evidence.summary.summarise` gave: the table of levels, then the answer."""
-    console.print(_levels(summary))
+    table = _levels(summary)
+    if Measurement.get(console, console.options.update(width=1000), table).maximum > console.width:
+        table = _levels(summary, stop_intervals=False)
+    console.print(table)
     for line in _notes(summary):
         console.print(line, style="yellow", highlight=False)
     console.print(answer(summary), style="bold", highlight=False)
@@ -44,7 +48,7 @@ def _count(number: float, noun: str) -> str:
     return f"{number:g} {noun}" + ("" if number == 1 else "s")
 
 
-def _levels(summary: dict[str, Any]) -> Table:
+def _levels(summary: dict[str, Any], stop_intervals: bool = True) -> Table:
     branches = list(dict.fromkeys(branch for level in summary["levels"] for branch in level["branches"]))
     replicates = _count(summary["replicates"], "replicate")
     table = Table(
@@ -54,13 +58,13 @@ def _levels(summary: dict[str, Any]) -> Table:
         show_edge=False,
         padding=0,
     )
-    table.add_column("\nlevel", justify="right")
+    table.add_column("\nlevel", justify="right", no_wrap=True)
     table.add_column("\nleft", justify="right", no_wrap=True)
     for branch in branches:
         table.add_column(f"{branch}\naccuracy %", justify="right", no_wrap=True)
     for branch in branches:
         table.add_column(f"{branch}\nstops at", justify="right", no_wrap=True)
-    table.add_column("points\nvs dense", justify="right")
+    table.add_column("points\nvs dense", justify="right", no_wrap=True)
     table.add_column("\nverdict", no_wrap=True)
     for level in summary["levels"]:
         figures = [level["branches"].get(branch) for branch in branches]
@@ -68,22 +72,22 @@ def _levels(summary: dict[str, Any]) -> Table:
             str(level["level"]),
             f"{level['weights_left']:.1%}",
             *(_figure(figure, "test_accuracy_at_stop", 100, ".2f") for figure in figures),
-            *(_figure(figure, "stop_iteration", 1, ",.0f") for figure in figures),
+            *(_figure(figure, "stop_iteration", 1, ",.0f", stop_intervals) for figure in figures),
             _difference(level["verdict"]),
             _verdict(level),
         )
     return table
 
 
-def _figure(branch: dict[str, Any] | None, name: str, factor: int, form: str) -> str:
-    """A mean and half the width of its interval."""
+def _figure(branch: dict[str, Any] | None, name: str, factor: int, form: str, interval: bool = True) -> str:
+    """A mean and, if wanted, half the width of its interval."""
     if branch is None:
         return "·"
     figure = branch[name]
     if not figure["values"]:
         return "diverged"
     mean = format(factor * figure["mean"], form)
-    if figure["low"] is None:
+    if figure["low"] is None or not interval:
         return mean
     return f"{mean} ±{format(factor * (figure['high'] - figure['mean']), form)}"
 

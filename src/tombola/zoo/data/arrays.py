@@ -24,7 +24,7 @@ def load_npz(name: str, data_dir: Path | None) -> Dataset:
     if path is None:
         raise InputError(f"there is no data file {' or '.join(map(str, places))}")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             missing = [array for array in NAMES if array not in file]
             if missing:
                 raise InputError(f"{path}: {', '.join(missing)} missing; it should have {', '.join(NAMES)}")

@@ -1,0 +1,118 @@
+"""Killed at any moment and started again, an experiment ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from tests.conftest import tiny
+
+TOMBOLA = [sys.executable, "-m", "tombola"]
+
+
+def command(folder: Path, out: str, store: str) -> list[str]:
+    recipe = folder / "tiny.toml"
+    recipe.write_text(tomli_w.dumps(tiny(replicates=3, training__length="300it").resolved()))
+    return [
+        *TOMBOLA,
+        "run",
+        str(recipe),
+        "--out",
+        str(folder / out),
+        "--store",
+        str(folder / store),
+        "--workers",
+        "2",
+    ]
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    names = ("levels.parquet", "layers.parquet", "curves.parquet", "experiment.toml", "ticket.safetensors")
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+
+
+def tally(folder: Path) -> dict[str, int]:
+    runs: dict[str, int] = json.loads((folder / "status.json").read_text())["runs"]
+    return runs
+
+
+def kill_and_restart(folder: Path, kills: int) -> None:
+    undisturbed = command(folder, "undisturbed", "store-a")
+    began = time.monotonic()
+    subprocess.run(undisturbed, check=True, capture_output=True)
+    duration = time.monotonic() - began
+    assert tally(folder / "undisturbed") == {"trained": 30, "from_store": 0, "diverged": 0}
+
+    disturbed = command(folder, "disturbed", "store-b")
+    moments = random.Random(0)
+    killed = 0
+    for _ in range(kills):
+        process = subprocess.Popen(disturbed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.0, duration))
+        killed += process.poll() is None
+        process.kill()
+        process.wait()
+    assert killed >= kills // 3
+    subprocess.run(disturbed, check=True, capture_output=True)
+    assert tables(folder / "disturbed") == tables(folder / "undisturbed")
+
+    again = subprocess.run(disturbed, check=True, capture_output=True, text=True)
+    assert "Nothing to train: all 30 runs came from the store." in again.stdout
+    assert tables(folder / "disturbed") == tables(folder / "undisturbed")
+
+
+def test_killed_three_times(tmp_path: Path) -> None:
+    kill_and_restart(tmp_path, 3)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(tmp_path: Path) -> None:
+    kill_and_restart(tmp_path, 20)
+
+
+def test_two_processes_on_one_store_share_the_work_and_agree(tmp_path: Path) -> None:
+    both = [
+        subprocess.Popen(command(tmp_path, out, "store"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for out in ("a", "b")
+    ]
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors.decode()
+    assert tally(tmp_path / "a")["trained"] + tally(tmp_path / "b")["trained"] == 30  # none was trained twice
+    assert tables(tmp_path / "a") == tables(tmp_path / "b")
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_ctrl_c_ends_with_status_130_and_no_process_left(tmp_path: Path) -> None:
+    arguments = command(tmp_path, "out", "store")
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "store").rglob("runs/*/*.safetensors")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: everybody in the group hears it
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"the same command goes on" in errors
+    assert b"Traceback" not in errors
+    while group_lives(process.pid):
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.05)
+    subprocess.run(arguments, check=True, capture_output=True)
+    assert tally(tmp_path / "out")["from_store"] >= 1

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomli_w
+from typer.testing import CliRunner, Result
+
+from tests.conftest import tiny
+from tombola.cli import app
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.toml").write_text(tomli_w.dumps(tiny().resolved()))
+
+
+def tombola(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def run(*arguments: str) -> Result:
+    return tombola("run", "tiny.toml", "--workers", "1", *arguments)
+
+
+def test_an_experiment_runs_shows_and_repeats_without_training(tmp_path: Path) -> None:
+    first = run()
+    assert first.exit_code == 0, first.stderr
+    assert "20 runs trained, 0 from the store" in first.stdout
+    folder = tmp_path / "results" / "tiny"
+    assert {path.name for path in folder.iterdir()} - {"ticket.safetensors"} == {
+        "experiment.toml",
+        "levels.parquet",
+        "layers.parquet",
+        "curves.parquet",
+        "status.json",
+    }
+    tables = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+    again = run()
+    assert "Nothing to train: all 20 runs came from the store." in again.stdout
+    assert {path.name: path.read_bytes() for path in folder.glob("*.parquet")} == tables
+    shown = tombola("show", "results/tiny")
+    assert shown.exit_code == 0
+    assert shown.stdout.splitlines()[:10] == again.stdout.splitlines()[:10]
+    summary = json.loads(tombola("show", "results/tiny", "--json").stdout)
+    assert summary["finished"] is True
+    assert summary["runs"] == {"trained": 0, "from_store": 20, "diverged": 0}
+    assert [level["level"] for level in summary["levels"]] == [0, 1, 2, 3]
+
+
+def test_json_is_one_document_on_standard_output() -> None:
+    result = run("--json")
+    assert json.loads(result.stdout)["runs"]["trained"] == 20
+
+
+def test_the_store_is_shared_and_can_be_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("--store", "elsewhere")
+    assert not (tmp_path / "results" / ".tombola").exists()
+    monkeypatch.setenv("TOMBOLA_STORE", str(tmp_path / "elsewhere"))
+    more = run("--out", "other", "--set", "controls.reinit=1", "--set", "verdict.accuracy_margin=0.1")
+    assert "Nothing to train: all 14 runs came from the store" in more.stdout
+
+
+def test_a_winning_ticket_is_kept_and_shown(tmp_path: Path) -> None:
+    everything_wins = ["--set", "verdict.accuracy_margin=0.99", "--set", "verdict.stop_margin=99"]
+    result = run(*everything_wins, "--set", "training.length=200it", "--set", "training.lr=0.05")
+    assert "The ticket is results/tiny/ticket.safetensors" in result.stdout
+    shown = tombola("ticket", "show", "results/tiny/ticket.safetensors")
+    assert shown.exit_code == 0
+    assert "fc1.weight" in shown.stdout
+    assert "From recipe tiny, replicate" in shown.stdout
+    document = json.loads(tombola("ticket", "show", "results/tiny/ticket.safetensors", "--json").stdout)
+    summary = json.loads(tombola("show", "results/tiny", "--json").stdout)
+    assert document["weights"] == summary["smallest_winning"]["weights"]
+    assert document["provenance"]["recipe"]["name"] == "tiny"
+    from tombola.experiment import Experiment
+    from tombola.recipe import parse_recipe
+    from tombola.ticket import Ticket
+    from tombola.zoo.networks import build
+
+    provenance = document["provenance"]
+    ticket = Ticket.load(tmp_path / "results" / "tiny" / "ticket.safetensors")
+    dense = Experiment(parse_recipe(provenance["recipe"], "ticket")).dense(provenance["replicate"])
+    original = build(dense.start).state_dict()
+    for name, kept in ticket.mask.items():
+        assert (ticket.start[name] == original[name] * kept).all()
+
+
+def test_a_run_that_diverges_is_survived() -> None:
+    result = run("--set", "training.lr=1e30", "--set", "training.optimizer=sgd", "--json")
+    summary = json.loads(result.stdout)
+    assert summary["runs"] == {"trained": 2, "from_store": 0, "diverged": 2}
+    assert summary["smallest_winning"] is None
+    assert "diverged" in tombola("show", "results/tiny").stdout
+
+
+def test_one_shot_and_random_scores_run() -> None:
+    for option in ("search.one_shot=true", "search.score=random"):
+        result = run("--out", option, "--set", option, "--json")
+        assert [level["weights"] for level in json.loads(result.stdout)["levels"]] == [1580, 968, 597, 371]
+
+
+def test_recipes_are_listed() -> None:
+    assert "lenet-mnist-openlth" in tombola("recipes").stdout
+    assert "LeNet-300-100" in json.loads(tombola("recipes", "--json").stdout)["lenet-mnist"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "digit"], 'unknown recipe "digit": did you mean "digits"?'),
+        (["run", "none.toml"], "none.toml cannot be read"),
+        (["run", "tiny.toml", "--set", "training.optimiser=sgd"], 'did you mean "optimizer"?'),
+        (["run", "tiny.toml", "--set", "training.lr=-1"], "training.lr: input should be greater than 0"),
+        (["run", "tiny.toml", "--set", "search.levels=99"], "set search.levels to at most"),
+        (["run", "tiny.toml", "--set", "data.name=mnits"], 'unknown data set "mnits": did you mean "mnist"?'),
+        (["run", "tiny.toml", "--set", "data.name=none.npz"], "there is no data file none.npz"),
+        (["run", "tiny.toml", "--set", "data.name=mine.npz"], "y_test missing"),
+        (["run", "tiny.toml", "--set", "model.name=mpl"], 'unknown network "mpl": did you mean "mlp"?'),
+        (["run", "tiny.toml", "--engine", "eagr"], 'unknown engine "eagr": did you mean "eager"?'),
+        (["run", "tiny.toml", "--device", "tpu"], 'unknown device "tpu"'),
+        (["run", "tiny.toml", "--out", "/proc/nowhere"], "the output folder /proc/nowhere cannot be written"),
+        (["run", "tiny.toml", "--store", "/proc/nowhere"], "the store /proc/nowhere cannot be written"),
+        (["run", "tiny.toml", "--out", "thesis"], "thesis is not empty and no results folder"),
+        (["show", "thesis"], "thesis is not a results folder"),
+        (["ticket", "show", "thesis/chapter.tex"], "damaged or not a safetensors file"),
+        (["ticket", "show", "none"], "there is no ticket file none"),
+    ],
+)
+def test_wrong_input_gets_one_clear_line_and_status_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+    np.savez(tmp_path / "mine.npz", x_train=np.zeros((5, 2)), y_train=np.zeros(5), x_test=np.zeros((5, 2)))
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("Lottery tickets")
+    result = tombola(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_another_configuration_in_the_same_folder_is_refused() -> None:
+    assert run().exit_code == 0
+    result = run("--set", "seed=1")
+    assert result.exit_code == 2
+    assert "belongs to another configuration: seed is 0 there and 1 here" in result.stderr
+
+
+def test_wrong_options_have_status_2() -> None:
+    assert tombola("run").exit_code == 2
+    assert tombola("run", "tiny.toml", "--workers", "0").exit_code == 2
+    assert tombola("shw", "x").exit_code == 2
+
+
+def test_a_failure_while_running_has_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr("tombola.engines.eager.Eager.train", fail)
+    result = run()
+    assert result.exit_code == 1
+    assert "failed: the disk is full; everything finished is kept" in result.stderr
+
+
+def test_an_interrupt_has_status_130_and_keeps_what_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tombola.engines.eager import Eager
+
+    train, calls = Eager.train, []
+
+    def interrupted(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return train(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tombola.engines.eager.Eager.train", interrupted)
+        result = run()
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.stderr
+    summary = json.loads(tombola("show", "results/tiny", "--json").stdout)
+    assert summary["finished"] is False
+    assert "13 runs trained, 7 from the store" in run().stdout

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import TINY, tiny
+from tombola.errors import InputError
+from tombola.prune import Group
+from tombola.recipe import describe, load_recipe, parse_recipe, recipes
+
+LAYERS = ["fc1.weight", "fc2.weight", "output.weight"]
+
+
+def test_the_recipes_that_come_with_it_are_valid_and_say_what_they_are() -> None:
+    assert set(recipes()) == {"digits", "lenet-mnist", "lenet-mnist-first-release", "lenet-mnist-openlth"}
+    for name, text in recipes().items():
+        assert load_recipe(name).name == name
+        assert "digits" in describe(text) or "MNIST" in describe(text)
+
+
+def test_lenet_mnist_has_the_settings_of_the_paper() -> None:
+    """Frankle & Carbin 2019, figure 2 and appendix G."""
+    recipe = load_recipe("lenet-mnist")
+    assert recipe.training.optimizer == "adam"
+    assert recipe.training.lr == 1.2e-3
+    assert recipe.training.batch_size == 60
+    assert str(recipe.training.length) == "50000it"
+    assert str(recipe.training.evaluate_every) == "100it"
+    assert recipe.data.validation == 5000
+    assert recipe.search.groups(LAYERS) == [
+        Group(("fc1.weight",), 0.2),
+        Group(("fc2.weight",), 0.2),
+        Group(("output.weight",), 0.1),
+    ]
+    assert (recipe.replicates, recipe.search.levels, recipe.controls.reinit) == (5, 21, 3)
+
+
+def test_openlth_prunes_globally_and_leaves_the_output_layer_out() -> None:
+    assert load_recipe("lenet-mnist-openlth").search.groups(LAYERS) == [Group(("fc1.weight", "fc2.weight"), 0.2)]
+
+
+def test_a_recipe_is_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(recipes()["digits"].replace('name = "digits"\nrep', 'name = "mine"\nrep'))
+    assert load_recipe(str(path)).name == "mine"
+
+
+def test_a_resolved_recipe_is_the_same_recipe() -> None:
+    for name in recipes():
+        recipe = load_recipe(name, ["model.dropout=0.1"])
+        assert parse_recipe(recipe.resolved(), "again") == recipe
+
+
+def test_every_value_can_be_overridden() -> None:
+    overrides = [
+        "training.length=40ep",
+        "training.lr=1",
+        "search.one_shot=true",
+        'search.leave_out=["fc1"]',
+        "search.rates.fc2=0.5",
+        "data.name=my.npz",
+        "model.widths=[5, 5]",
+        "name='other'",
+    ]
+    recipe = load_recipe("digits", overrides)
+    assert str(recipe.training.length) == "40ep"
+    assert recipe.training.lr == 1.0
+    assert recipe.search.one_shot is True
+    assert recipe.search.groups(LAYERS) == [Group(("fc2.weight",), 0.5), Group(("output.weight",), 0.25)]
+    assert recipe.data.name == "my.npz"
+    assert recipe.model.options == {"widths": [5, 5]}
+    assert recipe.name == "other"
+
+
+def test_a_final_density_is_reached_in_equal_steps() -> None:
+    search = tiny(search={"levels": 4, "density": 0.0625}).search
+    assert search.round_rate == pytest.approx(0.5)  # each round keeps the fourth root
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainin.lr=1", 'unknown key "trainin": did you mean "training"?'),
+        ("training.speed=1", 'unknown key of [training] "speed": (known: batch_size, '),
+        ("training.optimiser=adam", 'unknown key of [training] "optimiser": did you mean "optimizer"?'),
+        ("search.level=3", 'unknown key of [search] "level": did you mean "levels"?'),
+        ("training.optimizer=adm", 'training.optimizer: unknown optimizer "adm": did you mean "adam"?'),
+        ("training.lr=fast", "training.lr: input should be a valid number, not 'fast'"),
+        ("training.lr=0", "training.lr: input should be greater than 0, not 0"),
+        ("training.lr=nan", "training.lr: input should be a finite number"),
+        ("training.batch_size=1.5", "training.batch_size: input should be a valid integer"),
+        ("training.length=10", 'training.length: should be a length such as "500it", "2ep" or "1ep5it", not 10'),
+        ("training.length=0it", "length should be at least 1it"),
+        ("training.momentum=1.5", "training.momentum: input should be less than 1, not 1.5"),
+        ("search.rate=1.0", "search.rate: input should be less than 1, not 1.0"),
+        ("search.density=0.1", "search: give either rate"),
+        ("search.scope=globl", 'search.scope: unknown scope "globl": did you mean "global"?'),
+        ("search.scope=global", "output_rate has no meaning with scope"),
+        ("search.score=magnitud", 'unknown score "magnitud": did you mean "magnitude"?'),
+        ("search.levels=-1", "search.levels: input should be greater than or equal to 0, not -1"),
+        ("search.rates.fc1=2.0", 'the rate of "fc1" should be at least 0 and less than 1, not 2'),
+        ("data.scale=unit", 'unknown scale "unit": did you mean "unit-norm"?'),
+        ("replicates=0", "replicates: input should be greater than or equal to 1, not 0"),
+        ("name=a/b", "name: string should match pattern"),
+        ("rewind.to=100it", '"0it" is the only value known so far'),
+        ("verdict.confidence=95", "verdict.confidence: input should be less than 1, not 95"),
+        ("training=5", "training: should be a section, [training], not 5"),
+    ],
+)
+def test_every_mistake_is_named_in_one_line(override: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe("digits", [override])
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("digits: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    with pytest.raises(InputError, match=r"training\.lr: .*; .*search\.rate"):
+        load_recipe("digits", ["training.lr=0", "search.rate=2.0"])
+
+
+@pytest.mark.parametrize("override", ["training.lr", "=1", "a..b=1", "name.first=1"])
+def test_an_override_of_the_wrong_form_is_named(override: str) -> None:
+    with pytest.raises(InputError, match=r"--set"):
+        load_recipe("digits", [override])
+
+
+def test_a_missing_value_is_named() -> None:
+    table: dict[str, Any] = {name: part for name, part in TINY.items() if name != "model"}
+    with pytest.raises(InputError, match='tiny: "model" is missing'):
+        parse_recipe(table, "tiny")
+
+
+def test_unknown_recipes_get_the_nearest_name() -> None:
+    with pytest.raises(InputError, match='unknown recipe "lenet-minst": did you mean "lenet-mnist"'):
+        load_recipe("lenet-minst")
+
+
+def test_files_that_are_no_recipes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.toml cannot be read: No such file"):
+        load_recipe(str(tmp_path / "none.toml"))
+    (tmp_path / "bad.toml").write_text("name = [")
+    with pytest.raises(InputError, match=r"bad\.toml is not valid TOML"):
+        load_recipe(str(tmp_path / "bad.toml"))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"not UTF-8"):
+        load_recipe(str(tmp_path / "binary.toml"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search__leave_out": ["fc3"]}, 'search.leave_out: unknown layer "fc3": did you mean "fc2"?'),
+        ({"search__rates": {"outptu": 0.1}}, 'search.rates: unknown layer "outptu": did you mean "output"?'),
+        ({"search__leave_out": ["*"]}, "every layer is left out"),
+    ],
+)
+def test_layers_are_known_by_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        tiny(**changes).search.groups(LAYERS)
+    assert message in str(caught.value)
