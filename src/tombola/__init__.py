@@ -1,1 +1,53 @@
-"""tombola finds, proves and ships winning lottery tickets."""
+"""tombola finds, proves and ships winning lottery tickets.
+
+A winning ticket is a sparse subnetwork that, trained from its original initial weights, matches the dense
+network's accuracy in no more iterations with far fewer weights (Frankle & Carbin 2019, arXiv 1803.03635).
+"""
+
+from tombola.conduct import conduct
+from tombola.engines import Engine, engine
+from tombola.errors import InputError
+from tombola.evidence.summary import summarise
+from tombola.experiment import Experiment
+from tombola.mask import Mask, prunable
+from tombola.outcome import Measures, Outcome
+from tombola.perform import perform
+from tombola.recipe import Recipe, load_recipe, recipes
+from tombola.results import Results, read_results
+from tombola.run import Data, Network, Run, Start, Training
+from tombola.store import Store
+from tombola.studies import Ask, Study
+from tombola.studies.reinit import reinit
+from tombola.studies.search import iterative_search, one_shot_search
+from tombola.ticket import Ticket
+
+__all__ = [
+    "Ask",
+    "Data",
+    "Engine",
+    "Experiment",
+    "InputError",
+    "Mask",
+    "Measures",
+    "Network",
+    "Outcome",
+    "Recipe",
+    "Results",
+    "Run",
+    "Start",
+    "Store",
+    "Study",
+    "Ticket",
+    "Training",
+    "conduct",
+    "engine",
+    "iterative_search",
+    "load_recipe",
+    "one_shot_search",
+    "perform",
+    "prunable",
+    "read_results",
+    "recipes",
+    "reinit",
+    "summarise",
+]

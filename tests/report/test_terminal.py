@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -41,6 +43,10 @@ def show(rows: list[Row], **kwargs: object) -> str:
     return printed(to)
 
 
+def replaced(row: Row, **changes: Any) -> Row:
+    return dataclasses.replace(row, **changes)
+
+
 def test_the_table_and_the_answer_fit_a_terminal_of_80_columns() -> None:
     rows = experiment([0.95, 0.951, 0.949, 0.952, 0.95], [300, 310, 290, 300, 305])
     rows += [row(r, 2, 0.9, 400, branch="reinit") for r in range(5)]
@@ -63,12 +69,18 @@ def test_wide_intervals_give_way_on_a_narrow_terminal() -> None:
     assert "…" not in text
 
 
-def test_it_says_so_when_there_is_no_winner() -> None:
+def test_it_says_what_speaks_against_a_level() -> None:
     text = " ".join(show(experiment([0.85] * 5, [600] * 5)).split())
-    assert "neither" in text
+    assert "less accurate" in text
     assert "No winning ticket" in text
-    assert "not accurate" in show(experiment([0.85] * 5, [300] * 5))
-    assert "not fast" in show(experiment([0.95] * 5, [700] * 5))
+    assert "slower" in show(experiment([0.95] * 5, [700] * 5))
+    assert "cannot tell" in show(experiment([0.99, 0.91, 0.99, 0.91, 0.95], [300] * 5))
+    assert "matches" in show(
+        [
+            *experiment([0.95] * 5, [300] * 5)[:5],
+            *(replaced(r, weights=900) for r in experiment([0.95] * 5, [300] * 5)[5:]),
+        ]
+    )
 
 
 def test_divergence_and_collapse_do_not_go_unsaid() -> None:
@@ -76,6 +88,7 @@ def test_divergence_and_collapse_do_not_go_unsaid() -> None:
     rows[5:] = [Row(**{**r.__dict__, "measures": Measures(diverged=True, iterations=10)}) for r in rows[5:]]
     text = show(rows, diverged=5, collapsed=[(0, 3, "fc1.weight"), (1, 4, "fc1.weight")])
     assert "diverged" in text
+    assert "incomplete" in text
     assert "5 runs diverged" in text
     assert "Layer collapse: fc1.weight has no weights left at level 3 of replicate 0 and 1 more" in " ".join(
         text.split()

@@ -74,7 +74,7 @@ def _levels(summary: dict[str, Any], stop_intervals: bool = True) -> Table:
             *(_figure(figure, "test_accuracy_at_stop", 100, ".2f") for figure in figures),
             *(_figure(figure, "stop_iteration", 1, ",.0f", stop_intervals) for figure in figures),
             _difference(level["verdict"]),
-            _verdict(level),
+            _verdict(level, summary["criteria"]),
         )
     return table
 
@@ -97,17 +97,23 @@ def _difference(verdict: dict[str, Any]) -> str:
     return "·" if interval is None else f"{100 * interval['mean']:+.2f}"
 
 
-def _verdict(level: dict[str, Any]) -> Text:
-    """`winning`, or what could not be shown."""
+def _verdict(level: dict[str, Any], criteria: dict[str, Any]) -> Text:
+    """`winning`, or the first thing that speaks against it: the means, or that they are not sure enough."""
     verdict = level["verdict"]
+    accuracy, stop = verdict["accuracy_difference"], verdict["stop_difference"]
     if level["level"] == 0:
         return Text("dense", style="dim")
     if verdict["winning"]:
         return Text("winning", style="bold green")
-    if not (verdict["accurate"] or verdict["fast"]):
-        return Text("neither", style="dim")
-    missing = next(name for name in ("accurate", "fast", "few") if not verdict[name])
-    return Text(f"not {missing}", style="dim")
+    if accuracy is None:
+        return Text("incomplete", style="yellow")
+    if accuracy["mean"] < -criteria["accuracy_margin"]:
+        return Text("less accurate", style="dim")
+    if stop["mean"] > criteria["stop_margin"]:
+        return Text("slower", style="dim")
+    if not (verdict["accurate"] and verdict["fast"]):
+        return Text("cannot tell", style="dim")
+    return Text("matches", style="dim")  # with too many weights left to be called far fewer
 
 
 def _notes(summary: dict[str, Any]) -> list[str]:
