@@ -1,0 +1,61 @@
+"""The README's own commands do what it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tombola.cli import app
+from tombola.experiment import Experiment
+from tombola.recipe import load_recipe
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[list[str]]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("tombola ")]
+    return [shlex.split(line)[1:] for line in lines]
+
+
+def snippets() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_readmes_commands_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runner = CliRunner()
+    printed = {}
+    for command in commands():
+        if "lenet-mnist" in command:  # minutes to hours: only that it is understood
+            overrides = [part for before, part in pairwise(command) if before == "--set"]
+            assert load_recipe("lenet-mnist", overrides).replicates == 2
+            continue
+        result = runner.invoke(app, command)
+        assert result.exit_code == (2 if "results/global" in command else 0), result.stderr
+        printed[" ".join(command)] = result.stdout
+    assert "152 runs trained" in printed["run digits"]
+
+    # What the demonstration promises, on this machine too.
+    summary = json.loads(printed["show results/digits --json"])
+    assert summary["replicates"] >= 5
+    assert summary["smallest_winning"]["weights_left"] <= 0.2
+    sparsest = summary["levels"][-1]
+    assert sparsest["weights_left"] < 0.025
+    means = {name: branch["test_accuracy_at_stop"]["mean"] for name, branch in sparsest["branches"].items()}
+    assert means["ticket"] - means["reinit"] > 0.01
+
+    run, load = snippets()
+    exec(run, {})
+    from tombola.zoo.networks import build
+
+    namespace = {"network": build(Experiment(load_recipe("digits")).dense(0).start)}
+    exec(f"import tombola\n{load}", namespace)
+    weights = sum(int((p != 0).sum()) for n, p in namespace["network"].named_parameters() if n.endswith("weight"))
+    assert weights == summary["smallest_winning"]["weights"]
