@@ -146,3 +146,13 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         check_writable(tmp_path / "file" / "store")
+
+
+def test_what_a_killed_process_left_half_written_is_swept(dense: Run, store_folder: Path) -> None:
+    store = Store(store_folder)
+    store.put(dense, outcome_of(dense))
+    (entry,) = (store_folder / "runs").rglob("*.safetensors")
+    half_written = entry.with_name(f".{entry.name}.12345.tmp")
+    half_written.write_bytes(b"half")
+    with store.claim(dense):
+        assert list(entry.parent.iterdir()) == [entry]

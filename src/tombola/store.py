@@ -70,6 +70,8 @@ class Store:
         path = self.folder / "locks" / f"{run.key}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(path):
+            for left_behind in self._entry(run).parent.glob(f".{run.key}.*.tmp"):  # by a process killed in mid-write
+                left_behind.unlink(missing_ok=True)
             yield
             # Whoever still waits for this very file looks the run up next, and finds it.
             path.unlink(missing_ok=True)

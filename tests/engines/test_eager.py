@@ -16,7 +16,7 @@ from tests.conftest import random_mask, tiny
 from tombola.batches import batches
 from tombola.engines import engine
 from tombola.engines.eager import Eager
-from tombola.engines.training import Training
+from tombola.engines.training import LiveTraining
 from tombola.errors import InputError
 from tombola.experiment import Experiment
 from tombola.mask import Mask
@@ -128,7 +128,7 @@ def test_pruned_weights_are_exactly_zero_at_every_step(
         training__length="12it",
     )
     run = run.masked(random_mask(run, density, seed))
-    training = Training(run, prepare(run.data), torch.device("cpu"))
+    training = LiveTraining(run, prepare(run.data), torch.device("cpu"))
     parameters = dict(training.network.named_parameters())
     for batch in batches(run.seed, len(training.train), 40, 0, 12):
         training._step(training.train.x[batch], training.train.y[batch])

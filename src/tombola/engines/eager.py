@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tombola.engines.training import Training
+from tombola.engines.training import LiveTraining
 from tombola.outcome import Outcome
 from tombola.run import Run
 from tombola.seeds import Purpose, derive
@@ -35,7 +35,7 @@ class Eager:
         device = torch.device(self.device)
         split = prepare(run.data, self.data_dir)
         with reproducible(derive(run.seed, Purpose.NOISE), device):
-            training = Training(run, split, device)
+            training = LiveTraining(run, split, device)
             if saved := checkpoint.load():
                 training.restore(*saved)
             while not training.finished:
@@ -53,18 +53,24 @@ class Eager:
 
 @contextlib.contextmanager
 def reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Within it, torch draws from a stream of its own and gives the same bits every time."""
+    """Within it, torch draws from a stream of its own and gives the same bits every time.
+
+    On CUDA an operation that has no deterministic implementation warns.
+    """
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
         torch.set_num_threads(1)
         if cuda:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
-            torch.use_deterministic_algorithms(True)
-        torch.manual_seed(seed)
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         try:
             yield
         finally:
             torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(deterministic)
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

@@ -22,7 +22,7 @@ EVALUATION_BATCH = 5000
 """How many examples are evaluated at once; it bounds memory."""
 
 
-class Training:
+class LiveTraining:
     """The state of `run`'s training after `iteration` iterations."""
 
     def __init__(self, run: Run, split: Split, device: torch.device) -> None:

@@ -31,7 +31,7 @@ def build(start: Start) -> nn.Module:
     """
     make = _imported if ":" in start.network.name else _named
     with _global_generator, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(start.seed)
+        torch.default_generator.manual_seed(start.seed)
         return make(start.network)
 
 
