@@ -73,7 +73,7 @@ def test_killed_three_times(tmp_path: Path) -> None:
     kill_and_restart(tmp_path, kills=3, length="300it", latest=7.0)
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 def test_killed_twenty_times(tmp_path: Path) -> None:
     kill_and_restart(tmp_path, kills=20, length="4000it", latest=9.0)
 
