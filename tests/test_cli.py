@@ -65,8 +65,17 @@ def test_the_store_is_shared_and_can_be_elsewhere(tmp_path: Path, monkeypatch: p
 
 
 def test_a_winning_ticket_is_kept_and_shown(tmp_path: Path) -> None:
-    everything_wins = ["--set", "verdict.accuracy_margin=0.99", "--set", "verdict.stop_margin=99"]
-    result = run(*everything_wins, "--set", "training.length=200it", "--set", "training.lr=0.05")
+    everything_wins = [
+        "--set",
+        "replicates=3",
+        "--set",
+        "verdict.accuracy_margin=0.99",
+        "--set",
+        "verdict.stop_margin=99",
+    ]
+    result = run(
+        *everything_wins, "--set", "verdict.few=0.99", "--set", "training.length=300it", "--set", "training.lr=0.05"
+    )
     assert "The ticket is results/tiny/ticket.safetensors" in result.stdout
     shown = tombola("ticket", "show", "results/tiny/ticket.safetensors")
     assert shown.exit_code == 0

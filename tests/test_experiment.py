@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import linecache
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from tests.conftest import tiny
 from tests.studies.test_search import answer
 from tombola.errors import InputError
 from tombola.experiment import Experiment, expected_runs
+from tombola.recipe import load_recipe
 
 
 def test_each_replicate_has_its_own_weights_split_and_order() -> None:
@@ -34,6 +38,30 @@ def test_a_study_searches_and_then_controls(one_shot: bool) -> None:
     assert [len(question) for question in asked] == ([1, 3, 6] if one_shot else [1, 1, 1, 1, 6])
 
 
+def test_keys_of_recipes_never_change() -> None:
+    """Golden: purposes of seeds, defaults of options and the digest of the data are all in them."""
+    experiment = Experiment(load_recipe("digits"))
+    dense = experiment.dense(0)
+    assert dense.key == "2e071eff9608a717bc193d3a073669ae"
+    asked, _ = answer(Experiment(tiny()).study(1))
+    assert asked[-1][-1].run.start.seed == 4727628469097597687
+    for explicit in ("model.dropout=0.0", "model.init=glorot-normal", "training.weight_decay=0"):
+        assert Experiment(load_recipe("digits", [explicit])).dense(0).key == dense.key
+
+
+def test_a_network_that_was_edited_is_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    text = "from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.{}())\n"
+    keys = set()
+    for activation in ("ReLU", "Tanh"):
+        (tmp_path / "my_own_net.py").write_text(text.format(activation))
+        sys.modules.pop("my_own_net", None)
+        linecache.clearcache()
+        keys.add(Experiment(tiny(model={"name": "my_own_net:net"})).dense(0).key)
+    assert len(keys) == 2
+
+
 def test_a_final_density_is_reached() -> None:
     asked, _ = answer(Experiment(tiny(search={"levels": 5, "density": 0.1})).study(0))
     last = max((ask for question in asked for ask in question), key=lambda ask: ask.level)
@@ -52,8 +80,8 @@ def test_random_scores_differ_by_level_and_replicate() -> None:
     ("changes", "message"),
     [
         ({"data__name": "digit"}, 'unknown data set "digit": did you mean "digits"?'),
-        ({"data__validation": 1197}, "training.batch_size: should be at most the 0 training examples"),
-        ({"data__validation": 5000}, "training.batch_size: should be at most the 0 training examples"),
+        ({"data__validation": 1197}, "data.validation: should be from 1 to 1,196, not 1,197"),
+        ({"data__validation": 5000}, "data.validation: should be from 1 to 1,196, not 5,000"),
         ({"training__batch_size": 998}, "training.batch_size: should be at most the 997 training examples"),
         ({"model__name": "lenet"}, 'unknown network "lenet"'),
         ({"model__name": "lenet-300"}, 'did you mean "lenet-300-100"?'),
@@ -61,9 +89,14 @@ def test_random_scores_differ_by_level_and_replicate() -> None:
         ({"model": {"name": "mlp"}}, "model.widths: missing"),
         ({"model__widths": "wide"}, "model.widths: input should be a valid list"),
         ({"model__init": "normal"}, "model.init: input should be 'glorot-normal' or 'kaiming-normal'"),
-        ({"model": {"name": "no_such_module:Network"}}, 'cannot call "no_such_module:Network"'),
+        ({"model": {"name": "no_such_module:Network"}}, 'cannot import "no_such_module:Network"'),
         ({"model": {"name": "torch.nn:Linear"}}, 'cannot call "torch.nn:Linear": missing a required argument'),
-        ({"model": {"name": "torch:zeros", "size": [3]}}, "cannot call"),
+        ({"model": {"name": "torch:zeros", "size": [3]}}, "cannot be called"),
+        ({"model": {"name": "torch.nn:Lienar"}}, "has no attribute 'Lienar'"),
+        ({"model": {"name": f"{__name__}:Broken"}}, 'cannot call "tests.test_experiment:Broken": no such thing'),
+        ({"model": {"name": f"{__name__}:WeightNorm"}}, "fc.weight is computed from other parameters"),
+        ({"model__dropout": 1.5}, "model.dropout: input should be less than 1, not 1.5"),
+        ({"model__widths": [0]}, "model.widths.0: input should be greater than 0, not 0"),
         ({"model": {"name": f"{__name__}:not_a_module"}}, "made a int, not a torch.nn.Module"),
         ({"model": {"name": "torch.nn:Linear", "in_features": 8, "out_features": 4}}, "not (2, 10)"),
         ({"model": {"name": "torch.nn:Linear", "in_features": 9, "out_features": 4}}, "does not take examples of"),
@@ -82,6 +115,20 @@ def test_what_would_not_work_is_said_before_anything_is_trained(changes: dict[st
 
 def not_a_module() -> int:
     return 3
+
+
+class Broken(nn.Module):
+    def __init__(self) -> None:
+        raise RuntimeError("no such thing\nat all")
+
+
+class WeightNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.utils.parametrizations.weight_norm(nn.Linear(64, 10))
+
+    def forward(self, x):  # type: ignore[no-untyped-def]
+        return self.fc(x.flatten(1))
 
 
 class Unprunable(nn.Module):

@@ -34,7 +34,7 @@ def test_lenet_mnist_has_the_settings_of_the_paper() -> None:
         Group(("fc2.weight",), 0.2),
         Group(("output.weight",), 0.1),
     ]
-    assert (recipe.replicates, recipe.search.levels, recipe.controls.reinit) == (5, 21, 3)
+    assert (recipe.replicates, recipe.search.levels, recipe.controls) == (5, 21, {"reinit": 3})
 
 
 def test_openlth_prunes_globally_and_leaves_the_output_layer_out() -> None:
@@ -106,6 +106,8 @@ def test_a_final_density_is_reached_in_equal_steps() -> None:
         ("name=a/b", "name: string should match pattern"),
         ("rewind.to=100it", '"0it" is the only value known so far'),
         ("verdict.confidence=95", "verdict.confidence: input should be less than 1, not 95"),
+        ("controls.renit=1", 'unknown control "renit": did you mean "reinit"?'),
+        ("controls.reinit=-1", "controls.reinit: input should be greater than or equal to 0, not -1"),
         ("training=5", "training: should be a section, [training], not 5"),
     ],
 )
@@ -122,7 +124,18 @@ def test_all_mistakes_are_named_at_once() -> None:
         load_recipe("digits", ["training.lr=0", "search.rate=2.0"])
 
 
-@pytest.mark.parametrize("override", ["training.lr", "=1", "a..b=1", "name.first=1"])
+def test_a_value_can_be_taken_away() -> None:
+    recipe = load_recipe("digits", ["search.rate=", "search.output_rate=", "search.density=0.1", "rewind="])
+    assert recipe.search.density == 0.1
+    recipe = load_recipe("digits", ["search.output_rate=", "search.scope=global", 'search.leave_out=["output"]'])
+    assert recipe.search.groups(LAYERS)[0].layers == ("fc1.weight", "fc2.weight")
+
+
+def test_layers_with_dots_in_their_names_are_quoted() -> None:
+    assert load_recipe("digits", ['search.rates."features.0"=0.5']).search.rates == {"features.0": 0.5}
+
+
+@pytest.mark.parametrize("override", ["training.lr", "=1", "a..b=1", "name.first=1", "a b=1", "#=1", "a\nb=1"])
 def test_an_override_of_the_wrong_form_is_named(override: str) -> None:
     with pytest.raises(InputError, match=r"--set"):
         load_recipe("digits", [override])

@@ -83,6 +83,7 @@ def hold(folder: Path, run: Run, seconds: float) -> None:
     with Store(folder).claim(run):
         (folder / "held").touch()
         time.sleep(seconds)
+        (folder / "dropped").touch()
 
 
 def wait_for(path: Path) -> None:
@@ -97,10 +98,11 @@ def test_a_claim_excludes_other_processes_until_it_is_dropped(dense: Run, store_
     process.start()
     wait_for(store_folder / "held")
     with Store(store_folder).claim(dense.reinitialised(5)):
-        assert process.is_alive()  # another run is free at once
+        assert not (store_folder / "dropped").exists()  # another run is free at once
     with Store(store_folder).claim(dense):
-        process.join(timeout=10)
-        assert process.exitcode == 0
+        assert (store_folder / "dropped").exists()
+    process.join(timeout=10)
+    assert process.exitcode == 0
 
 
 def test_the_claim_of_a_killed_process_is_dropped(dense: Run, store_folder: Path) -> None:
@@ -110,36 +112,77 @@ def test_the_claim_of_a_killed_process_is_dropped(dense: Run, store_folder: Path
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     with Store(store_folder).claim(dense):
-        process.join(timeout=10)
-        assert process.exitcode == -signal.SIGKILL
+        assert not (store_folder / "dropped").exists()
+    process.join(timeout=10)
+    assert process.exitcode == -signal.SIGKILL
 
 
 def test_checkpoints_are_written_read_and_cleared(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "unfinished" / "a.safetensors", every=0.0)
-    assert checkpoint.load() is None
+    assert checkpoint.load("eager") is None
     assert checkpoint.due()
-    checkpoint.save({"a": torch.ones(2)}, {"iteration": 3})
-    loaded = checkpoint.load()
+    checkpoint.save({"a": torch.ones(2)}, {"iteration": 3}, "eager")
+    loaded = checkpoint.load("eager")
     assert loaded is not None
     assert loaded[1] == {"iteration": 3}
     checkpoint.clear()
-    assert checkpoint.load() is None
+    assert checkpoint.load("eager") is None
     assert not Checkpoint(tmp_path / "b").due()  # not every moment
 
 
 def test_a_damaged_checkpoint_is_dropped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     checkpoint = Checkpoint(tmp_path / "a.safetensors")
-    checkpoint.save({"a": torch.ones(2)}, {})
+    checkpoint.save({"a": torch.ones(2)}, {}, "eager")
     checkpoint.path.write_bytes(b"nonsense")
-    assert checkpoint.load() is None
+    assert checkpoint.load("eager") is None
     assert "starts over" in caplog.text
+
+
+def test_a_checkpoint_of_another_engine_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = Checkpoint(tmp_path / "a.safetensors")
+    checkpoint.save({"a": torch.ones(2)}, {}, "eager on cpu")
+    assert checkpoint.load("eager on cuda") is None
+    assert "was written by eager on cpu, not by eager on cuda" in caplog.text
+    assert not checkpoint.path.exists()
 
 
 def test_putting_an_outcome_clears_its_checkpoint(dense: Run, store_folder: Path) -> None:
     store = Store(store_folder)
-    store.checkpoint(dense).save({"a": torch.ones(2)}, {})
+    store.checkpoint(dense).save({"a": torch.ones(2)}, {}, "eager")
     store.put(dense, outcome_of(dense))
-    assert store.checkpoint(dense).load() is None
+    assert store.checkpoint(dense).load("eager") is None
+
+
+def test_an_entry_that_another_process_mends_meanwhile_is_not_set_aside(
+    dense: Run, store_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tombola import store as module
+
+    store = Store(store_folder)
+    store.put(dense, outcome_of(dense))
+    (path,) = (store_folder / "runs").rglob("*.safetensors")
+    path.write_bytes(b"damaged")
+    read, calls = module.read_tensors, []
+
+    def read_and_mend(where: Path) -> object:
+        calls.append(where)
+        try:
+            return read(where)
+        finally:
+            if len(calls) == 1:
+                store.put(dense, outcome_of(dense))
+
+    monkeypatch.setattr(module, "read_tensors", read_and_mend)
+    assert store.get(dense) is not None
+    assert not (store_folder / "damaged").exists()
+
+
+def test_a_folder_of_the_users_own_keeps_its_gitignore(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("*.pyc")
+    check_writable(tmp_path)
+    assert (tmp_path / ".gitignore").read_text() == "*.pyc"
+    check_writable(tmp_path / "new")
+    assert (tmp_path / "new" / ".gitignore").read_text() == "*\n"
 
 
 def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

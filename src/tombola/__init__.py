@@ -17,7 +17,7 @@ from tombola.results import Results, read_results
 from tombola.run import Data, Network, Run, Start, Training
 from tombola.store import Store
 from tombola.studies import Ask, Study
-from tombola.studies.reinit import reinit
+from tombola.studies.controls import reinit
 from tombola.studies.search import iterative_search, one_shot_search
 from tombola.ticket import Ticket
 

@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,16 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from tombola.errors import InputError
+from tombola.evidence.summary import summarise
+from tombola.experiment import expected_runs
+from tombola.perform import TICKET, perform
+from tombola.recipe import describe, load_recipe
+from tombola.recipe import recipes as known_recipes
+from tombola.report.progress import ProgressDisplay
+from tombola.report.terminal import show_summary, show_ticket, ticket_summary
+from tombola.results import read_results
+from tombola.ticket import Ticket
+from tombola.workers import cores
 
 out_console = Console()
 err_console = Console(stderr=True)
@@ -76,7 +87,12 @@ def run(
     ] = None,
     engine: Annotated[str, typer.Option(help="What trains the runs.")] = "eager",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    workers: Annotated[int | None, typer.Option(min=1, help="Runs side by side [default: one a core].")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs side by side [default: one a core; on CUDA one].")
+    ] = None,
+    checkpoint_every: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="How often a training saves itself.")
+    ] = 30.0,
     data_dir: Annotated[Path | None, typer.Option(help="Folder to look for data in first.")] = None,
     store: Annotated[
         Path | None,
@@ -87,13 +103,6 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Search for winning tickets. The same command again goes on where it was stopped."""
-    from tombola.evidence.summary import summarise
-    from tombola.experiment import expected_runs
-    from tombola.perform import TICKET, perform
-    from tombola.recipe import load_recipe
-    from tombola.report.progress import ProgressDisplay
-    from tombola.report.terminal import show_summary
-    from tombola.workers import cores
 
     chosen = load_recipe(recipe, overrides or [])
     folder = out or Path("results") / chosen.name
@@ -104,8 +113,9 @@ def run(
             store=store,
             engine=engine,
             device=device,
-            workers=workers or cores(),
+            workers=workers or (cores() if device == "cpu" else 1),
             data_dir=data_dir,
+            checkpoint_every=checkpoint_every,
             listeners=[progress],
         )
     summary = summarise(results)
@@ -126,9 +136,6 @@ def run(
 @command
 def show(folder: Annotated[Path, typer.Argument(help="A results folder.")], as_json: Json = False) -> None:
     """Show what an experiment found: levels, branches, intervals, verdict."""
-    from tombola.evidence.summary import summarise
-    from tombola.report.terminal import show_summary
-    from tombola.results import read_results
 
     summary = summarise(read_results(folder))
     if as_json:
@@ -141,9 +148,8 @@ def show(folder: Annotated[Path, typer.Argument(help="A results folder.")], as_j
 @command
 def recipes(as_json: Json = False) -> None:
     """List the recipes that come with tombola."""
-    from tombola.recipe import describe, recipes
 
-    described = {name: describe(text) for name, text in recipes().items()}
+    described = {name: describe(text) for name, text in known_recipes().items()}
     if as_json:
         _print_json(described)
         return
@@ -157,8 +163,6 @@ def recipes(as_json: Json = False) -> None:
 @command
 def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket file.")], as_json: Json = False) -> None:
     """Show what is in a ticket: layers, weights left, and where it came from."""
-    from tombola.report.terminal import show_ticket, ticket_summary
-    from tombola.ticket import Ticket
 
     summary = ticket_summary(Ticket.load(file))
     if as_json:
@@ -169,6 +173,7 @@ def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket file.")], as
 
 def main() -> None:
     """The entry point of the `tombola` command."""
-    # A training is one thread; pools of idle threads in every process would only get in each other's way.
+    # A training is one thread: workers need no pools of idle threads, which would get in each other's way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.path.insert(0, str(Path.cwd()))  # so that a network of one's own is found by its import path
     app()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ from tombola.run import Data, Network, Run, Start
 from tombola.scores import SCORES
 from tombola.seeds import Purpose, derive
 from tombola.studies import Study
-from tombola.studies.reinit import reinit
+from tombola.studies.controls import CONTROLS
 from tombola.studies.search import Prune, iterative_search, one_shot_search
 from tombola.zoo.data import load
-from tombola.zoo.networks import build
+from tombola.zoo.data.split import check_validation
+from tombola.zoo.networks import build, describe
 
 
 def expected_runs(recipe: Recipe) -> int:
     """How many runs the studies of `recipe` ask for, if none diverges."""
-    return recipe.replicates * (1 + recipe.search.levels * (1 + recipe.controls.reinit))
+    draws = sum(recipe.controls.values())
+    return recipe.replicates * (1 + recipe.search.levels * (1 + draws))
 
 
 class Experiment:
@@ -38,17 +41,16 @@ class Experiment:
     def __init__(self, recipe: Recipe, data_dir: Path | None = None) -> None:
         self.recipe = recipe
         dataset = load(recipe.data.name, data_dir)
+        check_validation(dataset, recipe.data.validation)
         examples = len(dataset.y_train) - recipe.data.validation
         if examples < recipe.training.batch_size:
             raise InputError(
-                f"training.batch_size: should be at most the {max(examples, 0):,} training examples that are left "
+                f"training.batch_size: should be at most the {examples:,} training examples that are left "
                 f"of {len(dataset.y_train):,} after data.validation, not {recipe.training.batch_size:,}"
             )
         self._training = recipe.training.in_iterations(examples)
         self._digest = dataset.digest
-        self._network = Network(
-            name=recipe.model.name, options=recipe.model.options, inputs=dataset.inputs, classes=dataset.classes
-        )
+        self._network = describe(recipe.model.name, recipe.model.options, dataset.inputs, dataset.classes)
         network = build(self._start(seed=0))
         _check_output(network, self._network)
         self._full = Mask.full(network)
@@ -66,11 +68,9 @@ class Experiment:
         recipe = self.recipe
         search = one_shot_search if recipe.search.one_shot else iterative_search
         tickets = yield from search(self.dense(replicate), recipe.search.levels, self._pruning(replicate))
-        yield from reinit(
-            tickets,
-            recipe.controls.reinit,
-            lambda level, draw: derive(recipe.seed, Purpose.REINIT, replicate, level, draw),
-        )
+        for name, draws in recipe.controls.items():
+            seed = functools.partial(derive, recipe.seed, Purpose[name.upper()], replicate)
+            yield from CONTROLS[name](tickets, draws, seed)
 
     def dense(self, replicate: int) -> Run:
         """The dense network's run. Each replicate has its own initial weights, validation split and batch order."""

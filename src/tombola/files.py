@@ -34,6 +34,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path, prefix: str = ".") -> None:
+    """Remove what processes that were killed in the middle of `replacing` left behind; only where none writes now."""
+    for left_behind in folder.glob(f"{prefix}*.tmp"):
+        left_behind.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name == "posix":  # elsewhere a folder cannot be opened, and renames are durable without it
         descriptor = os.open(folder, os.O_RDONLY)
@@ -47,7 +53,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     """Write named tensors, and what they are about as JSON values, to one safetensors file, atomically."""
     contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(about, sort_keys=True)
-    metadata = {"about": text, "digest": _digest(contents, text)}
+    # One entry of metadata: several would be written in an order that changes from time to time.
+    metadata = {"tombola": json.dumps({"digest": _digest(contents, text), "about": text})}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(contents, metadata))
@@ -66,11 +73,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except safetensors.SafetensorError as error:
         raise DamagedFile(f"{path} is damaged or not a safetensors file: {error}") from error
-    if not {"about", "digest"} <= metadata.keys():
+    if "tombola" not in metadata:
         raise DamagedFile(f"{path} was not written by tombola: its header has no digest")
-    if _digest(tensors, metadata["about"]) != metadata["digest"]:
+    try:
+        header = json.loads(metadata["tombola"])
+        text, digest = header["about"], header["digest"]
+    except (ValueError, KeyError, TypeError):
+        raise DamagedFile(f"{path} is damaged: its header cannot be read") from None
+    if not isinstance(text, str) or _digest(tensors, text) != digest:
         raise DamagedFile(f"{path} is damaged: its content does not match its digest")
-    return tensors, json.loads(metadata["about"])
+    return tensors, json.loads(text)
 
 
 def _digest(tensors: Mapping[str, Tensor], about: str) -> str:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from tombola.errors import InputError
+
 State = dict[str, Tensor]
 """A module's `state_dict`: the name of every parameter and buffer, and its values."""
 
@@ -20,13 +22,20 @@ def prunable(network: nn.Module) -> list[str]:
     """The names of the weights that may be pruned, in the module's own order; the last is the output layer.
 
     These are the weights of linear and convolutional layers. Biases and normalisation are never pruned
-    (Frankle & Carbin 2019, section 1 and appendix G).
+    (Frankle & Carbin 2019, section 1 and appendix G). A weight that layers share is named once.
+    Raises `InputError` where a layer's weight is computed from other parameters (weight norm, say).
     """
-    return [
-        f"{name}.weight" if name else "weight"
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear | _ConvNd)
-    ]
+    parameters = dict(network.named_parameters())
+    all_names = dict(network.named_parameters(remove_duplicate=False))
+    names = []
+    for layer, module in network.named_modules():
+        if isinstance(module, nn.Linear | _ConvNd):
+            name = f"{layer}.weight" if layer else "weight"
+            if name not in all_names:
+                raise InputError(f"model: {name} is computed from other parameters; only plain weights can be pruned")
+            if name in parameters:
+                names.append(name)
+    return names
 
 
 class Mask(Mapping[str, Tensor]):
@@ -44,7 +53,7 @@ class Mask(Mapping[str, Tensor]):
         for name, tensor in kept.items():
             if tensor.dtype != torch.bool:
                 raise TypeError(f"a mask is made of bool tensors; {name} has {tensor.dtype}")
-        self._kept = {name: tensor.detach().cpu() for name, tensor in kept.items()}
+        self._kept = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
 
     @classmethod
     def full(cls, network: nn.Module) -> Mask:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from tombola.conduct import Listener, conduct
@@ -13,7 +12,7 @@ from tombola.evidence.verdict import judge, smallest_winning
 from tombola.experiment import Experiment
 from tombola.outcome import Outcome
 from tombola.recipe import Recipe
-from tombola.results import Results, ResultsFolder, read_results
+from tombola.results import Results, ResultsFolder, read_results, versions
 from tombola.store import Store, check_writable
 from tombola.studies import Ask
 from tombola.ticket import Ticket
@@ -47,13 +46,16 @@ def perform(
     device: str = "cpu",
     workers: int = 1,
     data_dir: Path | None = None,
+    checkpoint_every: float = 30.0,
     listeners: Sequence[Listener] = (),
 ) -> Results:
     """Run the experiment of `recipe`, or go on with it, and leave its results in the folder `out`.
 
     Runs are remembered in the folder `store` (default: `.tombola` beside `out`), which experiments may share;
-    `workers` runs train side by side, each in a process of its own unless there is only one. Whatever stops it,
-    finished runs are kept, and calling it again goes on. The result does not depend on `workers`.
+    `workers` runs train side by side, each in a process of its own unless there is only one; the result does not
+    depend on it. (From a script, more than one needs the usual `if __name__ == "__main__":`.) Whatever stops it,
+    finished runs are kept, trainings under way save themselves every `checkpoint_every` seconds, and calling it
+    again goes on.
     Raises `InputError` for anything wrong in the recipe, the data or the folders.
     """
     answers = named_engine(engine, data_dir, device)
@@ -64,7 +66,7 @@ def perform(
     try:
         with side_by_side(workers) as executor:
             listener = Together([results, *listeners])
-            conduct(experiment.studies(), Store(store), answers, executor, listener, workers)
+            conduct(experiment.studies(), Store(store, checkpoint_every), answers, executor, listener, workers)
     except BaseException:
         results.interrupted()
         raise
@@ -92,6 +94,6 @@ def _keep_ticket(results: ResultsFolder) -> None:
         "run": run.description,
         "key": run.key,
         "measures": best.measures.model_dump(),
-        "versions": {name: metadata.version(name) for name in ("tombola", "torch", "numpy")},
+        "versions": versions(),
     }
     Ticket(run.mask, network.state_dict(), provenance).save(path)

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -19,6 +19,7 @@ from tombola.length import Length
 from tombola.prune import Group, globally, layerwise
 from tombola.run import Described, Training
 from tombola.scores import SCORES
+from tombola.studies.controls import CONTROLS
 
 Rate = float
 """A fraction of the weights left that one pruning removes."""
@@ -140,12 +141,6 @@ class RewindSection(Described):
         return to
 
 
-class ControlsSection(Described):
-    """`[controls]`: how many draws of each control, per replicate and level."""
-
-    reinit: int = Field(default=0, ge=0)
-
-
 class Recipe(Described):
     """An experiment: everything a user decides."""
 
@@ -158,8 +153,17 @@ class Recipe(Described):
     training: Training
     search: SearchSection
     rewind: RewindSection = RewindSection()
-    controls: ControlsSection = ControlsSection()
+    controls: dict[str, Annotated[int, Field(ge=0)]] = {}
+    """How many draws of each control, per replicate and level; see `tombola.studies.controls`."""
     verdict: Criteria = Criteria()
+
+    @field_validator("controls")
+    @classmethod
+    def _known_controls(cls, controls: dict[str, int]) -> dict[str, int]:
+        for name in controls:
+            if name not in CONTROLS:
+                raise unknown("control", name, CONTROLS)
+        return controls
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as TOML values."""
@@ -213,20 +217,30 @@ def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:
 
 
 def _override(table: dict[str, Any], override: str) -> None:
-    """Set `a.b=value` in a table of TOML values; what is not a TOML value is taken as text."""
+    """Set `a.b=value` in a table of TOML values. What is no TOML value is text; no value takes the key away."""
     key, equals, text = override.partition("=")
-    if not equals or not all(key.split(".")):
-        raise InputError(f'--set {override}: should be key=value, such as "training.lr=0.01"')
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *sections, last = key.split(".")
+        parsed = tomllib.loads(f"{key} = 0")  # keys as TOML has them: dotted, quoted
+        path = []
+        while isinstance(parsed, dict):
+            ((name, parsed),) = parsed.items()
+            path.append(name)
+        if not equals:
+            raise ValueError
+    except ValueError:
+        raise InputError(f'--set {override}: should be key=value, such as "training.lr=0.01"') from None
+    *sections, last = path
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise InputError(f"--set {override}: {section} is a value, not a section")
-    table[last] = value
+    if not text:
+        table.pop(last, None)
+        return
+    try:
+        table[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[last] = text
 
 
 def _explain(error: ErrorDetails) -> str:

@@ -59,6 +59,11 @@ WRITE_EVERY = 10.0
 """Seconds between writes of the tables while an experiment runs."""
 
 
+def versions() -> dict[str, str]:
+    """What computes here: tombola and the libraries that results depend on."""
+    return {name: metadata.version(name) for name in ("tombola", "torch", "numpy")}
+
+
 @dataclass(frozen=True)
 class Tally:
     """What one command did."""
@@ -95,7 +100,7 @@ class ResultsFolder:
         """By (level, replicate)."""
         self._answers: dict[tuple[int, str, int, int], tuple[Row, dict[str, Any], dict[str, Any]]] = {}
         self._trained = 0
-        self._written = time.monotonic()
+        self._next_write = time.monotonic() + WRITE_EVERY
         _open(folder, recipe)
         self._complete_before = _read_status(folder).get("finished", False)
 
@@ -118,7 +123,7 @@ class ResultsFolder:
             self.tickets[ask.level, study] = ask
             for layer in mask.empty_layers:
                 log.warning("replicate %d, level %d: layer %s has no weights left", study, ask.level, layer)
-        if not self._complete_before and time.monotonic() - self._written > WRITE_EVERY:
+        if not self._complete_before and time.monotonic() > self._next_write:
             self.write(finished=False)
 
     @property
@@ -135,6 +140,7 @@ class ResultsFolder:
 
     def write(self, finished: bool) -> None:
         """Write the tables as far as they go."""
+        began = time.monotonic()
         answers = self._ordered()
         levels = pa.Table.from_pylist([row.to_dict() for row, _, _ in answers], LEVELS)
         _write_table(self.folder / "levels.parquet", levels)
@@ -147,11 +153,12 @@ class ResultsFolder:
                 "from_store": len(answers) - self._trained,
                 "diverged": sum(row.measures.diverged for row, _, _ in answers),
             },
-            "versions": {name: metadata.version(name) for name in ("tombola", "torch", "numpy")},
+            "versions": versions(),
         }
         with replacing(self.folder / "status.json") as temporary:
             temporary.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
-        self._written = time.monotonic()
+        # Large tables take a while; never more than a twentieth of the time.
+        self._next_write = time.monotonic() + max(WRITE_EVERY, 20 * (time.monotonic() - began))
 
     def interrupted(self) -> None:
         """Write what there is, unless the folder held more from before."""
@@ -179,25 +186,30 @@ def _write_table(path: Path, table: pa.Table) -> None:
 def _open(folder: Path, recipe: Recipe) -> None:
     """Make the folder this experiment's, or find that it is."""
     configuration = folder / "experiment.toml"
-    text = tomli_w.dumps(recipe.resolved())
     try:
         if configuration.exists():
-            differences = _differences(tomllib.loads(configuration.read_text(encoding="utf-8")), recipe.resolved())
+            there = _read_configuration(configuration)
+            differences = _differences(there.resolved(), recipe.resolved())
             if differences:
                 raise InputError(
                     f"{folder} belongs to another configuration: {'; '.join(differences)}. "
                     f"Name another folder with --out"
                 )
-            return
-        if folder.exists() and any(folder.iterdir()):
+        elif folder.exists() and any(not path.name.endswith(".tmp") for path in folder.iterdir()):
             raise InputError(f"{folder} is not empty and no results folder; name another one with --out")
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(configuration) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{configuration} is damaged: {error}") from None
+            temporary.write_text(tomli_w.dumps(recipe.resolved()), encoding="utf-8")
     except OSError as error:
         raise InputError(f"the output folder {folder} cannot be written: {error.strerror}") from error
+
+
+def _read_configuration(path: Path) -> Recipe:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+    return parse_recipe(table, source=str(path))
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -232,11 +244,7 @@ def read_results(folder: Path) -> Results:
     configuration = folder / "experiment.toml"
     if not configuration.is_file():
         raise InputError(f"{folder} is not a results folder: it has no experiment.toml")
-    try:
-        table = tomllib.loads(configuration.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{configuration} is damaged: {error}") from None
-    recipe = parse_recipe(table, source=str(configuration))
+    recipe = _read_configuration(configuration)
     status = _read_status(folder)
     rows = [Row.from_dict(values) for values in _read_table(folder / "levels.parquet", LEVELS)]
     empty = [

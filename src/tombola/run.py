@@ -31,7 +31,10 @@ class Network(Described):
     name: str
     """A name in `tombola.zoo.networks`, or the import path of a factory, `package.module:factory`."""
     options: dict[str, Any] = {}
-    """Keyword arguments of the factory."""
+    """Keyword arguments of the factory, those at their default left out."""
+    source: str | None = None
+    """For an import path, a hash of the source text of the factory's module: a network that was edited is another
+    network. What that module imports from elsewhere is not seen."""
     inputs: tuple[int, ...]
     """The shape of one example."""
     classes: int

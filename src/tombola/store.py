@@ -10,6 +10,7 @@ An entry appears by one rename, so it is whole or not there, whatever kills the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -24,7 +25,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tombola.errors import DamagedFile, InputError
-from tombola.files import read_tensors, write_tensors
+from tombola.files import read_tensors, sweep, write_tensors
 from tombola.outcome import Outcome
 from tombola.run import Run
 
@@ -36,6 +37,8 @@ class Store:
     """Outcomes by the key of their run, in a folder that any number of processes may share."""
 
     folder: Path
+    checkpoint_every: float = 30.0
+    """Seconds between the checkpoints of a training."""
 
     def get(self, run: Run) -> Outcome | None:
         """What came of `run`, or None if it was never trained.
@@ -43,6 +46,7 @@ class Store:
         A damaged entry is set aside, with a warning, and counts as never trained.
         """
         path = self._entry(run)
+        before = _stamp(path)
         try:
             tensors, about = read_tensors(path)
             if about.get("run") != _plain(run):
@@ -51,6 +55,8 @@ class Store:
         except FileNotFoundError:
             return None
         except (DamagedFile, KeyError, TypeError, ValidationError) as error:
+            if _stamp(path) != before:
+                return self.get(run)  # another process has mended it
             aside = set_aside(path, self.folder / "damaged")
             log.warning("%s; it is set aside as %s and will be trained again", error, aside)
             return None
@@ -70,15 +76,16 @@ class Store:
         path = self.folder / "locks" / f"{run.key}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(path):
-            for left_behind in self._entry(run).parent.glob(f".{run.key}.*.tmp"):  # by a process killed in mid-write
-                left_behind.unlink(missing_ok=True)
+            for place in (self._entry(run), self.checkpoint(run).path):
+                sweep(place.parent, f".{run.key}")
             yield
             # Whoever still waits for this very file looks the run up next, and finds it.
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Windows keeps files that are open
+                path.unlink(missing_ok=True)
 
     def checkpoint(self, run: Run) -> Checkpoint:
         """Where `run` keeps its state while it trains."""
-        return Checkpoint(self.folder / "unfinished" / f"{run.key}.safetensors")
+        return Checkpoint(self.folder / "unfinished" / f"{run.key}.safetensors", self.checkpoint_every)
 
     def _entry(self, run: Run) -> Path:
         return self.folder / "runs" / run.key[:2] / f"{run.key}.safetensors"
@@ -87,8 +94,10 @@ class Store:
 def check_writable(folder: Path) -> None:
     """Make the folder of a store. Raises `InputError` when it cannot be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+        (folder / "runs").mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"the store {folder} cannot be written: {error.strerror}") from error
 
@@ -98,12 +107,26 @@ def _plain(run: Run) -> Any:
     return json.loads(json.dumps(run.description))
 
 
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Changes when another file takes the path; None where there is no file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
 def set_aside(path: Path, folder: Path) -> Path:
     """Move a damaged file out of the way, keeping it for whoever wants to know what happened."""
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f"{path.stem}.{time.time_ns()}{path.suffix}"
-    path.replace(aside)
+    with contextlib.suppress(FileNotFoundError):  # another process did it
+        path.replace(aside)
     return aside
+
+
+CHECKPOINT_FORMAT = 1
+"""Of what the engines save; it changes when they save something else."""
 
 
 @dataclass
@@ -119,15 +142,23 @@ class Checkpoint:
         """Whether it is time to write again."""
         return time.monotonic() - self._last >= self.every
 
-    def save(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """Replace what was saved before."""
-        write_tensors(self.path, tensors, about)
+    def save(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any], engine: str) -> None:
+        """Replace what was saved before. Only the same `engine` will go on from it."""
+        write_tensors(self.path, tensors, {"format": CHECKPOINT_FORMAT, "engine": engine, "state": about})
         self._last = time.monotonic()
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was saved last, or None. A damaged checkpoint is dropped with a warning."""
+    def load(self, engine: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What `engine` saved last, or None.
+
+        A checkpoint that is damaged, or was written by another engine, device or version, is dropped with a
+        warning: half a training here and half there is one that nobody could repeat.
+        """
         try:
-            return read_tensors(self.path)
+            tensors, about = read_tensors(self.path)
+            written_by = (about.get("format"), about.get("engine"))
+            if written_by != (CHECKPOINT_FORMAT, engine):
+                raise DamagedFile(f"the checkpoint {self.path} was written by {written_by[1]}, not by {engine}")
+            return tensors, about["state"]
         except FileNotFoundError:
             return None
         except DamagedFile as error:

@@ -21,23 +21,16 @@ TOMBOLA = [sys.executable, "-m", "tombola"]
 
 def command(folder: Path, out: str, store: str, length: str = "300it") -> list[str]:
     recipe = folder / "tiny.toml"
-    recipe.write_text(tomli_w.dumps(tiny(replicates=3, training__length=length).resolved()))
-    return [
-        *TOMBOLA,
-        "run",
-        str(recipe),
-        "--out",
-        str(folder / out),
-        "--store",
-        str(folder / store),
-        "--workers",
-        "2",
-    ]
+    everything_wins = {"accuracy_margin": 0.99, "stop_margin": 99.0, "few": 0.99}  # so that there is a ticket
+    made = tiny(replicates=3, training__length=length, training__lr=0.05, verdict=everything_wins)
+    recipe.write_text(tomli_w.dumps(made.resolved()))
+    places = ["--out", str(folder / out), "--store", str(folder / store)]
+    return [*TOMBOLA, "run", str(recipe), *places, "--workers", "2", "--checkpoint-every", "0.05"]
 
 
 def tables(folder: Path) -> dict[str, bytes]:
     names = ("levels.parquet", "layers.parquet", "curves.parquet", "experiment.toml", "ticket.safetensors")
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+    return {name: (folder / name).read_bytes() for name in names}
 
 
 def tally(folder: Path) -> dict[str, int]:
@@ -60,7 +53,7 @@ def kill_and_restart(folder: Path, kills: int, length: str, latest: float) -> No
         killed += process.poll() is None
         process.kill()
         process.wait()
-    assert killed >= kills / 2  # the others had finished before
+    assert killed > 0
     subprocess.run(disturbed, check=True, capture_output=True)
     assert tables(folder / "disturbed") == tables(folder / "undisturbed")
 

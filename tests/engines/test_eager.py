@@ -165,8 +165,8 @@ class Interrupting(Checkpoint):
     def due(self) -> bool:
         return True
 
-    def save(self, tensors: Any, about: Any) -> None:
-        super().save(tensors, about)
+    def save(self, tensors: Any, about: Any, engine: str) -> None:
+        super().save(tensors, about, engine)
         self.looks -= 1
         if self.looks == 0:
             raise Interrupted
@@ -179,9 +179,18 @@ class Interrupting(Checkpoint):
         {"model": CONVOLUTIONAL, "training__optimizer": "sgd", "training__lr": 0.05, "training__momentum": 0.9},
         {"training__optimizer": "sgd", "training__lr": 0.05},
         {"training__length": "57it", "training__test_curve": True},
+        {"training__evaluate_every": "1000it", "stretch": 7},  # the only evaluation is the last
+        {"training__evaluate_every": "25it", "stretch": 10},
     ],
 )
-def test_a_resumed_training_gives_the_same_bits(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_a_resumed_training_gives_the_same_bits(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = dict(changes)
+    unstretched = train(dense_run(**{n: v for n, v in changes.items() if n != "stretch"}))
+    if stretch := changes.pop("stretch", None):
+        monkeypatch.setattr("tombola.engines.training.STRETCH", stretch)
+        assert same_bits(train(dense_run(**changes)), unstretched)
     run = dense_run(**changes)
     run = run.masked(random_mask(run, 0.5))
     path = tmp_path / "checkpoint.safetensors"
@@ -190,7 +199,18 @@ def test_a_resumed_training_gives_the_same_bits(changes: dict[str, Any], tmp_pat
         Eager().train(run, Interrupting(path))
     resumed = train(run, path)
     assert same_bits(whole, resumed)
-    assert resumed.curves["iteration"].tolist()[2:4] == [30, 40]
+    assert resumed.curves["iteration"].tolist() == whole.curves["iteration"].tolist()
+
+
+def test_a_training_that_diverged_is_not_resumed_as_if_it_had_not(tmp_path: Path) -> None:
+    class Always(Checkpoint):
+        def due(self) -> bool:
+            return True
+
+    run = dense_run(training__optimizer="sgd", training__lr=1e30)
+    path = tmp_path / "checkpoint.safetensors"
+    assert Eager().train(run, Always(path)).measures.diverged
+    assert train(run, path).measures.diverged
 
 
 def test_the_early_stop_is_the_minimum_of_validation_loss_and_its_weights_are_those_tested() -> None:

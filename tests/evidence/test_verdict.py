@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from tombola.evidence.verdict import Criteria, Verdict, judge, smallest_winning
@@ -82,8 +83,9 @@ def test_many_weights_do_not_win() -> None:
     assert (found.accurate, found.fast, found.few, found.winning) == (True, True, False, False)
 
 
-def test_one_replicate_proves_nothing() -> None:
-    found = verdict([0.99], [100])
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_one_or_two_replicates_prove_nothing(replicates: int) -> None:
+    found = verdict([0.99] * replicates, [100] * replicates)
     assert (found.accurate, found.fast) == (False, False)
 
 
@@ -114,17 +116,40 @@ def test_pairs_are_formed_by_replicate_whatever_the_order_of_rows() -> None:
     assert judge(rows, 5, CRITERIA)[-1].winning  # replicates differ widely, pairs do not
 
 
-def test_the_smallest_winning_level_is_the_deepest_that_wins() -> None:
-    rows = experiment([0.95] * 5, [300] * 5, level=2)
+def test_levels_behind_the_first_that_does_not_win_do_not_win() -> None:
+    rows = experiment([0.95] * 5, [300] * 5, level=1)
+    rows += [row(r, 2, 0.95, 300) for r in range(5)]
     rows += [row(r, 3, 0.80, 300) for r in range(5)]
     rows += [row(r, 4, 0.95, 300) for r in range(5)]
     verdicts = judge(rows, 5, CRITERIA)
-    assert [v.level for v in verdicts if v.winning] == [2, 4]
+    assert [v.level for v in verdicts if v.winning] == [1, 2]
+    assert (verdicts[4].accurate, verdicts[4].fast, verdicts[4].reached) == (True, True, False)
     found = smallest_winning(verdicts)
     assert found is not None
-    assert found.level == 4
+    assert found.level == 2
     assert smallest_winning(verdicts[:1]) is None
     assert smallest_winning([]) is None
+
+
+def test_the_sequence_begins_where_there_are_far_fewer_weights() -> None:
+    rows = experiment([0.80] * 5, [300] * 5, level=1)  # 50%, and no match
+    rows += [row(r, 2, 0.95, 300) for r in range(5)]
+    verdicts = judge(rows, 5, CRITERIA.model_copy(update={"few": 0.3}))
+    assert [v.level for v in verdicts if v.winning] == [2]
+
+
+@pytest.mark.slow
+def test_a_false_winner_is_called_in_at_most_5_percent_of_experiments() -> None:
+    """Eight levels, each exactly at the margin of accuracy and faster beyond doubt: none is a winner."""
+    generator, false, experiments = np.random.default_rng(0), 0, 4000
+    for _ in range(experiments):
+        dense = generator.normal(0.95, 0.003, 8)
+        rows = [row(r, 0, float(a), 500) for r, a in enumerate(dense)]
+        for level in range(1, 9):
+            tickets = dense - 0.01 + generator.normal(0, 0.004, 8)
+            rows += [row(r, level, float(a), 300) for r, a in enumerate(tickets)]
+        false += smallest_winning(judge(rows, 8, CRITERIA)) is not None
+    assert false / experiments < 0.05 + 3 * (0.05 * 0.95 / experiments) ** 0.5
 
 
 def test_the_dense_network_itself_is_no_ticket() -> None:

@@ -108,6 +108,8 @@ def test_a_ticket_is_shown_by_layer(dense: Run, tmp_path: Path) -> None:  # noqa
     assert f"{ticket.mask.counts['fc1.weight']:,}" in text
     assert "20 × 64" in text
     assert "does not say where it came from" in text
+    show_ticket(to, ticket_summary(ticket))  # of somebody's own making
+    assert '"name": "tiny"' in printed(to)
 
 
 def test_the_progress_display_counts_runs_and_names_levels(dense: Run) -> None:

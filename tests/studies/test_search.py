@@ -12,7 +12,7 @@ from tombola.prune import layerwise, prune
 from tombola.run import Run
 from tombola.scores import magnitude
 from tombola.studies import Ask, Study
-from tombola.studies.reinit import reinit
+from tombola.studies.controls import reinit
 from tombola.studies.search import iterative_search, one_shot_search
 
 RATES = {"fc1.weight": 0.4, "fc2.weight": 0.4, "output.weight": 0.2}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -16,6 +17,7 @@ import pytest
 
 from tombola.errors import InputError
 from tombola.run import Data
+from tombola.zoo import data as zoo
 from tombola.zoo.data import load, prepare
 from tombola.zoo.data.dataset import Array, Dataset
 from tombola.zoo.data.idx import FASHION_MNIST, MNIST, IdxFile, IdxSource, load_idx, read_idx
@@ -27,8 +29,7 @@ needs_data = pytest.mark.skipif(not DATA, reason="TOMBOLA_DATA is not set: no re
 
 @pytest.fixture(autouse=True)
 def _nothing_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    load.cache_clear()
-    prepare.cache_clear()
+    zoo._named.cache_clear()
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "cache" / name))
 
 
@@ -233,9 +234,12 @@ def arrays(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in (good | changes).items() if value is not None}
 
 
-def test_ones_own_arrays_are_read(tmp_path: Path) -> None:
+def test_ones_own_arrays_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "mine.npz", **arrays())
-    for dataset in (load(str(tmp_path / "mine.npz")), load("mine.npz", tmp_path)):
+    monkeypatch.setenv("TOMBOLA_DATA", str(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "other.npz").write_bytes((tmp_path / "mine.npz").read_bytes())
+    for dataset in (load(str(tmp_path / "mine.npz")), load("mine.npz", tmp_path), load("other.npz")):
         assert dataset.inputs == (4,)
         assert dataset.classes == 3
         assert dataset.y_train.dtype == np.int64
@@ -294,6 +298,14 @@ def test_files_that_are_no_npz_are_named(tmp_path: Path) -> None:
     (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"cut\.npz cannot be read"):
         load(str(tmp_path / "cut.npz"))
+    np.savez_compressed(tmp_path / "zip.npz", **arrays())
+    content = bytearray((tmp_path / "zip.npz").read_bytes())
+    for position in range(0, len(content), 7):
+        altered = bytearray(content)
+        altered[position] ^= 0xFF
+        (tmp_path / "altered.npz").write_bytes(altered)
+        with contextlib.suppress(InputError):  # and nothing else is raised
+            load(str(tmp_path / "altered.npz"))
 
 
 # Dividing and scaling
@@ -332,7 +344,9 @@ def test_pixels_are_scaled_to_at_most_one_and_floats_left_alone() -> None:
     np.testing.assert_allclose(pixels, [[0, 0.2, 1]])
     (floats,) = scale("range", np.array([[0.5, -3.0]]))
     np.testing.assert_array_equal(floats, np.array([[0.5, -3.0]], dtype=np.float32))
-    assert pixels.dtype == floats.dtype == np.float32
+    (integers,) = scale("range", np.array([[0, 51, 255]]))  # int64 are numbers, not pixels
+    np.testing.assert_array_equal(integers, [[0, 51, 255]])
+    assert pixels.dtype == floats.dtype == integers.dtype == np.float32
 
 
 def test_unit_norm_makes_every_example_of_length_one() -> None:
@@ -363,7 +377,6 @@ def test_a_run_is_not_trained_on_data_that_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "mine.npz"
     np.savez(path, **arrays())
     data = described(load(str(path)), name=str(path))
-    load.cache_clear()
     np.savez(path, **arrays(x_train=np.ones((30, 4))))
     with pytest.raises(InputError, match="has changed"):
         prepare(data)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from tombola.errors import InputError
 from tombola.mask import Mask
 from tombola.run import Network, Start
-from tombola.zoo.networks import NETWORKS, build
+from tombola.zoo.networks import NETWORKS, build, describe
 from tombola.zoo.networks.mlp import mlp
 
 
@@ -64,8 +65,21 @@ def test_dropout_stands_behind_every_hidden_layer() -> None:
 
 
 def test_a_network_of_ones_own_is_built_by_its_import_path() -> None:
-    network = build(start(name="torch.nn:Linear", in_features=3, out_features=2))
-    assert isinstance(network, nn.Linear)
+    described = describe("torch.nn:Linear", {"in_features": 3, "out_features": 2, "bias": True}, (3,), 2)
+    assert "bias" not in described.options  # it is the default
+    assert isinstance(build(Start(network=described, seed=0)), nn.Linear)
+    with pytest.raises(InputError, match="has changed"):
+        build(Start(network=described.model_copy(update={"source": "other"}), seed=0))
+
+
+def test_initial_weights_never_change() -> None:
+    """Golden, up to rounding: a factory's default that changed would change results under the same keys."""
+    for name, options, expected in [
+        ("lenet-300-100", {}, [0.06660904, -0.07323112, -0.030039]),
+        ("mlp", {"widths": [20]}, [0.04229883, -0.00304277, -0.00558164]),
+    ]:
+        weight = build(start(7, name=name, **options)).get_parameter("fc1.weight")
+        assert weight.flatten()[:3].tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_networks_are_listed_by_name() -> None:

@@ -24,7 +24,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What outcomes record as their engine."""
+        """What outcomes and checkpoints record of who answered: engine, device, version."""
         ...
 
     def train(self, run: Run, checkpoint: Checkpoint) -> Outcome:

@@ -28,7 +28,8 @@ class Eager:
 
     @property
     def name(self) -> str:
-        return "eager"
+        """`eager`, the device, and the version of torch: what the bits of a result may depend on."""
+        return f"eager on {self.device}, torch {torch.__version__}"
 
     def train(self, run: Run, checkpoint: Checkpoint) -> Outcome:
         """Train `run`; see `tombola.engines.Engine`."""
@@ -36,12 +37,12 @@ class Eager:
         split = prepare(run.data, self.data_dir)
         with reproducible(derive(run.seed, Purpose.NOISE), device):
             training = LiveTraining(run, split, device)
-            if saved := checkpoint.load():
+            if saved := checkpoint.load(self.name):
                 training.restore(*saved)
             while not training.finished:
                 training.advance()
-                if checkpoint.due():
-                    checkpoint.save(*training.snapshot())
+                if checkpoint.due() and not training.finished:
+                    checkpoint.save(*training.snapshot(), self.name)
             return Outcome(
                 final=training.weights(),
                 curves=training.curves(),

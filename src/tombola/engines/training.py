@@ -21,6 +21,9 @@ from tombola.zoo.networks import build
 EVALUATION_BATCH = 5000
 """How many examples are evaluated at once; it bounds memory."""
 
+STRETCH = 1000
+"""After how many iterations at most `advance` returns, so that a checkpoint can be written."""
+
 
 class LiveTraining:
     """The state of `run`'s training after `iteration` iterations."""
@@ -33,6 +36,8 @@ class LiveTraining:
         self.best_loss = math.inf
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
+        self.loss_sum = torch.zeros((), device=device)
+        """Of the training losses since the last evaluation."""
         self.train, self.validation, self.test = (
             part.to(device) for part in (split.train, split.validation, split.test)
         )
@@ -53,18 +58,20 @@ class LiveTraining:
         return self.diverged or self.iteration >= self.run.training.length.iterations
 
     def advance(self) -> None:
-        """Train up to the next evaluation, and evaluate. Between evaluations nothing waits for the device."""
+        """Train for a stretch, and evaluate if it is time to. Between evaluations nothing waits for the device."""
         began = time.monotonic()
         options = self.run.training
         every = options.evaluate_every.iterations
-        steps = min(every - self.iteration % every, options.length.iterations - self.iteration)
+        steps = min(every - self.iteration % every, options.length.iterations - self.iteration, STRETCH)
         order = batches(self.run.seed, len(self.train), options.batch_size, self.iteration, steps).to(self.device)
-        total = torch.zeros((), device=self.device)
         self.network.train()
         for batch in order:
-            total += self._step(self.train.x[batch], self.train.y[batch])
+            self.loss_sum += self._step(self.train.x[batch], self.train.y[batch])
         self.iteration += steps
-        self._evaluate(train_loss=total.item() / steps)
+        if self.iteration % every == 0 or self.iteration == options.length.iterations:
+            since = self.iteration - (self.rows[-1]["iteration"] if self.rows else 0)
+            self._evaluate(train_loss=self.loss_sum.item() / since)
+            self.loss_sum.zero_()
         self.seconds += time.monotonic() - began
 
     def _step(self, x: Tensor, y: Tensor) -> Tensor:
@@ -149,6 +156,7 @@ class LiveTraining:
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{n}": value for n, value in state.items() if value is not None}
+        tensors["loss/sum"] = self.loss_sum
         tensors["random/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
@@ -156,7 +164,7 @@ class LiveTraining:
 
     def restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         """Go back to where `snapshot` was taken."""
-        parts: dict[str, State] = {"network": {}, "best": {}, "optimizer": {}, "random": {}}
+        parts: dict[str, State] = {"network": {}, "best": {}, "optimizer": {}, "random": {}, "loss": {}}
         for entry, tensor in tensors.items():
             part, _, name = entry.partition("/")
             parts[part][name] = tensor
@@ -168,6 +176,7 @@ class LiveTraining:
             states.setdefault(int(index), {})[name] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": states, "param_groups": groups})
+        self.loss_sum = parts["loss"]["sum"].to(self.device)
         torch.set_rng_state(parts["random"]["cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(parts["random"]["cuda"], self.device)

@@ -59,6 +59,7 @@ def _level(rows: Sequence[Row], verdict: Verdict, confidence: float) -> dict[str
             "accurate": verdict.accurate,
             "fast": verdict.fast,
             "few": verdict.few,
+            "reached": verdict.reached,
             "winning": verdict.winning,
             "accuracy_difference": _interval(verdict.accuracy_difference),
             "stop_difference": _interval(verdict.stop_difference),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -113,7 +114,7 @@ def _verdict(level: dict[str, Any], criteria: dict[str, Any]) -> Text:
         return Text("slower", style="dim")
     if not (verdict["accurate"] and verdict["fast"]):
         return Text("cannot tell", style="dim")
-    return Text("matches", style="dim")  # with too many weights left to be called far fewer
+    return Text("matches", style="dim")  # but has too many weights, or a denser level does not win
 
 
 def _notes(summary: dict[str, Any]) -> list[str]:
@@ -159,12 +160,13 @@ def show_ticket(console: Console, summary: dict[str, Any]) -> None:
 
 
 def _origin(provenance: dict[str, Any]) -> list[str]:
-    if not provenance:
-        return ["It does not say where it came from."]
-    measures = provenance["measures"]
-    return [
-        f"From recipe {provenance['recipe']['name']}, replicate {provenance['replicate']}, level "
-        f"{provenance['level']}; run {provenance['key']}.",
-        f"Trained from these weights: test accuracy {measures['test_accuracy_at_stop']:.2%} at early stop "
-        f"(iteration {measures['stop_iteration']:,}), {measures['test_accuracy']:.2%} at the end.",
-    ]
+    try:
+        measures = provenance["measures"]
+        return [
+            f"From recipe {provenance['recipe']['name']}, replicate {provenance['replicate']}, level "
+            f"{provenance['level']}; run {provenance['key']}.",
+            f"Trained from these weights: test accuracy {measures['test_accuracy_at_stop']:.2%} at early stop "
+            f"(iteration {measures['stop_iteration']:,}), {measures['test_accuracy']:.2%} at the end.",
+        ]
+    except (KeyError, TypeError):  # somebody's own
+        return [f"Provenance: {json.dumps(provenance)}" if provenance else "It does not say where it came from."]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tombola.errors import InputError, unknown
 from tombola.run import Data
-from tombola.zoo.data.arrays import load_npz
+from tombola.zoo.data.arrays import find_npz, read_npz
 from tombola.zoo.data.dataset import Dataset
 from tombola.zoo.data.digits import load_digits
 from tombola.zoo.data.idx import FASHION_MNIST, MNIST, load_idx
@@ -22,17 +22,28 @@ DATA: dict[str, Callable[[Path | None], Dataset]] = {
 """Each is called with the folder to look in first, or None."""
 
 
-@functools.lru_cache(maxsize=2)
 def load(name: str, data_dir: Path | None = None) -> Dataset:
     """The data set of that name: one of `DATA`, or the path of an `.npz` file.
 
     Raises `InputError` for an unknown name and for files that are missing, damaged or unfit.
     """
     if name.endswith(".npz"):
-        return load_npz(name, data_dir)
+        path = find_npz(name, data_dir)
+        status = path.stat()
+        return _npz(path.resolve(), (status.st_ino, status.st_mtime_ns, status.st_size))
     if name not in DATA:
         raise unknown("data set", name, [*DATA, "path/to/arrays.npz"])
+    return _named(name, data_dir)
+
+
+@functools.lru_cache(maxsize=2)
+def _named(name: str, data_dir: Path | None) -> Dataset:
     return DATA[name](data_dir)
+
+
+@functools.lru_cache(maxsize=2)
+def _npz(path: Path, stamp: tuple[int, int, int]) -> Dataset:  # noqa: ARG001 - another stamp is another file
+    return read_npz(path)
 
 
 @functools.lru_cache(maxsize=2)

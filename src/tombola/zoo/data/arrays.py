@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from tombola.errors import InputError
 from tombola.zoo.data.dataset import Array, Dataset
+from tombola.zoo.data.places import folders
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 
-def load_npz(name: str, data_dir: Path | None) -> Dataset:
-    """Read `x_train`, `y_train`, `x_test` and `y_test` from an `.npz` file; relative to this folder or `data_dir`.
+def find_npz(name: str, data_dir: Path | None) -> Path:
+    """The file of that name, relative to the working folder or to one of the `places.folders`.
+
+    Raises `InputError` that says where it looked.
+    """
+    places = [Path(name), *(folder / name for folder in folders(data_dir))]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise InputError(f"there is no data file {' or '.join(dict.fromkeys(map(str, places)))}")
+    return path
+
+
+def read_npz(path: Path) -> Dataset:
+    """Read `x_train`, `y_train`, `x_test` and `y_test` from an `.npz` file.
 
     Inputs are numbers of shape (examples, ...); labels are whole numbers from 0, of shape (examples,).
     Raises `InputError` that says which array is unfit and why.
     """
-    places = [Path(name), *([data_dir / name] if data_dir and not Path(name).is_absolute() else [])]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        raise InputError(f"there is no data file {' or '.join(map(str, places))}")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             missing = [array for array in NAMES if array not in file]
             if missing:
                 raise InputError(f"{path}: {', '.join(missing)} missing; it should have {', '.join(NAMES)}")
             arrays = {array: file[array] for array in NAMES}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read as an .npz file of plain arrays: {error}") from error
+    except InputError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} cannot be read as an .npz file of plain arrays: {reason}") from error
     for part in ("train", "test"):
         _check_inputs(path, f"x_{part}", arrays[f"x_{part}"])
         arrays[f"y_{part}"] = _labels(path, f"y_{part}", arrays[f"y_{part}"])

@@ -6,16 +6,15 @@ import gzip
 import hashlib
 import logging
 import math
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
 from tombola.errors import InputError
 from tombola.zoo.data.dataset import Array, Dataset
+from tombola.zoo.data.places import folders
 
 log = logging.getLogger(__name__)
 
@@ -104,16 +103,6 @@ def load_idx(source: IdxSource, data_dir: Path | None) -> Dataset:
                 raise InputError(f"{source.name}: {file.name} is not the published file: wrong labels")
     x_train, y_train, x_test, y_test = arrays
     return Dataset(x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64))
-
-
-def folders(data_dir: Path | None) -> list[Path]:
-    """Where data is looked for, in this order; the last is where downloads go."""
-    environment = os.environ.get("TOMBOLA_DATA")
-    return [
-        *([data_dir] if data_dir else []),
-        *([Path(environment)] if environment else []),
-        Path(platformdirs.user_cache_dir("tombola")),
-    ]
 
 
 def _locate(source: IdxSource, file: IdxFile, data_dir: Path | None) -> Path:

@@ -37,15 +37,20 @@ class Split:
     test: Examples
 
 
+def check_validation(dataset: Dataset, validation: int) -> None:
+    """Raises `InputError` unless something is left both to train and to validate on."""
+    available = len(dataset.y_train)
+    if not 1 <= validation < available:
+        raise InputError(f"data.validation: should be from 1 to {available - 1:,}, not {validation:,}")
+
+
 def split(dataset: Dataset, data: Data) -> Split:
     """Hold out `data.validation` training examples, drawn by `data.seed`, and scale all inputs.
 
     Raises `InputError` when nothing would be left to train on.
     """
-    available = len(dataset.y_train)
-    if not 1 <= data.validation < available:
-        raise InputError(f"data.validation: should be from 1 to {available - 1}, not {data.validation}")
-    order = np.random.default_rng(sequence(data.seed, Purpose.SPLIT)).permutation(available)
+    check_validation(dataset, data.validation)
+    order = np.random.default_rng(sequence(data.seed, Purpose.SPLIT)).permutation(len(dataset.y_train))
     held_out, train = order[: data.validation], order[data.validation :]
     scaled = scale(data.scale, dataset.x_train[train], dataset.x_train[held_out], dataset.x_test)
     labels = (dataset.y_train[train], dataset.y_train[held_out], dataset.y_test)
@@ -55,9 +60,9 @@ def split(dataset: Dataset, data: Data) -> Split:
 def scale(how: str, train: Array, *others: Array) -> list[Array]:
     """Scale inputs, all by what the training examples say; float32.
 
-    `range`: integers are divided by the largest value of their type, so that pixels are from 0 to 1; floating
-    point numbers stay as they are. `unit-norm`: after that, each example is divided by its L2 norm.
-    `standard`: after that, each feature has mean 0 and standard deviation 1 over the training examples; of
+    `range`: pixels, which are unsigned integers of 8 or 16 bits, are divided by the largest value of their type, so
+    that they are from 0 to 1; other numbers stay as they are. `unit-norm`: after that, each example is divided by its
+    L2 norm. `standard`: after that, each feature has mean 0 and standard deviation 1 over the training examples; of
     images each channel has.
     """
     arrays = [_in_range(array) for array in (train, *others)]
@@ -74,7 +79,7 @@ def scale(how: str, train: Array, *others: Array) -> list[Array]:
 
 
 def _in_range(array: Array) -> Array:
-    largest = np.iinfo(array.dtype).max if np.issubdtype(array.dtype, np.integer) else 1
+    largest = np.iinfo(array.dtype).max if array.dtype in (np.uint8, np.uint16) else 1
     return np.ascontiguousarray(array, dtype=np.float32) / np.float32(largest)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
-import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from pydantic import ConfigDict, ValidationError, validate_call
@@ -20,7 +21,19 @@ Factory = Callable[..., nn.Module]
 NETWORKS: dict[str, Factory] = {"lenet-300-100": lenet_300_100, "mlp": mlp}
 """Each is called with the shape of an example, the number of classes and the options, as keywords."""
 
-_global_generator = threading.Lock()
+
+def describe(name: str, options: dict[str, Any], inputs: tuple[int, ...], classes: int) -> Network:
+    """The network of that name: one of `NETWORKS`, or an import path `package.module:factory`.
+
+    Raises `InputError` for an unknown name or unknown options.
+    """
+    factory, source = _imported(name) if ":" in name else (_named(name, options), None)
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError) as error:
+        raise InputError(f'model.name: "{name}" cannot be called: {error}') from error
+    own = {n: value for n, value in options.items() if n not in parameters or value != parameters[n].default}
+    return Network(name=name, options=own, source=source, inputs=inputs, classes=classes)
 
 
 def build(start: Start) -> nn.Module:
@@ -29,40 +42,64 @@ def build(start: Start) -> nn.Module:
     Modules draw from torch's global generator, so that is seeded for the duration and put back afterwards.
     Raises `InputError` for an unknown network or wrong options.
     """
-    make = _imported if ":" in start.network.name else _named
-    with _global_generator, torch.random.fork_rng(devices=[]):
+    network = start.network
+    with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(start.seed)
-        return make(start.network)
+        if ":" in network.name:
+            return _build_imported(network)
+        return _build_named(network)
 
 
-def _named(network: Network) -> nn.Module:
-    """A network of the zoo."""
-    if network.name not in NETWORKS:
-        raise unknown("network", network.name, NETWORKS)
-    factory = NETWORKS[network.name]
-    options = [name for name in inspect.signature(factory).parameters if name not in ("inputs", "classes")]
-    for option in network.options:
-        if option not in options:
-            raise unknown(f'option of network "{network.name}"', option, options)
+def _named(name: str, options: dict[str, Any]) -> Factory:
+    if name not in NETWORKS:
+        raise unknown("network", name, [*NETWORKS, "package.module:factory"])
+    known = [option for option in inspect.signature(NETWORKS[name]).parameters if option not in ("inputs", "classes")]
+    for option in options:
+        if option not in known:
+            raise unknown(f'option of network "{name}"', option, known)
+    return NETWORKS[name]
+
+
+def _build_named(network: Network) -> nn.Module:
+    factory = _named(network.name, network.options)
     try:
         make = validate_call(config=ConfigDict(strict=True))(factory)
         return make(inputs=network.inputs, classes=network.classes, **network.options)
     except ValidationError as error:
         problem = error.errors()[0]
         option = ".".join(map(str, problem["loc"]))
-        raise InputError(f'model.{option}: {problem["msg"]} (an option of network "{network.name}")') from None
+        given = "" if problem["type"].startswith("missing") else f", not {problem['input']!r}"
+        raise InputError(f'model.{option}: {problem["msg"]}{given} (an option of network "{network.name}")') from None
 
 
-def _imported(network: Network) -> nn.Module:
-    """The user's own network, by the import path of a class or function that is called with the options."""
-    path = network.name
-    module, _, name = path.partition(":")
+def _imported(path: str) -> tuple[Factory, str | None]:
+    """A class or function by import path, and a hash of the source text of its module."""
+    module_name, _, name = path.partition(":")
     try:
-        factory = getattr(importlib.import_module(module), name)
+        module = importlib.import_module(module_name)
+        factory = getattr(module, name)
+    except Exception as error:
+        raise InputError(f'model.name: cannot import "{path}": {_line(error)}') from error
+    try:
+        source = inspect.getsource(module)
+    except (OSError, TypeError):  # compiled, or typed in
+        return factory, None
+    return factory, hashlib.sha256(source.encode()).hexdigest()[:32]
+
+
+def _build_imported(network: Network) -> nn.Module:
+    factory, source = _imported(network.name)
+    if source != network.source:
+        raise InputError(f'model.name: the source of "{network.name}" has changed since this run was described')
+    try:
         inspect.signature(factory).bind(**network.options)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise InputError(f'model.name: cannot call "{path}": {error}') from error
-    made = factory(**network.options)
+        made = factory(**network.options)
+    except Exception as error:
+        raise InputError(f'model.name: cannot call "{network.name}": {_line(error)}') from error
     if not isinstance(made, nn.Module):
-        raise InputError(f'model.name: "{path}" made a {type(made).__name__}, not a torch.nn.Module')
+        raise InputError(f'model.name: "{network.name}" made a {type(made).__name__}, not a torch.nn.Module')
     return made
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from typing import Annotated
 
+from pydantic import Field, PositiveInt
 from torch import nn
 
 from tombola.zoo.networks.initialise import Initialisation, initialise
+
+Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 def mlp(
     inputs: tuple[int, ...],
     classes: int,
-    widths: list[int],
+    widths: list[PositiveInt],
     init: Initialisation = "glorot-normal",
-    dropout: float = 0.0,
+    dropout: Probability = 0.0,
 ) -> nn.Sequential:
     """Linear layers with ReLU between them: `fc1`, `fc2`, … and `output`.
 
@@ -36,7 +40,7 @@ def mlp(
 
 
 def lenet_300_100(
-    inputs: tuple[int, ...], classes: int, init: Initialisation = "glorot-normal", dropout: float = 0.0
+    inputs: tuple[int, ...], classes: int, init: Initialisation = "glorot-normal", dropout: Probability = 0.0
 ) -> nn.Sequential:
     """LeNet-300-100 (LeCun et al. 1998; Frankle & Carbin 2019, figure 2): 266,200 weights on MNIST."""
     return mlp(inputs, classes, widths=[300, 100], init=init, dropout=dropout)
