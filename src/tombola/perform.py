@@ -70,8 +70,8 @@ def perform(
     except BaseException:
         results.interrupted()
         raise
-    results.write(finished=True)
     _keep_ticket(results)
+    results.write(finished=True)
     return read_results(out)
 
 
