@@ -68,7 +68,7 @@ def test_every_value_can_be_overridden() -> None:
     assert str(recipe.training.length) == "40ep"
     assert recipe.training.lr == 1.0
     assert recipe.search.one_shot is True
-    assert recipe.search.groups(LAYERS) == [Group(("fc2.weight",), 0.5), Group(("output.weight",), 0.25)]
+    assert recipe.search.groups(LAYERS) == [Group(("fc2.weight",), 0.5), Group(("output.weight",), 0.35)]
     assert recipe.data.name == "my.npz"
     assert recipe.model.options == {"widths": [5, 5]}
     assert recipe.name == "other"
