@@ -40,14 +40,14 @@ def test_the_readmes_commands_and_code(tmp_path: Path, monkeypatch: pytest.Monke
         result = runner.invoke(app, command)
         assert result.exit_code == (2 if "training.optimiser=adam" in command else 0), result.stderr
         printed[" ".join(command)] = result.stdout
-    assert "156 runs trained" in printed["run digits"]
+    assert "150 runs trained" in printed["run digits"]
 
     # What the demonstration promises, on this machine too.
     summary = json.loads(printed["show results/digits --json"])
     assert summary["replicates"] >= 5
     assert summary["smallest_winning"]["weights_left"] <= 0.2
     sparsest = summary["levels"][-1]
-    assert sparsest["weights_left"] < 0.02
+    assert sparsest["weights_left"] < 0.025
     means = {name: branch["test_accuracy_at_stop"]["mean"] for name, branch in sparsest["branches"].items()}
     assert means["ticket"] - means["reinit"] > 0.01
 
