@@ -103,7 +103,6 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Search for winning tickets. The same command again goes on where it was stopped."""
-
     chosen = load_recipe(recipe, overrides or [])
     folder = out or Path("results") / chosen.name
     with ProgressDisplay(err_console, expected_runs(chosen)) as progress:
@@ -136,7 +135,6 @@ def run(
 @command
 def show(folder: Annotated[Path, typer.Argument(help="A results folder.")], as_json: Json = False) -> None:
     """Show what an experiment found: levels, branches, intervals, verdict."""
-
     summary = summarise(read_results(folder))
     if as_json:
         _print_json(summary)
@@ -148,7 +146,6 @@ def show(folder: Annotated[Path, typer.Argument(help="A results folder.")], as_j
 @command
 def recipes(as_json: Json = False) -> None:
     """List the recipes that come with tombola."""
-
     described = {name: describe(text) for name, text in known_recipes().items()}
     if as_json:
         _print_json(described)
@@ -163,7 +160,6 @@ def recipes(as_json: Json = False) -> None:
 @command
 def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket file.")], as_json: Json = False) -> None:
     """Show what is in a ticket: layers, weights left, and where it came from."""
-
     summary = ticket_summary(Ticket.load(file))
     if as_json:
         _print_json(summary)
