@@ -83,7 +83,7 @@ def test_a_final_density_is_reached_in_equal_steps() -> None:
     ("override", "message"),
     [
         ("trainin.lr=1", 'unknown key "trainin": did you mean "training"?'),
-        ("training.speed=1", 'unknown key of [training] "speed": (known: batch_size, '),
+        ("training.speed=1", 'unknown key of [training] "speed" (known: batch_size, '),
         ("training.optimiser=adam", 'unknown key of [training] "optimiser": did you mean "optimizer"?'),
         ("search.level=3", 'unknown key of [search] "level": did you mean "levels"?'),
         ("training.optimizer=adm", 'training.optimizer: unknown optimizer "adm": did you mean "adam"?'),
@@ -102,6 +102,7 @@ def test_a_final_density_is_reached_in_equal_steps() -> None:
         ("search.levels=-1", "search.levels: input should be greater than or equal to 0, not -1"),
         ("search.rates.fc1=2.0", 'the rate of "fc1" should be at least 0 and less than 1, not 2'),
         ("data.scale=unit", 'unknown scale "unit": did you mean "unit-norm"?'),
+        ("replicates=1001", "replicates: input should be less than or equal to 1000, not 1001"),
         ("replicates=0", "replicates: input should be greater than or equal to 1, not 0"),
         ("name=a/b", "name: string should match pattern"),
         ("rewind.to=100it", '"0it" is the only value known so far'),

@@ -25,6 +25,6 @@ def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f' did you mean "{near[0]}"?' if near else ""
+    hint = f': did you mean "{near[0]}"?' if near else ""
     listed = f"known: {', '.join(names)}" if names else "there are none"
-    return InputError(f'unknown {what} "{name}":{hint} ({listed})')
+    return InputError(f'unknown {what} "{name}"{hint} ({listed})')

@@ -146,14 +146,14 @@ class Recipe(Described):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Names the results folder: letters, digits, dots, dashes and underscores."""
-    replicates: int = Field(default=5, ge=1)
+    replicates: int = Field(default=5, ge=1, le=1000)
     seed: int = Field(default=0, ge=0)
     data: DataSection
     model: ModelSection
     training: Training
     search: SearchSection
     rewind: RewindSection = RewindSection()
-    controls: dict[str, Annotated[int, Field(ge=0)]] = {}
+    controls: dict[str, Annotated[int, Field(ge=0, le=1000)]] = {}
     """How many draws of each control, per replicate and level; see `tombola.studies.controls`."""
     verdict: Criteria = Criteria()
 
@@ -191,7 +191,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     known = recipes()
     if name.endswith(".toml") or "/" in name:
         try:
-            text = Path(name).read_text(encoding="utf-8")
+            text = Path(name).read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise InputError(f"the recipe {name} cannot be read: {reason}") from None
