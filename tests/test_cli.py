@@ -193,3 +193,17 @@ def test_an_interrupt_has_status_130_and_keeps_what_is_finished(monkeypatch: pyt
     summary = json.loads(tombola("show", "results/tiny", "--json").stdout)
     assert summary["finished"] is False
     assert "13 runs trained, 7 from the store" in run().stdout
+
+
+def test_an_interrupt_that_another_error_hides_is_one_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("release unlocked lock")
+
+    monkeypatch.setattr("tombola.engines.eager.Eager.train", interrupted)
+    result = run()
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.stderr
+    assert "unlocked" not in result.stderr

@@ -41,6 +41,8 @@ app = typer.Typer(
 ticket_app = typer.Typer(help="Look at ticket files.", no_args_is_help=True)
 app.add_typer(ticket_app, name="ticket")
 
+INTERRUPTED = "interrupted; everything finished is kept, and the same command goes on from there"
+
 Parameters = ParamSpec("Parameters")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -59,14 +61,24 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
             _say(f"error: {error}", "red")
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            _say("interrupted; everything finished is kept, and the same command goes on from there", "yellow")
+            _say(INTERRUPTED, "yellow")
             raise typer.Exit(130) from None
         except Exception as error:  # noqa: BLE001 - the last line of defence: say so, keep the traceback for a report
+            if _follows_an_interrupt(error):
+                _say(INTERRUPTED, "yellow")
+                raise typer.Exit(130) from None
             err_console.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
             _say(f"failed: {error or type(error).__name__}; everything finished is kept", "red")
             raise typer.Exit(1) from None
 
     return guarded
+
+
+def _follows_an_interrupt(error: BaseException | None) -> bool:
+    """Whether a Ctrl-C led to `error`: one that comes while a lock is taken is hidden by the lock's own complaint."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _say(line: str, style: str) -> None:

@@ -44,6 +44,9 @@ def side_by_side(workers: int) -> Iterator[Executor]:
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's thread pools in mid-flight
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    with _no_interrupts():
+        for _ in range(workers):  # each starts a process
+            executor.submit(os.getpid)
     try:
         yield executor
     except BaseException:
@@ -52,6 +55,19 @@ def side_by_side(workers: int) -> Iterator[Executor]:
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Processes started within it never hear of a Ctrl-C, which would break the pool while they still import."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:

@@ -92,7 +92,7 @@ def group_lives(group: int) -> bool:
 
 
 def test_ctrl_c_ends_with_status_130_and_no_process_left(tmp_path: Path) -> None:
-    arguments = command(tmp_path, "out", "store")
+    arguments = command(tmp_path, "out", "store", length="1000it")
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "store").rglob("runs/*/*.safetensors")):
@@ -100,7 +100,7 @@ def test_ctrl_c_ends_with_status_130_and_no_process_left(tmp_path: Path) -> None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does: everybody in the group hears it
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors.decode()
     assert b"the same command goes on" in errors
     assert b"Traceback" not in errors
     while group_lives(process.pid):
