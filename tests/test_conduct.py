@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import outcome_of, tiny
-from tombola.conduct import conduct
+from tombola.conduct import conduct, train
+from tombola.engines.capacity import Capacity
 from tombola.experiment import Experiment
 from tombola.outcome import Outcome
 from tombola.run import Run
@@ -19,12 +21,18 @@ class Made:
 
     name = "made"
 
-    def __init__(self) -> None:
+    def __init__(self, together: int = 1) -> None:
+        self.together = together
         self.trained: list[Run] = []
+        self.sizes: list[int] = []
 
-    def train(self, run: Run, checkpoint: Checkpoint) -> Outcome:  # noqa: ARG002
-        self.trained.append(run)
-        return outcome_of(run)
+    def capacity(self, run: Run) -> Capacity:  # noqa: ARG002
+        return Capacity(self.together)
+
+    def train(self, runs: Sequence[Run], checkpoint: Checkpoint) -> list[Outcome]:  # noqa: ARG002
+        self.trained += runs
+        self.sizes.append(len(runs))
+        return [outcome_of(run) for run in runs]
 
 
 class Notes:
@@ -86,14 +94,35 @@ def test_a_lone_ask_goes_before_a_list(dense: Run, store_folder: Path) -> None:
     assert made.trained[:2] == [third, fourth]
 
 
+def test_runs_of_one_shape_are_trained_as_one_where_the_engine_can(dense: Run, store_folder: Path) -> None:
+    alike, other = (
+        runs(dense, 5),
+        dense.model_copy(update={"training": dense.training.model_copy(update={"lr": 0.1})}),
+    )
+    made = Made(together=3)
+    studies = [asks_for(alike[0], other, *alike[1:4]), asks_in_turn(alike[4])]
+    conduct(studies, Store(store_folder), made, Inline(), Notes())
+    assert sorted(made.sizes) == [1, 2, 3]
+    assert made.trained[0] == alike[4]  # the lone ask, and others with it
+    assert made.sizes[0] == 3
+    assert set(made.trained) == {*alike, other}
+
+
+def test_of_runs_trained_as_one_those_that_are_known_are_left_out(dense: Run, store_folder: Path) -> None:
+    store, three, made = Store(store_folder), runs(dense, 3), Made(together=3)
+    store.put(three[1], outcome_of(three[1]))
+    assert train(three, store, made) == [True, False, True]
+    assert made.trained == [three[0], three[2]]
+
+
 def test_what_finished_before_a_failure_is_kept(dense: Run, store_folder: Path) -> None:
     three = runs(dense, 3)
 
     class Failing(Made):
-        def train(self, run: Run, checkpoint: Checkpoint) -> Outcome:
-            if run == three[2]:
+        def train(self, runs: Sequence[Run], checkpoint: Checkpoint) -> list[Outcome]:
+            if three[2] in runs:
                 raise RuntimeError("out of memory")
-            return super().train(run, checkpoint)
+            return super().train(runs, checkpoint)
 
     with pytest.raises(RuntimeError, match="out of memory"):
         conduct([asks_in_turn(*three)], Store(store_folder), Failing(), Inline(), Notes())

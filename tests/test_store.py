@@ -146,11 +146,10 @@ def test_a_checkpoint_of_another_engine_is_dropped(tmp_path: Path, caplog: pytes
     assert not checkpoint.path.exists()
 
 
-def test_putting_an_outcome_clears_its_checkpoint(dense: Run, store_folder: Path) -> None:
-    store = Store(store_folder)
-    store.checkpoint(dense).save({"a": torch.ones(2)}, {}, "eager")
-    store.put(dense, outcome_of(dense))
-    assert store.checkpoint(dense).load("eager") is None
+def test_runs_trained_as_one_have_a_checkpoint_of_their_own(dense: Run, store_folder: Path) -> None:
+    store, other = Store(store_folder), dense.reinitialised(1)
+    paths = {store.checkpoint(runs).path for runs in ([dense], [other], [dense, other])}
+    assert len(paths) == 3
 
 
 def test_an_entry_that_another_process_mends_meanwhile_is_not_set_aside(

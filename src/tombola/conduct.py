@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 from collections.abc import Sequence
@@ -26,16 +27,23 @@ class Listener(Protocol):
         """`ask` is answered: by a training just now, or (`trained` is False) from the store."""
 
 
-def train(run: Run, store: Store, engine: Engine) -> bool:
-    """Make sure that the store knows what comes of `run`. False when it already did.
+def train(runs: Sequence[Run], store: Store, engine: Engine) -> list[bool]:
+    """Make sure that the store knows what comes of `runs`, which are of one shape. False for those it already did.
 
-    Any number of processes may do this with the same run: one of them trains it.
+    Any number of processes may do this with the same runs: one of them trains each.
     """
-    with store.claim(run):
-        if store.get(run) is not None:
-            return False
-        store.put(run, engine.train(run, store.checkpoint(run)))
-        return True
+    with contextlib.ExitStack() as claims:
+        for run in sorted(
+            runs, key=lambda run: run.key
+        ):  # everybody in the same order, so that nobody waits in a ring
+            claims.enter_context(store.claim(run))
+        new = [run for run in runs if store.get(run) is None]
+        if new:
+            checkpoint = store.checkpoint(new)
+            for run, outcome in zip(new, engine.train(new, checkpoint), strict=True):
+                store.put(run, outcome)
+            checkpoint.clear()
+        return [run in new for run in runs]
 
 
 @dataclass
@@ -63,7 +71,7 @@ class Conductor:
         self.results: list[Any] = [None] * len(studies)
         self.wanted: dict[str, list[tuple[_Question, int]]] = {}  # key of a run -> the asks it answers
         self.queue: list[tuple[int, int, Run]] = []  # a heap: the smallest question first, then in order
-        self.training: dict[Future[bool], Run] = {}
+        self.training: dict[Future[list[bool]], list[Run]] = {}
         self.count = itertools.count()
 
     def conduct(self, at_once: int) -> list[Any]:
@@ -71,10 +79,11 @@ class Conductor:
             self._advance(study, None)
         while self.queue or self.training:
             while self.queue and len(self.training) < at_once:
-                self._start(heapq.heappop(self.queue)[2])
+                self._start(self._next())
             finished, _ = wait(self.training, return_when=FIRST_COMPLETED)
             for future in finished:
-                self._finish(self.training.pop(future), trained=future.result())
+                for run, trained in zip(self.training.pop(future), future.result(), strict=True):
+                    self._finish(run, trained)
         return self.results
 
     def _advance(self, study: int, answer: Any) -> None:
@@ -103,10 +112,22 @@ class Conductor:
             heapq.heappush(self.queue, (len(question.asks), next(self.count), run))
         self.wanted.setdefault(run.key, []).append((question, index))
 
-    def _start(self, run: Run) -> None:
-        question, index = self.wanted[run.key][0]
-        self.listener.started(question.study, question.asks[index])
-        self.training[self.executor.submit(train, run, self.store, self.engine)] = run
+    def _next(self) -> list[Run]:
+        """The first run of the queue, and as many of its shape as the engine trains as one."""
+        first = heapq.heappop(self.queue)[2]
+        together = self.engine.capacity(first).together
+        if together == 1:
+            return [first]
+        alike = [entry for entry in sorted(self.queue) if entry[2].shape == first.shape][: together - 1]
+        self.queue = [entry for entry in self.queue if entry not in alike]
+        heapq.heapify(self.queue)
+        return [first, *(run for _, _, run in alike)]
+
+    def _start(self, runs: list[Run]) -> None:
+        for run in runs:
+            question, index = self.wanted[run.key][0]
+            self.listener.started(question.study, question.asks[index])
+        self.training[self.executor.submit(train, runs, self.store, self.engine)] = runs
 
     def _finish(self, run: Run, trained: bool) -> None:
         outcome = self.store.get(run)

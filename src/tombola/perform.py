@@ -64,7 +64,8 @@ def perform(
     results = ResultsFolder(out, recipe)
     check_writable(store)
     try:
-        with side_by_side(workers) as executor:
+        threads = answers.capacity(experiment.dense(0)).threads
+        with side_by_side(workers, threads) as executor:
             listener = Together([results, *listeners])
             conduct(experiment.studies(), Store(store, checkpoint_every), answers, executor, listener, workers)
     except BaseException:

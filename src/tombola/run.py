@@ -124,6 +124,12 @@ class Run(Described):
         return self.model_copy(update={"start": self.start.model_copy(update={"seed": seed})})
 
     @property
+    def shape(self) -> tuple[object, ...]:
+        """Equal for runs that differ in nothing but initial weights, masks, splits and seeds."""
+        split = self.data.model_copy(update={"seed": 0})
+        return self.start.network.model_dump_json(), split, self.training
+
+    @property
     def description(self) -> dict[str, Any]:
         """The run as plain JSON values; the mask stands there by its digest.
 

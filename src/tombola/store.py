@@ -11,10 +11,11 @@ An entry appears by one rename, so it is whole or not there, whatever kills the 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,6 @@ class Store:
         """Remember what came of `run`."""
         tensors, about = outcome.to_tensors(run.mask)
         write_tensors(self._entry(run), tensors, about | {"run": _plain(run)})
-        self.checkpoint(run).clear()
 
     @contextmanager
     def claim(self, run: Run) -> Iterator[None]:
@@ -76,16 +76,19 @@ class Store:
         path = self.folder / "locks" / f"{run.key}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(path):
-            for place in (self._entry(run), self.checkpoint(run).path):
+            for place in (self._entry(run), self.checkpoint([run]).path):
                 sweep(place.parent, f".{run.key}")
             yield
             # Whoever still waits for this very file looks the run up next, and finds it.
             with contextlib.suppress(OSError):  # Windows keeps files that are open
                 path.unlink(missing_ok=True)
 
-    def checkpoint(self, run: Run) -> Checkpoint:
-        """Where `run` keeps its state while it trains."""
-        return Checkpoint(self.folder / "unfinished" / f"{run.key}.safetensors", self.checkpoint_every)
+    def checkpoint(self, runs: Sequence[Run]) -> Checkpoint:
+        """Where `runs`, trained as one, keep their state while they train."""
+        name = (
+            runs[0].key if len(runs) == 1 else hashlib.sha256("".join(r.key for r in runs).encode()).hexdigest()[:32]
+        )
+        return Checkpoint(self.folder / "unfinished" / f"{name}.safetensors", self.checkpoint_every)
 
     def _entry(self, run: Run) -> Path:
         return self.folder / "runs" / run.key[:2] / f"{run.key}.safetensors"

@@ -1,4 +1,4 @@
-"""Where trainings run: in this process, or side by side in others."""
+"""Where trainings run: in this very thread, or side by side in other threads or processes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 
 def cores() -> int:
@@ -33,14 +35,53 @@ class Inline(Executor):
 
 
 @contextmanager
-def side_by_side(workers: int) -> Iterator[Executor]:
-    """An executor for `workers` calls at once: this process for one, otherwise as many processes.
+def side_by_side(workers: int, threads: bool = False) -> Iterator[Executor]:
+    """An executor for `workers` calls at once: this thread for one, otherwise as many threads or processes.
 
-    When the block is left by an exception, a keyboard interrupt included, work under way is abandoned at once.
+    Libraries for linear algebra are held to one thread for each call: that is what the workers are for. When the
+    block is left by an exception, a keyboard interrupt included, work under way is abandoned: processes at once,
+    threads when they next call `give_up_if_told`.
     """
-    if workers == 1:
-        yield Inline()
-        return
+    with threadpool_limits(1, user_api="blas"):
+        if workers == 1:
+            yield Inline()
+        elif threads:
+            with _threads(workers) as executor:
+                yield executor
+        else:
+            with _processes(workers) as executor:
+                yield executor
+
+
+class GivenUp(BaseException):
+    """Nobody waits any more for what this thread does."""
+
+
+_told = threading.local()
+
+
+def give_up_if_told() -> None:
+    """To be called now and then by long work. Raises `GivenUp` in a worker thread whose work is abandoned."""
+    event = getattr(_told, "event", None)
+    if event is not None and event.is_set():
+        raise GivenUp
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[Executor]:
+    event = threading.Event()
+    executor = ThreadPoolExecutor(workers, initializer=lambda: setattr(_told, "event", event))
+    try:
+        yield executor
+    except BaseException:
+        event.set()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Executor]:
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's thread pools in mid-flight
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
@@ -73,6 +114,7 @@ def _no_interrupts() -> Iterator[None]:
 def _start_worker() -> None:
     """Leave Ctrl-C to the parent process, and do not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(1, user_api="blas")
     parent = multiprocessing.parent_process()
     assert parent is not None
 

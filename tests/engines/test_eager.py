@@ -16,7 +16,7 @@ from tests.conftest import random_mask, tiny
 from tombola.batches import batches
 from tombola.engines import engine
 from tombola.engines.eager import Eager
-from tombola.engines.training import LiveTraining
+from tombola.engines.modules import ModuleLearner
 from tombola.errors import InputError
 from tombola.experiment import Experiment
 from tombola.mask import Mask
@@ -46,7 +46,8 @@ CONVOLUTIONAL = {"name": f"{__name__}:Convolutional"}
 
 
 def train(run: Run, path: Path = Path("nowhere")) -> Outcome:
-    return Eager().train(run, Checkpoint(path))
+    (outcome,) = Eager().train([run], Checkpoint(path))
+    return outcome
 
 
 def dense_run(**changes: Any) -> Run:
@@ -76,7 +77,7 @@ def by_hand(run: Run) -> tuple[nn.Module, list[float], list[float]]:
     order = batches(run.seed, len(split.train), t.batch_size, 0, t.length.iterations)
     for iteration, batch in enumerate(order, start=1):
         optimizer.zero_grad()
-        loss = functional.cross_entropy(network(split.train.x[batch]), split.train.y[batch])
+        loss = functional.cross_entropy(network(split.train[batch][0]), split.train[batch][1])
         loss.backward()
         optimizer.step()
         train_losses.append(loss.item())
@@ -128,10 +129,12 @@ def test_pruned_weights_are_exactly_zero_at_every_step(
         training__length="12it",
     )
     run = run.masked(random_mask(run, density, seed))
-    training = LiveTraining(run, prepare(run.data), torch.device("cpu"))
-    parameters = dict(training.network.named_parameters())
-    for batch in batches(run.seed, len(training.train), 40, 0, 12):
-        training._step(training.train.x[batch], training.train.y[batch])
+    split, network = prepare(run.data), build(run.start)
+    run.mask.apply_(network)
+    learner = ModuleLearner(network, run.mask, run.training, split, torch.device("cpu"))
+    parameters = dict(network.named_parameters())
+    for batch in batches(run.seed, len(split.train), 40, 0, 12):
+        learner.step(*split.train[batch])
         for name, kept in run.mask.items():
             assert (parameters[name][~kept] == 0).all()
             moved = parameters[name][kept] != 0
@@ -196,7 +199,7 @@ def test_a_resumed_training_gives_the_same_bits(
     path = tmp_path / "checkpoint.safetensors"
     whole = train(run)
     with pytest.raises(Interrupted):
-        Eager().train(run, Interrupting(path))
+        Eager().train([run], Interrupting(path))
     resumed = train(run, path)
     assert same_bits(whole, resumed)
     assert resumed.curves["iteration"].tolist() == whole.curves["iteration"].tolist()
@@ -209,7 +212,7 @@ def test_a_training_that_diverged_is_not_resumed_as_if_it_had_not(tmp_path: Path
 
     run = dense_run(training__optimizer="sgd", training__lr=1e30)
     path = tmp_path / "checkpoint.safetensors"
-    assert Eager().train(run, Always(path)).measures.diverged
+    assert Eager().train([run], Always(path))[0].measures.diverged
     assert train(run, path).measures.diverged
 
 
@@ -276,7 +279,7 @@ def test_engines_and_devices_are_known_by_name() -> None:
 def test_cuda_agrees_with_the_cpu(tmp_path: Path) -> None:
     run = dense_run(model=CONVOLUTIONAL | {"channels": 8})
     run = run.masked(random_mask(run, 0.5))
-    on_cuda = [Eager(None, "cuda").train(run, Checkpoint(tmp_path / "none")) for _ in range(2)]
+    on_cuda = [Eager(None, "cuda").train([run], Checkpoint(tmp_path / "none"))[0] for _ in range(2)]
     assert same_bits(*on_cuda)
     on_cpu = train(run)
     assert on_cuda[0].measures.test_accuracy == pytest.approx(on_cpu.measures.test_accuracy, abs=0.1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
+from tombola.engines.capacity import Capacity
 from tombola.engines.eager import Eager
 from tombola.errors import InputError, unknown
 from tombola.outcome import Outcome
@@ -27,8 +28,15 @@ class Engine(Protocol):
         """What outcomes and checkpoints record of who answered: engine, device, version."""
         ...
 
-    def train(self, run: Run, checkpoint: Checkpoint) -> Outcome:
-        """Train `run`, from where `checkpoint` left off if it holds anything, looking up to it now and then."""
+    def capacity(self, run: Run) -> Capacity:
+        """How it likes to be given `run`, and others of the same `Run.shape`."""
+        ...
+
+    def train(self, runs: Sequence[Run], checkpoint: Checkpoint) -> list[Outcome]:
+        """Train `runs`, which are of one shape and no more than the engine's capacity.
+
+        It goes on from where `checkpoint` left off, if that holds anything, and looks up to it now and then.
+        """
         ...
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from tombola.engines.training import LiveTraining
+from tombola.engines.capacity import Capacity
+from tombola.engines.modules import ModuleLearner
+from tombola.engines.training import LiveTraining, carry_out
 from tombola.outcome import Outcome
 from tombola.run import Run
 from tombola.seeds import Purpose, derive
 from tombola.store import Checkpoint
 from tombola.zoo.data import prepare
+from tombola.zoo.networks import build
 
 
 @dataclass(frozen=True)
@@ -31,25 +34,20 @@ class Eager:
         """`eager`, the device, and the version of torch: what the bits of a result may depend on."""
         return f"eager on {self.device}, torch {torch.__version__}"
 
-    def train(self, run: Run, checkpoint: Checkpoint) -> Outcome:
-        """Train `run`; see `tombola.engines.Engine`."""
+    def capacity(self, run: Run) -> Capacity:  # noqa: ARG002 - the same for all
+        """See `tombola.engines.Engine`."""
+        return Capacity()
+
+    def train(self, runs: Sequence[Run], checkpoint: Checkpoint) -> list[Outcome]:
+        """Train the one run in `runs`; see `tombola.engines.Engine`."""
+        (run,) = runs
         device = torch.device(self.device)
         split = prepare(run.data, self.data_dir)
         with reproducible(derive(run.seed, Purpose.NOISE), device):
-            training = LiveTraining(run, split, device)
-            if saved := checkpoint.load(self.name):
-                training.restore(*saved)
-            while not training.finished:
-                training.advance()
-                if checkpoint.due() and not training.finished:
-                    checkpoint.save(*training.snapshot(), self.name)
-            return Outcome(
-                final=training.weights(),
-                curves=training.curves(),
-                measures=training.measures(),
-                engine=self.name,
-                seconds=training.seconds,
-            )
+            network = build(run.start).to(device)
+            run.mask.apply_(network)
+            learner = ModuleLearner(network, run.mask, run.training, split, device)
+            return carry_out(LiveTraining(runs, learner, len(split.train)), checkpoint, self.name)
 
 
 @contextlib.contextmanager

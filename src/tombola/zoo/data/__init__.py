@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,9 @@ DATA: dict[str, Callable[[Path | None], Dataset]] = {
     "fashion-mnist": functools.partial(load_idx, FASHION_MNIST),
 }
 """Each is called with the folder to look in first, or None."""
+
+
+_LOCK = threading.Lock()
 
 
 def load(name: str, data_dir: Path | None = None) -> Dataset:
@@ -52,7 +56,10 @@ def prepare(data: Data, data_dir: Path | None = None) -> Split:
 
     Raises `InputError` as `load` does, and when the arrays are not those that `data` describes.
     """
-    dataset = load(data.name, data_dir)
-    if dataset.digest != data.digest:
-        raise InputError(f'data set "{data.name}" has changed: its content is not what this run was described with')
-    return split(dataset, data)
+    with _LOCK:  # threads that want the same arrays wait for the first to make them
+        dataset = load(data.name, data_dir)
+        if dataset.digest != data.digest:
+            raise InputError(
+                f'data set "{data.name}" has changed: its content is not what this run was described with'
+            )
+        return split(dataset, data)

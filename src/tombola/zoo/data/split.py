@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,16 +17,30 @@ from tombola.zoo.data.dataset import Array, Dataset
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs, float32 of shape (examples, *shape), and labels, int64 of shape (examples,)."""
+    """Examples that lie in larger arrays: `rows` says which, int64; all of them if it is None.
+
+    `x`: inputs, float32 of shape (any, *shape); `y`: labels, int64 of shape (any,).
+    """
 
     x: Tensor
     y: Tensor
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.y)
+        return len(self.y if self.rows is None else self.rows)
+
+    def __getitem__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """The inputs and labels of these examples; `batch` counts in this set, not in the arrays."""
+        rows = self.places(batch)
+        return self.x[rows], self.y[rows]
+
+    def places(self, batch: Tensor) -> Tensor:
+        """Where in the arrays these examples are."""
+        return batch if self.rows is None else self.rows[batch]
 
     def to(self, device: torch.device) -> Examples:
-        return Examples(self.x.to(device), self.y.to(device))
+        rows = None if self.rows is None else self.rows.to(device)
+        return Examples(self.x.to(device), self.y.to(device), rows)
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,9 @@ class Split:
     train: Examples
     validation: Examples
     test: Examples
+
+    def to(self, device: torch.device) -> Split:
+        return Split(self.train.to(device), self.validation.to(device), self.test.to(device))
 
 
 def check_validation(dataset: Dataset, validation: int) -> None:
@@ -52,9 +70,22 @@ def split(dataset: Dataset, data: Data) -> Split:
     check_validation(dataset, data.validation)
     order = np.random.default_rng(sequence(data.seed, Purpose.SPLIT)).permutation(len(dataset.y_train))
     held_out, train = order[: data.validation], order[data.validation :]
-    scaled = scale(data.scale, dataset.x_train[train], dataset.x_train[held_out], dataset.x_test)
-    labels = (dataset.y_train[train], dataset.y_train[held_out], dataset.y_test)
-    return Split(*(Examples(torch.from_numpy(x), torch.from_numpy(y)) for x, y in zip(scaled, labels, strict=True)))
+    if data.scale == "standard":  # depends on which examples train
+        _, x_train, x_test = scale(data.scale, dataset.x_train[train], dataset.x_train, dataset.x_test)
+    else:
+        x_train, x_test = _scaled(dataset, data.scale)
+    x, y = torch.from_numpy(x_train), torch.from_numpy(dataset.y_train)
+    return Split(
+        # The training examples, most of all, stay where they are: replicates share them.
+        train=Examples(x, y, torch.from_numpy(train)),
+        validation=Examples(x[held_out], y[held_out]),
+        test=Examples(torch.from_numpy(x_test), torch.from_numpy(dataset.y_test)),
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _scaled(dataset: Dataset, how: str) -> list[Array]:
+    return scale(how, dataset.x_train, dataset.x_test)
 
 
 def scale(how: str, train: Array, *others: Array) -> list[Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ Factory = Callable[..., nn.Module]
 
 NETWORKS: dict[str, Factory] = {"lenet-300-100": lenet_300_100, "mlp": mlp}
 """Each is called with the shape of an example, the number of classes and the options, as keywords."""
+
+
+_LOCK = threading.Lock()
 
 
 def describe(name: str, options: dict[str, Any], inputs: tuple[int, ...], classes: int) -> Network:
@@ -43,7 +47,7 @@ def build(start: Start) -> nn.Module:
     Raises `InputError` for an unknown network or wrong options.
     """
     network = start.network
-    with torch.random.fork_rng(devices=[]):
+    with _LOCK, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(start.seed)
         if ":" in network.name:
             return _build_imported(network)

@@ -1,0 +1,76 @@
+"""History: what was evaluated on the way of one training, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tombola.outcome import Measures
+
+
+class Score(NamedTuple):
+    """How a network does on some examples."""
+
+    loss: float
+    """Mean cross-entropy."""
+    accuracy: float
+    """The fraction that is right."""
+
+
+@dataclass
+class History:
+    """One row for each evaluation. It ends where a loss is not finite: the training has diverged."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    diverged_at: int | None = None
+    """The iteration at which a loss was found not to be finite."""
+
+    def add(self, iteration: int, train_loss: float, validation: Score, test: Score | None) -> bool:
+        """Note an evaluation. Whether it is the best so far: of minimum validation loss, the first of equals."""
+        if self.diverged_at is not None:
+            return False
+        if not (math.isfinite(train_loss) and math.isfinite(validation.loss)):
+            self.diverged_at = iteration
+            return False
+        best = not self.rows or validation.loss < self.stop["validation_loss"]
+        row = {
+            "iteration": iteration,
+            "train_loss": train_loss,
+            "validation_loss": validation.loss,
+            "validation_accuracy": validation.accuracy,
+        }
+        if test is not None:
+            row |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
+        self.rows.append(row)
+        return best
+
+    @property
+    def stop(self) -> dict[str, float]:
+        """The row of the early-stopping iteration."""
+        return min(self.rows, key=lambda row: row["validation_loss"])
+
+    def measures(self, iterations: int, at_stop: tuple[Score, Score], at_end: tuple[Score, Score]) -> Measures:
+        """The figures of the training, now that it has ended; each pair is of training and test examples."""
+        if self.diverged_at is not None:
+            return Measures(diverged=True, iterations=self.diverged_at)
+        return Measures(
+            diverged=False,
+            iterations=iterations,
+            stop_iteration=int(self.stop["iteration"]),
+            validation_loss_at_stop=self.stop["validation_loss"],
+            validation_accuracy_at_stop=self.stop["validation_accuracy"],
+            train_accuracy_at_stop=at_stop[0].accuracy,
+            test_accuracy_at_stop=at_stop[1].accuracy,
+            train_accuracy=at_end[0].accuracy,
+            test_accuracy=at_end[1].accuracy,
+        )
+
+    def curves(self) -> dict[str, Tensor]:
+        """The rows as one tensor a column; see `Outcome`."""
+        names = self.rows[0] if self.rows else {}
+        kinds = {name: torch.int64 if name == "iteration" else torch.float64 for name in names}
+        return {name: torch.tensor([row[name] for row in self.rows], dtype=kinds[name]) for name in names}

@@ -1,0 +1,127 @@
+"""A learner for any module, one run at a time: plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tombola.engines.history import Score
+from tombola.engines.optimizers import optimizer
+from tombola.engines.training import Part
+from tombola.mask import Mask, State
+from tombola.run import Training
+from tombola.zoo.data.split import Split
+
+EVALUATION_BATCH = 5000
+"""How many examples are evaluated at once; it bounds memory."""
+
+
+class ModuleLearner:
+    """Trains `network`, which is on `device` already, its pruned weights zero."""
+
+    def __init__(
+        self, network: nn.Module, mask: Mask, training: Training, split: Split, device: torch.device
+    ) -> None:
+        self.network = network
+        self.device = device
+        self.split = split.to(device)
+        self.optimizer = optimizer(network.parameters(), training)
+        self.loss_sum = torch.zeros((), device=device)
+        self.best = self._copy()
+        parameters = dict(network.named_parameters())
+        self.masked = [
+            (parameters[name], kept.to(device, parameters[name].dtype))
+            for name, kept in mask.items()
+            if not kept.all()
+        ]
+
+    def train(self, orders: Tensor) -> None:
+        """See `Learner`; one run."""
+        (order,) = orders.to(self.device)
+        self.network.train()
+        for batch in order:
+            self.step(*self.split.train[batch])
+
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """One iteration."""
+        loss = functional.cross_entropy(self.network(x), y)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        # Whatever momentum or weight decay did, a pruned weight is zero again before anything reads it.
+        with torch.no_grad():
+            for weight, kept in self.masked:
+                weight.mul_(kept)
+        self.loss_sum += loss.detach()
+
+    def take_losses(self) -> list[float]:
+        """See `Learner`."""
+        loss = self.loss_sum.item()
+        self.loss_sum.zero_()
+        return [loss]
+
+    @torch.no_grad()
+    def evaluate(self, part: Part, best: bool = False) -> list[Score]:
+        """See `Learner`."""
+        if best:
+            present = self._copy()
+            self.network.load_state_dict(self.best)
+            scores = self.evaluate(part)
+            self.network.load_state_dict(present)
+            return scores
+        examples = getattr(self.split, part)
+        self.network.eval()
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for rows in torch.split(torch.arange(len(examples), device=self.device), EVALUATION_BATCH):
+            x, y = examples[rows]
+            logits = self.network(x)
+            loss += functional.cross_entropy(logits, y, reduction="sum")
+            correct += (logits.argmax(1) == y).sum()
+        return [Score(loss.item() / len(examples), correct.item() / len(examples))]
+
+    def keep(self, better: Sequence[bool]) -> None:
+        """See `Learner`."""
+        assert all(better)
+        self.best = self._copy()
+
+    def weights(self) -> list[State]:
+        """See `Learner`."""
+        return [{name: tensor.cpu() for name, tensor in self._copy().items()}]
+
+    def _copy(self) -> State:
+        return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Learner`."""
+        tensors = {f"network/{name}": tensor for name, tensor in self._copy().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{n}": value for n, value in state.items() if value is not None}
+        tensors["loss/sum"] = self.loss_sum
+        tensors["random/cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
+        return tensors
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """See `Learner`."""
+        parts: dict[str, State] = {"network": {}, "best": {}, "optimizer": {}, "random": {}, "loss": {}}
+        for entry, tensor in state.items():
+            part, _, name = entry.partition("/")
+            parts[part][name] = tensor
+        self.network.load_state_dict(parts["network"])
+        self.best = {name: tensor.to(self.device) for name, tensor in parts["best"].items()}
+        states: dict[int, State] = {}
+        for entry, tensor in parts["optimizer"].items():
+            index, _, name = entry.partition("/")
+            states.setdefault(int(index), {})[name] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": states, "param_groups": groups})
+        self.loss_sum = parts["loss"]["sum"].to(self.device)
+        torch.set_rng_state(parts["random"]["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(parts["random"]["cuda"], self.device)
