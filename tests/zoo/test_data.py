@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tombola.errors import InputError
 from tombola.run import Data
@@ -323,7 +324,8 @@ def described(whole: Dataset, **changes: Any) -> Data:
 def test_validation_examples_are_held_out_of_training() -> None:
     whole = dataset(np.arange(20, dtype=np.float32).reshape(20, 1))
     parts = split(whole, described(whole))
-    train, validation = set(parts.train[torch.arange(len(parts.train))][0].flatten().tolist()), set(parts.validation.x.flatten().tolist())
+    everything = (part[torch.arange(len(part))][0] for part in (parts.train, parts.validation))
+    train, validation = (set(x.flatten().tolist()) for x in everything)
     assert (len(train), len(validation)) == (14, 6)
     assert train | validation == set(range(20))
     for x, y in zip(parts.train.x.flatten().tolist(), parts.train.y.tolist(), strict=True):
