@@ -11,6 +11,7 @@ import torch
 
 from tombola.engines.capacity import Capacity
 from tombola.engines.eager import Eager
+from tombola.engines.sparse import Sparse
 from tombola.errors import InputError, unknown
 from tombola.outcome import Outcome
 from tombola.run import Run
@@ -22,11 +23,6 @@ class Engine(Protocol):
 
     All engines give the same batches and masks, and losses equal to rounding; each is tested against `Eager`.
     """
-
-    @property
-    def name(self) -> str:
-        """What outcomes and checkpoints record of who answered: engine, device, version."""
-        ...
 
     def capacity(self, run: Run) -> Capacity:
         """How it likes to be given `run`, and others of the same `Run.shape`."""
@@ -40,20 +36,27 @@ class Engine(Protocol):
         ...
 
 
-ENGINES: dict[str, Callable[[Path | None, str], Engine]] = {"eager": Eager}
+ENGINES: dict[str, Callable[[Path | None, str], Engine]] = {"eager": Eager, "sparse": Sparse}
 """Each is called with the folder to look for data in first (or None), and the device."""
 
 
-def engine(name: str, data_dir: Path | None = None, device: str = "cpu") -> Engine:
-    """The engine of that name, on a device: `cpu`, `cuda` or `cuda:N`.
+AUTO = "auto"
 
-    Raises `InputError` for an unknown name, and for a device that is not there.
+
+def engine(name: str, data_dir: Path | None = None, device: str = "cpu") -> Engine:
+    """The engine of that name, or with `auto` the fastest, on a device: `cpu`, `cuda` or `cuda:N`.
+
+    Raises `InputError` for an unknown name, and for a device that is not there or not for this engine.
     """
-    if name not in ENGINES:
-        raise unknown("engine", name, ENGINES)
+    if name not in (AUTO, *ENGINES):
+        raise unknown("engine", name, [AUTO, *ENGINES])
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
     if match is None:
         raise unknown("device", device, ["cpu", "cuda", "cuda:0"])
     if device != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
         raise InputError(f'device "{device}" is not there: torch sees {torch.cuda.device_count()} CUDA devices')
+    if name == AUTO:
+        name = "sparse" if device == "cpu" else "eager"
+    if name == "sparse" and device != "cpu":
+        raise InputError(f'engine "sparse" is for the CPU, not for device "{device}": eager and stacked are for both')
     return ENGINES[name](data_dir, device)

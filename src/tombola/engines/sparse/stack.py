@@ -1,0 +1,81 @@
+"""Stack: a feed-forward stack of linear layers, recognised in a module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer, and what is done to its outputs."""
+
+    name: str
+    """Of the module, as in `named_modules`."""
+    inputs: int
+    outputs: int
+    bias: bool
+    relu: bool = False
+    dropout: float = 0.0
+    """The probability that an output is dropped."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Linear layers one after another, with ReLU and dropout between them."""
+
+    layers: tuple[Layer, ...]
+    dropout: float = 0.0
+    """Of the inputs."""
+
+
+def stack_of(network: nn.Module) -> Stack | str:
+    """`network` as a stack, or why it is none.
+
+    It is one if it is an `nn.Sequential` (of any depth) of Flatten, Linear, ReLU, Dropout and Identity, all of
+    float32, without hooks, weights shared or frozen, or classes derived from these.
+    """
+    layers: list[Layer] = []
+    dropout = 0.0
+    for name, module in _children(network):
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+            return f"{name or 'the network'} has hooks"
+        if type(module) is nn.Linear:
+            if module.weight.dtype != torch.float32:
+                return f"{name} is of {module.weight.dtype}"
+            layers.append(Layer(name, module.in_features, module.out_features, module.bias is not None))
+        elif type(module) is nn.ReLU and layers:
+            if layers[-1].dropout:
+                return f"{name} comes after a dropout"
+            layers[-1] = Layer(**vars(layers[-1]) | {"relu": True})
+        elif type(module) is nn.Dropout:
+            if layers[-1].dropout if layers else dropout:
+                return f"{name} is the second dropout in a row"
+            if layers:
+                layers[-1] = Layer(**vars(layers[-1]) | {"dropout": module.p})
+            else:
+                dropout = module.p
+        elif type(module) is nn.Flatten:
+            if layers or (module.start_dim, module.end_dim) != (1, -1):
+                return f"{name} flattens something other than the inputs"
+        elif type(module) not in (nn.Identity, nn.Sequential):
+            return f"{name or 'the network'} is a {type(module).__name__}"
+    if not layers:
+        return "it has no linear layer"
+    parameters = dict(network.named_parameters())
+    if len(parameters) != sum(1 + layer.bias for layer in layers):
+        return "layers share weights"
+    if not all(parameter.requires_grad for parameter in parameters.values()):
+        return "some of its parameters are frozen"
+    return Stack(tuple(layers), dropout)
+
+
+def _children(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The network and all in it, in the order in which a sequence calls them; named as in `named_modules`."""
+    yield prefix, network
+    if type(network) is nn.Sequential:
+        for name, child in network.named_children():
+            yield from _children(child, f"{prefix}.{name}" if prefix else name)

@@ -1,0 +1,119 @@
+"""A learner for stacks of linear layers: all of it in compiled code, on the weights left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tombola.engines.history import Score
+from tombola.engines.sparse import loop
+from tombola.engines.sparse.layout import Layout, padded
+from tombola.engines.sparse.products import Floats, columns_of
+from tombola.engines.sparse.stack import Stack
+from tombola.engines.training import Part
+from tombola.mask import Mask, State
+from tombola.run import Training
+from tombola.zoo.data.split import Examples, Split
+
+Labels = npt.NDArray[np.int64]
+
+TILE = 64
+"""How many examples are evaluated side by side."""
+
+EVALUATION_BATCH = 80 * TILE
+"""How many examples are laid out for evaluation at once; it bounds memory."""
+
+
+class StackLearner:
+    """Trains one run of `stack`, from the weights in `state`. It needs no lock and no global state.
+
+    `noise` is the seed of dropout.
+    """
+
+    def __init__(self, stack: Stack, state: State, mask: Mask, training: Training, split: Split, noise: int) -> None:
+        self.layout = Layout(stack, mask)
+        self.split = split
+        self.iteration = 0
+        self.losses = 0.0
+        adam = training.optimizer == "adam"
+        self.options = loop.Options(adam, training.lr, training.momentum, training.weight_decay, noise)
+        parameters, nothing = self.layout.pack(state), np.empty(0, np.float32)
+        self.now = loop.Weights(
+            parameters,
+            gradients=np.zeros_like(parameters),
+            first=np.zeros_like(parameters) if adam or training.momentum else nothing,
+            second=np.zeros_like(parameters) if adam else nothing,
+        )
+        self.best = parameters.copy()
+        self.width = padded(training.batch_size)
+        self.rooms = self.layout.rooms(self.width)
+        self.tile_rooms = self.layout.rooms(TILE)
+        self.validation = list(self._tiles("validation"))
+
+    def _tiles(self, part: Part) -> Iterator[tuple[Floats, Labels]]:
+        """Examples laid out as `loop.evaluate` wants them, a few thousand at a time: tiles of columns, and labels."""
+        examples: Examples = getattr(self.split, part)
+        x, y = examples.x.reshape(len(examples.x), -1).numpy(), examples.y.numpy()
+        places = examples.places(torch.arange(len(examples))).numpy()
+        scratch = np.empty(TILE, np.int64)
+        for begin in range(0, len(places), EVALUATION_BATCH):
+            some = places[begin : begin + EVALUATION_BATCH]
+            tiles = np.empty((-(-len(some) // TILE), x.shape[1] * TILE), np.float32)
+            for index, tile in enumerate(tiles):
+                columns_of(x, some[index * TILE : (index + 1) * TILE], TILE, scratch, tile)
+            yield tiles, y[some]
+
+    def train(self, orders: Tensor) -> None:
+        """See `Learner`; one run."""
+        (order,) = orders
+        train = self.split.train
+        x, places = train.x.reshape(len(train.x), -1).numpy(), train.places(order).numpy()
+        still = (self.layout.shape, self.now, self.rooms, self.width, self.options)
+        self.losses += loop.train(*still, x, train.y.numpy(), places, self.iteration)
+        self.iteration += len(places)
+
+    def take_losses(self) -> list[float]:
+        """See `Learner`."""
+        losses, self.losses = self.losses, 0.0
+        return [losses]
+
+    def evaluate(self, part: Part, best: bool = False) -> list[Score]:
+        """See `Learner`."""
+        weights = self.now._replace(parameters=self.best) if best else self.now
+        losses, right, count = 0.0, 0, 0
+        for tiles, labels in self.validation if part == "validation" else self._tiles(part):
+            loss, correct = loop.evaluate(self.layout.shape, weights, self.tile_rooms, TILE, tiles, labels)
+            losses, right, count = losses + loss, right + correct, count + len(labels)
+        return [Score(losses / count, right / count)]
+
+    def keep(self, better: Sequence[bool]) -> None:
+        """See `Learner`."""
+        assert all(better)
+        self.best[:] = self.now.parameters
+
+    def weights(self) -> list[State]:
+        """See `Learner`."""
+        return [self.layout.unpack(self.now.parameters)]
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Learner`. Dropout needs no random state: its draws follow from the iteration."""
+        return {
+            "parameters": torch.from_numpy(self.now.parameters),
+            "first": torch.from_numpy(self.now.first),
+            "second": torch.from_numpy(self.now.second),
+            "best": torch.from_numpy(self.best),
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "iteration": torch.tensor(self.iteration),
+        }
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """See `Learner`."""
+        for name in ("parameters", "first", "second"):
+            getattr(self.now, name)[:] = state[name].numpy()
+        self.best[:] = state["best"].numpy()
+        self.losses = state["losses"].item()
+        self.iteration = int(state["iteration"])

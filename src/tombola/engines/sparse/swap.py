@@ -1,0 +1,129 @@
+"""Swap: sparse layers in the place of a module's dense ones, where that is faster."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from tombola.engines.sparse.layers import SparseLayer
+from tombola.engines.sparse.speeds import Speeds
+from tombola.mask import Mask, State
+
+
+@dataclass
+class Swapped:
+    """A module some of whose layers are sparse now."""
+
+    network: nn.Module
+    layers: dict[str, nn.Module] = field(default_factory=dict)
+    """Those that were there, by name as in `named_modules`."""
+
+    def state(self) -> State:
+        """The `state_dict` the module would have with its own layers: the same names, in the same order."""
+        state: State = {}
+        for entry, tensor in self.network.state_dict().items():
+            layer, _, last = entry.rpartition(".")
+            if layer in self.layers and last == "values":
+                sparse = self.network.get_submodule(layer)
+                assert isinstance(sparse, SparseLayer)
+                state[f"{layer}.weight"] = sparse.weight()
+            else:
+                state[entry] = tensor.detach().clone()
+        return state
+
+    def undo(self) -> None:
+        """Give the module its own layers back, with the weights they have now."""
+        state = self.state()
+        for name, layer in self.layers.items():
+            self.network.set_submodule(name, layer)
+        self.layers = {}
+        self.network.load_state_dict(state)
+
+
+def swap(network: nn.Module, mask: Mask, inputs: Tensor, speeds: Speeds) -> tuple[Swapped, dict[str, str]]:
+    """Put sparse layers into `network`, in place. Also says of each layer of the mask that stayed dense why it did.
+
+    The weights outside `mask` are zero already. `inputs` is a batch, to see what shapes the layers get, and to make
+    sure that with sparse layers the network computes what it did before.
+    """
+    shapes, before = _try(network, inputs)
+    swapped, dense = Swapped(network), {}
+    for name, kept in mask.items():
+        layer_name = name.removesuffix(".weight")
+        layer = network.get_submodule(layer_name)
+        density = kept.float().mean().item()
+        reason = _unfit(network, layer_name, shapes)
+        if reason is None:
+            assert isinstance(layer, nn.Linear | nn.Conv2d)
+            if speeds.sparse_is_faster(layer, shapes[layer_name], density):
+                swapped.layers[layer_name] = layer
+                network.set_submodule(layer_name, SparseLayer(layer, kept))
+                continue
+            reason = f"dense is faster with {density:.1%} of its weights"
+        dense[layer_name] = reason
+    if swapped.layers:
+        try:
+            _, after = _try(network, inputs)
+            torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
+        except Exception as error:  # noqa: BLE001 - whatever a module of the user's does with its layers
+            reason = f"the network does not work with sparse layers: {str(error).splitlines()[0]}"
+            dense |= dict.fromkeys(swapped.layers, reason)
+            swapped.undo()
+    return swapped, dense
+
+
+def _unfit(network: nn.Module, name: str, shapes: dict[str, tuple[int, ...]]) -> str | None:
+    """Why this layer has to stay dense, if it has to."""
+    layer = network.get_submodule(name)
+    reason = None
+    if type(layer) not in (nn.Linear, nn.Conv2d):
+        reason = f"it is a {type(layer).__name__}"
+    elif layer is network:
+        reason = "it is the whole network"
+    elif isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
+        reason = f'its padding mode is "{layer.padding_mode}"'
+    elif any(parameter.dtype != torch.float32 for parameter in layer.parameters()):
+        reason = "it is not of float32"
+    elif not all(parameter.requires_grad for parameter in layer.parameters()):
+        reason = "some of its parameters are frozen"
+    elif layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+        reason = "it has hooks"
+    elif _uses(network, layer) > 1:
+        reason = "it shares parameters with another layer"
+    elif name not in shapes:
+        reason = "the network does not call it"
+    return reason
+
+
+def _uses(network: nn.Module, layer: nn.Module) -> int:
+    """How many names the parameters of `layer` go by in `network`, at most."""
+    ours = {id(parameter) for parameter in layer.parameters()}
+    names = [id(p) for _, p in network.named_parameters(remove_duplicate=False) if id(p) in ours]
+    return max((names.count(one) for one in ours), default=0)
+
+
+@torch.no_grad()
+def _try(network: nn.Module, inputs: Tensor) -> tuple[dict[str, tuple[int, ...]], Tensor]:
+    """What shapes linear and convolutional layers get of `inputs`, and what comes out; in evaluation mode."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:  # noqa: ARG001
+        shapes.setdefault(name, tuple(arguments[0].shape))
+
+    handles = [
+        module.register_forward_pre_hook(functools.partial(note, name))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    ]
+    training = network.training
+    network.eval()
+    try:
+        out: Tensor = network(inputs)
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
+    return shapes, out

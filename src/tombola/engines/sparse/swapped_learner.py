@@ -1,0 +1,26 @@
+"""A learner for modules with sparse layers: plain PyTorch around them."""
+
+from __future__ import annotations
+
+import torch
+
+from tombola.engines.modules import ModuleLearner
+from tombola.engines.sparse.swap import Swapped
+from tombola.mask import Mask, State
+from tombola.run import Training
+from tombola.zoo.data.split import Split
+
+
+class SwappedLearner(ModuleLearner):
+    """Trains a module some of whose layers are sparse; the others are masked, as in any module."""
+
+    def __init__(self, swapped: Swapped, mask: Mask, training: Training, split: Split, device: torch.device) -> None:
+        dense = Mask(
+            {name: kept for name, kept in mask.items() if name.removesuffix(".weight") not in swapped.layers}
+        )
+        super().__init__(swapped.network, dense, training, split, device)
+        self.swapped = swapped
+
+    def weights(self) -> list[State]:
+        """See `Learner`: under the names that the module had."""
+        return [self.swapped.state()]
