@@ -11,6 +11,7 @@ import torch
 
 from tombola.engines.capacity import Capacity
 from tombola.engines.eager import Eager
+from tombola.engines.stacked import Stacked
 from tombola.errors import InputError, unknown
 from tombola.outcome import Outcome
 from tombola.run import Run
@@ -40,7 +41,7 @@ class Engine(Protocol):
         ...
 
 
-ENGINES: dict[str, Callable[[Path | None, str], Engine]] = {"eager": Eager}
+ENGINES: dict[str, Callable[[Path | None, str], Engine]] = {"eager": Eager, "stacked": Stacked}
 """Each is called with the folder to look for data in first (or None), and the device."""
 
 

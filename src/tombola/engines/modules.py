@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from tombola.engines.history import Score
 from tombola.engines.optimizers import optimizer
+from tombola.engines.precision import autocast
 from tombola.engines.training import Part
 from tombola.mask import Mask, State
 from tombola.run import Training
@@ -27,6 +28,7 @@ class ModuleLearner:
     ) -> None:
         self.network = network
         self.device = device
+        self.precision = training.precision
         self.split = split.to(device)
         self.optimizer = optimizer(network.parameters(), training)
         self.loss_sum = torch.zeros((), device=device)
@@ -47,7 +49,7 @@ class ModuleLearner:
 
     def step(self, x: Tensor, y: Tensor) -> None:
         """One iteration."""
-        loss = functional.cross_entropy(self.network(x), y)
+        loss = functional.cross_entropy(self._logits(x), y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -56,6 +58,11 @@ class ModuleLearner:
             for weight, kept in self.masked:
                 weight.mul_(kept)
         self.loss_sum += loss.detach()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        with autocast(self.precision, self.device):
+            logits: Tensor = self.network(x)
+        return logits.float()
 
     def take_losses(self) -> list[float]:
         """See `Learner`."""
@@ -78,7 +85,7 @@ class ModuleLearner:
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for rows in torch.split(torch.arange(len(examples), device=self.device), EVALUATION_BATCH):
             x, y = examples[rows]
-            logits = self.network(x)
+            logits = self._logits(x)
             loss += functional.cross_entropy(logits, y, reduction="sum")
             correct += (logits.argmax(1) == y).sum()
         return [Score(loss.item() / len(examples), correct.item() / len(examples))]
