@@ -87,6 +87,7 @@ def test_a_final_density_is_reached_in_equal_steps() -> None:
         ("training.optimiser=adam", 'unknown key of [training] "optimiser": did you mean "optimizer"?'),
         ("search.level=3", 'unknown key of [search] "level": did you mean "levels"?'),
         ("training.optimizer=adm", 'training.optimizer: unknown optimizer "adm": did you mean "adam"?'),
+        ("training.precision=fp8", 'training.precision: unknown precision "fp8": did you mean "fp32"?'),
         ("training.lr=fast", "training.lr: input should be a valid number, not 'fast'"),
         ("training.lr=0", "training.lr: input should be greater than 0, not 0"),
         ("training.lr=nan", "training.lr: input should be a finite number"),

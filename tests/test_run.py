@@ -34,7 +34,7 @@ def test_keys_never_change() -> None:
 
 
 def test_options_at_their_default_are_not_part_of_the_key() -> None:
-    explicit = described(momentum=0.0, weight_decay=0.0, test_curve=False, evaluate_every="100it")
+    explicit = described(momentum=0.0, weight_decay=0.0, test_curve=False, evaluate_every="100it", precision="fp32")
     assert explicit.key == described().key
     assert "momentum" not in explicit.description["training"]
 
@@ -56,6 +56,8 @@ def test_whatever_can_change_a_result_changes_the_key() -> None:
         described(evaluate_every="10it"),
         described(weight_decay=0.1),
         described(test_curve=True),
+        described(precision="tf32"),
+        described(precision="bf16"),
     ]
     assert len({run.key, *(other.key for other in others)}) == len(others) + 1
 

@@ -25,6 +25,6 @@ def batches(seed: int, examples: int, batch_size: int, first: int, count: int) -
     return torch.from_numpy(stream[begin - offset : end - offset].reshape(count, batch_size))
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=32)  # runs that are trained as one take turns
 def _permutation(seed: int, examples: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.random.default_rng(sequence(seed, Purpose.ORDER, epoch)).permutation(examples)

@@ -97,7 +97,7 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="What trains the runs.")] = "eager",
+    engine: Annotated[str, typer.Option(help="What trains the runs: eager, sparse, stacked or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Runs side by side [default: one a core; on CUDA one].")

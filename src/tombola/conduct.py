@@ -61,24 +61,31 @@ class Conductor:
     """Drives studies to their ends; see `conduct`."""
 
     def __init__(
-        self, studies: Sequence[Study[Any]], store: Store, engine: Engine, executor: Executor, listener: Listener
+        self,
+        studies: Sequence[Study[Any]],
+        store: Store,
+        engine: Engine,
+        executor: Executor,
+        listener: Listener,
+        at_once: int,
     ) -> None:
         self.studies = studies
         self.store = store
         self.engine = engine
         self.executor = executor
         self.listener = listener
+        self.at_once = at_once
         self.results: list[Any] = [None] * len(studies)
         self.wanted: dict[str, list[tuple[_Question, int]]] = {}  # key of a run -> the asks it answers
         self.queue: list[tuple[int, int, Run]] = []  # a heap: the smallest question first, then in order
         self.training: dict[Future[list[bool]], list[Run]] = {}
         self.count = itertools.count()
 
-    def conduct(self, at_once: int) -> list[Any]:
+    def conduct(self) -> list[Any]:
         for study in range(len(self.studies)):
             self._advance(study, None)
         while self.queue or self.training:
-            while self.queue and len(self.training) < at_once:
+            while self.queue and len(self.training) < self.at_once:
                 self._start(self._next())
             finished, _ = wait(self.training, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -113,12 +120,15 @@ class Conductor:
         self.wanted.setdefault(run.key, []).append((question, index))
 
     def _next(self) -> list[Run]:
-        """The first run of the queue, and as many of its shape as the engine trains as one."""
+        """The first run of the queue, and as many of its shape as the engine trains as one; an even share of them
+        where several are trained at once."""
         first = heapq.heappop(self.queue)[2]
         together = self.engine.capacity(first).together
         if together == 1:
             return [first]
-        alike = [entry for entry in sorted(self.queue) if entry[2].shape == first.shape][: together - 1]
+        alike = [entry for entry in sorted(self.queue) if entry[2].shape == first.shape]
+        share = -(-(1 + len(alike)) // (self.at_once - len(self.training)))
+        alike = alike[: min(share, together) - 1]
         self.queue = [entry for entry in self.queue if entry not in alike]
         heapq.heapify(self.queue)
         return [first, *(run for _, _, run in alike)]
@@ -162,4 +172,4 @@ def conduct(
     gave is in the store before anybody hears of it, so that whatever happens, running the same studies again
     goes on from there.
     """
-    return Conductor(studies, store, engine, executor, listener).conduct(at_once)
+    return Conductor(studies, store, engine, executor, listener, at_once).conduct()

@@ -42,7 +42,7 @@ def perform(
     out: Path,
     *,
     store: Path | None = None,
-    engine: str = "eager",
+    engine: str = "auto",
     device: str = "cpu",
     workers: int = 1,
     data_dir: Path | None = None,

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PlainSerializer, 
 from tombola.length import Length
 from tombola.mask import Mask
 
+Precision = Literal["fp32", "tf32", "bf16"]
+
 KEY_FORMAT = 1
 """Part of every key. It changes only when the same description comes to mean another training."""
 
@@ -85,6 +87,10 @@ class Training(Described):
     """The L2 penalty's coefficient, added to the gradient of every parameter."""
     test_curve: bool = False
     """Whether to record the test set's loss and accuracy at every evaluation too. Nothing is chosen by it."""
+    precision: Precision = "fp32"
+    """What the network's arithmetic is done in, weights and optimizer always in float32. `tf32`: on CUDA, matrix
+    multiplications and convolutions round their inputs to TF32. `bf16`: the forward pass is under torch's autocast
+    to bfloat16, in training and in evaluation."""
 
     @model_validator(mode="after")
     def _check(self) -> Training:

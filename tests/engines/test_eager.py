@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from tests.conftest import random_mask, tiny
+from tests.engines.helpers import CONVOLUTIONAL, Interrupted, Interrupting, dense_run, same_bits, train
 from tombola.batches import batches
 from tombola.engines import engine
 from tombola.engines.eager import Eager
@@ -20,46 +21,11 @@ from tombola.engines.modules import ModuleLearner
 from tombola.errors import InputError
 from tombola.experiment import Experiment
 from tombola.mask import Mask
-from tombola.outcome import Outcome
 from tombola.recipe import Recipe
 from tombola.run import Run
 from tombola.store import Checkpoint
 from tombola.zoo.data import prepare
 from tombola.zoo.networks import build
-
-
-class Convolutional(nn.Module):
-    """A module of the user's own: convolution, batch norm, dropout."""
-
-    def __init__(self, channels: int = 4) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, channels, 3, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-        self.dropout = nn.Dropout(0.3)
-        self.output = nn.Linear(channels * 36, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.dropout(functional.relu(self.norm(self.conv(x.unsqueeze(1))))).flatten(1))
-
-
-CONVOLUTIONAL = {"name": f"{__name__}:Convolutional"}
-
-
-def train(run: Run, path: Path = Path("nowhere")) -> Outcome:
-    (outcome,) = Eager().train([run], Checkpoint(path))
-    return outcome
-
-
-def dense_run(**changes: Any) -> Run:
-    return Experiment(tiny(**changes)).dense(0)
-
-
-def same_bits(a: Outcome, b: Outcome) -> bool:
-    return (
-        a.measures == b.measures
-        and all(torch.equal(a.final[name], b.final[name]) for name in a.final)
-        and all(torch.equal(a.curves[name], b.curves[name]) for name in a.curves)
-    )
 
 
 def by_hand(run: Run) -> tuple[nn.Module, list[float], list[float]]:
@@ -154,25 +120,6 @@ def test_the_same_run_gives_the_same_bits_whatever_the_global_state(model: dict[
     assert torch.equal(torch.get_rng_state(), state)  # and leaves it alone
     assert torch.get_num_threads() == 2
     assert not same_bits(first, train(run.model_copy(update={"seed": 1})))
-
-
-class Interrupted(Exception):
-    pass
-
-
-class Interrupting(Checkpoint):
-    """Saves at every look, and stops the training after a few."""
-
-    looks = 3
-
-    def due(self) -> bool:
-        return True
-
-    def save(self, tensors: Any, about: Any, engine: str) -> None:
-        super().save(tensors, about, engine)
-        self.looks -= 1
-        if self.looks == 0:
-            raise Interrupted
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from tombola.engines.capacity import Capacity
 from tombola.engines.eager import Eager
 from tombola.engines.sparse import Sparse
+from tombola.engines.stacked import Stacked
 from tombola.errors import InputError, unknown
 from tombola.outcome import Outcome
 from tombola.run import Run
@@ -36,7 +37,7 @@ class Engine(Protocol):
         ...
 
 
-ENGINES: dict[str, Callable[[Path | None, str], Engine]] = {"eager": Eager, "sparse": Sparse}
+ENGINES: dict[str, Callable[[Path | None, str], Engine]] = {"eager": Eager, "sparse": Sparse, "stacked": Stacked}
 """Each is called with the folder to look for data in first (or None), and the device."""
 
 
@@ -56,7 +57,7 @@ def engine(name: str, data_dir: Path | None = None, device: str = "cpu") -> Engi
     if device != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
         raise InputError(f'device "{device}" is not there: torch sees {torch.cuda.device_count()} CUDA devices')
     if name == AUTO:
-        name = "sparse" if device == "cpu" else "eager"
+        name = "sparse" if device == "cpu" else "stacked"
     if name == "sparse" and device != "cpu":
         raise InputError(f'engine "sparse" is for the CPU, not for device "{device}": eager and stacked are for both')
     return ENGINES[name](data_dir, device)

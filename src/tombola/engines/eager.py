@@ -12,6 +12,7 @@ import torch
 
 from tombola.engines.capacity import Capacity
 from tombola.engines.modules import ModuleLearner
+from tombola.engines.precision import multiplications
 from tombola.engines.training import LiveTraining, carry_out
 from tombola.outcome import Outcome
 from tombola.run import Run
@@ -43,7 +44,8 @@ class Eager:
         (run,) = runs
         device = torch.device(self.device)
         split = prepare(run.data, self.data_dir)
-        with reproducible(derive(run.seed, Purpose.NOISE), device):
+        noise = derive(run.seed, Purpose.NOISE)
+        with reproducible(noise, device), multiplications(run.training.precision, device):
             network = build(run.start).to(device)
             run.mask.apply_(network)
             learner = ModuleLearner(network, run.mask, run.training, split, device)

@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from tombola.engines.history import Score
 from tombola.engines.optimizers import optimizer
+from tombola.engines.precision import autocast
+from tombola.engines.snapshots import entries, restore_surroundings, surroundings
 from tombola.engines.training import Part
 from tombola.mask import Mask, State
 from tombola.run import Training
@@ -27,6 +29,7 @@ class ModuleLearner:
     ) -> None:
         self.network = network
         self.device = device
+        self.precision = training.precision
         self.split = split.to(device)
         self.optimizer = optimizer(network.parameters(), training)
         self.loss_sum = torch.zeros((), device=device)
@@ -47,7 +50,7 @@ class ModuleLearner:
 
     def step(self, x: Tensor, y: Tensor) -> None:
         """One iteration."""
-        loss = functional.cross_entropy(self.network(x), y)
+        loss = functional.cross_entropy(self._logits(x), y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -56,6 +59,11 @@ class ModuleLearner:
             for weight, kept in self.masked:
                 weight.mul_(kept)
         self.loss_sum += loss.detach()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        with autocast(self.precision, self.device):
+            logits: Tensor = self.network(x)
+        return logits.float()
 
     def take_losses(self) -> list[float]:
         """See `Learner`."""
@@ -78,7 +86,7 @@ class ModuleLearner:
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for rows in torch.split(torch.arange(len(examples), device=self.device), EVALUATION_BATCH):
             x, y = examples[rows]
-            logits = self.network(x)
+            logits = self._logits(x)
             loss += functional.cross_entropy(logits, y, reduction="sum")
             correct += (logits.argmax(1) == y).sum()
         return [Score(loss.item() / len(examples), correct.item() / len(examples))]
@@ -99,29 +107,11 @@ class ModuleLearner:
         """See `Learner`."""
         tensors = {f"network/{name}": tensor for name, tensor in self._copy().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{n}": value for n, value in state.items() if value is not None}
-        tensors["loss/sum"] = self.loss_sum
-        tensors["random/cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
-        return tensors
+        return tensors | {"loss": self.loss_sum} | surroundings(self.optimizer, self.device)
 
     def load(self, state: dict[str, Tensor]) -> None:
         """See `Learner`."""
-        parts: dict[str, State] = {"network": {}, "best": {}, "optimizer": {}, "random": {}, "loss": {}}
-        for entry, tensor in state.items():
-            part, _, name = entry.partition("/")
-            parts[part][name] = tensor
-        self.network.load_state_dict(parts["network"])
-        self.best = {name: tensor.to(self.device) for name, tensor in parts["best"].items()}
-        states: dict[int, State] = {}
-        for entry, tensor in parts["optimizer"].items():
-            index, _, name = entry.partition("/")
-            states.setdefault(int(index), {})[name] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": states, "param_groups": groups})
-        self.loss_sum = parts["loss"]["sum"].to(self.device)
-        torch.set_rng_state(parts["random"]["cpu"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(parts["random"]["cuda"], self.device)
+        self.network.load_state_dict(entries(state, "network"))
+        self.best = {name: tensor.to(self.device) for name, tensor in entries(state, "best").items()}
+        self.loss_sum = state["loss"].to(self.device)
+        restore_surroundings(state, self.optimizer, self.device)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
 from tombola.run import Training
 
 
-def optimizer(parameters: Iterable[nn.Parameter], training: Training) -> optim.Optimizer:
+def optimizer(
+    parameters: Iterable[nn.Parameter] | Iterable[Tensor], training: Training, capturable: bool = False
+) -> optim.Optimizer:
     """The optimizer that `training` describes. Adam has its usual β = (0.9, 0.999) and ε = 1e-8; weight decay is
-    the L2 penalty, not decoupled."""
+    the L2 penalty, not decoupled. Its steps are `capturable` in a CUDA graph if that is asked for."""
     if training.optimizer == "adam":
-        return optim.Adam(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
+        return optim.Adam(
+            parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True, capturable=capturable
+        )
     return optim.SGD(
         parameters, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay, fused=True
     )

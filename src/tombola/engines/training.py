@@ -89,10 +89,11 @@ class LiveTraining:
         began = time.monotonic()
         every, length = self.options.evaluate_every.iterations, self.options.length.iterations
         steps = min(every - self.iteration % every, length - self.iteration, self._stretch, STRETCH)
-        orders = [
-            batches(run.seed, self.examples, self.options.batch_size, self.iteration, steps) for run in self.runs
-        ]
-        self.learner.train(torch.stack(orders))
+        orders = {  # tickets of one replicate share a seed, and with it their order
+            seed: batches(seed, self.examples, self.options.batch_size, self.iteration, steps)
+            for seed in {run.seed for run in self.runs}
+        }
+        self.learner.train(torch.stack([orders[run.seed] for run in self.runs]))
         self.iteration += steps
         if self.iteration % every == 0 or self.iteration == length:
             self._evaluate()

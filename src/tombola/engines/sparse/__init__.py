@@ -16,7 +16,7 @@ from tombola.engines.capacity import Capacity
 from tombola.engines.eager import Eager, reproducible
 from tombola.engines.training import LiveTraining, carry_out
 from tombola.outcome import Outcome
-from tombola.run import Run, Start
+from tombola.run import Network, Run, Start
 from tombola.seeds import Purpose, derive
 from tombola.store import Checkpoint
 from tombola.zoo.data import prepare
@@ -42,14 +42,14 @@ class Sparse:
 
     def capacity(self, run: Run) -> Capacity:
         """See `tombola.engines.Engine`. Compiled loops leave the interpreter's lock alone."""
-        return Capacity(threads=not missing() and not isinstance(_stack(run.start.network.model_dump_json()), str))
+        return Capacity(threads=not _refusal(run) and not isinstance(_stack(run.start.network), str))
 
     def train(self, runs: Sequence[Run], checkpoint: Checkpoint) -> list[Outcome]:
         """Train the one run in `runs`; see `tombola.engines.Engine`."""
-        if reason := missing():
-            _say_once(f"the sparse engine needs numba, and cannot import it ({reason}): training dense")
-            return Eager(self.data_dir, self.device).train(runs, checkpoint)
         (run,) = runs
+        if reason := _refusal(run):
+            _say_once(f"{reason}: training dense")
+            return Eager(self.data_dir, self.device).train(runs, checkpoint)
         split = prepare(run.data, self.data_dir)
         network = build(run.start)
         from tombola.engines.sparse.stack import stack_of
@@ -89,23 +89,33 @@ class Sparse:
         return f"sparse ({how}) on {self.device}, numba {numba.__version__}, torch {torch.__version__}"
 
 
+def _refusal(run: Run) -> str | None:
+    """Why `run` cannot be trained sparse here, if it cannot."""
+    if run.training.precision == "bf16":
+        return "the sparse engine multiplies float32 and nothing else"
+    return _missing()
+
+
 @functools.cache
-def missing() -> str | None:
-    """Why compiled kernels cannot be used here, if they cannot."""
+def _missing() -> str | None:
     try:
         import tombola.engines.sparse.loop  # noqa: F401
     except ImportError as error:
-        return str(error)
+        return f"the sparse engine needs numba, which cannot be imported ({error})"
     return None
 
 
-@functools.lru_cache(maxsize=16)
-def _stack(network: str) -> Stack | str:
-    from tombola.engines.sparse.stack import stack_of
-    from tombola.run import Network
+_STACKS: dict[str, Stack | str] = {}
+"""By the network's description: building one takes some time, and the conductor asks often."""
 
-    described = Network.model_validate_json(network)
-    return stack_of(build(Start(network=described, seed=0)))
+
+def _stack(network: Network) -> Stack | str:
+    from tombola.engines.sparse.stack import stack_of
+
+    key = network.model_dump_json()
+    if key not in _STACKS:
+        _STACKS[key] = stack_of(build(Start(network=network, seed=0)))
+    return _STACKS[key]
 
 
 @functools.cache

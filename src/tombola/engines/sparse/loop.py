@@ -214,7 +214,10 @@ def backward(shape: Any, weights: Any, rooms: Any, width: int) -> None:
 
 @compiled
 def update(weights: Any, options: Any, iteration: int) -> None:
-    """A step of Adam (Kingma & Ba 2015; β = 0.9 and 0.999, ε = 1e-8) or SGD, as in torch. `iteration` begins at 1."""
+    """One step of Adam (Kingma & Ba 2015; β = 0.9 and 0.999, ε = 1e-8) or SGD, as in torch.
+
+    `iteration` counts from 1.
+    """
     decay, lr = splat(np.float32(options.weight_decay)), options.lr
     if options.adam:
         one, other = splat(np.float32(0.1)), splat(np.float32(0.001))

@@ -1,0 +1,39 @@
+"""Snapshots: the state of optimizers and generators as flat names and tensors, for checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, optim
+
+
+def entries(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The entries under `name/`, without that."""
+    return {entry.removeprefix(f"{name}/"): t for entry, t in tensors.items() if entry.startswith(f"{name}/")}
+
+
+def surroundings(optimizer: optim.Optimizer, device: torch.device) -> dict[str, Tensor]:
+    """What `optimizer` remembers, and where torch's generators stand."""
+    tensors = {
+        f"optimizer/{index}/{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if value is not None
+    }
+    tensors["random/cpu"] = torch.get_rng_state()
+    if device.type == "cuda":
+        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
+    return tensors
+
+
+def restore_surroundings(tensors: Mapping[str, Tensor], optimizer: optim.Optimizer, device: torch.device) -> None:
+    """Go back to what `surroundings` found; other entries do not matter."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for entry, tensor in entries(tensors, "optimizer").items():
+        index, _, name = entry.partition("/")
+        states.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["random/cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random/cuda"], device)
