@@ -73,6 +73,12 @@ def outcome_of(run: Run, **measures: Any) -> Outcome:
     return Outcome(final, curves, Measures(**figures | measures), "none", 0.0)
 
 
+@pytest.fixture(autouse=True)
+def _speeds(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measurements made by tests are nobody else's."""
+    monkeypatch.setenv("TOMBOLA_SPEEDS", str(tmp_path_factory.getbasetemp() / "speeds.json"))
+
+
 @pytest.fixture
 def store_folder(tmp_path: Path) -> Path:
     return tmp_path / "store"

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tombola.engines.sparse.stack import Layer, Stack, stack_of
+from tombola.zoo.networks.mlp import mlp
+
+
+def test_the_networks_of_the_zoo_are_stacks() -> None:
+    stack = stack_of(mlp((8, 8), 10, [20, 15], dropout=0.3))
+    assert stack == Stack(
+        (
+            Layer("fc1", 64, 20, bias=True, relu=True, dropout=0.3),
+            Layer("fc2", 20, 15, bias=True, relu=True, dropout=0.3),
+            Layer("output", 15, 10, bias=True),
+        )
+    )
+
+
+def test_stacks_within_stacks() -> None:
+    network = nn.Sequential(
+        nn.Dropout(0.2),
+        nn.Flatten(),
+        nn.Sequential(nn.Linear(4, 3, bias=False), nn.ReLU()),
+        nn.Identity(),
+        nn.Linear(3, 2),
+    )
+    assert stack_of(network) == Stack((Layer("2.0", 4, 3, bias=False, relu=True), Layer("4", 3, 2, bias=True)), 0.2)
+    assert stack_of(nn.Linear(3, 2)) == Stack((Layer("", 3, 2, bias=True),))
+
+
+def shared() -> nn.Module:
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    second.weight = first.weight
+    return nn.Sequential(first, nn.ReLU(), second)
+
+
+def frozen() -> nn.Module:
+    layer = nn.Linear(3, 3)
+    layer.weight.requires_grad_(False)
+    return nn.Sequential(layer)
+
+
+def hooked() -> nn.Module:
+    layer = nn.Linear(3, 3)
+    layer.register_forward_hook(lambda *_: None)
+    return nn.Sequential(layer)
+
+
+class Derived(nn.Linear):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (nn.Sequential(nn.Conv2d(1, 1, 1)), "0 is a Conv2d"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Tanh()), "1 is a Tanh"),
+        (nn.Sequential(Derived(2, 2)), "0 is a Derived"),
+        (shared(), "layers share weights"),
+        (frozen(), "some of its parameters are frozen"),
+        (hooked(), "0 has hooks"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1), nn.ReLU()), "2 comes after a dropout"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1), nn.Dropout(0.1)), "2 is the second dropout in a row"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Flatten()), "1 flattens something other than the inputs"),
+        (nn.Sequential(nn.Linear(2, 2, dtype=torch.float64)), "0 is of torch.float64"),
+        (nn.Sequential(nn.Flatten()), "it has no linear layer"),
+        (nn.Sequential(nn.ReLU(), nn.Linear(2, 2)), "0 is a ReLU"),
+    ],
+)
+def test_whatever_else_is_no_stack_and_says_why(network: nn.Module, reason: str) -> None:
+    assert stack_of(network) == reason
