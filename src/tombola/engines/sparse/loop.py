@@ -102,16 +102,14 @@ def drop(activations: Floats, factors: Floats, probability: float, seed: int, it
 
 
 @compiled
-def forward(
-    shape: Any, weights: Any, rooms: Any, inputs: Any, width: int, training: bool, noise: int, iteration: int
-) -> None:
-    """From `inputs`, (features, width), to the logits, which are the last activations."""
+def forward(shape: Any, weights: Any, rooms: Any, width: int, training: bool, noise: int, iteration: int) -> None:
+    """From the inputs to the logits, which are the last activations."""
     if training and shape.dropout[0] > 0:
-        drop(inputs, rooms.factors, shape.dropout[0], noise, iteration, 0)
+        drop(rooms.inputs, rooms.factors, shape.dropout[0], noise, iteration, 0)
     for index in range(shape.layers.shape[0]):
         layer = shape.layers[index]
         begin, end = layer[UNIT] * width, (layer[UNIT] + layer[OUTPUTS]) * width
-        source = inputs if index == 0 else rooms.activations[begin - layer[INPUTS] * width : begin]
+        source = rooms.inputs if index == 0 else rooms.activations[begin - layer[INPUTS] * width : begin]
         out = rooms.activations[begin:end]
         values = weights.parameters[layer[FIRST] : layer[LAST]]
         if layer[SPARSE]:
@@ -129,7 +127,7 @@ def forward(
                 value = row[b] + bias
                 row[b] = least if value < least else value  # a NaN stays one
         if training and shape.dropout[index + 1] > 0:
-            drop(out, rooms.factors[begin:end], shape.dropout[index + 1], noise, iteration, inputs.size + begin)
+            drop(out, rooms.factors[begin:end], shape.dropout[index + 1], noise, iteration, rooms.inputs.size + begin)
 
 
 @compiled
@@ -261,7 +259,7 @@ def train(
         columns_of(x, rows, width, places, rooms.inputs)
         for b in range(rows.size):
             labels[b] = y[rows[b]]
-        forward(shape, weights, rooms, rooms.inputs, width, True, options.noise, iteration + step)
+        forward(shape, weights, rooms, width, True, options.noise, iteration + step)
         loss, _ = cross_entropy(rooms.activations[begin:], labels, width, rooms.deltas[begin:])
         losses += loss / rows.size
         backward(shape, weights, rooms, width)
@@ -270,17 +268,18 @@ def train(
 
 
 @compiled
-def evaluate(shape: Any, weights: Any, rooms: Any, width: int, tiles: Any, labels: Any) -> Any:
-    """The sum of the losses of `labels.size` examples, and how many are right.
-
-    `tiles` are the inputs, float32 of shape (tiles, features · width): `width` examples in each, as columns.
-    """
+def evaluate(shape: Any, weights: Any, rooms: Any, width: int, x: Any, y: Any, rows: Any) -> Any:
+    """The sum of the losses of the examples in these rows of `x` and `y`, and how many are right."""
     begin = shape.layers[-1, UNIT] * width
     losses, right = 0.0, 0
-    for tile in range(tiles.shape[0]):
-        forward(shape, weights, rooms, tiles[tile], width, False, 0, 0)
-        part = labels[tile * width : (tile + 1) * width]
-        loss, correct = cross_entropy(rooms.activations[begin:], part, width, rooms.deltas[begin:])
+    labels, places = np.empty(width, np.int64), np.empty(width, np.int64)
+    for first in range(0, rows.size, width):
+        some = rows[first : first + width]
+        columns_of(x, some, width, places, rooms.inputs)
+        forward(shape, weights, rooms, width, False, 0, 0)
+        for b in range(some.size):
+            labels[b] = y[some[b]]
+        loss, correct = cross_entropy(rooms.activations[begin:], labels[: some.size], width, rooms.deltas[begin:])
         losses += loss
         right += correct
     return losses, right

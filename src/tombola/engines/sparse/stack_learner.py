@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tombola.engines.history import Score
 from tombola.engines.sparse import loop
 from tombola.engines.sparse.layout import Layout, padded
-from tombola.engines.sparse.products import Floats, columns_of
 from tombola.engines.sparse.stack import Stack
 from tombola.engines.training import Part
 from tombola.mask import Mask, State
 from tombola.run import Training
 from tombola.zoo.data.split import Examples, Split
 
-Labels = npt.NDArray[np.int64]
-
 TILE = 64
 """How many examples are evaluated side by side."""
-
-EVALUATION_BATCH = 80 * TILE
-"""How many examples are laid out for evaluation at once; it bounds memory."""
 
 
 class StackLearner:
@@ -52,20 +45,6 @@ class StackLearner:
         self.width = padded(training.batch_size)
         self.rooms = self.layout.rooms(self.width)
         self.tile_rooms = self.layout.rooms(TILE)
-        self.validation = list(self._tiles("validation"))
-
-    def _tiles(self, part: Part) -> Iterator[tuple[Floats, Labels]]:
-        """Examples laid out as `loop.evaluate` wants them, a few thousand at a time: tiles of columns, and labels."""
-        examples: Examples = getattr(self.split, part)
-        x, y = examples.x.reshape(len(examples.x), -1).numpy(), examples.y.numpy()
-        places = examples.places(torch.arange(len(examples))).numpy()
-        scratch = np.empty(TILE, np.int64)
-        for begin in range(0, len(places), EVALUATION_BATCH):
-            some = places[begin : begin + EVALUATION_BATCH]
-            tiles = np.empty((-(-len(some) // TILE), x.shape[1] * TILE), np.float32)
-            for index, tile in enumerate(tiles):
-                columns_of(x, some[index * TILE : (index + 1) * TILE], TILE, scratch, tile)
-            yield tiles, y[some]
 
     def train(self, orders: Tensor) -> None:
         """See `Learner`; one run."""
@@ -84,11 +63,13 @@ class StackLearner:
     def evaluate(self, part: Part, best: bool = False) -> list[Score]:
         """See `Learner`."""
         weights = self.now._replace(parameters=self.best) if best else self.now
-        losses, right, count = 0.0, 0, 0
-        for tiles, labels in self.validation if part == "validation" else self._tiles(part):
-            loss, correct = loop.evaluate(self.layout.shape, weights, self.tile_rooms, TILE, tiles, labels)
-            losses, right, count = losses + loss, right + correct, count + len(labels)
-        return [Score(losses / count, right / count)]
+        examples: Examples = getattr(self.split, part)
+        x, rows = (
+            examples.x.reshape(len(examples.x), -1).numpy(),
+            examples.places(torch.arange(len(examples))).numpy(),
+        )
+        losses, right = loop.evaluate(self.layout.shape, weights, self.tile_rooms, TILE, x, examples.y.numpy(), rows)
+        return [Score(losses / len(rows), right / len(rows))]
 
     def keep(self, better: Sequence[bool]) -> None:
         """See `Learner`."""

@@ -1,0 +1,105 @@
+"""What the benchmarks share: the machine, taking turns, results, the loop that a user would write by hand."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tombola.mask import Mask
+from tombola.workers import cores
+
+RESULTS = Path(__file__).parent / "results"
+console = Console(soft_wrap=True)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "processor": _processor(),
+        "cores": cores(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numba": numba.__version__,
+        "numpy": np.__version__,
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = dict(line.partition(":")[::2] for line in info.read_text().splitlines() if ":" in line)
+        fields = {name.strip(): value.strip() for name, value in lines.items()}
+        wide = [name for name in ("avx2", "avx512f") if name in fields.get("flags", "").split()]
+        return f"{fields.get('model name', platform.machine())}, {' '.join(wide) or 'no AVX'}"
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    try:
+        ran = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return ran.stdout.strip()
+
+
+def take_turns(sides: Mapping[str, Callable[[], Any]], turns: int, warm_up: bool = True) -> dict[str, list[float]]:
+    """Seconds that each side takes, `turns` times each. They take turns, so that what else the machine does, and how
+    warm it is, falls on all of them alike. With `warm_up` there is one more turn, the first, that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(turns + warm_up):
+        for name, call in sides.items():
+            began = time.perf_counter()
+            call()
+            if turn >= warm_up:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def median(seconds: list[float]) -> float:
+    return statistics.median(seconds)
+
+
+def write(name: str, result: Mapping[str, Any]) -> Path:
+    """Keep a result, with the machine, as `results/NAME.json`."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **result}, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def by_hand(
+    network: nn.Module, mask: Mask, x: Tensor, y: Tensor, batches: Tensor, lr: float, fused: bool
+) -> Iterator[Tensor]:
+    """The loop that a good user writes: tensors in memory, Adam, masks multiplied after each step. Yields losses."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=fused)
+    parameters = dict(network.named_parameters())
+    masked = [(parameters[name], kept.float()) for name, kept in mask.items() if not kept.all()]
+    with torch.no_grad():
+        for weight, kept in masked:
+            weight.mul_(kept)
+    for batch in batches:
+        loss = functional.cross_entropy(network(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        with torch.no_grad():
+            for weight, kept in masked:
+                weight.mul_(kept)
+        yield loss.detach()

@@ -1,0 +1,174 @@
+"""A whole search: LeNet-300-100 on MNIST at the paper's settings, all 22 levels, beside loops written by hand.
+
+    python -m benchmarks.search
+
+Each side searches from the same initial weights, on the same splits and batches, with the same evaluations
+(validation every 100 iterations; training and test examples at the end, with the last and the best weights), and
+ends with the same table of accuracies. tombola's side is the whole program: `tombola.perform` with its store and
+tables. The loops by hand have torch's own choice of threads and do one replicate after the other, as such scripts do.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.common import by_hand, console, machine, median, take_turns, write
+from tombola.batches import batches
+from tombola.experiment import Experiment
+from tombola.mask import Mask
+from tombola.perform import perform
+from tombola.recipe import Recipe, load_recipe
+from tombola.workers import cores
+from tombola.zoo.data import prepare
+from tombola.zoo.data.split import Examples
+from tombola.zoo.networks import build
+
+SHORT = 11
+"""Prunings of a search half as deep, to see what depth costs."""
+
+
+@torch.no_grad()
+def score(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Loss and accuracy."""
+    logits = torch.cat([network(part) for part in torch.split(x, 5000)])
+    return functional.cross_entropy(logits, y).item(), (logits.argmax(1) == y).float().mean().item()
+
+
+def prune_by_magnitude(weights: dict[str, Tensor], mask: Mask, recipe: Recipe) -> Mask:
+    """As in any such script: sort what is left of each layer, cut the smallest."""
+    kept = {}
+    for name, old in mask.items():
+        rate = recipe.search.output_rate if name.startswith("output") else recipe.search.rate
+        left = weights[name].abs()[old]
+        cut = round((rate or recipe.search.rate) * len(left))
+        threshold = left.sort().values[cut]
+        kept[name] = old & (weights[name].abs() >= threshold)
+    return Mask(kept)
+
+
+def whole(examples: Examples) -> tuple[Tensor, Tensor]:
+    return examples[torch.arange(len(examples))]
+
+
+def search_by_hand(recipe: Recipe, data_dir: Path | None, fused: bool) -> list[list[float]]:
+    """Test accuracy at early stop, by replicate and level."""
+    experiment, table = Experiment(recipe, data_dir), []
+    for replicate in range(recipe.replicates):
+        run = experiment.dense(replicate)
+        split = prepare(run.data, data_dir)
+        (x, y), (x_valid, y_valid), (x_test, y_test) = map(whole, (split.train, split.validation, split.test))
+        options, mask, accuracies = run.training, run.mask, []
+        length, every = options.length.iterations, options.evaluate_every.iterations
+        for _ in range(recipe.search.levels + 1):
+            network = build(run.start)
+            order = batches(run.seed, len(x), options.batch_size, 0, length)
+            best, lowest = network.state_dict(), float("inf")
+            for iteration, _ in enumerate(by_hand(network, mask, x, y, order, options.lr, fused), start=1):
+                if iteration % every == 0 or iteration == length:
+                    loss, _ = score(network, x_valid, y_valid)
+                    if loss < lowest:
+                        lowest, best = loss, {name: t.clone() for name, t in network.state_dict().items()}
+            last = {name: t.clone() for name, t in network.state_dict().items()}
+            score(network, x, y), score(network, x_test, y_test)
+            network.load_state_dict(best)
+            score(network, x, y)
+            accuracies.append(score(network, x_test, y_test)[1])
+            mask = prune_by_magnitude(last, mask, recipe)
+        table.append(accuracies)
+    return table
+
+
+def search_by_tombola(recipe: Recipe, data_dir: Path | None) -> list[list[float]]:
+    """The same table; every time in a folder of its own, so that nothing is remembered."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = perform(recipe, Path(folder) / "out", data_dir=data_dir, workers=cores())
+    rows = sorted((row.replicate, row.level, row.measures.test_accuracy_at_stop) for row in results.rows)
+    return [[a or 0.0 for r, _, a in rows if r == replicate] for replicate in range(recipe.replicates)]
+
+
+def main(
+    iterations: Annotated[int, typer.Option(help="Of each training; the paper has 50,000.")] = 1000,
+    replicates: Annotated[int, typer.Option(help="Searches.")] = 2,
+    levels: Annotated[int, typer.Option(help="Prunings.")] = 21,
+    turns: Annotated[int, typer.Option(help="Turns of each side.")] = 3,
+    data: Annotated[str, typer.Option(help="Data set.")] = "mnist",
+    data_dir: Annotated[Path | None, typer.Option(help="Folder to look for data in.")] = None,
+    save: Annotated[bool, typer.Option(help="Write results/search.json.")] = True,
+) -> None:
+    """Measure, compare accuracies, print ratios, write results/search.json."""
+    recipe = load_recipe(
+        "lenet-mnist",
+        [
+            f"data.name={data}",
+            f"training.length={iterations}it",
+            f"replicates={replicates}",
+            f"search.levels={levels}",
+            "controls.reinit=0",
+            *(["data.validation=300", "training.evaluate_every=20it"] if data == "digits" else []),
+        ],
+    )
+    shallow = recipe.model_copy(update={"search": recipe.search.model_copy(update={"levels": min(SHORT, levels)})})
+    search_by_tombola(shallow, data_dir)  # what is compiled or read once, is; for all sides alike
+    tables: dict[str, list[list[float]]] = {}
+
+    def side(name: str, call: Callable[[], list[list[float]]]) -> Callable[[], None]:
+        def run() -> None:
+            tables[name] = call()
+
+        return run
+
+    sides = {
+        "tombola": side("tombola", lambda: search_by_tombola(recipe, data_dir)),
+        "shallow": side("shallow", lambda: search_by_tombola(shallow, data_dir)),
+        "plain loop": side("plain loop", lambda: search_by_hand(recipe, data_dir, fused=False)),
+        "fused loop": side("fused loop", lambda: search_by_hand(recipe, data_dir, fused=True)),
+    }
+    seconds = {name: median(times) for name, times in take_turns(sides, turns, warm_up=False).items()}
+    compare(tables)
+    ratios = {name: seconds[name] / seconds["tombola"] for name in ("plain loop", "fused loop")}
+    deeper = seconds["tombola"] / seconds["shallow"] - 1
+    table = Table("side", "seconds", "times as long", "mean test accuracy")
+    for name in ("tombola", "fused loop", "plain loop"):
+        table.add_row(name, f"{seconds[name]:.1f}", f"{ratios.get(name, 1):.1f}", f"{np.mean(tables[name]):.2%}")
+    console.print(f"{replicates} searches of {levels + 1} levels, {iterations:,} iterations each:")
+    console.print(table)
+    console.print(f"tombola: going from {shallow.search.levels + 1} to {levels + 1} levels adds {deeper:.0%}.")
+    console.print(machine())
+    if save:
+        result: dict[str, Any] = {
+            "data": data,
+            "iterations": iterations,
+            "replicates": replicates,
+            "levels": levels + 1,
+            "threads of the loops": torch.get_num_threads(),
+            "seconds": seconds,
+            "ratios": ratios,
+            "deeper": {"from": shallow.search.levels + 1, "to": levels + 1, "adds": deeper},
+            "accuracies": {name: np.mean(table, axis=0).tolist() for name, table in tables.items()},
+        }
+        console.print(f"Written to {write('search', result)}.")
+
+
+def compare(tables: dict[str, list[list[float]]]) -> None:
+    """All sides find the same accuracies, but for rounding that grows in training."""
+    ours = np.mean(tables["tombola"], axis=0)
+    for name in ("plain loop", "fused loop"):
+        worst = np.abs(np.mean(tables[name], axis=0) - ours).max()
+        if worst > 0.02:
+            raise SystemExit(
+                f"the sides disagree: mean test accuracies of tombola and the {name} differ by {worst:.2%}"
+            )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,213 @@
+"""Milliseconds per training step, by engine and density: LeNet-300-100 on MNIST, batches of 60, Adam.
+
+    python -m benchmarks.step
+
+Every side does the same steps on the same batches from the same weights, on one thread; the sparse engine also on all
+cores at once, a run on each. Beside them: the matrix products of a dense step alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from benchmarks.common import by_hand, console, machine, median, take_turns, write
+from tombola.batches import batches
+from tombola.engines.modules import ModuleLearner
+from tombola.engines.sparse.stack import stack_of
+from tombola.engines.sparse.stack_learner import StackLearner
+from tombola.experiment import Experiment
+from tombola.mask import Mask
+from tombola.prune import prune
+from tombola.recipe import Recipe, load_recipe
+from tombola.run import Run
+from tombola.scores import SCORES
+from tombola.workers import cores
+from tombola.zoo.data import prepare
+from tombola.zoo.data.split import Split
+from tombola.zoo.networks import build
+
+CPU = torch.device("cpu")
+
+
+def masks(recipe: Recipe, run: Run, levels: int) -> list[Mask]:
+    """The recipe's ladder of densities, pruned at random: where the weights left are makes no difference here."""
+    state = build(run.start).state_dict()
+    weights = {name: state[name] for name in run.mask}
+    ladder = [run.mask]
+    for level in range(levels):
+        ladder.append(prune(SCORES["random"](weights, level), ladder[-1], recipe.search.groups(list(run.mask))))
+    return ladder
+
+
+def sparse_learner(run: Run, split: Split) -> StackLearner:
+    network = build(run.start)
+    stack = stack_of(network)
+    assert not isinstance(stack, str)
+    return StackLearner(stack, network.state_dict(), run.mask, run.training, split, noise=0)
+
+
+def eager_learner(run: Run, split: Split) -> ModuleLearner:
+    network = build(run.start)
+    run.mask.apply_(network)
+    return ModuleLearner(network, run.mask, run.training, split, CPU)
+
+
+def products(run: Run) -> Callable[[], None]:
+    """The matrix products of one dense step, and nothing else: outputs, gradients of weights, of hidden inputs."""
+    batch = run.training.batch_size
+    shapes = [tuple(kept.shape) for kept in run.mask.values()]
+    weights = [torch.rand(shape) for shape in shapes]
+    inputs = [torch.rand(shape[1], batch) for shape in shapes]
+    outputs = [torch.rand(shape[0], batch) for shape in shapes]
+
+    def call() -> None:
+        for weight, x, y in zip(weights, inputs, outputs, strict=True):
+            torch.mm(weight, x)
+            torch.mm(y, x.T)
+        for weight, y in zip(weights[1:], outputs[1:], strict=True):
+            torch.mm(weight.T, y)
+
+    return call
+
+
+def work(mask: Mask, batch: int) -> float:
+    """Floating-point operations of a step that touch weights left: forward and backward."""
+    counts = list(mask.counts.values())
+    return 2.0 * batch * (2 * sum(counts) + sum(counts[1:]))
+
+
+def memory(learner: StackLearner) -> tuple[int, int]:
+    """Bytes that follow the weights (values, gradients, optimizer, best, places), and bytes of activations."""
+    patterns = [place.pattern.order for place in learner.layout.places if place.pattern]
+    weights = [*learner.now, learner.best, *learner.layout.shape, *patterns]
+    rooms = [*learner.rooms, *learner.tile_rooms]
+    return sum(array.nbytes for array in weights), sum(array.nbytes for array in rooms)
+
+
+def at_once(learners: list[StackLearner], order: Tensor) -> Callable[[], None]:
+    """Each learner on a thread of its own."""
+
+    def call() -> None:
+        threads = [threading.Thread(target=learner.train, args=(order,)) for learner in learners]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    return call
+
+
+def measure(run: Run, mask: Mask, split: Split, steps: int, turns: int) -> dict[str, Any]:
+    """Milliseconds per step of each side, at one density."""
+    run = run.masked(mask)
+    order = batches(run.seed, len(split.train), run.training.batch_size, 0, steps)
+    x, y = split.train[torch.arange(len(split.train))]
+    learners = [sparse_learner(run, split) for _ in range(1 + cores())]
+    eager = eager_learner(run, split)
+    losses: dict[str, float] = {}
+
+    def hand(fused: bool) -> Callable[[], None]:
+        name = "fused loop" if fused else "plain loop"
+
+        def call() -> None:
+            torch.manual_seed(0)
+            network = build(run.start)
+            loop = by_hand(network, mask, x, y, order, run.training.lr, fused)
+            losses[name] = sum(loss.item() for loss in list(loop))
+
+        return call
+
+    product = products(run)
+    sides = {
+        "sparse": lambda: learners[0].train(order[None]),
+        f"sparse, {cores()} at once": at_once(learners[1:], order[None]),
+        "eager": lambda: eager.train(order[None]),
+        "plain loop": hand(False),
+        "fused loop": hand(True),
+        "products": lambda: [product() for _ in range(steps)],
+    }
+    fresh = sparse_learner(run, split)
+    fresh.train(order[None])
+    seconds = take_turns(sides, turns)
+    agree(losses["plain loop"], fresh.take_losses()[0], losses["fused loop"])
+    weights, activations = memory(learners[0])
+    return {
+        "weights": mask.count,
+        "density": mask.density,
+        "ms": {name: median(times) / steps * 1e3 for name, times in seconds.items()},
+        "gflop": work(mask, run.training.batch_size) / 1e9,
+        "bytes": {"weights": weights, "activations": activations},
+    }
+
+
+def agree(expected: float, *others: float) -> None:
+    """The same steps give the same losses."""
+    for other in others:
+        if abs(other - expected) > 0.02 * expected:
+            raise SystemExit(f"the sides disagree: summed losses {expected} and {other}")
+
+
+def main(
+    levels: Annotated[int, typer.Option(help="Prunings after the dense network.")] = 21,
+    every: Annotated[int, typer.Option(help="Measure every so many levels.")] = 3,
+    steps: Annotated[int, typer.Option(help="Steps of a turn.")] = 100,
+    turns: Annotated[int, typer.Option(help="Turns of each side.")] = 9,
+    data: Annotated[str, typer.Option(help="Data set.")] = "mnist",
+    data_dir: Annotated[Path | None, typer.Option(help="Folder to look for data in.")] = None,
+    save: Annotated[bool, typer.Option(help="Write results/step.json.")] = True,
+) -> None:
+    """Measure, print a table, write results/step.json."""
+    torch.set_num_threads(1)
+    recipe = load_recipe("lenet-mnist", [f"data.name={data}", "data.validation=500"])
+    run = Experiment(recipe, data_dir).dense(0)
+    split = prepare(run.data, data_dir)
+    with threadpool_limits(1, user_api="blas"):
+        rows = [measure(run, mask, split, steps, turns) for mask in masks(recipe, run, levels)[::every]]
+    peak = rows[0]["gflop"] / min(row["ms"]["products"] for row in rows) * 1e3
+    alone, both, *_ = rows[0]["ms"]
+    console.print(
+        "Milliseconds per step; how many times that the plain loop takes, beside one run and per run of all:"
+    )
+    table = Table(
+        "left", "sparse", f"×{cores()}", "eager", "fused", "plain", "times", "", "peak", "KB", "+KB", box=None
+    )
+    for row in rows:
+        ms = row["ms"]
+        row["of_peak"] = row["gflop"] / ms[alone] * 1e3 / peak
+        row["ratio"] = ms["plain loop"] / ms[alone]
+        row["ratio_of_all"] = ms["plain loop"] / (ms[both] / cores())
+        table.add_row(
+            f"{row['density']:.1%}",
+            *(f"{ms[name]:.3f}" for name in (alone, both, "eager", "fused loop", "plain loop")),
+            f"{row['ratio']:.1f}",
+            f"{row['ratio_of_all']:.1f}",
+            f"{row['of_peak']:.0%}",
+            *(f"{bytes_ / 1e3:,.0f}" for bytes_ in row["bytes"].values()),
+        )
+    console.print(table)
+    dense = rows[0]["ms"]
+    for line in (
+        f"sparse: one run; ×{cores()}: as many at once, a thread each.",
+        f"peak: what the useful arithmetic reaches of {peak:.0f} GFLOP/s, the rate of dense products on one thread.",
+        "KB: memory that follows the weights; +KB: that of activations.",
+        f"The products of a dense step alone take {dense['products']:.3f} ms, the sparse engine's dense step "
+        f"{dense[alone] / dense['products']:.2f} times that.",
+    ):
+        console.print(line)
+    console.print(machine())
+    if save:
+        result = {"data": data, "batch_size": run.training.batch_size, "peak_gflops": peak, "rows": rows}
+        console.print(f"Written to {write('step', result)}.")
+
+
+if __name__ == "__main__":
+    typer.run(main)
