@@ -8,7 +8,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     try:
-        ran = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        ran = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return ran.stdout.strip()
@@ -84,22 +84,34 @@ def write(name: str, result: Mapping[str, Any]) -> Path:
     return path
 
 
-def by_hand(
-    network: nn.Module, mask: Mask, x: Tensor, y: Tensor, batches: Tensor, lr: float, fused: bool
-) -> Iterator[Tensor]:
-    """The loop that a good user writes: tensors in memory, Adam, masks multiplied after each step. Yields losses."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=fused)
-    parameters = dict(network.named_parameters())
-    masked = [(parameters[name], kept.float()) for name, kept in mask.items() if not kept.all()]
-    with torch.no_grad():
-        for weight, kept in masked:
-            weight.mul_(kept)
-    for batch in batches:
-        loss = functional.cross_entropy(network(x[batch]), y[batch])
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+def agree(expected: float, *others: float) -> None:
+    """The same steps give the same losses."""
+    for other in others:
+        if abs(other - expected) > 0.02 * expected:
+            raise SystemExit(f"the sides disagree: summed losses {expected} and {other}")
+
+
+class Loop:
+    """The loop that a good user writes: tensors in memory, Adam, masks multiplied after each step."""
+
+    def __init__(self, network: nn.Module, mask: Mask, lr: float, fused: bool) -> None:
+        self.network = network
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=fused)
+        parameters = dict(network.named_parameters())
+        self.masked = [(parameters[name], kept.float()) for name, kept in mask.items() if not kept.all()]
+        self.losses = torch.zeros(())
         with torch.no_grad():
-            for weight, kept in masked:
+            for weight, kept in self.masked:
                 weight.mul_(kept)
-        yield loss.detach()
+
+    def train(self, x: Tensor, y: Tensor, batches: Tensor) -> None:
+        """One step for each batch."""
+        for batch in batches:
+            loss = functional.cross_entropy(self.network(x[batch]), y[batch])
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            with torch.no_grad():
+                for weight, kept in self.masked:
+                    weight.mul_(kept)
+            self.losses += loss.detach()

@@ -8,7 +8,6 @@ of the same runs; a stack of R runs for n steps is R·n replicate-steps.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +16,7 @@ import torch
 import typer
 from rich.table import Table
 
-from benchmarks.common import console, machine, median, write
+from benchmarks.common import agree, console, machine, median, take_turns, write
 from benchmarks.step import masks
 from tombola.batches import batches
 from tombola.engines.eager import reproducible
@@ -45,19 +44,17 @@ def learner_of(runs: list[Run], device: torch.device, stacked: bool, data_dir: P
     return ModuleLearner(networks[0].to(device), runs[0].mask, runs[0].training, splits[0], device)
 
 
-def per_second(
-    learner: Learner, runs: list[Run], examples: int, steps: int, turns: int, wait: Callable[[], None]
-) -> float:
-    """Replicate-steps per second; the median of several turns, after one that does not count."""
+def training(
+    learner: Learner, runs: list[Run], examples: int, steps: int, wait: Callable[[], None]
+) -> Callable[[], None]:
+    """So many steps of these runs, until the device has done them."""
     orders = torch.stack([batches(run.seed, examples, run.training.batch_size, 0, steps) for run in runs])
-    seconds = []
-    for _ in range(turns + 1):
-        wait()
-        began = time.perf_counter()
+
+    def call() -> None:
         learner.train(orders)
         wait()
-        seconds.append(time.perf_counter() - began)
-    return len(runs) * steps / median(seconds[1:])
+
+    return call
 
 
 def main(
@@ -82,12 +79,13 @@ def main(
             runs = runs_of(run, size)
             alone = learner_of(runs[:1], place, False, data_dir)
             together = learner_of(runs, place, True, data_dir)
-            arguments = (examples, steps, turns, wait)
-            one_by_one = per_second(alone, runs[:1], *arguments)  # beside it, each time: neither is favoured
-            stacked = per_second(together, runs, *arguments)
-            expected, got = alone.take_losses()[0], together.take_losses()[0]
-            if abs(got - expected) > 0.02 * expected:
-                raise SystemExit(f"the sides disagree: summed losses {expected} and {got}")
+            sides = {
+                "one by one": training(alone, runs[:1], examples, steps, wait),
+                "stacked": training(together, runs, examples, steps, wait),
+            }
+            seconds = {name: median(times) for name, times in take_turns(sides, turns).items()}
+            one_by_one, stacked = steps / seconds["one by one"], size * steps / seconds["stacked"]
+            agree(alone.take_losses()[0], together.take_losses()[0])
             rows.append({"size": size, "stacked": stacked, "one_by_one": one_by_one, "ratio": stacked / one_by_one})
     table = Table("runs", "stacked, per second", "one by one", "ratio")
     for row in rows:

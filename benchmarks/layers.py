@@ -15,8 +15,8 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from benchmarks.common import console, machine, median, take_turns, write
-from benchmarks.step import CPU, agree
+from benchmarks.common import agree, console, machine, median, take_turns, write
+from benchmarks.step import CPU
 from tombola.engines.modules import ModuleLearner
 from tombola.engines.sparse.speeds import Speeds
 from tombola.engines.sparse.swap import swap

@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.common import by_hand, console, machine, median, take_turns, write
+from benchmarks.common import Loop, console, machine, median, take_turns, write
 from tombola.batches import batches
 from tombola.experiment import Experiment
 from tombola.mask import Mask
@@ -73,11 +73,12 @@ def search_by_hand(recipe: Recipe, data_dir: Path | None, fused: bool) -> list[l
             network = build(run.start)
             order = batches(run.seed, len(x), options.batch_size, 0, length)
             best, lowest = network.state_dict(), float("inf")
-            for iteration, _ in enumerate(by_hand(network, mask, x, y, order, options.lr, fused), start=1):
-                if iteration % every == 0 or iteration == length:
-                    loss, _ = score(network, x_valid, y_valid)
-                    if loss < lowest:
-                        lowest, best = loss, {name: t.clone() for name, t in network.state_dict().items()}
+            loop = Loop(network, mask, options.lr, fused)
+            for begin in range(0, length, every):
+                loop.train(x, y, order[begin : begin + every])
+                loss, _ = score(network, x_valid, y_valid)
+                if loss < lowest:
+                    lowest, best = loss, {name: t.clone() for name, t in network.state_dict().items()}
             last = {name: t.clone() for name, t in network.state_dict().items()}
             score(network, x, y), score(network, x_test, y_test)
             network.load_state_dict(best)
@@ -160,14 +161,12 @@ def main(
 
 
 def compare(tables: dict[str, list[list[float]]]) -> None:
-    """All sides find the same accuracies, but for rounding that grows in training."""
-    ours = np.mean(tables["tombola"], axis=0)
+    """All sides find the same accuracies but for rounding, which training makes grow: to 0.3 points on the whole and
+    a point at each level."""
     for name in ("plain loop", "fused loop"):
-        worst = np.abs(np.mean(tables[name], axis=0) - ours).max()
-        if worst > 0.02:
-            raise SystemExit(
-                f"the sides disagree: mean test accuracies of tombola and the {name} differ by {worst:.2%}"
-            )
+        difference = np.mean(tables[name], axis=0) - np.mean(tables["tombola"], axis=0)
+        if abs(difference.mean()) > 0.003 or np.abs(difference).max() > 0.01:
+            raise SystemExit(f"the sides disagree: test accuracies of tombola and the {name} differ by {difference}")
 
 
 if __name__ == "__main__":

@@ -168,16 +168,16 @@ def test_a_failure_while_running_has_status_1(monkeypatch: pytest.MonkeyPatch) -
     def fail(*_: object) -> None:
         raise RuntimeError("the disk is full")
 
-    monkeypatch.setattr("tombola.engines.eager.Eager.train", fail)
+    monkeypatch.setattr("tombola.engines.sparse.Sparse.train", fail)
     result = run()
     assert result.exit_code == 1
     assert "failed: the disk is full; everything finished is kept" in result.stderr
 
 
 def test_an_interrupt_has_status_130_and_keeps_what_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tombola.engines.eager import Eager
+    from tombola.engines.sparse import Sparse
 
-    train, calls = Eager.train, []
+    train, calls = Sparse.train, []
 
     def interrupted(*arguments: object) -> object:
         calls.append(1)
@@ -186,7 +186,7 @@ def test_an_interrupt_has_status_130_and_keeps_what_is_finished(monkeypatch: pyt
         return train(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr("tombola.engines.eager.Eager.train", interrupted)
+        patched.setattr("tombola.engines.sparse.Sparse.train", interrupted)
         result = run()
     assert result.exit_code == 130
     assert "the same command goes on" in result.stderr
@@ -202,8 +202,34 @@ def test_an_interrupt_that_another_error_hides_is_one_all_the_same(monkeypatch: 
         finally:
             raise RuntimeError("release unlocked lock")
 
-    monkeypatch.setattr("tombola.engines.eager.Eager.train", interrupted)
+    monkeypatch.setattr("tombola.engines.sparse.Sparse.train", interrupted)
     result = run()
     assert result.exit_code == 130
     assert "the same command goes on" in result.stderr
     assert "unlocked" not in result.stderr
+
+
+def test_speeds_are_shown() -> None:
+    from torch import nn
+
+    from tombola.engines.sparse.speeds import Speeds
+
+    Speeds.default().sparse_is_faster(nn.Linear(30, 20), (5, 30), 0.1)
+    shown = tombola("speeds").stdout
+    assert "Linear(in_features=30" in shown
+    assert "measurements in" in shown
+    (speed,) = (
+        s for s in json.loads(tombola("speeds", "--json").stdout)["layers"] if "in_features=30," in s["layer"]
+    )
+    assert speed["density"] == pytest.approx(0.8**10, abs=1e-4)
+    assert speed["sparse"] > 0 < speed["dense"]
+
+
+def test_results_say_which_engine_answered() -> None:
+    run()
+    (engine,) = json.loads(tombola("show", "results/tiny", "--json").stdout)["engines"].items()
+    name, did = engine
+    assert name.startswith("sparse (loop) on cpu")
+    assert did["runs"] == 20
+    assert did["seconds"] > 0
+    assert "Engine: sparse (loop) on cpu" in tombola("show", "results/tiny").stdout

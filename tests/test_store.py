@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tombola.errors import InputError
 from tombola.outcome import Outcome
 from tombola.run import Run
 from tombola.store import Checkpoint, Store, check_writable
+from tombola.workers import GivenUp, side_by_side
 
 
 def same(a: Outcome, b: Outcome) -> bool:
@@ -103,6 +105,20 @@ def test_a_claim_excludes_other_processes_until_it_is_dropped(dense: Run, store_
         assert (store_folder / "dropped").exists()
     process.join(timeout=10)
     assert process.exitcode == 0
+
+
+def test_a_worker_thread_that_waits_for_a_claim_can_be_told_to_give_up(dense: Run, store_folder: Path) -> None:
+    waiting: list[Future[object]] = []
+
+    def interrupted() -> None:
+        with side_by_side(2, threads=True) as executor:
+            waiting.append(executor.submit(lambda: Store(store_folder).claim(dense).__enter__()))
+            raise KeyboardInterrupt
+
+    with Store(store_folder).claim(dense):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert isinstance(waiting[0].exception(timeout=10), GivenUp)
 
 
 def test_the_claim_of_a_killed_process_is_dropped(dense: Run, store_folder: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
@@ -24,7 +25,7 @@ from tombola.perform import TICKET, perform
 from tombola.recipe import describe, load_recipe
 from tombola.recipe import recipes as known_recipes
 from tombola.report.progress import ProgressDisplay
-from tombola.report.terminal import show_summary, show_ticket, ticket_summary
+from tombola.report.terminal import show_speeds, show_summary, show_ticket, ticket_summary
 from tombola.results import read_results
 from tombola.ticket import Ticket
 from tombola.workers import cores
@@ -166,6 +167,20 @@ def recipes(as_json: Json = False) -> None:
     for name, text in described.items():
         table.add_row(name, text)
     out_console.print(table)
+
+
+@app.command()
+@command
+def speeds(as_json: Json = False) -> None:
+    """Show which layers this machine trains faster sparse, as far as it had to find out."""
+    from tombola.engines.sparse import known_speeds
+
+    path, known = known_speeds()
+    if as_json:
+        _print_json({"file": str(path), "layers": [asdict(speed) for speed in known]})
+        return
+    show_speeds(out_console, known)
+    out_console.print(f"{len(known)} measurements in {path}.", highlight=False, soft_wrap=True)
 
 
 @ticket_app.command("show")

@@ -52,10 +52,10 @@ def perform(
     """Run the experiment of `recipe`, or go on with it, and leave its results in the folder `out`.
 
     Runs are remembered in the folder `store` (default: `.tombola` beside `out`), which experiments may share;
-    `workers` runs train side by side, each in a process of its own unless there is only one; the result does not
-    depend on it. (From a script, more than one needs the usual `if __name__ == "__main__":`.) Whatever stops it,
-    finished runs are kept, trainings under way save themselves every `checkpoint_every` seconds, and calling it
-    again goes on.
+    `workers` runs train side by side, in threads or in processes, as the engine likes it; the result does not depend
+    on that, but for stacked runs in their last bits and their dropout. (From a script, processes need the usual
+    `if __name__ == "__main__":`.) Whatever stops it, finished runs are kept, trainings under way save themselves
+    every `checkpoint_every` seconds, and calling it again goes on.
     Raises `InputError` for anything wrong in the recipe, the data or the folders.
     """
     answers = named_engine(engine, data_dir, device)

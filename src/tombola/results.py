@@ -17,7 +17,7 @@ import logging
 import time
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,8 @@ class Results:
     tally: Tally
     collapsed: list[tuple[int, int, str]]
     """(replicate, level, layer) wherever a ticket has a layer without a single weight."""
+    engines: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By engine: how many `runs` it trained, whenever that was, and how many `seconds` they took one by one."""
 
 
 class ResultsFolder:
@@ -100,6 +102,7 @@ class ResultsFolder:
         """By (level, replicate)."""
         self._answers: dict[tuple[int, str, int, int], tuple[Row, dict[str, Any], dict[str, Any]]] = {}
         self._trained = 0
+        self._engines: dict[str, dict[str, float]] = {}
         self._next_write = time.monotonic() + WRITE_EVERY
         _open(folder, recipe)
         self._complete_before = _read_status(folder).get("finished", False)
@@ -119,6 +122,9 @@ class ResultsFolder:
         curves = {name: values.numpy() for name, values in outcome.curves.items()}
         self._answers[study, ask.branch, ask.level, ask.draw] = (row, layers, curves)
         self._trained += trained
+        engine = self._engines.setdefault(outcome.engine, {"runs": 0, "seconds": 0.0})
+        engine["runs"] += 1
+        engine["seconds"] += outcome.seconds
         if ask.branch == "ticket":
             self.tickets[ask.level, study] = ask
             for layer in mask.empty_layers:
@@ -153,6 +159,7 @@ class ResultsFolder:
                 "from_store": len(answers) - self._trained,
                 "diverged": sum(row.measures.diverged for row, _, _ in answers),
             },
+            "engines": self._engines,
             "versions": versions(),
         }
         with replacing(self.folder / "status.json") as temporary:
@@ -252,7 +259,8 @@ def read_results(folder: Path) -> Results:
         for layer in _read_table(folder / "layers.parquet", LAYERS)
         if layer["branch"] == "ticket" and layer["weights"] == 0
     ]
-    return Results(recipe, rows, status.get("finished", False), Tally(**status.get("runs", {})), empty)
+    tally, engines = Tally(**status.get("runs", {})), status.get("engines", {})
+    return Results(recipe, rows, status.get("finished", False), tally, empty, engines)
 
 
 def _read_table(path: Path, schema: pa.Schema) -> Sequence[dict[str, Any]]:

@@ -29,6 +29,7 @@ from tombola.errors import DamagedFile, InputError
 from tombola.files import read_tensors, sweep, write_tensors
 from tombola.outcome import Outcome
 from tombola.run import Run
+from tombola.workers import give_up_if_told
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Store:
         """
         path = self.folder / "locks" / f"{run.key}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path):
+        with held(path):
             for place in (self._entry(run), self.checkpoint([run]).path):
                 sweep(place.parent, f".{run.key}")
             yield
@@ -92,6 +93,23 @@ class Store:
 
     def _entry(self, run: Run) -> Path:
         return self.folder / "runs" / run.key[:2] / f"{run.key}.safetensors"
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`. While it waits for it, a worker thread can be told to give up."""
+    lock = filelock.FileLock(path)
+    while True:
+        give_up_if_told()
+        try:
+            lock.acquire(timeout=0.5)
+            break
+        except filelock.Timeout:
+            continue
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_writable(folder: Path) -> None:

@@ -19,13 +19,14 @@ from tests.conftest import tiny
 TOMBOLA = [sys.executable, "-m", "tombola"]
 
 
-def command(folder: Path, out: str, store: str, length: str = "300it") -> list[str]:
+def command(folder: Path, out: str, store: str, length: str = "1000it", engine: str = "auto") -> list[str]:
     recipe = folder / "tiny.toml"
     everything_wins = {"accuracy_margin": 0.99, "stop_margin": 99.0, "few": 0.99}  # so that there is a ticket
     made = tiny(replicates=3, training__length=length, training__lr=0.05, verdict=everything_wins)
     recipe.write_text(tomli_w.dumps(made.resolved()))
     places = ["--out", str(folder / out), "--store", str(folder / store)]
-    return [*TOMBOLA, "run", str(recipe), *places, "--workers", "2", "--checkpoint-every", "0.05"]
+    options = ["--engine", engine, "--workers", "2", "--checkpoint-every", "0.05"]
+    return [*TOMBOLA, "run", str(recipe), *places, *options]
 
 
 def tables(folder: Path) -> dict[str, bytes]:
@@ -38,13 +39,13 @@ def tally(folder: Path) -> dict[str, int]:
     return runs
 
 
-def kill_and_restart(folder: Path, kills: int, length: str, latest: float) -> None:
+def kill_and_restart(folder: Path, kills: int, length: str, engine: str, latest: float) -> None:
     """Kill an experiment `kills` times, each at a random moment in its first `latest` seconds."""
-    undisturbed = command(folder, "undisturbed", "store-a", length)
+    undisturbed = command(folder, "undisturbed", "store-a", length, engine)
     subprocess.run(undisturbed, check=True, capture_output=True)
     assert tally(folder / "undisturbed") == {"trained": 30, "from_store": 0, "diverged": 0}
 
-    disturbed = command(folder, "disturbed", "store-b", length)
+    disturbed = command(folder, "disturbed", "store-b", length, engine)
     moments = random.Random(0)
     killed = 0
     for _ in range(kills):
@@ -63,12 +64,13 @@ def kill_and_restart(folder: Path, kills: int, length: str, latest: float) -> No
 
 
 def test_killed_three_times(tmp_path: Path) -> None:
-    kill_and_restart(tmp_path, kills=3, length="300it", latest=7.0)
+    kill_and_restart(tmp_path, kills=3, length="4000it", engine="auto", latest=7.0)
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(tmp_path: Path) -> None:
-    kill_and_restart(tmp_path, kills=20, length="4000it", latest=9.0)
+@pytest.mark.parametrize(("engine", "length"), [("sparse", "12000it"), ("eager", "4000it")])
+def test_killed_twenty_times(tmp_path: Path, engine: str, length: str) -> None:
+    kill_and_restart(tmp_path, kills=20, length=length, engine=engine, latest=9.0)
 
 
 def test_two_processes_on_one_store_share_the_work_and_agree(tmp_path: Path) -> None:
@@ -91,8 +93,9 @@ def group_lives(group: int) -> bool:
     return True
 
 
-def test_ctrl_c_ends_with_status_130_and_no_process_left(tmp_path: Path) -> None:
-    arguments = command(tmp_path, "out", "store", length="1000it")
+@pytest.mark.parametrize(("engine", "length"), [("sparse", "4000it"), ("eager", "1000it")])
+def test_ctrl_c_ends_with_status_130_and_nothing_left_running(tmp_path: Path, engine: str, length: str) -> None:
+    arguments = command(tmp_path, "out", "store", length, engine)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "store").rglob("runs/*/*.safetensors")):

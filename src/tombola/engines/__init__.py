@@ -22,7 +22,8 @@ from tombola.store import Checkpoint
 class Engine(Protocol):
     """Trains runs. Engines hold no state between runs and can be sent to another process.
 
-    All engines give the same batches and masks, and losses equal to rounding; each is tested against `Eager`.
+    All engines give the same batches and masks, and losses equal to rounding as long as nothing random happens inside
+    the network: dropout draws as the engine likes. Each is tested against `Eager`.
     """
 
     def capacity(self, run: Run) -> Capacity:

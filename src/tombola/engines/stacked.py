@@ -32,7 +32,9 @@ class Stacked:
     cannot be stacked are trained by `Eager`, one by one, and their outcomes say so.
 
     What stands beside a run in a stack may show in the last bits of its weights, and decides its dropout noise; the
-    same stack gives the same bits. On CUDA, iterations are replayed as a CUDA graph.
+    same stack gives the same bits. Which runs share a stack depends on what else is asked for at the time: on the
+    number of workers, the memory, and where an experiment was interrupted. On CUDA, iterations are replayed as a CUDA
+    graph.
     """
 
     data_dir: Path | None = None

@@ -117,19 +117,23 @@ class LiveTraining:
     def outcomes(self, engine: str) -> list[Outcome]:
         """What came of the runs, now that they have ended. Runs trained as one share the time."""
         began = time.monotonic()
-        at_end = zip(self.learner.evaluate("train"), self.learner.evaluate("test"), strict=True)
-        at_stop = zip(
-            self.learner.evaluate("train", best=True), self.learner.evaluate("test", best=True), strict=True
-        )
+        at_end = at_stop = self._final_scores(best=False)
+        if any(not history.rows or history.stop["iteration"] < self.iteration for history in self.histories):
+            at_stop = self._final_scores(best=True)
         figures = [
-            history.measures(self.iteration, *pairs)
-            for history, *pairs in zip(self.histories, at_stop, at_end, strict=True)
+            history.measures(self.iteration, stop, end)
+            for history, stop, end in zip(self.histories, at_stop, at_end, strict=True)
         ]
         seconds = (self.seconds + time.monotonic() - began) / len(self.runs)
         return [
             Outcome(final, history.curves(), measures, engine, seconds)
             for final, history, measures in zip(self.learner.weights(), self.histories, figures, strict=True)
         ]
+
+    def _final_scores(self, best: bool) -> list[tuple[Score, Score]]:
+        """Of each run, on training and on test examples."""
+        train, test = (self.learner.evaluate(part, best) for part in ("train", "test"))
+        return list(zip(train, test, strict=True))
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that the rest of the training depends on, as tensors and JSON values."""

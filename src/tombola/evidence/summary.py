@@ -34,6 +34,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "replicates": recipe.replicates,
         "finished": results.finished,
         "runs": asdict(results.tally),
+        "engines": results.engines,
         "criteria": recipe.verdict.model_dump(),
         "levels": levels,
         "smallest_winning": found and _named(next(level for level in levels if level["level"] == found.level)),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -12,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tombola.ticket import Ticket
+
+if TYPE_CHECKING:
+    from tombola.engines.sparse.speeds import Speed
 
 
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
@@ -23,6 +27,9 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
     for line in _notes(summary):
         console.print(line, style="yellow", highlight=False)
     console.print(answer(summary), style="bold", highlight=False)
+    for engine, did in summary["engines"].items():
+        seconds = f"{did['seconds']:,.1f} s of computing"
+        console.print(f"Engine: {engine}; {_count(did['runs'], 'run')}, {seconds}.", style="dim", highlight=False)
 
 
 def answer(summary: dict[str, Any]) -> str:
@@ -129,6 +136,19 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
         notes.append(f"Layer collapse: {layer} has no weights left at {places[0]}{more}.")
     return notes
+
+
+def show_speeds(console: Console, speeds: Sequence[Speed]) -> None:
+    """Print what was measured of layers: milliseconds of a training step on one thread."""
+    for machine in dict.fromkeys(speed.machine for speed in speeds):
+        table = Table(title=machine, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for column in ("layer", "weights left", "sparse ms", "dense ms", "trained"):
+            table.add_column(column, justify="left" if column in ("layer", "trained") else "right")
+        for speed in speeds:
+            if speed.machine == machine:
+                how = "sparse" if speed.sparse < speed.dense else "dense"
+                table.add_row(speed.layer, f"{speed.density:.1%}", f"{speed.sparse:.3f}", f"{speed.dense:.3f}", how)
+        console.print(table)
 
 
 def ticket_summary(ticket: Ticket) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def assert_it_does_what_the_dense_layer_does(layer: nn.Linear | nn.Conv2d, x: Te
         layer.weight.mul_(kept)
     sparse = SparseLayer(layer, kept)
     assert sparse.values.numel() == kept.sum()
-    assert torch.equal(sparse.weight(), layer.weight)
+    assert torch.equal(sparse.dense_weight(), layer.weight)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     expected, got = layer(inputs[0]), sparse(inputs[1])
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
@@ -54,6 +54,18 @@ def test_convolutions_of_all_kinds(data: st.DataObject) -> None:
     height, width = ((k - 1) * d + 1 + data.draw(st.integers(0, 8)) for k, d in zip(kernel, dilation, strict=True))
     x = torch.randn(data.draw(st.sampled_from([1, 2, 7, 40])), layer.in_channels, height, width)
     assert_it_does_what_the_dense_layer_does(layer, x, data.draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])))
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_images_that_are_as_small_as_the_stride(size: int, kernel: int, padding: int) -> None:
+    if size + 2 * padding < kernel:
+        pytest.skip("there is no output")
+    torch.manual_seed(0)
+    for stride in (1, 2, 3):
+        layer = nn.Conv2d(4, 5, kernel, stride=stride, padding=padding)
+        assert_it_does_what_the_dense_layer_does(layer, torch.randn(20, 4, size, size), 0.5)
 
 
 def test_more_images_than_are_worked_on_at_a_time() -> None:

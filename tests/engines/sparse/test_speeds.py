@@ -61,12 +61,22 @@ def test_an_empty_layer_can_be_measured(tmp_path: Path) -> None:
     assert len(Speeds(tmp_path / "speeds.json").all()) == 1
 
 
-def test_a_damaged_file_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("content", ["{", "[1]", '{"machine": 3}'])
+def test_a_damaged_file_is_measured_anew(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, 1.0, 2.0)
     path = tmp_path / "speeds.json"
-    path.write_text("{")
+    path.write_text(content)
     assert Speeds(path).sparse_is_faster(nn.Linear(9, 8), (5, 9), 0.1)
     assert json.loads(path.read_text())
+
+
+def test_where_nothing_can_be_kept_it_is_measured_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pretend(monkeypatch, 1.0, 2.0)
+    (tmp_path / "file").touch()
+    assert Speeds(tmp_path / "file" / "speeds.json").sparse_is_faster(nn.Linear(9, 8), (5, 9), 0.1)
+    assert "cannot be kept" in caplog.text
 
 
 def test_a_step_takes_time_and_leaves_no_gradient_on_the_layer_measured() -> None:

@@ -31,6 +31,13 @@ def test_stacks_within_stacks() -> None:
     assert stack_of(nn.Linear(3, 2)) == Stack((Layer("", 3, 2, bias=True),))
 
 
+def test_an_activation_may_be_shared() -> None:
+    act = nn.ReLU()
+    stack = stack_of(nn.Sequential(nn.Linear(3, 3), act, nn.Linear(3, 3), act, nn.Linear(3, 2)))
+    assert not isinstance(stack, str)
+    assert [layer.relu for layer in stack.layers] == [True, True, False]
+
+
 def shared() -> nn.Module:
     first, second = nn.Linear(3, 3), nn.Linear(3, 3)
     second.weight = first.weight
@@ -46,6 +53,23 @@ def frozen() -> nn.Module:
 def hooked() -> nn.Module:
     layer = nn.Linear(3, 3)
     layer.register_forward_hook(lambda *_: None)
+    return nn.Sequential(layer)
+
+
+def twice() -> nn.Module:
+    layer = nn.Linear(3, 3)
+    return nn.Sequential(layer, nn.ReLU(), layer)
+
+
+def hooked_weight() -> nn.Module:
+    layer = nn.Linear(3, 3)
+    layer.weight.register_hook(lambda gradient: gradient * 0)
+    return nn.Sequential(layer)
+
+
+def patched() -> nn.Module:
+    layer = nn.Linear(3, 3)
+    layer.forward = lambda x: x  # type: ignore[method-assign]
     return nn.Sequential(layer)
 
 
@@ -68,6 +92,11 @@ class Derived(nn.Linear):
         (nn.Sequential(nn.Linear(2, 2, dtype=torch.float64)), "0 is of torch.float64"),
         (nn.Sequential(nn.Flatten()), "it has no linear layer"),
         (nn.Sequential(nn.ReLU(), nn.Linear(2, 2)), "0 is a ReLU"),
+        (nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "something comes after 0, its last linear layer"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Dropout()), "something comes after 0, its last linear layer"),
+        (twice(), "layers share weights"),
+        (hooked_weight(), "0 has hooks"),
+        (patched(), "0 has hooks"),
     ],
 )
 def test_whatever_else_is_no_stack_and_says_why(network: nn.Module, reason: str) -> None:

@@ -88,15 +88,17 @@ def test_each_layer_that_stays_dense_says_why() -> None:
     }
 
 
-@pytest.mark.parametrize("wrong", [False, True])
-def test_a_network_that_looks_into_its_layers_keeps_them(wrong: bool) -> None:
+@pytest.mark.parametrize("when", ["always", "wrongly", "in training"])
+def test_a_network_that_looks_into_its_layers_keeps_them(when: str) -> None:
     class Looking(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.inner = nn.Linear(8, 8)
 
         def forward(self, x: Tensor) -> Tensor:
-            if wrong:  # goes on working, and computes something else
+            if when == "in training" and not self.training:
+                return self.inner(x)
+            if when == "wrongly":  # goes on working, and computes something else
                 return self.inner(x) + getattr(self.inner, "weight", torch.zeros(8, 8)).sum()
             return self.inner(x) + self.inner.weight.sum()
 

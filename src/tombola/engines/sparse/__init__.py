@@ -15,6 +15,7 @@ from torch import nn
 from tombola.engines.capacity import Capacity
 from tombola.engines.eager import Eager, reproducible
 from tombola.engines.training import LiveTraining, carry_out
+from tombola.errors import InputError
 from tombola.outcome import Outcome
 from tombola.run import Network, Run, Start
 from tombola.seeds import Purpose, derive
@@ -24,6 +25,7 @@ from tombola.zoo.data.split import Split
 from tombola.zoo.networks import build
 
 if TYPE_CHECKING:
+    from tombola.engines.sparse.speeds import Speed
     from tombola.engines.sparse.stack import Stack
 
 log = logging.getLogger(__name__)
@@ -51,30 +53,27 @@ class Sparse:
             _say_once(f"{reason}: training dense")
             return Eager(self.data_dir, self.device).train(runs, checkpoint)
         split = prepare(run.data, self.data_dir)
-        network = build(run.start)
-        from tombola.engines.sparse.stack import stack_of
-
-        stack = stack_of(network)
+        stack = _stack(run.start.network)
         if isinstance(stack, str):
-            return self._train_module(run, network, split, checkpoint)
-        return self._train_stack(run, network, stack, split, checkpoint)
+            return self._train_module(run, split, checkpoint)
+        return self._train_stack(run, stack, split, checkpoint)
 
-    def _train_stack(
-        self, run: Run, network: nn.Module, stack: Stack, split: Split, checkpoint: Checkpoint
-    ) -> list[Outcome]:
+    def _train_stack(self, run: Run, stack: Stack, split: Split, checkpoint: Checkpoint) -> list[Outcome]:
         from tombola.engines.sparse.stack_learner import StackLearner
 
+        network = _masked(run)
         noise = derive(run.seed, Purpose.NOISE)
         learner = StackLearner(stack, network.state_dict(), run.mask, run.training, split, noise)
+        del network  # dense, and done with
         return carry_out(LiveTraining([run], learner, len(split.train)), checkpoint, self._name("loop"))
 
-    def _train_module(self, run: Run, network: nn.Module, split: Split, checkpoint: Checkpoint) -> list[Outcome]:
+    def _train_module(self, run: Run, split: Split, checkpoint: Checkpoint) -> list[Outcome]:
         from tombola.engines.sparse.speeds import Speeds
         from tombola.engines.sparse.swap import swap
         from tombola.engines.sparse.swapped_learner import SwappedLearner
 
         with reproducible(derive(run.seed, Purpose.NOISE), torch.device(self.device)):
-            run.mask.apply_(network)
+            network = _masked(run)
             inputs, _ = split.train[torch.arange(run.training.batch_size)]
             swapped, dense = swap(network, run.mask, inputs, Speeds.default())
             for name, reason in dense.items():
@@ -86,7 +85,16 @@ class Sparse:
     def _name(self, how: str) -> str:
         import numba
 
-        return f"sparse ({how}) on {self.device}, numba {numba.__version__}, torch {torch.__version__}"
+        from tombola.engines.sparse.compiled import KERNELS
+
+        versions = f"kernels {KERNELS}, numba {numba.__version__}, torch {torch.__version__}"
+        return f"sparse ({how}) on {self.device}, {versions}"
+
+
+def _masked(run: Run) -> nn.Module:
+    network = build(run.start)
+    run.mask.apply_(network)
+    return network
 
 
 def _refusal(run: Run) -> str | None:
@@ -100,7 +108,7 @@ def _refusal(run: Run) -> str | None:
 def _missing() -> str | None:
     try:
         import tombola.engines.sparse.loop  # noqa: F401
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:
         return f"the sparse engine needs numba, which cannot be imported ({error})"
     return None
 
@@ -116,6 +124,19 @@ def _stack(network: Network) -> Stack | str:
     if key not in _STACKS:
         _STACKS[key] = stack_of(build(Start(network=network, seed=0)))
     return _STACKS[key]
+
+
+def known_speeds() -> tuple[Path, list[Speed]]:
+    """What has been measured of layers on this machine and others, and the file it is kept in.
+
+    Raises `InputError` where numba is missing: then nothing is measured.
+    """
+    if reason := _missing():
+        raise InputError(reason)
+    from tombola.engines.sparse.speeds import Speeds
+
+    speeds = Speeds.default()
+    return speeds.path, speeds.all()
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,23 @@ import platformdirs
 log = logging.getLogger(__name__)
 
 
+_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+
+KERNELS = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:8]
+"""Stands for the content of all these sources: other kernels may round otherwise and take another time."""
+
+
 def _cache() -> Path | None:
     """A folder for the machine code of just these sources; None where nothing can be written.
 
     numba compares the date of the file a function is in. It does not see that another file changed whose functions
     were compiled into it, and in a checkout such files change: so the folder is named by the content of them all.
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
-    folder = Path(platformdirs.user_cache_dir("tombola")) / "kernels" / digest
+    folder = Path(platformdirs.user_cache_dir("tombola")) / "kernels" / KERNELS
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         log.warning("machine code cannot be kept in %s (%s): it is compiled anew each time", folder, error.strerror)
         return None

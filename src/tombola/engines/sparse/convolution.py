@@ -15,7 +15,8 @@ import numpy as np
 
 from tombola.engines.sparse.compiled import compiled
 from tombola.engines.sparse.packed import Pattern, grouped
-from tombola.engines.sparse.products import Floats, Indices, sampled_product, sparse_times_dense, take
+from tombola.engines.sparse.products import Floats, Indices, columns_of, sampled_product, sparse_times_dense, take
+from tombola.engines.sparse.vectors import LANES, add, load, splat, store, transpose
 
 TOGETHER = 1024
 """How many positions of a channel are worked on at a time, if an image has no more."""
@@ -125,100 +126,132 @@ def _to_64(size: int) -> int:
 
 
 @compiled
-def lay_out(x: Any, first: int, images: int, g: Any, out: Floats) -> None:
-    """Put some images into `out`, padded and dealt out to phases. What is padding there is not touched."""
-    if g.lines * g.line == 1:
-        for begin in range(0, g.channels, 16):  # a block of channels stays in the nearest cache
-            for n in range(images):
-                for c in range(begin, min(begin + 16, g.channels)):
-                    out[c * g.source_row + n] = x[first + n, c, 0, 0]
+def move(source: Floats, begin: int, target: Floats, place: int, count: int, plus: float) -> None:
+    """target[place:place + count] = source[begin:begin + count] + plus."""
+    vectors = count // LANES * LANES
+    addend = splat(np.float32(plus))
+    for t in range(0, vectors, LANES):
+        store(target, place + t, add(load(source, begin + t), addend))
+    for t in range(vectors, count):
+        target[place + t] = source[begin + t] + np.float32(plus)
+
+
+@compiled
+def single(g: Any) -> bool:
+    """Whether images have one pixel and no padding, as those of linear layers: laying out is transposing."""
+    return bool(g.lines * g.line * g.down * g.across == 1)
+
+
+@compiled
+def lay_out(x: Floats, first: int, images: int, g: Any, out: Floats) -> None:
+    """Put some images of `x`, flat, into `out`, padded and dealt out to phases. Padding is not touched."""
+    if single(g):
+        rows = np.arange(first, first + images)
+        columns_of(x.reshape(-1, g.channels), rows, g.source_row, np.empty(g.source_row, np.int64), out)
         return
     for c in range(g.channels):
         for n in range(images):
             for y in range(g.height):
                 line, phase_y = divmod(y + g.top, g.down)
                 begin = (n * g.lines + line) * g.line
+                there = (((first + n) * g.channels + c) * g.height + y) * g.width
                 if g.across == 1:
-                    begin += (c * g.down + phase_y) * g.source_row + g.left
-                    for i in range(g.width):
-                        out[begin + i] = x[first + n, c, y, i]
+                    move(x, there, out, (c * g.down + phase_y) * g.source_row + begin + g.left, g.width, 0.0)
                 else:
                     for i in range(g.width):
                         place, phase_x = divmod(i + g.left, g.across)
                         plane = (c * g.down + phase_y) * g.across + phase_x
-                        out[plane * g.source_row + begin + place] = x[first + n, c, y, i]
+                        out[plane * g.source_row + begin + place] = x[there + i]
 
 
 @compiled
-def collect_gradient(laid: Floats, first: int, images: int, g: Any, out: Any) -> None:
-    """Take the gradients of some images out of `laid`: the way back of `lay_out`."""
-    if g.lines * g.line == 1:
-        for begin in range(0, g.channels, 16):
-            for n in range(images):
-                for c in range(begin, min(begin + 16, g.channels)):
-                    out[first + n, c, 0, 0] = laid[c * g.back + n]
+def collect_gradient(laid: Floats, first: int, images: int, g: Any, out: Floats) -> None:
+    """Take the gradients of some images out of `laid`, into `out`, flat: the way back of `lay_out`."""
+    if single(g):
+        turn_back(laid, g.back, first, images, g.channels, out)
         return
     for c in range(g.channels):
         for n in range(images):
             for y in range(g.height):
                 line, phase_y = divmod(y + g.top, g.down)
                 begin = (n * g.lines + line) * g.line
+                there = (((first + n) * g.channels + c) * g.height + y) * g.width
                 if g.across == 1:
-                    begin += (c * g.down + phase_y) * g.back + g.left
-                    for i in range(g.width):
-                        out[first + n, c, y, i] = laid[begin + i]
+                    move(laid, (c * g.down + phase_y) * g.back + begin + g.left, out, there, g.width, 0.0)
                 else:
                     for i in range(g.width):
                         place, phase_x = divmod(i + g.left, g.across)
                         plane = (c * g.down + phase_y) * g.across + phase_x
-                        out[first + n, c, y, i] = laid[plane * g.back + begin + place]
+                        out[there + i] = laid[plane * g.back + begin + place]
 
 
 @compiled
-def convolve(x: Any, values: Floats, bias: Floats, kernel: Any, g: Any, out: Any) -> None:
-    """out = x ∗ values + bias. `bias` is empty where there is none."""
+def turn_back(laid: Floats, row: int, first: int, images: int, channels: int, out: Floats) -> None:
+    """out[(first + n) · channels + c] = laid[c · row + n]: columns become examples again."""
+    places = np.empty(LANES, np.int64)
+    for begin in range(0, channels, LANES):
+        whole = begin + LANES <= channels
+        for i in range(LANES):
+            places[i] = (begin + i) * row
+        for n in range(0, images, LANES):
+            if whole and n + LANES <= images:
+                transpose(laid, places, 0, n, out, (first + n) * channels + begin, channels)
+            else:
+                for m in range(n, min(n + LANES, images)):
+                    for c in range(begin, min(begin + LANES, channels)):
+                        out[(first + m) * channels + c] = laid[c * row + m]
+
+
+@compiled
+def convolve(x: Floats, count: int, values: Floats, bias: Floats, kernel: Any, g: Any, out: Floats) -> None:
+    """out = x ∗ values + bias, for `count` images, flat. `bias` is empty where there is none."""
     source = np.zeros(g.channels * g.down * g.across * g.source_row, np.float32)
     sums = np.empty(g.outputs * g.span, np.float32)
-    for first in range(0, x.shape[0], g.together):
-        images = min(g.together, x.shape[0] - first)
+    for first in range(0, count, g.together):
+        images = min(g.together, count - first)
         lay_out(x, first, images, g, source)
         sparse_times_dense(values, kernel.columns, kernel.bounds, g.outputs, 1, source, g.span, sums)
+        if single(g):
+            if bias.size:
+                for o in range(g.outputs):
+                    move(sums, o * g.span, sums, o * g.span, images, bias[o])
+            turn_back(sums, g.span, first, images, g.outputs, out)
+            continue
         for o in range(g.outputs):
-            add = bias[o] if bias.size else np.float32(0)
+            plus = bias[o] if bias.size else np.float32(0)
             for n in range(images):
                 for y in range(g.out_height):
                     begin = o * g.span + (n * g.lines + y) * g.line
-                    for i in range(g.out_width):
-                        out[first + n, o, y, i] = sums[begin + i] + add
+                    there = (((first + n) * g.outputs + o) * g.out_height + y) * g.out_width
+                    move(sums, begin, out, there, g.out_width, plus)
 
 
 @compiled
 def convolve_back(
-    x: Any, values: Floats, kernel: Any, g: Any, gradient: Any, values_gradient: Floats, x_gradient: Any
+    x: Floats, count: int, values: Floats, kernel: Any, g: Any, gradient: Floats, of_values: Floats, of_x: Floats
 ) -> None:
-    """From the gradient of the outputs to those of the values, and of the inputs unless `x_gradient` is empty."""
-    source = np.zeros(g.channels * g.down * g.across * g.source_row, np.float32)
+    """From the gradient of the outputs to those of the values, and of the inputs unless `of_x` is empty."""
+    planes = g.channels * g.down * g.across
+    source = np.zeros(planes * g.source_row, np.float32)
     left = np.zeros(g.outputs * g.grad_row, np.float32)
-    wanted = x_gradient.size > 0
-    sums = np.empty(g.channels * g.down * g.across * g.back if wanted else 0, np.float32)
+    sums = np.empty(planes * g.back if of_x.size else 0, np.float32)
     turned = np.empty(values.size, np.float32)
     take(values, kernel.back_places, turned)
-    values_gradient[:] = 0
-    for first in range(0, x.shape[0], g.together):
-        images = min(g.together, x.shape[0] - first)
+    of_values[:] = 0
+    for first in range(0, count, g.together):
+        images = min(g.together, count - first)
         if images < g.together:
             left[:] = 0  # what was there before must not count again
         lay_out(x, first, images, g, source)
         for o in range(g.outputs):
             for n in range(images):
                 for y in range(g.out_height):
-                    begin = o * g.grad_row + g.guard + (n * g.lines + y) * g.line
-                    for i in range(g.out_width):
-                        left[begin + i] = gradient[first + n, o, y, i]
+                    place = o * g.grad_row + g.guard + (n * g.lines + y) * g.line
+                    there = (((first + n) * g.outputs + o) * g.out_height + y) * g.out_width
+                    move(gradient, there, left, place, g.out_width, 0.0)
         sampled_product(
-            kernel.columns, kernel.bounds, g.outputs, 1, left[g.guard :], g.grad_row, source, g.span, values_gradient
+            kernel.columns, kernel.bounds, g.outputs, 1, left[g.guard :], g.grad_row, source, g.span, of_values
         )
-        if wanted:
-            planes = g.channels * g.down * g.across
+        if of_x.size:
             sparse_times_dense(turned, kernel.back_columns, kernel.back_bounds, planes, 1, left, g.back, sums)
-            collect_gradient(sums, first, images, g, x_gradient)
+            collect_gradient(sums, first, images, g, of_x)

@@ -36,7 +36,7 @@ class SparseLayer(nn.Module):
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self._plans: dict[tuple[int, ...], tuple[Geometry, Kernel]] = {}
 
-    def weight(self) -> Tensor:
+    def dense_weight(self) -> Tensor:
         """The weights as the dense layer has them."""
         dense = torch.zeros(self.shape)
         dense.reshape(-1)[self.order] = self.values.detach()
@@ -75,7 +75,8 @@ class _Convolution(torch.autograd.Function):
         context.geometry, context.kernel = geometry, kernel
         out = torch.empty(len(x), geometry.outputs, geometry.out_height, geometry.out_width)
         offsets = np.empty(0, np.float32) if bias is None else bias.detach().numpy()
-        convolve(x.detach().numpy(), values.detach().numpy(), offsets, kernel, geometry, out.numpy())
+        images, packed, outputs = (tensor.detach().numpy().reshape(-1) for tensor in (x, values, out))
+        convolve(images, len(x), packed, offsets, kernel, geometry, outputs)
         return out
 
     @staticmethod
@@ -84,8 +85,9 @@ class _Convolution(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         of_values = torch.empty_like(values)
         of_x = torch.empty(x.shape if context.needs_input_grad[0] else (0, 1, 1, 1))
-        arrays = (array.detach().numpy() for array in (gradient, of_values, of_x))
-        convolve_back(x.detach().numpy(), values.detach().numpy(), context.kernel, context.geometry, *arrays)
+        images, packed = (tensor.detach().numpy().reshape(-1) for tensor in (x, values))
+        arrays = (tensor.detach().numpy().reshape(-1) for tensor in (gradient, of_values, of_x))
+        convolve_back(images, len(x), packed, context.kernel, context.geometry, *arrays)
         of_bias = gradient.sum((0, 2, 3)) if context.needs_input_grad[2] else None
         return of_x if context.needs_input_grad[0] else None, of_values, of_bias, None, None
 

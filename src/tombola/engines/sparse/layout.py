@@ -30,10 +30,8 @@ class Place:
     """Where a layer's numbers are among the parameters."""
 
     layer: Layer
-    kept: npt.NDArray[np.bool_]
-    """Which weights are left: (outputs, inputs)."""
-    pattern: Pattern | None
-    """Of a sparse layer, whose pruned weights are not there; in a dense one they are, and are zero."""
+    order: npt.NDArray[np.int64] | None
+    """Of a sparse layer: which entries of the flattened matrix are there. In a dense one all are."""
     weights: slice
     biases: slice
 
@@ -53,21 +51,30 @@ class Layout:
         patterns, turned, turns, kept = [], [], [], []
         size = unit = entry = bound = back = 0
         for layer in stack.layers:
-            place = _place(layer, mask, size)
-            count = place.weights.stop - place.weights.start
-            masked = place.pattern is None and not place.kept.all()
-            bias = place.biases.start if layer.bias else -1
-            row = [layer.inputs, layer.outputs, place.weights.start, place.weights.stop, bias]
-            row += [place.pattern is not None, masked, layer.relu, unit, entry]
-            kept += [place.kept.reshape(-1) if masked else np.ones(count), np.ones(layer.outputs * layer.bias)]
-            if place.pattern is None:
+            name = f"{layer.name}.weight" if layer.name else "weight"
+            left = mask[name].numpy() if name in mask else np.ones((layer.outputs, layer.inputs), bool)
+            pattern = Pattern.of(left) if left.mean() <= DENSE_ABOVE else None
+            count = left.size if pattern is None else pattern.order.size
+            end = size + count
+            place = Place(
+                layer,
+                None if pattern is None else pattern.order,
+                weights=slice(size, end),
+                biases=slice(end, end + layer.outputs * layer.bias),
+            )
+            masked = pattern is None and not left.all()
+            row = [layer.inputs, layer.outputs, size, end, end if layer.bias else -1]
+            row += [pattern is not None, masked, layer.relu, unit, entry]
+            kept.append(left.reshape(-1).view(np.uint8) if masked else np.ones(count, np.uint8))
+            kept.append(np.ones(layer.outputs * layer.bias, np.uint8))
+            if pattern is None:
                 rows.append([*row, 0, 0, 0, 0])
             else:
-                transposed, turn = place.pattern.transposed(layer.inputs)
-                bounds, backs = bound + place.pattern.bounds.size, back + transposed.bounds.size
+                transposed, turn = pattern.transposed(layer.inputs)
+                bounds, backs = bound + pattern.bounds.size, back + transposed.bounds.size
                 rows.append([*row, bound, bounds, back, backs])
                 entry, bound, back = entry + count, bounds, backs
-                patterns.append(place.pattern)
+                patterns.append(pattern)
                 turned.append(transposed)
                 turns.append(turn)
             size, unit = place.biases.stop, unit + layer.outputs
@@ -85,22 +92,23 @@ class Layout:
         )
 
     def pack(self, state: State) -> Floats:
-        """The parameters of a `state_dict`."""
+        """The parameters of a `state_dict`; pruned weights are zero."""
         parameters = np.zeros(padded(self.size), np.float32)
         for place in self.places:
             matrix = state[f"{place.prefix}weight"].numpy()
-            flat = (matrix * place.kept).reshape(-1)
-            parameters[place.weights] = flat if place.pattern is None else flat[place.pattern.order]
+            flat = matrix.reshape(-1)
+            parameters[place.weights] = flat if place.order is None else flat[place.order]
             if place.layer.bias:
                 parameters[place.biases] = state[f"{place.prefix}bias"].numpy()
+        parameters[: self.size] *= self.shape.kept
         return parameters
 
     def unpack(self, parameters: Floats) -> State:
         """The `state_dict` that has these parameters."""
         state = {}
         for place in self.places:
-            matrix = np.zeros(place.kept.shape, np.float32)
-            places = slice(None) if place.pattern is None else place.pattern.order
+            matrix = np.zeros((place.layer.outputs, place.layer.inputs), np.float32)
+            places = slice(None) if place.order is None else place.order
             matrix.reshape(-1)[places] = parameters[place.weights]
             state[f"{place.prefix}weight"] = torch.from_numpy(matrix)
             if place.layer.bias:
@@ -110,7 +118,9 @@ class Layout:
     def rooms(self, width: int) -> loop.Rooms:
         """Working space for `width` examples side by side."""
         inputs, units = self.stack.layers[0].inputs, sum(layer.outputs for layer in self.stack.layers)
-        largest = max((place.weights.stop - place.weights.start for place in self.places if place.pattern), default=0)
+        largest = max(
+            (place.weights.stop - place.weights.start for place in self.places if place.order is not None), default=0
+        )
         return loop.Rooms(
             inputs=np.zeros(inputs * width, np.float32),
             activations=np.zeros(units * width, np.float32),
@@ -118,14 +128,6 @@ class Layout:
             factors=np.zeros(max(inputs, units) * width if self.shape.dropout.any() else 0, np.float32),
             turned=np.zeros(largest, np.float32),
         )
-
-
-def _place(layer: Layer, mask: Mask, begin: int) -> Place:
-    name = f"{layer.name}.weight" if layer.name else "weight"
-    kept = mask[name].numpy() if name in mask else np.ones((layer.outputs, layer.inputs), bool)
-    pattern = Pattern.of(kept) if kept.mean() <= DENSE_ABOVE else None
-    end = begin + (kept.size if pattern is None else pattern.columns.size)
-    return Place(layer, kept, pattern, slice(begin, end), slice(end, end + layer.outputs * layer.bias))
 
 
 def _joined(arrays: list[Any], kind: type[np.generic]) -> npt.NDArray[Any]:

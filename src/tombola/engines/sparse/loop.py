@@ -245,14 +245,23 @@ def update(weights: Any, options: Any, iteration: int) -> None:
 
 @compiled
 def train(
-    shape: Any, weights: Any, rooms: Any, width: int, options: Any, x: Any, y: Any, orders: Any, iteration: int
-) -> Any:
-    """Train on the batches `orders`: int64 of shape (steps, batch), rows of `x` and `y`. The sum of the losses.
+    shape: Any,
+    weights: Any,
+    rooms: Any,
+    width: int,
+    options: Any,
+    x: Any,
+    y: Any,
+    orders: Any,
+    iteration: int,
+    losses: float,
+) -> float:
+    """Train on the batches `orders`: int64 of shape (steps, batch), rows of `x` and `y`. Adds to `losses`.
 
-    `width` is the batch size, rounded up to whole vectors; `iteration` says how many have been before.
+    `width` is the batch size, rounded up to whole vectors; `iteration` says how many have been before. Each loss is
+    added by itself, so that the sum is the same bits however the iterations are cut into calls.
     """
     begin = shape.layers[-1, UNIT] * width
-    losses = 0.0
     labels, places = np.empty(orders.shape[1], np.int64), np.empty(width, np.int64)
     for step in range(orders.shape[0]):
         rows = orders[step]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 import os
 import time
@@ -12,20 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
+import numba
 import platformdirs
 import torch
 from llvmlite import binding
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from tombola.engines.sparse.compiled import KERNELS
 from tombola.engines.sparse.layers import SparseLayer
 from tombola.files import replacing
+from tombola.store import held
+
+log = logging.getLogger(__name__)
 
 STEP = 0.8
 """Densities are measured at its powers; each stands for those around it."""
 
 REPEATS = 5
-"""Trainings steps that a measurement takes the median of, after one that does not count."""
+"""Training steps that a measurement takes the median of, after one that does not count."""
 
 
 @dataclass(frozen=True)
@@ -77,32 +83,46 @@ class Speeds:
 
     def _read(self) -> dict[str, dict[str, dict[str, float]]]:
         try:
-            read: dict[str, dict[str, dict[str, float]]] = json.loads(self.path.read_text(encoding="utf-8"))
-            return read
-        except (FileNotFoundError, ValueError):  # a damaged file is as good as none: it can be measured again
+            return _FILE.validate_json(self.path.read_bytes())
+        except (OSError, ValueError):  # a damaged file is as good as none: it can be measured again
             return {}
 
     def _measure(
         self, layer: nn.Linear | nn.Conv2d, name: str, inputs: tuple[int, ...], density: float, at: str
     ) -> dict[str, float]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self.path.with_suffix(".lock")):
-            everything = self._read()
-            known = everything.setdefault(machine(), {}).setdefault(name, {})
-            random = torch.Generator().manual_seed(0)
-            if "dense" not in known:
-                known["dense"] = step_time(_fresh(layer), inputs)
-            if at not in known:
-                kept = torch.rand(layer.weight.shape, generator=random) < density
-                known[at] = step_time(SparseLayer(_fresh(layer), kept), inputs)
-            with replacing(self.path) as temporary:
-                temporary.write_text(json.dumps(everything, indent=1), encoding="utf-8")
-            return known
+        known: dict[str, float] = {}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with held(self.path.with_suffix(".lock")):
+                everything = self._read()
+                known = everything.setdefault(machine(), {}).setdefault(name, {})
+                _complete(known, layer, inputs, density, at)
+                with replacing(self.path) as temporary:
+                    temporary.write_text(json.dumps(everything, indent=1), encoding="utf-8")
+        except OSError as error:
+            log.warning("speeds of layers cannot be kept in %s: %s", self.path, error.strerror or error)
+            _complete(known, layer, inputs, density, at)
+        return known
+
+
+_FILE = TypeAdapter(dict[str, dict[str, dict[str, float]]])
+
+
+def _complete(
+    known: dict[str, float], layer: nn.Linear | nn.Conv2d, inputs: tuple[int, ...], density: float, at: str
+) -> None:
+    """Measure what is not known yet."""
+    if "dense" not in known:
+        known["dense"] = step_time(_fresh(layer), inputs)
+    if at not in known:
+        kept = torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(0)) < density
+        known[at] = step_time(SparseLayer(_fresh(layer), kept), inputs)
 
 
 def machine() -> str:
-    """What speeds depend on: the processor and the version of torch."""
-    return f"{binding.get_host_cpu_name()}, torch {torch.__version__}"
+    """What speeds depend on: the processor and the versions of what computes."""
+    versions = f"kernels {KERNELS}, numba {numba.__version__}, torch {torch.__version__}"
+    return f"{binding.get_host_cpu_name()}, {versions}"
 
 
 def step_time(layer: nn.Module, inputs: tuple[int, ...]) -> float:

@@ -35,13 +35,13 @@ class Stack:
 def stack_of(network: nn.Module) -> Stack | str:
     """`network` as a stack, or why it is none.
 
-    It is one if it is an `nn.Sequential` (of any depth) of Flatten, Linear, ReLU, Dropout and Identity, all of
-    float32, without hooks, weights shared or frozen, or classes derived from these.
+    It is one if it is an `nn.Sequential` (of any depth) of Flatten, Linear, ReLU, Dropout and Identity that ends with
+    a Linear, all of float32, without hooks, weights shared or frozen, or classes derived from these.
     """
     layers: list[Layer] = []
     dropout = 0.0
     for name, module in _children(network):
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+        if hooked(module):
             return f"{name or 'the network'} has hooks"
         if type(module) is nn.Linear:
             if module.weight.dtype != torch.float32:
@@ -65,6 +65,8 @@ def stack_of(network: nn.Module) -> Stack | str:
             return f"{name or 'the network'} is a {type(module).__name__}"
     if not layers:
         return "it has no linear layer"
+    if layers[-1].relu or layers[-1].dropout:
+        return f"something comes after {layers[-1].name}, its last linear layer"
     parameters = dict(network.named_parameters())
     if len(parameters) != sum(1 + layer.bias for layer in layers):
         return "layers share weights"
@@ -73,9 +75,20 @@ def stack_of(network: nn.Module) -> Stack | str:
     return Stack(tuple(layers), dropout)
 
 
+def hooked(module: nn.Module) -> bool:
+    """Whether more happens when `module` is called, or its parameters get gradients, than its class says."""
+    of_parameters = any(
+        parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
+        for parameter in module.parameters(recurse=False)
+    )
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return of_parameters or any(hooks) or "forward" in vars(module)
+
+
 def _children(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The network and all in it, in the order in which a sequence calls them; named as in `named_modules`."""
     yield prefix, network
     if type(network) is nn.Sequential:
-        for name, child in network.named_children():
+        for name, child in network._modules.items():  # a child that is there twice is called twice
+            assert child is not None
             yield from _children(child, f"{prefix}.{name}" if prefix else name)

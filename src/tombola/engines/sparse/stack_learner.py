@@ -52,7 +52,7 @@ class StackLearner:
         train = self.split.train
         x, places = train.x.reshape(len(train.x), -1).numpy(), train.places(order).numpy()
         still = (self.layout.shape, self.now, self.rooms, self.width, self.options)
-        self.losses += loop.train(*still, x, train.y.numpy(), places, self.iteration)
+        self.losses = loop.train(*still, x, train.y.numpy(), places, self.iteration, self.losses)
         self.iteration += len(places)
 
     def take_losses(self) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from tombola.engines.sparse.layers import SparseLayer
 from tombola.engines.sparse.speeds import Speeds
+from tombola.engines.sparse.stack import hooked
 from tombola.mask import Mask, State
 
 
@@ -19,7 +21,7 @@ class Swapped:
 
     network: nn.Module
     layers: dict[str, nn.Module] = field(default_factory=dict)
-    """Those that were there, by name as in `named_modules`."""
+    """Those that were there, by name as in `named_modules`; without their weights, which would take memory."""
 
     def state(self) -> State:
         """The `state_dict` the module would have with its own layers: the same names, in the same order."""
@@ -29,7 +31,7 @@ class Swapped:
             if layer in self.layers and last == "values":
                 sparse = self.network.get_submodule(layer)
                 assert isinstance(sparse, SparseLayer)
-                state[f"{layer}.weight"] = sparse.weight()
+                state[f"{layer}.weight"] = sparse.dense_weight()
             else:
                 state[entry] = tensor.detach().clone()
         return state
@@ -38,7 +40,7 @@ class Swapped:
         """Give the module its own layers back, with the weights they have now."""
         state = self.state()
         for name, layer in self.layers.items():
-            self.network.set_submodule(name, layer)
+            _put(self.network, name, layer.to_empty(device="cpu"))
         self.layers = {}
         self.network.load_state_dict(state)
 
@@ -60,7 +62,7 @@ def swap(network: nn.Module, mask: Mask, inputs: Tensor, speeds: Speeds) -> tupl
             assert isinstance(layer, nn.Linear | nn.Conv2d)
             if speeds.sparse_is_faster(layer, shapes[layer_name], density):
                 swapped.layers[layer_name] = layer
-                network.set_submodule(layer_name, SparseLayer(layer, kept))
+                _put(network, layer_name, SparseLayer(layer, kept))
                 continue
             reason = f"dense is faster with {density:.1%} of its weights"
         dense[layer_name] = reason
@@ -68,11 +70,19 @@ def swap(network: nn.Module, mask: Mask, inputs: Tensor, speeds: Speeds) -> tupl
         try:
             _, after = _try(network, inputs)
             torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
+            _try_training(network, inputs)
         except Exception as error:  # noqa: BLE001 - whatever a module of the user's does with its layers
             reason = f"the network does not work with sparse layers: {str(error).splitlines()[0]}"
             dense |= dict.fromkeys(swapped.layers, reason)
             swapped.undo()
+        for layer in swapped.layers.values():
+            layer.to("meta")
     return swapped, dense
+
+
+def _put(network: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, layer)
 
 
 def _unfit(network: nn.Module, name: str, shapes: dict[str, tuple[int, ...]]) -> str | None:
@@ -89,7 +99,7 @@ def _unfit(network: nn.Module, name: str, shapes: dict[str, tuple[int, ...]]) ->
         reason = "it is not of float32"
     elif not all(parameter.requires_grad for parameter in layer.parameters()):
         reason = "some of its parameters are frozen"
-    elif layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+    elif hooked(layer):
         reason = "it has hooks"
     elif _uses(network, layer) > 1:
         reason = "it shares parameters with another layer"
@@ -127,3 +137,9 @@ def _try(network: nn.Module, inputs: Tensor) -> tuple[dict[str, tuple[int, ...]]
         for handle in handles:
             handle.remove()
     return shapes, out
+
+
+def _try_training(network: nn.Module, inputs: Tensor) -> None:
+    """Do a forward and a backward pass in training mode, with a copy, leaving torch's generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        copy.deepcopy(network).train()(inputs).sum().backward()

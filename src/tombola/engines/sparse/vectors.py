@@ -1,8 +1,8 @@
 """Vectors: sixteen float32 held in registers, for compiled functions.
 
 numba leaves it to LLVM to guess which loops to vectorise, and sums over an inner loop it keeps in memory. These few
-operations say it outright: each becomes one LLVM instruction on `<16 x float>`, which is one register with AVX-512,
-two with AVX2, four with NEON or SSE.
+operations say it outright, in LLVM's own terms, on `<16 x float>`: one register with AVX-512, two with AVX2, four
+with NEON or SSE.
 """
 
 from __future__ import annotations

@@ -1,0 +1,90 @@
+"""The benchmarks run, and refuse to compare sides that disagree. What they measure is no matter here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import common, gpu, kernels, layers, search, step
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # noqa: ARG005
+    return tmp_path / "results"
+
+
+def test_sides_take_turns() -> None:
+    calls: list[str] = []
+    seconds = common.take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    assert calls == ["a", "b"] * 3
+    assert [len(times) for times in seconds.values()] == [2, 2]
+    assert len(common.take_turns({"a": lambda: None}, 2, warm_up=False)["a"]) == 2
+
+
+def test_steps(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    step.main(levels=3, every=3, steps=5, turns=1, data="digits")
+    written = json.loads((results / "step.json").read_text())
+    assert [row["weights"] for row in written["rows"]] == [50200, 25919]
+    assert written["machine"]["torch"] == torch.__version__
+    assert "KB: memory that follows the weights" in capsys.readouterr().out
+
+
+def test_searches(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search.main(iterations=40, replicates=2, levels=2, turns=1, data="digits")
+    written = json.loads((results / "search.json").read_text())
+    assert len(written["accuracies"]["tombola"]) == 3
+    assert set(written["ratios"]) == {"plain loop", "fused loop"}
+    assert "2 searches of 3 levels" in capsys.readouterr().out
+
+
+def test_stacks(results: Path) -> None:
+    gpu.main(device="cpu", sizes=[2], steps=3, turns=1, data="digits")
+    (row,) = json.loads((results / "stacked-cpu.json").read_text())["rows"]
+    assert row["ratio"] == pytest.approx(row["stacked"] / row["one_by_one"])
+
+
+def test_convolutions(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.layers.Speeds.sparse_is_faster", lambda *_: True)
+    layers.main(channels=4, steps=1, turns=1)
+    written = json.loads((results / "layers.json").read_text())
+    assert set(written["ms"]) == {"sparse layers", "dense PyTorch"}
+    assert written["sparse"] == ["0", "2", "6", "8", "10"]
+
+
+def test_kernels(results: Path) -> None:
+    kernels.main(calls=1, turns=1)
+    assert len(json.loads((results / "kernels.json").read_text())["gflops"]) == 6
+
+
+def test_sides_that_disagree_are_not_compared() -> None:
+    with pytest.raises(SystemExit, match="disagree"):
+        common.agree(1.0, 1.5)
+    with pytest.raises(SystemExit, match="disagree"):
+        search.compare({"tombola": [[0.9]], "plain loop": [[0.9]], "fused loop": [[0.8]]})
+    search.compare({name: [[0.9]] for name in ("tombola", "plain loop", "fused loop")})
+
+
+def test_pruning_by_hand_keeps_as_many_as_tombola() -> None:
+    from tombola.experiment import Experiment
+    from tombola.mask import Mask
+    from tombola.prune import prune
+    from tombola.recipe import load_recipe
+    from tombola.zoo.networks import build
+
+    recipe = load_recipe("lenet-mnist", ["data.name=digits", "data.validation=300"])
+    run = Experiment(recipe).dense(0)
+    weights = {name: tensor for name, tensor in build(run.start).state_dict().items() if name in run.mask}
+    mask = run.mask
+    for _ in range(5):
+        theirs = search.prune_by_magnitude(weights, mask, recipe)
+        scores = {name: tensor.abs() for name, tensor in weights.items()}
+        mask = prune(scores, mask, recipe.search.groups(list(mask)))
+        assert isinstance(theirs, Mask)
+        assert theirs == mask
+    assert np.isclose(mask.density, 0.8**5, atol=0.01)
