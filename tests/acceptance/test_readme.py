@@ -7,6 +7,7 @@ import re
 import shlex
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -37,22 +38,33 @@ def test_the_readmes_commands_and_code(tmp_path: Path, monkeypatch: pytest.Monke
             overrides = [part for before, part in pairwise(command) if before == "--set"]
             assert load_recipe("lenet-mnist", overrides).replicates == 2
             continue
+        if command[0] == "ticket" and not Path(command[-1]).exists():  # see below: one seed in eight finds none
+            continue
         result = runner.invoke(app, command)
         assert result.exit_code == (2 if "training.optimiser=adam" in command else 0), result.stderr
         printed[" ".join(command)] = result.stdout
-    assert "150 runs trained" in printed["run digits"]
+    assert "300 runs trained" in printed["run digits"]
 
-    # What the demonstration promises, on this machine too.
+    # What the demonstration promises, on this machine too. Bits differ between processors, and one seed in eight misses
+    # the verdict at 20% of the weights (docs/digits.md); what it rests on holds with all of them.
     summary = json.loads(printed["show results/digits --json"])
     assert summary["replicates"] >= 5
-    assert summary["smallest_winning"]["weights_left"] <= 0.2
-    sparsest = summary["levels"][-1]
+
+    def mean(level: dict[str, Any], branch: str, figure: str) -> float:
+        return float(level["branches"][branch][figure]["mean"])
+
+    dense, ticket, sparsest = summary["levels"][0], summary["levels"][3], summary["levels"][-1]
+    assert ticket["weights_left"] <= 0.2
+    at_stop = "test_accuracy_at_stop"
+    assert mean(ticket, "ticket", at_stop) > mean(dense, "ticket", at_stop) - 0.01
+    assert mean(ticket, "ticket", "stop_iteration") < 0.8 * mean(dense, "ticket", "stop_iteration")
     assert sparsest["weights_left"] < 0.025
-    means = {name: branch["test_accuracy_at_stop"]["mean"] for name, branch in sparsest["branches"].items()}
-    assert means["ticket"] - means["reinit"] > 0.01
+    assert mean(sparsest, "ticket", at_stop) - mean(sparsest, "reinit", at_stop) > 0.01
 
     run, load = snippets()
     exec(run, {})
+    if summary["smallest_winning"] is None:
+        return
     from tombola.zoo.networks import build
 
     namespace = {"network": build(Experiment(load_recipe("digits")).dense(0).start)}
