@@ -45,8 +45,8 @@ def test_the_readmes_commands_and_code(tmp_path: Path, monkeypatch: pytest.Monke
         printed[" ".join(command)] = result.stdout
     assert "300 runs trained" in printed["run digits"]
 
-    # What the demonstration promises, on this machine too. Bits differ between processors, and one seed in eight misses
-    # the verdict at 20% of the weights (docs/digits.md); what it rests on holds with all of them.
+    # What the demonstration promises, on this machine too. Bits differ between processors, and one seed in eight
+    # misses the verdict at 20% of the weights (docs/digits.md); what it rests on holds with all of them.
     summary = json.loads(printed["show results/digits --json"])
     assert summary["replicates"] >= 5
 
