@@ -96,7 +96,13 @@ def group_lives(group: int) -> bool:
 @pytest.mark.parametrize(("engine", "length"), [("sparse", "4000it"), ("eager", "1000it")])
 def test_ctrl_c_ends_with_status_130_and_nothing_left_running(tmp_path: Path, engine: str, length: str) -> None:
     arguments = command(tmp_path, "out", "store", length, engine)
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background inherit SIG_IGN
+    )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "store").rglob("runs/*/*.safetensors")):
         assert time.monotonic() < deadline
