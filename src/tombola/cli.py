@@ -6,11 +6,15 @@ import functools
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, ParamSpec
 
 import typer
@@ -56,30 +60,45 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
         logging.basicConfig(
             format="%(message)s", handlers=[RichHandler(console=err_console, show_time=False, show_path=False)]
         )
-        try:
-            function(*args, **kwargs)
-        except InputError as error:
-            _say(f"error: {error}", "red")
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            _say(INTERRUPTED, "yellow")
-            raise typer.Exit(130) from None
-        except Exception as error:  # noqa: BLE001 - the last line of defence: say so, keep the traceback for a report
-            if _follows_an_interrupt(error):
+        with _noting_interrupts() as interrupts:
+            try:
+                function(*args, **kwargs)
+            except InputError as error:
+                _say(f"error: {error}", "red")
+                raise typer.Exit(2) from None
+            except KeyboardInterrupt:
                 _say(INTERRUPTED, "yellow")
                 raise typer.Exit(130) from None
-            err_console.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
-            _say(f"failed: {error or type(error).__name__}; everything finished is kept", "red")
-            raise typer.Exit(1) from None
+            except Exception as error:  # noqa: BLE001 - the last line of defence: say so, keep the traceback
+                if interrupts:
+                    _say(INTERRUPTED, "yellow")
+                    raise typer.Exit(130) from None
+                err_console.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
+                _say(f"failed: {error or type(error).__name__}; everything finished is kept", "red")
+                raise typer.Exit(1) from None
 
     return guarded
 
 
-def _follows_an_interrupt(error: BaseException | None) -> bool:
-    """Whether a Ctrl-C led to `error`: one that comes while a lock is taken is hidden by the lock's own complaint."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
+@contextmanager
+def _noting_interrupts() -> Iterator[list[int]]:
+    """What it gives is empty until Ctrl-C is pressed. Whatever error comes after that came of it: libraries turn a
+    `KeyboardInterrupt` that hits them in compiled code, or while they take a lock, into errors of their own."""
+    noted: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield noted  # somebody else deals with it, or it is ignored
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _say(line: str, style: str) -> None:
