@@ -33,9 +33,8 @@ def train(runs: Sequence[Run], store: Store, engine: Engine) -> list[bool]:
     Any number of processes may do this with the same runs: one of them trains each.
     """
     with contextlib.ExitStack() as claims:
-        for run in sorted(
-            runs, key=lambda run: run.key
-        ):  # everybody in the same order, so that nobody waits in a ring
+        # Everybody claims in the same order, so that nobody waits in a ring.
+        for run in sorted(runs, key=lambda run: run.key):
             claims.enter_context(store.claim(run))
         new = [run for run in runs if store.get(run) is None]
         if new:
