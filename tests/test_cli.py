@@ -74,6 +74,8 @@ def test_a_winning_ticket_is_kept_and_shown(tmp_path: Path) -> None:
         "verdict.accuracy_margin=0.99",
         "--set",
         "verdict.stop_margin=99",
+        "--set",
+        "controls.reinit=0",
     ]
     result = run(
         *everything_wins, "--set", "verdict.few=0.99", "--set", "training.length=300it", "--set", "training.lr=0.05"

@@ -30,6 +30,20 @@ class Measures(Described):
     test_accuracy: float | None = None
     """At the end of training."""
 
+    @property
+    def gap_at_stop(self) -> float | None:
+        """The generalisation gap at early stop: accuracy on the training examples minus that on the test set."""
+        return _gap(self.train_accuracy_at_stop, self.test_accuracy_at_stop)
+
+    @property
+    def gap(self) -> float | None:
+        """The same at the end of training."""
+        return _gap(self.train_accuracy, self.test_accuracy)
+
+
+def _gap(train: float | None, test: float | None) -> float | None:
+    return None if train is None or test is None else train - test
+
 
 @dataclass(frozen=True)
 class Outcome:

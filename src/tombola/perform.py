@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tombola.conduct import Listener, conduct
 from tombola.engines import engine as named_engine
-from tombola.evidence.verdict import judge, smallest_winning
+from tombola.evidence.verdict import judge
 from tombola.experiment import Experiment
 from tombola.outcome import Outcome
 from tombola.recipe import Recipe
@@ -79,7 +79,7 @@ def perform(
 def _keep_ticket(results: ResultsFolder) -> None:
     """Write the smallest winning ticket; among replicates, the one of best validation accuracy at early stop."""
     recipe, path = results.recipe, results.folder / TICKET
-    found = smallest_winning(judge(results.rows, recipe.replicates, recipe.verdict))
+    found = judge(results.rows, recipe.replicates, recipe.verdict).smallest_winning
     if found is None:
         path.unlink(missing_ok=True)
         return

@@ -2,10 +2,10 @@
 
     experiment.toml      the whole configuration, as it was resolved
     levels.parquet       one row for each replicate x level x branch x draw (see `Row`)
-    layers.parquet       the same x layer: weights left
+    layers.parquet       the same x layer: weights left, where they began and how far they went (see `Layer`)
     curves.parquet       the same x iteration: what was evaluated on the way
     ticket.safetensors   the smallest winning ticket, if there is one
-    status.json          whether it is finished, and what the last command trained
+    status.json          whether it is finished, what the last command trained, and how long it all took
 
 Rows stand in a fixed order, whatever order the runs were answered in.
 """
@@ -17,7 +17,7 @@ import logging
 import time
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 
+from tombola.anatomy import anatomy
 from tombola.errors import InputError
 from tombola.files import replacing
 from tombola.outcome import Outcome
@@ -51,7 +52,19 @@ LEVELS = pa.schema(
         ("test_accuracy", pa.float64()),
     ]
 )
-LAYERS = pa.schema([*_PLACE, ("layer", pa.string()), ("weights", pa.int64()), ("weights_total", pa.int64())])
+LAYERS = pa.schema(
+    [
+        *_PLACE,
+        ("layer", pa.string()),
+        ("weights", pa.int64()),
+        ("weights_total", pa.int64()),
+        ("sign_changes", pa.int64()),
+        ("distance", pa.float64()),
+        ("start_norm", pa.float64()),
+        ("start_histogram", pa.list_(pa.int64())),
+        ("input_connections", pa.list_(pa.int64())),
+    ]
+)
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
 CURVES = pa.schema([*_PLACE, ("iteration", pa.int64()), *((name, pa.float64()) for name in _CURVES)])
 
@@ -74,6 +87,17 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """How long the runs of a branch at a level took, whenever they were trained."""
+
+    level: int
+    branch: str
+    runs: int
+    seconds: float
+    """One by one."""
+
+
+@dataclass(frozen=True)
 class Results:
     """What a results folder says."""
 
@@ -81,10 +105,39 @@ class Results:
     rows: list[Row]
     finished: bool
     tally: Tally
-    collapsed: list[tuple[int, int, str]]
-    """(replicate, level, layer) wherever a ticket has a layer without a single weight."""
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    """The rows of `layers.parquet`."""
     engines: dict[str, dict[str, float]] = field(default_factory=dict)
     """By engine: how many `runs` it trained, whenever that was, and how many `seconds` they took one by one."""
+    costs: list[Cost] = field(default_factory=list)
+    inputs: tuple[int, ...] = ()
+    """The shape of one example."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """What wrote it: tombola and the libraries that results depend on."""
+    problems: list[str] = field(default_factory=list)
+    """What is missing or damaged, one line each."""
+
+    @property
+    def collapsed(self) -> list[tuple[int, int, str]]:
+        """(replicate, level, layer) wherever a ticket has a layer without a single weight."""
+        return [
+            (layer["replicate"], layer["level"], layer["layer"])
+            for layer in self.layers
+            if layer["branch"] == "ticket" and layer["weights"] == 0
+        ]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is noted of one run."""
+
+    row: Row
+    layers: dict[str, Any]
+    """The columns of `layers.parquet`."""
+    curves: dict[str, Any]
+    """The columns of `curves.parquet`."""
+    engine: str
+    seconds: float
 
 
 class ResultsFolder:
@@ -100,9 +153,9 @@ class ResultsFolder:
         self.recipe = recipe
         self.tickets: dict[tuple[int, int], Ask] = {}
         """By (level, replicate)."""
-        self._answers: dict[tuple[int, str, int, int], tuple[Row, dict[str, Any], dict[str, Any]]] = {}
+        self._answers: dict[tuple[int, str, int, int], _Answer] = {}
         self._trained = 0
-        self._engines: dict[str, dict[str, float]] = {}
+        self._inputs: tuple[int, ...] = ()
         self._next_write = time.monotonic() + WRITE_EVERY
         _open(folder, recipe)
         self._complete_before = _read_status(folder).get("finished", False)
@@ -114,17 +167,13 @@ class ResultsFolder:
         """Note what came of a run."""
         mask = ask.run.mask
         row = Row(study, ask.level, ask.branch, ask.draw, mask.count, mask.size, ask.run.key, outcome.measures)
-        layers = {
-            "layer": list(mask),
-            "weights": list(mask.counts.values()),
-            "weights_total": list(mask.sizes.values()),
-        }
+        found = [asdict(layer) for layer in anatomy(ask.run, outcome)]
+        layers = {name: [layer[name] for layer in found] for name in found[0]}
         curves = {name: values.numpy() for name, values in outcome.curves.items()}
-        self._answers[study, ask.branch, ask.level, ask.draw] = (row, layers, curves)
+        answer = _Answer(row, layers, curves, outcome.engine, outcome.seconds)
+        self._answers[study, ask.branch, ask.level, ask.draw] = answer
         self._trained += trained
-        engine = self._engines.setdefault(outcome.engine, {"runs": 0, "seconds": 0.0})
-        engine["runs"] += 1
-        engine["seconds"] += outcome.seconds
+        self._inputs = ask.run.start.network.inputs
         if ask.branch == "ticket":
             self.tickets[ask.level, study] = ask
             for layer in mask.empty_layers:
@@ -135,31 +184,35 @@ class ResultsFolder:
     @property
     def rows(self) -> list[Row]:
         """The rows so far, in order."""
-        return [row for row, _, _ in self._ordered()]
+        return [answer.row for answer in self._ordered()]
 
-    def _ordered(self) -> list[tuple[Row, dict[str, Any], dict[str, Any]]]:
+    def _ordered(self) -> list[_Answer]:
         """By replicate and level, the ticket before its controls."""
-        answers = self._answers.values()
-        return sorted(
-            answers, key=lambda a: (a[0].replicate, a[0].level, a[0].branch != "ticket", a[0].branch, a[0].draw)
-        )
+
+        def place(answer: _Answer) -> tuple[Any, ...]:
+            row = answer.row
+            return row.replicate, row.level, row.branch != "ticket", row.branch, row.draw
+
+        return sorted(self._answers.values(), key=place)
 
     def write(self, finished: bool) -> None:
         """Write the tables as far as they go."""
         began = time.monotonic()
         answers = self._ordered()
-        levels = pa.Table.from_pylist([row.to_dict() for row, _, _ in answers], LEVELS)
+        levels = pa.Table.from_pylist([answer.row.to_dict() for answer in answers], LEVELS)
         _write_table(self.folder / "levels.parquet", levels)
-        _write_table(self.folder / "layers.parquet", _tidy(LAYERS, ((row, part) for row, part, _ in answers)))
-        _write_table(self.folder / "curves.parquet", _tidy(CURVES, ((row, part) for row, _, part in answers)))
+        _write_table(self.folder / "layers.parquet", _tidy(LAYERS, ((a.row, a.layers) for a in answers)))
+        _write_table(self.folder / "curves.parquet", _tidy(CURVES, ((a.row, a.curves) for a in answers)))
         status = {
             "finished": finished,
             "runs": {
                 "trained": self._trained,
                 "from_store": len(answers) - self._trained,
-                "diverged": sum(row.measures.diverged for row, _, _ in answers),
+                "diverged": sum(answer.row.measures.diverged for answer in answers),
             },
-            "engines": self._engines,
+            "inputs": self._inputs,
+            "engines": _engines(answers),
+            "costs": [asdict(cost) for cost in _costs(answers)],
             "versions": versions(),
         }
         with replacing(self.folder / "status.json") as temporary:
@@ -171,6 +224,24 @@ class ResultsFolder:
         """Write what there is, unless the folder held more from before."""
         if not self._complete_before:
             self.write(finished=False)
+
+
+def _engines(answers: Sequence[_Answer]) -> dict[str, dict[str, float]]:
+    """See `Results.engines`."""
+    engines: dict[str, dict[str, float]] = {}
+    for answer in answers:
+        engine = engines.setdefault(answer.engine, {"runs": 0, "seconds": 0.0})
+        engine["runs"] += 1
+        engine["seconds"] += answer.seconds
+    return engines
+
+
+def _costs(answers: Sequence[_Answer]) -> list[Cost]:
+    """See `Cost`."""
+    seconds: dict[tuple[int, str], list[float]] = {}
+    for answer in answers:
+        seconds.setdefault((answer.row.level, answer.row.branch), []).append(answer.seconds)
+    return [Cost(level, branch, len(each), sum(each)) for (level, branch), each in sorted(seconds.items())]
 
 
 def _tidy(schema: pa.Schema, parts: Iterable[tuple[Row, Mapping[str, Any]]]) -> pa.Table:
@@ -243,27 +314,51 @@ def _read_status(folder: Path) -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
-def read_results(folder: Path) -> Results:
+def read_results(folder: Path, lenient: bool = False) -> Results:
     """Read a results folder.
 
-    Raises `InputError` when it is none, or a file of it is damaged.
+    Raises `InputError` when it is none, or a file of it is damaged; if it is to be `lenient` with damaged tables,
+    what they would have said is missing, and `Results.problems` names them.
     """
     configuration = folder / "experiment.toml"
     if not configuration.is_file():
         raise InputError(f"{folder} is not a results folder: it has no experiment.toml")
     recipe = _read_configuration(configuration)
     status = _read_status(folder)
-    rows = [Row.from_dict(values) for values in _read_table(folder / "levels.parquet", LEVELS)]
-    empty = [
-        (layer["replicate"], layer["level"], layer["layer"])
-        for layer in _read_table(folder / "layers.parquet", LAYERS)
-        if layer["branch"] == "ticket" and layer["weights"] == 0
-    ]
-    tally, engines = Tally(**status.get("runs", {})), status.get("engines", {})
-    return Results(recipe, rows, status.get("finished", False), tally, empty, engines)
+    problems: list[str] = []
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for name, schema in (("levels", LEVELS), ("layers", LAYERS)):
+        try:
+            tables[name] = read_table(folder / f"{name}.parquet", schema)
+        except InputError as error:
+            if not lenient:
+                raise
+            problems.append(str(error))
+            tables[name] = []
+    return Results(
+        recipe,
+        [Row.from_dict(values) for values in tables["levels"]],
+        status.get("finished", False),
+        Tally(**status.get("runs", {})),
+        tables["layers"],
+        status.get("engines", {}),
+        [Cost(**cost) for cost in status.get("costs", [])],
+        tuple(status.get("inputs", ())),
+        status.get("versions", {}),
+        problems,
+    )
 
 
-def _read_table(path: Path, schema: pa.Schema) -> Sequence[dict[str, Any]]:
+def read_curves(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `curves.parquet`. Raises `InputError` when it is damaged."""
+    return read_table(folder / "curves.parquet", CURVES)
+
+
+def read_table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """The rows of a table, none if it is not there; columns that an older tombola did not write are None.
+
+    Raises `InputError` when it is damaged.
+    """
     if not path.exists():
         return []
     try:

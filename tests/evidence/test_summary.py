@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.conftest import tiny
 from tests.evidence.test_verdict import experiment, row
 from tombola.evidence.summary import summarise
@@ -27,10 +29,16 @@ def test_it_has_the_names_that_scripts_rely_on() -> None:
     assert (level["weights"], level["weights_left"]) == (250, 0.25)
     assert set(level["branches"]) == {"ticket", "reinit"}
     for branch in level["branches"].values():
-        for figure in ("test_accuracy", "stop_iteration", "test_accuracy_at_stop", "train_accuracy"):
+        for figure in ("test_accuracy", "stop_iteration", "test_accuracy_at_stop", "train_accuracy", "gap_at_stop"):
             assert set(branch[figure]) == {"values", "mean", "low", "high"}
             assert len(branch[figure]["values"]) == 5  # one a replicate, however many draws
+    assert level["branches"]["ticket"]["gap_at_stop"]["mean"] == pytest.approx(1 - 0.9504)
     assert level["verdict"]["winning"] is True
+    assert level["verdict"]["state"] == "winning"
+    assert level["verdict"]["accuracy_difference"]["p_not_worse"] == 1 / 32
+    assert level["verdict"]["stop_difference"]["mean"] == pytest.approx(301 / 500 - 1)
+    assert level["against"]["reinit"]["accuracy_difference"]["mean"] == pytest.approx(0.0504)
+    assert summary["control"] == {"name": "reinit", "p": 1 / 32}
     assert summary["smallest_winning"] == {"level": 2, "weights": 250, "weights_left": 0.25}
 
 

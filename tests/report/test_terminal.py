@@ -20,8 +20,8 @@ from tombola.studies import Ask
 from tombola.table import Row
 
 
-def console() -> Console:
-    return Console(file=io.StringIO(), width=80, color_system=None)
+def console(width: int = 80) -> Console:
+    return Console(file=io.StringIO(), width=width, color_system=None)
 
 
 def printed(console: Console) -> str:
@@ -34,11 +34,11 @@ def show(rows: list[Row], **kwargs: object) -> str:
     results = Results(
         recipe,
         rows,
-        kwargs.get("finished", True),
-        Tally(diverged=int(kwargs.get("diverged", 0))),
-        kwargs.get("collapsed", []),
-    )  # type: ignore[arg-type]
-    to = console()
+        bool(kwargs.get("finished", True)),
+        Tally(diverged=int(kwargs.get("diverged", 0))),  # type: ignore[call-overload]
+        kwargs.get("layers", []),  # type: ignore[arg-type]
+    )
+    to = console(int(kwargs.get("width", 80)))  # type: ignore[call-overload]
     show_summary(to, summarise(results))
     return printed(to)
 
@@ -52,8 +52,8 @@ def test_the_table_and_the_answer_fit_a_terminal_of_80_columns() -> None:
     rows += [row(r, 2, 0.9, 400, branch="reinit") for r in range(5)]
     text = show(rows)
     assert "100.0%" in text
-    assert "95.04 ±0.14" in text
-    assert "90.00 ±0.00" in text
+    assert "95.04 ±0.14 100.0  5.0" in text
+    assert "90.00 ±0.00 100.0 10.0" in text
     assert "winning" in text
     assert "…" not in text
     assert "Winning tickets down to 25.0% of the weights (250 of them, level 2)" in " ".join(text.split())
@@ -62,8 +62,8 @@ def test_the_table_and_the_answer_fit_a_terminal_of_80_columns() -> None:
 
 def test_wide_intervals_give_way_on_a_narrow_terminal() -> None:
     rows = experiment([0.95] * 5, [3000, 31000, 2900, 30000, 3050])
-    rows += [row(r, 2, 0.9, 40000 * (r + 1), branch="reinit") for r in range(5)]
-    text = show(rows)
+    rows += [row(r, 2, 0.9, 40000 * (r + 1), branch="random_global") for r in range(5)]
+    text = show(rows, width=72)
     assert "13,990 " in text
     assert "±1" not in text
     assert "…" not in text
@@ -74,21 +74,27 @@ def test_it_says_what_speaks_against_a_level() -> None:
     assert "less accurate" in text
     assert "No winning ticket" in text
     assert "slower" in show(experiment([0.95] * 5, [700] * 5))
-    assert "cannot tell" in show(experiment([0.99, 0.91, 0.99, 0.91, 0.95], [300] * 5))
-    assert "matches" in show(
-        [
-            *experiment([0.95] * 5, [300] * 5)[:5],
-            *(replaced(r, weights=900) for r in experiment([0.95] * 5, [300] * 5)[5:]),
-        ]
-    )
+    unsure = show(experiment([0.99, 0.91, 0.99, 0.91, 0.95], [300] * 5))
+    assert "cannot tell (+" in unsure
+    assert "Cannot tell yet whether there are winning tickets" in unsure
+    assert "more replicates would probably decide" in " ".join(unsure.split())
+    rows = experiment([0.95] * 5, [300] * 5)
+    assert "too many weights" in show(rows[:5] + [replaced(r, weights=900) for r in rows[5:]])
 
 
 def test_divergence_and_collapse_do_not_go_unsaid() -> None:
     rows = experiment([0.95] * 5, [300] * 5)
     rows[5:] = [Row(**{**r.__dict__, "measures": Measures(diverged=True, iterations=10)}) for r in rows[5:]]
-    text = show(rows, diverged=5, collapsed=[(0, 3, "fc1.weight"), (1, 4, "fc1.weight")])
+    text = show(
+        rows,
+        diverged=5,
+        layers=[
+            {"replicate": replicate, "level": 3 + replicate, "branch": "ticket", "layer": "fc1.weight", "weights": 0}
+            for replicate in (0, 1)
+        ],
+    )
     assert "diverged" in text
-    assert "incomplete" in text
+    assert "5 of 5 diverged" in text
     assert "5 runs diverged" in text
     assert "Layer collapse: fc1.weight has no weights left at level 3 of replicate 0 and 1 more" in " ".join(
         text.split()

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tombola.evidence.interval import Interval, mean_interval
-from tombola.evidence.verdict import Verdict, judge, smallest_winning
+from tombola.evidence.against import Against
+from tombola.evidence.interval import mean_interval
+from tombola.evidence.verdict import Criteria, Verdict, judge
 from tombola.results import Results
 from tombola.table import Row
 
@@ -19,6 +20,8 @@ FIGURES = (
     "test_accuracy",
     "train_accuracy",
     "train_accuracy_at_stop",
+    "gap_at_stop",
+    "gap",
     "validation_accuracy_at_stop",
 )
 
@@ -26,9 +29,9 @@ FIGURES = (
 def summarise(results: Results) -> dict[str, Any]:
     """Levels, branches, intervals and verdicts, as JSON values. Accuracies are fractions."""
     recipe = results.recipe
-    verdicts = judge(results.rows, recipe.replicates, recipe.verdict)
-    found = smallest_winning(verdicts)
-    levels = [_level(results.rows, verdict, recipe.verdict.confidence) for verdict in verdicts]
+    judgement = judge(results.rows, recipe.replicates, recipe.verdict)
+    found = judgement.smallest_winning
+    levels = [_level(results.rows, verdict, recipe.verdict) for verdict in judgement.verdicts]
     return {
         "recipe": recipe.name,
         "replicates": recipe.replicates,
@@ -36,6 +39,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "runs": asdict(results.tally),
         "engines": results.engines,
         "criteria": recipe.verdict.model_dump(),
+        "control": judgement.control and {"name": judgement.control.name, "p": judgement.control.p},
         "levels": levels,
         "smallest_winning": found and _named(next(level for level in levels if level["level"] == found.level)),
         "collapsed": [
@@ -48,23 +52,58 @@ def _named(level: dict[str, Any]) -> dict[str, Any]:
     return {name: level[name] for name in ("level", "weights", "weights_left")}
 
 
-def _level(rows: Sequence[Row], verdict: Verdict, confidence: float) -> dict[str, Any]:
+def _level(rows: Sequence[Row], verdict: Verdict, criteria: Criteria) -> dict[str, Any]:
     here = [row for row in rows if row.level == verdict.level]
     branches = sorted({row.branch for row in here}, key=lambda branch: (branch != "ticket", branch))
+    ticket = next(row for row in here if row.branch == "ticket")
+    beside = verdict.dense
     return {
         "level": verdict.level,
-        "weights": here[0].weights,
-        "weights_left": here[0].weights_left,
-        "branches": {b: _branch([row for row in here if row.branch == b], confidence) for b in branches},
+        "weights": ticket.weights,
+        "weights_left": ticket.weights_left,
+        "branches": {b: _branch([row for row in here if row.branch == b], criteria.confidence) for b in branches},
         "verdict": {
+            "state": verdict.state,
+            "reason": verdict.reason,
+            "more_replicates": verdict.more,
             "accurate": verdict.accurate,
             "fast": verdict.fast,
             "few": verdict.few,
-            "reached": verdict.reached,
             "winning": verdict.winning,
-            "accuracy_difference": _interval(verdict.accuracy_difference),
-            "stop_difference": _interval(verdict.stop_difference),
+            "accuracy_difference": beside and _difference(beside, -criteria.accuracy_margin),
+            "stop_difference": beside and _slowdown(beside, criteria.stop_margin),
         },
+        "against": {
+            name: {"accuracy_difference": _difference(control, 0.0), "stop_difference": _slowdown(control, 0.0)}
+            for name, control in verdict.controls.items()
+        },
+    }
+
+
+def _difference(beside: Against, least: float) -> dict[str, Any]:
+    """Test accuracy at early stop, the ticket's minus the other's; bounds are one-sided. p-values are small where,
+    surely, it is not less accurate by the margin (`p_not_worse`), more accurate (`p_better`), less (`p_worse`)."""
+    accuracy = beside.accuracy
+    return {
+        "mean": accuracy.estimate,
+        "low": accuracy.low,
+        "high": accuracy.high,
+        "p_not_worse": accuracy.p_above(least),
+        "p_better": accuracy.p_above(0.0),
+        "p_worse": accuracy.p_below(0.0),
+    }
+
+
+def _slowdown(beside: Against, margin: float) -> dict[str, Any]:
+    """How much later the ticket stops, as a fraction of the other's early-stopping iteration; p-values likewise."""
+    stop = beside.stop
+    return {
+        "mean": stop.estimate - 1,
+        "low": None if stop.low is None else stop.low - 1,
+        "high": None if stop.high is None else stop.high - 1,
+        "p_not_worse": stop.p_below(1 + margin),
+        "p_better": stop.p_below(1.0),
+        "p_worse": stop.p_above(1.0),
     }
 
 
@@ -75,12 +114,5 @@ def _branch(rows: Sequence[Row], confidence: float) -> dict[str, Any]:
     branch: dict[str, Any] = {"runs": len(rows), "diverged": len(rows) - len(alive)}
     for figure in FIGURES:
         values = [float(np.mean([getattr(row.measures, figure) for row in draws])) for draws in by_replicate]
-        branch[figure] = {
-            "values": values,
-            **(_interval(mean_interval(values, confidence) if values else None) or {}),
-        }
+        branch[figure] = {"values": values, **(asdict(mean_interval(values, confidence)) if values else {})}
     return branch
-
-
-def _interval(interval: Interval | None) -> dict[str, float | None] | None:
-    return None if interval is None else asdict(interval)

@@ -12,53 +12,39 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tombola.report.words import answer, count
 from tombola.ticket import Ticket
 
 if TYPE_CHECKING:
     from tombola.engines.sparse.speeds import Speed
 
 
+LEGEND = (
+    "Accuracies are those at early stop; gap is training less test accuracy, in points; p is the chance of results "
+    "like these if tickets were worse than the dense network by the margins; (+n): about n more replicates would "
+    "probably decide."
+)
+
+
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
     """Print what `tombola.evidence.summary.summarise` gave: the table of levels, then the answer."""
     table = _levels(summary)
-    if Measurement.get(console, console.options.update(width=1000), table).maximum > console.width:
+    if Measurement.get(console, console.options.update(width=1000), table).maximum > console.width:  # too wide
         table = _levels(summary, stop_intervals=False)
     console.print(table)
     for line in _notes(summary):
         console.print(line, style="yellow", highlight=False)
     console.print(answer(summary), style="bold", highlight=False)
+    if summary["levels"]:
+        console.print(LEGEND, style="dim", highlight=False)
     for engine, did in summary["engines"].items():
         seconds = f"{did['seconds']:,.1f} s of computing"
-        console.print(f"Engine: {engine}; {_count(did['runs'], 'run')}, {seconds}.", style="dim", highlight=False)
-
-
-def answer(summary: dict[str, Any]) -> str:
-    """The verdict in plain words."""
-    criteria, found = summary["criteria"], summary["smallest_winning"]
-    if not summary["levels"]:
-        return "Nothing is finished yet."
-    points = float(f"{100 * criteria['accuracy_margin']:g}")
-    terms = (
-        f"{criteria['confidence']:.0%} sure that they are at most {_count(points, 'point')} less "
-        f"accurate than the dense network and stop at most {criteria['stop_margin']:.0%} later "
-        f"({_count(summary['replicates'], 'replicate')})"
-    )
-    unfinished = "" if summary["finished"] else " So far, with runs still to do."
-    if found is None:
-        return f"No winning ticket: at no level are we {terms}.{unfinished}"
-    return (
-        f"Winning tickets down to {found['weights_left']:.1%} of the weights "
-        f"({found['weights']:,} of them, level {found['level']}): we are {terms}.{unfinished}"
-    )
-
-
-def _count(number: float, noun: str) -> str:
-    return f"{number:g} {noun}" + ("" if number == 1 else "s")
+        console.print(f"Engine: {engine}; {count(did['runs'], 'run')}, {seconds}.", style="dim", highlight=False)
 
 
 def _levels(summary: dict[str, Any], stop_intervals: bool = True) -> Table:
-    branches = list(dict.fromkeys(branch for level in summary["levels"] for branch in level["branches"]))
-    replicates = _count(summary["replicates"], "replicate")
+    """One row for each branch of each level."""
+    replicates = count(summary["replicates"], "replicate")
     table = Table(
         title=f"{summary['recipe']}: {replicates}, means ± {summary['criteria']['confidence']:.0%} confidence",
         title_justify="left",
@@ -66,31 +52,29 @@ def _levels(summary: dict[str, Any], stop_intervals: bool = True) -> Table:
         show_edge=False,
         padding=0,
     )
-    table.add_column("\nlevel", justify="right", no_wrap=True)
-    table.add_column("\nleft", justify="right", no_wrap=True)
-    for branch in branches:
-        table.add_column(f"{branch}\naccuracy %", justify="right", no_wrap=True)
-    for branch in branches:
-        table.add_column(f"{branch}\nstops at", justify="right", no_wrap=True)
-    table.add_column("points\nvs dense", justify="right", no_wrap=True)
-    table.add_column("\nverdict", no_wrap=True)
+    for name in ("level", "left", "", "test %", "train", "gap", "stops at", "p", "verdict"):
+        left = name in ("", "verdict")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for level in summary["levels"]:
-        figures = [level["branches"].get(branch) for branch in branches]
-        table.add_row(
-            str(level["level"]),
-            f"{level['weights_left']:.1%}",
-            *(_figure(figure, "test_accuracy_at_stop", 100, ".2f") for figure in figures),
-            *(_figure(figure, "stop_iteration", 1, ",.0f", stop_intervals) for figure in figures),
-            _difference(level["verdict"]),
-            _verdict(level, summary["criteria"]),
-        )
+        place = [str(level["level"]), f"{level['weights_left']:.1%}"]
+        for branch, figures in level["branches"].items():
+            ticket = branch == "ticket"
+            table.add_row(
+                *(place if ticket else ("", "")),
+                "dense" if ticket and level["level"] == 0 else branch,
+                _figure(figures, "test_accuracy_at_stop", 100, ".2f"),
+                _figure(figures, "train_accuracy_at_stop", 100, ".1f", interval=False),
+                _figure(figures, "gap_at_stop", 100, ".1f", interval=False),
+                _figure(figures, "stop_iteration", 1, ",.0f", stop_intervals),
+                _p(level["verdict"]) if ticket else "",
+                _verdict(level) if ticket else "",
+                style=None if ticket else "dim",
+            )
     return table
 
 
-def _figure(branch: dict[str, Any] | None, name: str, factor: int, form: str, interval: bool = True) -> str:
+def _figure(branch: dict[str, Any], name: str, factor: int, form: str, interval: bool = True) -> str:
     """A mean and, if wanted, half the width of its interval."""
-    if branch is None:
-        return "·"
     figure = branch[name]
     if not figure["values"]:
         return "diverged"
@@ -100,35 +84,28 @@ def _figure(branch: dict[str, Any] | None, name: str, factor: int, form: str, in
     return f"{mean} ±{format(factor * (figure['high'] - figure['mean']), form)}"
 
 
-def _difference(verdict: dict[str, Any]) -> str:
-    interval = verdict["accuracy_difference"]
-    return "·" if interval is None else f"{100 * interval['mean']:+.2f}"
+def _p(verdict: dict[str, Any]) -> str:
+    """The larger of the two p-values that say it is no match."""
+    tests = [verdict[name]["p_not_worse"] for name in ("accuracy_difference", "stop_difference") if verdict[name]]
+    return "" if not tests else "<.001" if max(tests) < 0.001 else f"{max(tests):.3f}".removeprefix("0")
 
 
-def _verdict(level: dict[str, Any], criteria: dict[str, Any]) -> Text:
-    """`winning`, or the first thing that speaks against it: the means, or that they are not sure enough."""
+def _verdict(level: dict[str, Any]) -> Text:
+    """`winning`, or in short what speaks against it."""
     verdict = level["verdict"]
-    accuracy, stop = verdict["accuracy_difference"], verdict["stop_difference"]
-    if level["level"] == 0:
-        return Text("dense", style="dim")
-    if verdict["winning"]:
+    if verdict["state"] == "winning":
         return Text("winning", style="bold green")
-    if accuracy is None:
-        return Text("incomplete", style="yellow")
-    if accuracy["mean"] < -criteria["accuracy_margin"]:
-        return Text("less accurate", style="dim")
-    if stop["mean"] > criteria["stop_margin"]:
-        return Text("slower", style="dim")
-    if not (verdict["accurate"] and verdict["fast"]):
-        return Text("cannot tell", style="dim")
-    return Text("matches", style="dim")  # but has too many weights, or a denser level does not win
+    if verdict["state"] == "cannot tell":
+        more = verdict["more_replicates"]
+        return Text("cannot tell" + (f" (+{more})" if more else ""), style="yellow")
+    return Text(verdict["reason"], style="dim")
 
 
 def _notes(summary: dict[str, Any]) -> list[str]:
     """What must not go unsaid: divergence and collapse."""
     notes = []
     if summary["runs"]["diverged"]:
-        notes.append(f"{_count(summary['runs']['diverged'], 'run')} diverged: the loss was not finite.")
+        notes.append(f"{count(summary['runs']['diverged'], 'run')} diverged: the loss was not finite.")
     where: dict[str, list[str]] = {}
     for found in summary["collapsed"]:
         where.setdefault(found["layer"], []).append(f"level {found['level']} of replicate {found['replicate']}")

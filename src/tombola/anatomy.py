@@ -1,0 +1,76 @@
+"""Anatomy: what is left of each layer, and what training did to it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tombola.outcome import Outcome
+from tombola.run import Run
+from tombola.zoo.networks import build
+
+BINS = 64
+"""The bins of a histogram of initial weights, of equal width from -4 to 4 times the root mean square of the dense
+layer's initial weights; the first and the last also hold what lies further out."""
+
+REACH = 4.0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One prunable layer of one trained run."""
+
+    layer: str
+    weights: int
+    """How many are left."""
+    weights_total: int
+    """How many the dense layer has."""
+    sign_changes: int | None
+    """How many of the weights left ended training with another sign than they began with; None if it diverged."""
+    distance: float | None
+    """How far training moved the weights left, in the L2 norm; None if it diverged."""
+    start_norm: float
+    """The L2 norm of the initial weights left."""
+    start_histogram: list[int]
+    """How many of the weights left began in each bin; see `BINS`."""
+    input_connections: list[int] | None
+    """Of a linear layer that reads the examples: how many weights are left at each number of an example, in row-major
+    order; for images with channels, at each pixel."""
+
+
+def anatomy(run: Run, outcome: Outcome) -> list[Layer]:
+    """The layers of a run, in the network's order."""
+    start = build(run.start).state_dict()
+    inputs = run.start.network.inputs
+    return [
+        _layer(name, kept, start[name], outcome.final[name], outcome.measures.diverged, inputs if first else None)
+        for first, (name, kept) in ((index == 0, item) for index, item in enumerate(run.mask.items()))
+    ]
+
+
+def _layer(
+    name: str, kept: Tensor, start: Tensor, final: Tensor, diverged: bool, inputs: tuple[int, ...] | None
+) -> Layer:
+    before, after = start[kept], final[kept]
+    width = 2 * REACH / BINS * max(float(start.square().mean().sqrt()), 1e-30)
+    bins = torch.floor(before / width + BINS / 2).clamp(0, BINS - 1).long()
+    reads = inputs is not None and kept.dim() == 2 and kept.shape[1] == math.prod(inputs)
+    return Layer(
+        name,
+        int(kept.sum()),
+        kept.numel(),
+        None if diverged else int((torch.sign(before) * torch.sign(after) < 0).sum()),
+        None if diverged else float(torch.linalg.vector_norm(after - before)),
+        float(torch.linalg.vector_norm(before)),
+        torch.bincount(bins, minlength=BINS).tolist(),
+        _by_pixel(kept.sum(0), inputs) if reads and inputs is not None else None,
+    )
+
+
+def _by_pixel(connections: Tensor, inputs: tuple[int, ...]) -> list[int]:
+    channels = inputs[0] if len(inputs) == 3 else 1
+    by_pixel: list[int] = connections.view(channels, -1).sum(0).tolist()
+    return by_pixel

@@ -1,0 +1,90 @@
+"""The evidence in plain words, the same in the terminal and on the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def answer(summary: dict[str, Any]) -> str:
+    """The answer of an experiment and how sure it is, from what `tombola.evidence.summary.summarise` gave."""
+    if not summary["levels"]:
+        return "Nothing is finished yet."
+    found = summary["smallest_winning"]
+    unfinished = "" if summary["finished"] else " So far, with runs still to do."
+    if found is None:
+        return f"{_no_ticket(summary)}{unfinished}"
+    return (
+        f"Winning tickets down to {found['weights_left']:.1%} of the weights ({found['weights']:,} of them, level "
+        f"{found['level']}): we are {_sure(summary)} that they {_claim(summary)}, and {_control(summary)} "
+        f"({count(summary['replicates'], 'replicate')}).{unfinished}"
+    )
+
+
+def _no_ticket(summary: dict[str, Any]) -> str:
+    """Why no level wins: the first that has few enough weights decides."""
+    level = next((level for level in summary["levels"] if level["verdict"]["few"]), None)
+    replicates = count(summary["replicates"], "replicate")
+    if level is None:
+        return "No winning ticket: no level has far fewer weights than the dense network."
+    first = level["verdict"]
+    if first["state"] == "not winning":
+        reason = first["reason"]
+        how = f"surely {reason}" if reason in ("less accurate", "slower") else f"no match: {reason}"
+        return (
+            f"No winning ticket: at {level['weights_left']:.1%} of the weights tickets are {how} ({replicates}; "
+            f"allowed are {' of accuracy and '.join(_allowed(summary))} of the early-stopping iteration)."
+        )
+    return (
+        f"Cannot tell yet whether there are winning tickets: with {replicates} we are not {_sure(summary)} that any "
+        f"{_claim(summary)}{_and_control(summary)}. {advice(first)}"
+    )
+
+
+def advice(verdict: dict[str, Any]) -> str:
+    """What would decide a verdict that cannot be told yet."""
+    reason, more = verdict["reason"], verdict["more_replicates"]
+    if "did not stop early" in reason:
+        return f"{reason[0].upper()}{reason[1:]}: train longer."
+    if more is None:
+        return f"Open is {reason}; no reasonable number of replicates would decide it."
+    return f"About {count(more, 'more replicate')} would probably decide."
+
+
+def _sure(summary: dict[str, Any]) -> str:
+    return f"{summary['criteria']['confidence']:.0%} sure"
+
+
+def _claim(summary: dict[str, Any]) -> str:
+    points, later = _allowed(summary)
+    return f"are at most {points} less accurate than the dense network and stop at most {later} later"
+
+
+def _allowed(summary: dict[str, Any]) -> tuple[str, str]:
+    """The margins, with their units."""
+    criteria = summary["criteria"]
+    points = float(f"{100 * criteria['accuracy_margin']:g}")
+    return count(points, "point"), f"{criteria['stop_margin']:.0%}"
+
+
+def _control(summary: dict[str, Any]) -> str:
+    """What is known of the initial weights."""
+    control = summary["control"]
+    if control is None:
+        return "nothing is known of their initial weights, as no control was trained"
+    return f"better than their control, {control['name']}"
+
+
+def _and_control(summary: dict[str, Any]) -> str:
+    return "" if summary["control"] is None else f", and are {_control(summary)}"
+
+
+def state(level: dict[str, Any]) -> str:
+    """The verdict on a level in a few words: `winning`, `not winning: slower`, `cannot tell: accuracy, 12 more`."""
+    verdict = level["verdict"]
+    more = f", {verdict['more_replicates']} more" if verdict["more_replicates"] else ""
+    return f"{verdict['state']}: {verdict['reason']}{more}" if verdict["reason"] else f"{verdict['state']}"
+
+
+def count(number: float, noun: str) -> str:
+    """A number of things: `1 point`, `2 points`."""
+    return f"{number:,g} {noun}" + ("" if number == 1 else "s")
