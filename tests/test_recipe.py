@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import TINY, tiny
 from tombola.errors import InputError
 from tombola.prune import Group
-from tombola.recipe import describe, load_recipe, parse_recipe, recipes
+from tombola.recipe import ControlSection, describe, load_recipe, parse_recipe, recipes
 
 LAYERS = ["fc1.weight", "fc2.weight", "output.weight"]
 
@@ -34,7 +34,7 @@ def test_lenet_mnist_has_the_settings_of_the_paper() -> None:
         Group(("fc2.weight",), 0.2),
         Group(("output.weight",), 0.1),
     ]
-    assert (recipe.replicates, recipe.search.levels, recipe.controls) == (5, 21, {"reinit": 3})
+    assert (recipe.replicates, recipe.search.levels, recipe.controls) == (5, 21, {"reinit": ControlSection(draws=3)})
 
 
 def test_openlth_prunes_globally_and_leaves_the_output_layer_out() -> None:
@@ -109,7 +109,14 @@ def test_a_final_density_is_reached_in_equal_steps() -> None:
         ("rewind.to=100it", '"0it" is the only value known so far'),
         ("verdict.confidence=95", "verdict.confidence: input should be less than 1, not 95"),
         ("controls.renit=1", 'unknown control "renit": did you mean "reinit"?'),
-        ("controls.reinit=-1", "controls.reinit: input should be greater than or equal to 0, not -1"),
+        ("controls.reinit=-1", "controls.reinit.draws: input should be greater than or equal to 0, not -1"),
+        ("controls.reinit={draw=1}", 'unknown key of [controls.reinit] "draw": did you mean "draws"?'),
+        ("controls.reinit=two", "controls.reinit: should be a section, [controls.reinit], not 'two'"),
+        ("controls.reinit={levels=[9]}", "controls.reinit: there are 7 levels, and none is 9"),
+        ("controls.smallest=2", "controls.smallest: nothing in it is drawn; should be 0 or 1, not 2"),
+        ("verdict.beat=reint", 'unknown control "reint": did you mean "reinit"?'),
+        ("data.fraction=0", "data.fraction: input should be greater than 0, not 0"),
+        ("data.label_noise=1.5", "data.label_noise: input should be less than or equal to 1, not 1.5"),
         ("training=5", "training: should be a section, [training], not 5"),
     ],
 )
@@ -177,3 +184,16 @@ def test_layers_are_known_by_name(changes: dict[str, Any], message: str) -> None
     with pytest.raises(InputError) as caught:
         tiny(**changes).search.groups(LAYERS)
     assert message in str(caught.value)
+
+
+def test_a_control_is_a_number_of_draws_or_says_at_which_levels() -> None:
+    recipe = load_recipe(
+        "digits", ["controls.random.levels=[2, 5]", "controls.random.draws=3", "controls.one_shot=1"]
+    )
+    assert recipe.controls["random"] == ControlSection(draws=3, levels=[2, 5])
+    assert recipe.resolved()["controls"] == {
+        "reinit": 1,
+        "random": {"draws": 3, "levels": [2, 5]},
+        "one_shot": 1,
+    }
+    assert parse_recipe(recipe.resolved(), "again") == recipe

@@ -23,4 +23,10 @@ def test_streams_never_change() -> None:
         "NOISE": 4,
         "SCORE": 5,
         "REINIT": 6,
+        "REUSE": 7,
+        "REUSE_SIGN": 8,
+        "RANDOM": 9,
+        "SHUFFLED": 10,
+        "RANDOM_GLOBAL": 11,
+        "LABELS": 12,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,21 @@ from tombola.run import Data, Network, Run, Start
 from tombola.scores import SCORES
 from tombola.seeds import Purpose, derive
 from tombola.studies import Study
-from tombola.studies.controls import CONTROLS
+from tombola.studies.controls import CONTROLS, Plan, Seed
 from tombola.studies.search import Prune, iterative_search, one_shot_search
 from tombola.zoo.data import load
-from tombola.zoo.data.split import check_validation
+from tombola.zoo.data.split import training_examples
 from tombola.zoo.networks import build, describe
 
 
 def expected_runs(recipe: Recipe) -> int:
     """How many runs the studies of `recipe` ask for, if none diverges."""
-    draws = sum(recipe.controls.values())
-    return recipe.replicates * (1 + recipe.search.levels * (1 + draws))
+    levels = recipe.search.levels
+    controls = sum(
+        control.draws * (levels if control.levels is None else len(set(control.levels)))
+        for control in recipe.controls.values()
+    )
+    return recipe.replicates * (1 + levels + controls)
 
 
 class Experiment:
@@ -41,12 +44,12 @@ class Experiment:
     def __init__(self, recipe: Recipe, data_dir: Path | None = None) -> None:
         self.recipe = recipe
         dataset = load(recipe.data.name, data_dir)
-        check_validation(dataset, recipe.data.validation)
-        examples = len(dataset.y_train) - recipe.data.validation
+        examples = training_examples(dataset, recipe.data.validation, recipe.data.fraction)
         if examples < recipe.training.batch_size:
             raise InputError(
                 f"training.batch_size: should be at most the {examples:,} training examples that are left "
-                f"of {len(dataset.y_train):,} after data.validation, not {recipe.training.batch_size:,}"
+                f"of {len(dataset.y_train):,} after data.validation and data.fraction, "
+                f"not {recipe.training.batch_size:,}"
             )
         self._training = recipe.training.in_iterations(examples)
         self._digest = dataset.digest
@@ -67,10 +70,11 @@ class Experiment:
         """The search for tickets, then the controls of every ticket found."""
         recipe = self.recipe
         search = one_shot_search if recipe.search.one_shot else iterative_search
-        tickets = yield from search(self.dense(replicate), recipe.search.levels, self._pruning(replicate))
-        for name, draws in recipe.controls.items():
-            seed = functools.partial(derive, recipe.seed, Purpose[name.upper()], replicate)
-            yield from CONTROLS[name](tickets, draws, seed)
+        pruning = self._pruning(replicate)
+        tickets = yield from search(self.dense(replicate), recipe.search.levels, pruning)
+        for name, control in recipe.controls.items():
+            plan = Plan(tickets, control.draws, self._drawing(name, replicate), control.levels, pruning)
+            yield from CONTROLS[name](plan)
 
     def dense(self, replicate: int) -> Run:
         """The dense network's run. Each replicate has its own initial weights, validation split and batch order."""
@@ -89,6 +93,14 @@ class Experiment:
 
     def _start(self, seed: int) -> Start:
         return Start(network=self._network, seed=seed)
+
+    def _drawing(self, control: str, replicate: int) -> Seed:
+        """The seeds of what a control draws; there are none of one that draws nothing."""
+
+        def seed(level: int, draw: int) -> int:
+            return derive(self.recipe.seed, Purpose[control.upper()], replicate, level, draw)
+
+        return seed
 
     def _pruning(self, replicate: int) -> Prune:
         score = SCORES[self.recipe.search.score]

@@ -47,19 +47,37 @@ def prune(scores: Mapping[str, Tensor], mask: Mask, groups: Sequence[Group]) -> 
 
     Raises `ValueError` when a score is NaN: no order could be exact.
     """
-    kept = {name: tensor.clone() for name, tensor in mask.items()}
+    kept = dict(mask)
     for group in groups:
-        left = torch.cat([mask[name].flatten() for name in group.layers])
-        worth = torch.cat([scores[name].detach().cpu().flatten() for name in group.layers])
-        candidates = left.nonzero().squeeze(1)
-        if worth[candidates].isnan().any():
-            raise ValueError(f"the scores of {', '.join(group.layers)} are not all numbers")
-        worst_first = candidates[torch.argsort(worth[candidates], stable=True)]
-        left[worst_first[: removed(group.rate, len(candidates))]] = False
-        sizes = [mask[name].numel() for name in group.layers]
-        for name, part in zip(group.layers, torch.split(left, sizes), strict=True):
-            kept[name] = part.view_as(mask[name])
+        left = sum(int(mask[name].sum()) for name in group.layers)
+        kept |= _without_worst(scores, kept, group.layers, removed(group.rate, left))
     return Mask(kept)
+
+
+def keep(scores: Mapping[str, Tensor], counts: Mapping[tuple[str, ...], int]) -> Mask:
+    """The mask of the best weights: of each group of layers as many as `counts` says; all of layers not named there.
+
+    Equal scores are settled as in `prune`. Raises `ValueError` when a score is NaN.
+    """
+    kept = {name: torch.ones(score.shape, dtype=torch.bool) for name, score in scores.items()}
+    for layers, count in counts.items():
+        kept |= _without_worst(scores, kept, layers, sum(kept[name].numel() for name in layers) - count)
+    return Mask(kept)
+
+
+def _without_worst(
+    scores: Mapping[str, Tensor], kept: Mapping[str, Tensor], layers: Sequence[str], count: int
+) -> dict[str, Tensor]:
+    """These layers' masks without the `count` weights of lowest scores among those left."""
+    left = torch.cat([kept[name].flatten() for name in layers])
+    worth = torch.cat([scores[name].detach().cpu().flatten() for name in layers])
+    candidates = left.nonzero().squeeze(1)
+    if worth[candidates].isnan().any():
+        raise ValueError(f"the scores of {', '.join(layers)} are not all numbers")
+    worst_first = candidates[torch.argsort(worth[candidates], stable=True)]
+    left[worst_first[:count]] = False
+    parts = torch.split(left, [kept[name].numel() for name in layers])
+    return {name: part.view_as(kept[name]) for name, part in zip(layers, parts, strict=True)}
 
 
 def check_rounds(mask: Mask, groups: Sequence[Group], rounds: int) -> None:

@@ -8,9 +8,18 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from tombola.errors import InputError, unknown
@@ -19,6 +28,7 @@ from tombola.length import Length
 from tombola.prune import Group, globally, layerwise
 from tombola.run import Described, Training
 from tombola.scores import SCORES
+from tombola.seeds import Purpose
 from tombola.studies.controls import CONTROLS
 
 Rate = float
@@ -31,6 +41,8 @@ class DataSection(Described):
     name: str
     validation: int = Field(ge=1)
     scale: Literal["range", "unit-norm", "standard"] = "range"
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    label_noise: float = Field(default=0.0, ge=0, le=1)
 
 
 class ModelSection(Described):
@@ -141,6 +153,24 @@ class RewindSection(Described):
         return to
 
 
+class ControlSection(Described):
+    """One of `[controls]`: a number of draws, or `{ draws = 3, levels = [3, 7] }`."""
+
+    draws: int = Field(default=1, ge=0, le=1000)
+    """At each level and in each replicate."""
+    levels: list[Annotated[int, Field(ge=1)]] | None = None
+    """At which levels; at all below the dense network if it is not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return {"draws": given} if isinstance(given, int) and not isinstance(given, bool) else given
+
+    @model_serializer(mode="wrap")
+    def _shorten(self, serialise: SerializerFunctionWrapHandler) -> Any:
+        return self.draws if self.levels is None else serialise(self)
+
+
 class Recipe(Described):
     """An experiment: everything a user decides."""
 
@@ -153,17 +183,31 @@ class Recipe(Described):
     training: Training
     search: SearchSection
     rewind: RewindSection = RewindSection()
-    controls: dict[str, Annotated[int, Field(ge=0, le=1000)]] = {}
-    """How many draws of each control, per replicate and level; see `tombola.studies.controls`."""
+    controls: dict[str, ControlSection] = {}
+    """See `tombola.studies.controls` for what there is."""
     verdict: Criteria = Criteria()
 
-    @field_validator("controls")
+    @field_validator("controls", mode="before")
     @classmethod
-    def _known_controls(cls, controls: dict[str, int]) -> dict[str, int]:
-        for name in controls:
+    def _known_controls(cls, controls: Any) -> Any:
+        for name in controls if isinstance(controls, dict) else ():
             if name not in CONTROLS:
                 raise unknown("control", name, CONTROLS)
         return controls
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        if self.verdict.beat not in CONTROLS:
+            raise unknown("control", self.verdict.beat, CONTROLS)
+        for name, control in self.controls.items():
+            if control.draws > 1 and name.upper() not in Purpose.__members__:
+                raise ValueError(f"controls.{name}: nothing in it is drawn; should be 0 or 1, not {control.draws}")
+            highest = max(control.levels or [0])
+            if highest > self.search.levels:
+                raise ValueError(f"controls.{name}: there are {self.search.levels} levels, and none is {highest}")
+        if self.search.one_shot and "one_shot" in self.controls:
+            raise ValueError("controls.one_shot: the search is one-shot itself")
+        return self
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as TOML values."""
@@ -271,9 +315,11 @@ def _choice(path: Sequence[str], given: Any) -> str:
 
 def _model(path: Sequence[str]) -> type[BaseModel]:
     """The model class of the section at `path` in a recipe."""
-    model: type[BaseModel] = Recipe
+    model: Any = Recipe
     for name in path:
-        annotation = model.model_fields[name].annotation
-        assert isinstance(annotation, type)
-        model = annotation
-    return model
+        if get_origin(model) is dict:  # of sections, by whatever name
+            model = get_args(model)[1]
+            continue
+        model = model.model_fields[name].annotation
+    section: type[BaseModel] = model
+    return section

@@ -43,11 +43,21 @@ class Network(Described):
     """The number of classes."""
 
 
+class Reuse(Described):
+    """Another order of the initial weights within each prunable layer."""
+
+    seed: int
+    keep_signs: bool = False
+    """Weights change places only with others of their own sign."""
+
+
 class Start(Described):
     """The weights a training starts from, θ0: a network, and the seed its weights are drawn with."""
 
     network: Network
     seed: int
+    reuse: Reuse | None = None
+    """What happens to the weights after they are drawn."""
 
 
 class Data(Described):
@@ -63,6 +73,11 @@ class Data(Described):
     """How many training examples are held out."""
     scale: Literal["range", "unit-norm", "standard"] = "range"
     """See `tombola.zoo.data.split.scale`."""
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    """How much is used of what is left to train on. A smaller fraction lies within a larger one."""
+    label_noise: float = Field(default=0.0, ge=0, le=1)
+    """For what fraction of the training examples the label is replaced by one drawn at random from all classes, the
+    right one included (Zhang et al. 2017, section 2). Validation and test labels stay as they are."""
 
     @field_serializer("name")
     def _without_place(self, name: str) -> str:
@@ -128,6 +143,11 @@ class Run(Described):
     def reinitialised(self, seed: int) -> Run:
         """The same training with the same mask, from newly drawn initial weights."""
         return self.model_copy(update={"start": self.start.model_copy(update={"seed": seed})})
+
+    def reusing(self, seed: int, keep_signs: bool = False) -> Run:
+        """The same training with the same mask, from the same initial weights in another order within each layer."""
+        reuse = Reuse(seed=seed, keep_signs=keep_signs)
+        return self.model_copy(update={"start": self.start.model_copy(update={"reuse": reuse})})
 
     @property
     def shape(self) -> tuple[object, ...]:

@@ -19,7 +19,13 @@ class Purpose(IntEnum):
     ORDER = 3  # batch order
     NOISE = 4  # dropout and other randomness inside the network
     SCORE = 5  # random scores
-    REINIT = 6  # the initial weights of the random reinitialisation control
+    REINIT = 6  # the initial weights of the control of that name, and so on:
+    REUSE = 7
+    REUSE_SIGN = 8
+    RANDOM = 9
+    SHUFFLED = 10
+    RANDOM_GLOBAL = 11
+    LABELS = 12  # which training labels are randomised, and what they become
 
 
 def sequence(seed: int, purpose: Purpose, *where: int) -> np.random.SeedSequence:

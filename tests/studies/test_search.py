@@ -12,7 +12,7 @@ from tombola.prune import layerwise, prune
 from tombola.run import Run
 from tombola.scores import magnitude
 from tombola.studies import Ask, Study
-from tombola.studies.controls import reinit
+from tombola.studies.controls import Plan, reinit
 from tombola.studies.search import iterative_search, one_shot_search
 
 RATES = {"fc1.weight": 0.4, "fc2.weight": 0.4, "output.weight": 0.2}
@@ -76,7 +76,7 @@ def test_a_search_ends_where_training_diverges(dense: Run) -> None:
 
 def test_reinit_changes_the_initial_weights_and_nothing_else(dense: Run) -> None:
     tickets = answer(iterative_search(dense, 2, prune_by_magnitude))[1]
-    asked, _ = answer(reinit(tickets, 3, lambda level, draw: 10 * level + draw))
+    asked, _ = answer(reinit(Plan(tickets, 3, lambda level, draw: 10 * level + draw)))
     (asks,) = asked
     assert [(ask.branch, ask.level, ask.draw) for ask in asks] == [
         ("reinit", level, draw) for level in (1, 2) for draw in range(3)

@@ -341,6 +341,37 @@ def test_something_must_be_left_to_train_and_to_validate_on(validation: int) -> 
         split(whole, described(whole, validation=validation))
 
 
+def test_a_fraction_of_the_training_examples_lies_within_a_larger_one() -> None:
+    digits = load("digits")
+    whole, half, tenth = (
+        split(digits, described(digits, validation=200, fraction=fraction)) for fraction in (1.0, 0.5, 0.1)
+    )
+    assert [len(part.train) for part in (whole, half, tenth)] == [997, 498, 100]
+    rows = [set(part.train.places(torch.arange(len(part.train))).tolist()) for part in (whole, half, tenth)]
+    assert rows[2] < rows[1] < rows[0]
+    assert torch.equal(half.validation.x, whole.validation.x)
+    assert len(split(digits, described(digits, validation=200, fraction=1e-9)).train) == 1
+
+
+def test_exactly_so_many_labels_are_drawn_anew_and_none_to_validate_or_test_by() -> None:
+    digits = load("digits")
+    before = digits.y_train.copy()
+    clean, noisy = (split(digits, described(digits, validation=200, label_noise=noise)) for noise in (0.0, 0.4))
+    everything = torch.arange(len(clean.train))
+    (_, right), (_, drawn) = clean.train[everything], noisy.train[everything]
+    wrong = int((right != drawn).sum())
+    assert 0.8 * 0.4 * 997 < wrong <= round(0.4 * 997)  # one in ten is drawn as it was
+    assert torch.equal(noisy.validation.y, clean.validation.y)
+    assert torch.equal(noisy.test.y, clean.test.y)
+    assert torch.equal(split(digits, described(digits, label_noise=0.4, validation=200)).train[everything][1], drawn)
+    assert not torch.equal(
+        split(digits, described(digits, label_noise=0.4, validation=200, seed=4)).train.y, noisy.train.y
+    )
+    assert (digits.y_train == before).all()
+    all_random = split(digits, described(digits, label_noise=1.0, validation=200)).train[everything][1]
+    assert 0.03 < (all_random == right).float().mean() < 0.2
+
+
 def test_pixels_are_scaled_to_at_most_one_and_floats_left_alone() -> None:
     (pixels,) = scale("range", np.array([[0, 51, 255]], dtype=np.uint8))
     np.testing.assert_allclose(pixels, [[0, 0.2, 1]])

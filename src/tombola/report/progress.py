@@ -25,7 +25,7 @@ class ProgressDisplay:
     def __init__(self, console: Console, runs: int) -> None:
         self._console = console
         self._runs = runs
-        self._done = 0
+        self._answered: set[tuple[int, str, int, int]] = set()
         self._trained = 0
         self._began = self._said = time.monotonic()
         self._training: dict[tuple[int, Ask], None] = {}
@@ -54,20 +54,22 @@ class ProgressDisplay:
         self._show()
 
     def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
-        """Count it."""
+        """Count it. A study may ask again for what it knows."""
         self._training.pop((study, ask), None)
-        self._done += 1
+        self._answered.add((study, ask.branch, ask.level, ask.draw))
         self._trained += trained
         self._show()
 
     def _show(self) -> None:
         if self._console.is_terminal:
             self._progress.start()
-            self._progress.update(self._task, completed=self._done, description=f"{self._left()} · {self._current()}")
+            self._progress.update(
+                self._task, completed=len(self._answered), description=f"{self._left()} · {self._current()}"
+            )
         elif time.monotonic() - self._said > PLAIN_EVERY:
             self._said = time.monotonic()
             self._console.print(
-                f"{self._done}/{self._runs} runs · {self._left()} · {self._current()}", soft_wrap=True
+                f"{len(self._answered)}/{self._runs} runs · {self._left()} · {self._current()}", soft_wrap=True
             )
 
     def _current(self) -> str:
@@ -81,7 +83,7 @@ class ProgressDisplay:
         """The time left, supposing that runs still to do take as long as those trained so far."""
         if self._trained == 0:
             return "estimating the time"
-        seconds = (time.monotonic() - self._began) / self._trained * (self._runs - self._done)
+        seconds = (time.monotonic() - self._began) / self._trained * (self._runs - len(self._answered))
         hours, minutes = divmod(round(seconds / 60), 60)
         if hours:
             return f"{hours} h {minutes} min left"

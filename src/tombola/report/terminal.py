@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 LEGEND = (
-    "Accuracies are those at early stop; gap is training less test accuracy, in points; p is the chance of results "
-    "like these if tickets were worse than the dense network by the margins; (+n): about n more replicates would "
-    "probably decide."
+    "Accuracies are those at early stop, the iteration of minimum validation loss; gap is training less test accuracy, "
+    "in points; p is the chance of results like these if tickets were worse than the dense network by the margins; "
+    "(+n): about n more replicates would probably decide."
 )
 
 
@@ -52,7 +52,7 @@ def _levels(summary: dict[str, Any], stop_intervals: bool = True) -> Table:
         show_edge=False,
         padding=0,
     )
-    for name in ("level", "left", "", "test %", "train", "gap", "stops at", "p", "verdict"):
+    for name in ("level", "left", "", "test %", "train", "gap", "stop", "p", "verdict"):
         left = name in ("", "verdict")
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for level in summary["levels"]:

@@ -1,32 +1,152 @@
 """Controls: what else is trained, so that a ticket's success can be told from the success of anything sparse.
 
-To add one, write its generator here and name it in `CONTROLS`.
+Each answers an "is it ...?" of what could make a ticket good. All else is the ticket's own, batch order included, so
+that the two differ in one thing. To add a control, write its study here and name it in `CONTROLS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import torch
+
+from tombola import scores
+from tombola.mask import Mask
+from tombola.outcome import Outcome
+from tombola.prune import keep
+from tombola.run import Run
 from tombola.studies import Ask, Study
+from tombola.studies.search import Prune, pruned_at_once
+from tombola.zoo.networks import build
 
 Seed = Callable[[int, int], int]
 """(level, draw) -> the seed of what a control draws."""
 
 
-def reinit(tickets: Sequence[Ask], draws: int, seed: Seed) -> Study[None]:
-    """Train each ticket's mask from newly drawn initial weights (Frankle & Carbin 2019, section 2).
+@dataclass(frozen=True)
+class Plan:
+    """Which controls are wanted, of what."""
 
-    Is it the mask alone, or the mask with its initial weights? Everything else, batch order included, is the
-    ticket's own, so that the two differ in nothing but the weights they start from.
+    tickets: Sequence[Ask]
+    """All that the search found, the dense network first."""
+    draws: int
+    """How many draws at each level."""
+    seed: Seed
+    levels: Collection[int] | None = None
+    """At which levels; all if it is None. The dense network has no controls."""
+    prune: Prune | None = None
+    """How the search pruned."""
+
+    def wanted(self, level: int) -> bool:
+        """Whether there are controls at this level."""
+        return level > 0 and (self.levels is None or level in self.levels)
+
+    def asks(self, branch: str, run_of: Callable[[Ask, int], Run]) -> list[Ask]:
+        """The control of each ticket and draw."""
+        return [
+            Ask(branch, ticket.level, run_of(ticket, draw), draw)
+            for ticket in self.tickets
+            if self.wanted(ticket.level)
+            for draw in range(self.draws)
+        ]
+
+
+def reinit(plan: Plan) -> Study[None]:
+    """Is it the mask alone? The same mask on newly drawn initial weights (Frankle & Carbin 2019, section 2)."""
+    yield plan.asks("reinit", lambda ticket, draw: ticket.run.reinitialised(plan.seed(ticket.level, draw)))
+
+
+def reuse(plan: Plan) -> Study[None]:
+    """Is it which weights were drawn, not where they stand? Each layer's own initial weights in another order (the
+    authors' first release of code has this control)."""
+    yield plan.asks("reuse", lambda ticket, draw: ticket.run.reusing(plan.seed(ticket.level, draw)))
+
+
+def reuse_sign(plan: Plan) -> Study[None]:
+    """Is it the signs? The same, but every weight keeps its sign (first release; cf. Zhou et al. 2019, section 4)."""
+    yield plan.asks(
+        "reuse_sign", lambda ticket, draw: ticket.run.reusing(plan.seed(ticket.level, draw), keep_signs=True)
+    )
+
+
+def random(plan: Plan) -> Study[None]:
+    """Is it the densities of the layers alone? A random mask with as many weights in each layer.
+
+    Of one draw, the mask of a level lies within that of the level before, as if pruned at random all the way.
     """
-    yield [
-        Ask("reinit", ticket.level, ticket.run.reinitialised(seed(ticket.level, draw)), draw)
-        for ticket in tickets
-        if ticket.level > 0
-        for draw in range(draws)
-    ]
+
+    def run_of(ticket: Ask, draw: int) -> Run:
+        worth = scores.random(ticket.run.mask, plan.seed(0, draw))
+        return ticket.run.masked(keep(worth, {(name,): left for name, left in ticket.run.mask.counts.items()}))
+
+    yield plan.asks("random", run_of)
 
 
-CONTROLS: dict[str, Callable[[Sequence[Ask], int, Seed], Study[None]]] = {"reinit": reinit}
-"""By the name of their branch. Each asks for as many draws of each ticket below the dense network as it is told to,
-and has a purpose of its own, of the same name, in `tombola.seeds`."""
+def shuffled(plan: Plan) -> Study[None]:
+    """Is it which weights of a layer are left? The ticket's mask, shuffled within each layer (Frankle et al. 2021,
+    "Pruning Neural Networks at Initialization: Why Are We Missing the Mark?", section 5).
+
+    By itself such a mask is distributed as one of `random`; here every level is shuffled anew.
+    """
+
+    def run_of(ticket: Ask, draw: int) -> Run:
+        generator = np.random.default_rng(plan.seed(ticket.level, draw))
+        mask = {}
+        for name, kept in ticket.run.mask.items():
+            order = torch.from_numpy(generator.permutation(kept.numel()))
+            mask[name] = kept.flatten()[order].view_as(kept)
+        return ticket.run.masked(Mask(mask))
+
+    yield plan.asks("shuffled", run_of)
+
+
+def random_global(plan: Plan) -> Study[None]:
+    """Is it that the network is sparse? A random mask with as many weights over all pruned layers together; masks of
+    one draw lie within each other."""
+
+    def run_of(ticket: Ask, draw: int) -> Run:
+        mask = ticket.run.mask
+        pruned = tuple(name for name, left in mask.counts.items() if left < mask.sizes[name])
+        worth = scores.random(mask, plan.seed(0, draw))
+        return ticket.run.masked(keep(worth, {pruned: sum(mask.counts[name] for name in pruned)}))
+
+    yield plan.asks("random_global", run_of)
+
+
+def smallest(plan: Plan) -> Study[None]:
+    """Did it take training to find? Without the weights that are smallest at initialisation, as many in each layer
+    (magnitude pruning at initialisation: Frankle et al. 2021, section 3). Nothing is drawn."""
+    initial = build(plan.tickets[0].run.start).state_dict()
+
+    def run_of(ticket: Ask, draw: int) -> Run:  # noqa: ARG001 - there is one
+        mask = ticket.run.mask
+        worth = scores.magnitude({name: initial[name] for name in mask}, 0)
+        return ticket.run.masked(keep(worth, {(name,): left for name, left in mask.counts.items()}))
+
+    yield plan.asks("smallest", run_of)
+
+
+def one_shot(plan: Plan) -> Study[None]:
+    """Did it take rounds? The trained dense network pruned once to each density (Frankle & Carbin 2019, section 2).
+    Nothing is drawn."""
+    assert plan.prune is not None, "one-shot pruning is done as in the search"
+    outcome: Outcome = yield plan.tickets[0]
+    if not outcome.measures.diverged and plan.draws:
+        levels = plan.tickets[-1].level
+        asks = pruned_at_once(plan.tickets[0].run, outcome, levels, plan.prune, "one_shot")
+        yield [ask for ask in asks if plan.wanted(ask.level)]
+
+
+CONTROLS: dict[str, Callable[[Plan], Study[None]]] = {
+    "reinit": reinit,
+    "reuse": reuse,
+    "reuse_sign": reuse_sign,
+    "random": random,
+    "shuffled": shuffled,
+    "random_global": random_global,
+    "smallest": smallest,
+    "one_shot": one_shot,
+}
+"""By the name of their branch. One that draws has a purpose of its own, of the same name, in `tombola.seeds`."""

@@ -35,11 +35,20 @@ def one_shot_search(dense: Run, levels: int, prune: Prune) -> Study[list[Ask]]:
 
     The densities are those of `iterative_search` with the same `prune`, to the weight.
     """
-    tickets = [Ask("ticket", 0, dense)]
-    outcome: Outcome = yield tickets[0]
-    if not outcome.measures.diverged:
-        for level in range(1, levels + 1):
-            mask = prune(outcome, tickets[-1].run.mask, level)
-            tickets.append(Ask("ticket", level, dense.masked(mask)))
-        yield tickets[1:]
-    return tickets
+    ticket = Ask("ticket", 0, dense)
+    outcome: Outcome = yield ticket
+    if outcome.measures.diverged:
+        return [ticket]
+    tickets = pruned_at_once(dense, outcome, levels, prune, "ticket")
+    yield tickets
+    return [ticket, *tickets]
+
+
+def pruned_at_once(dense: Run, outcome: Outcome, levels: int, prune: Prune, branch: str) -> list[Ask]:
+    """The trained dense network pruned to the density of each level, all by the same trained weights."""
+    asks = []
+    mask = dense.mask
+    for level in range(1, levels + 1):
+        mask = prune(outcome, mask, level)
+        asks.append(Ask(branch, level, dense.masked(mask)))
+    return asks

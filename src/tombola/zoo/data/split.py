@@ -62,25 +62,45 @@ def check_validation(dataset: Dataset, validation: int) -> None:
         raise InputError(f"data.validation: should be from 1 to {available - 1:,}, not {validation:,}")
 
 
+def training_examples(dataset: Dataset, validation: int, fraction: float) -> int:
+    """How many examples there are to train on.
+
+    Raises `InputError` unless something is left both to train and to validate on.
+    """
+    check_validation(dataset, validation)
+    return max(1, round(fraction * (len(dataset.y_train) - validation)))
+
+
 def split(dataset: Dataset, data: Data) -> Split:
-    """Hold out `data.validation` training examples, drawn by `data.seed`, and scale all inputs.
+    """Hold out `data.validation` training examples, drawn by `data.seed`, take `data.fraction` of the others,
+    randomise `data.label_noise` of their labels, and scale all inputs.
 
     Raises `InputError` when nothing would be left to train on.
     """
-    check_validation(dataset, data.validation)
+    examples = training_examples(dataset, data.validation, data.fraction)
     order = np.random.default_rng(sequence(data.seed, Purpose.SPLIT)).permutation(len(dataset.y_train))
-    held_out, train = order[: data.validation], order[data.validation :]
+    held_out, train = order[: data.validation], order[data.validation :][:examples]
     if data.scale == "standard":  # depends on which examples train
         _, x_train, x_test = scale(data.scale, dataset.x_train[train], dataset.x_train, dataset.x_test)
     else:
         x_train, x_test = _scaled(dataset, data.scale)
     x, y = torch.from_numpy(x_train), torch.from_numpy(dataset.y_train)
+    labels = torch.from_numpy(_randomised(dataset, train, data)) if data.label_noise else y
     return Split(
         # The training examples, most of all, stay where they are: replicates share them.
-        train=Examples(x, y, torch.from_numpy(train)),
+        train=Examples(x, labels, torch.from_numpy(train)),
         validation=Examples(x[held_out], y[held_out]),
         test=Examples(torch.from_numpy(x_test), torch.from_numpy(dataset.y_test)),
     )
+
+
+def _randomised(dataset: Dataset, train: Array, data: Data) -> Array:
+    """The labels, where exactly round(noise x examples) of those at `train` are drawn anew."""
+    generator = np.random.default_rng(sequence(data.seed, Purpose.LABELS))
+    count = round(data.label_noise * len(train))
+    labels = dataset.y_train.copy()
+    labels[generator.permutation(train)[:count]] = generator.integers(0, dataset.classes, count)
+    return labels
 
 
 @functools.lru_cache(maxsize=1)

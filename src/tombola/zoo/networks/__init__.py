@@ -15,6 +15,7 @@ from torch import nn
 
 from tombola.errors import InputError, unknown
 from tombola.run import Network, Start
+from tombola.zoo.networks.initialise import reorder
 from tombola.zoo.networks.mlp import lenet_300_100, mlp
 
 Factory = Callable[..., nn.Module]
@@ -49,9 +50,10 @@ def build(start: Start) -> nn.Module:
     network = start.network
     with _LOCK, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(start.seed)
-        if ":" in network.name:
-            return _build_imported(network)
-        return _build_named(network)
+        built = _build_imported(network) if ":" in network.name else _build_named(network)
+    if start.reuse is not None:
+        reorder(built, start.reuse)
+    return built
 
 
 def _named(name: str, options: dict[str, Any]) -> Factory:

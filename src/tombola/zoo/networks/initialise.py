@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
+import torch
 from torch import nn
+
+from tombola.mask import prunable
+from tombola.run import Reuse
 
 Initialisation = Literal["glorot-normal", "kaiming-normal"]
 
@@ -26,3 +31,16 @@ def initialise(network: nn.Module, how: Initialisation) -> None:
             _DRAW[how](module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def reorder(network: nn.Module, reuse: Reuse) -> None:
+    """Put each prunable layer's weights in another order, in place."""
+    generator = np.random.default_rng(reuse.seed)
+    parameters = dict(network.named_parameters())
+    for name in prunable(network):
+        weights = parameters[name].view(-1)
+        groups = [weights > 0, weights <= 0] if reuse.keep_signs else [torch.ones_like(weights, dtype=torch.bool)]
+        for members in groups:
+            places = members.nonzero().squeeze(1)
+            weights[places] = weights[places[torch.from_numpy(generator.permutation(len(places)))]]
