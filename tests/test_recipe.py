@@ -14,7 +14,7 @@ LAYERS = ["fc1.weight", "fc2.weight", "output.weight"]
 
 
 def test_the_recipes_that_come_with_it_are_valid_and_say_what_they_are() -> None:
-    assert set(recipes()) == {"digits", "lenet-mnist", "lenet-mnist-first-release", "lenet-mnist-openlth"}
+    assert set(recipes()) >= {"digits", "digits-noisy-labels", "lenet-mnist", "lenet-mnist-first-release"}
     for name, text in recipes().items():
         assert load_recipe(name).name == name
         assert "digits" in describe(text) or "MNIST" in describe(text)
@@ -34,7 +34,11 @@ def test_lenet_mnist_has_the_settings_of_the_paper() -> None:
         Group(("fc2.weight",), 0.2),
         Group(("output.weight",), 0.1),
     ]
-    assert (recipe.replicates, recipe.search.levels, recipe.controls) == (5, 21, {"reinit": ControlSection(draws=3)})
+    assert (recipe.replicates, recipe.search.levels, recipe.controls) == (
+        5,
+        21,
+        {"reinit": ControlSection(draws=3), "one_shot": ControlSection()},
+    )
 
 
 def test_openlth_prunes_globally_and_leaves_the_output_layer_out() -> None:

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 import tomli_w
 
 from tombola.anatomy import anatomy
+from tombola.differences import differences
 from tombola.errors import InputError
 from tombola.files import replacing
 from tombola.outcome import Outcome
@@ -267,11 +268,11 @@ def _open(folder: Path, recipe: Recipe) -> None:
     try:
         if configuration.exists():
             there = _read_configuration(configuration)
-            differences = _differences(there.resolved(), recipe.resolved())
-            if differences:
+            found = differences([there.resolved(), recipe.resolved()])
+            if found:
+                listed = [f"{key} is {_said(a)} there and {_said(b)} here" for key, (a, b) in sorted(found.items())]
                 raise InputError(
-                    f"{folder} belongs to another configuration: {'; '.join(differences)}. "
-                    f"Name another folder with --out"
+                    f"{folder} belongs to another configuration: {'; '.join(listed)}. Name another folder with --out"
                 )
         elif folder.exists() and any(not path.name.endswith(".tmp") for path in folder.iterdir()):
             raise InputError(f"{folder} is not empty and no results folder; name another one with --out")
@@ -288,18 +289,6 @@ def _read_configuration(path: Path) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
     return parse_recipe(table, source=str(path))
-
-
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two configurations, one line a key."""
-    found = []
-    for key in sorted({*there, *here}):
-        a, b = there.get(key), here.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key} is {_said(a)} there and {_said(b)} here")
-    return found
 
 
 def _said(value: Any) -> str:

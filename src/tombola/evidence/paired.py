@@ -22,8 +22,8 @@ from scipy.special import nctdtr, stdtr, stdtrit  # scipy.stats takes a second l
 Values = npt.NDArray[np.float64]
 
 EXACT = 16
-"""Up to so many replicates all subsets are looked at; of more, as many random ones (Hartigan 1969, theorem 2; Phipson &
-Smyth 2010): p is then right to about 0.001."""
+"""Up to so many replicates all subsets are looked at; of more, as many random ones (Hartigan 1969, theorem 2;
+Phipson & Smyth 2010): p is then right to about 0.001."""
 
 PROBABLY = 0.9
 """With this probability the number of replicates that is proposed should decide a test."""

@@ -1,0 +1,26 @@
+"""What differs between configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def differences(tables: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The dotted keys at which nested tables of TOML values are not all the same, and the value each has there; None
+    where it has none.
+
+    >>> differences([{"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}}])
+    {'b.c': [2, 3]}
+    """
+    flat = [_flat(table) for table in tables]
+    keys = dict.fromkeys(key for values in flat for key in values)
+    found = {key: [values.get(key) for values in flat] for key in keys}
+    return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
