@@ -25,7 +25,7 @@ def tombola(*arguments: str) -> Result:
 
 
 def run(*arguments: str) -> Result:
-    return tombola("run", "tiny.toml", "--workers", "1", *arguments)
+    return tombola("run", "tiny.toml", "--workers", "1", "--no-report", *arguments)
 
 
 def test_an_experiment_runs_shows_and_repeats_without_training(tmp_path: Path) -> None:
@@ -247,3 +247,29 @@ def test_results_say_which_engine_answered() -> None:
     assert did["runs"] == 20
     assert did["seconds"] > 0
     assert "Engine: sparse (loop) on cpu" in tombola("show", "results/tiny").stdout
+
+
+def test_a_run_leaves_a_report_and_experiments_are_compared(tmp_path: Path) -> None:
+    first = run("--report", "--set", "training.length=20it")
+    assert "The report is results/tiny/report.html." in first.stdout
+    page = (tmp_path / "results" / "tiny" / "report.html").read_text()
+    assert "tombola run tiny.toml --set training.length=20it" in page
+    run("--out", "results/other", "--set", "training.length=20it", "--set", "data.fraction=0.5")
+    made = tombola("report", "results/other", "-o", "other.html", "--figures", "figures")
+    assert made.exit_code == 0, made.stderr
+    assert "tombola run results/other/experiment.toml --out results/other" in (tmp_path / "other.html").read_text()
+    assert (tmp_path / "figures" / "accuracy.svg").exists()
+    compared = tombola("compare", "results/tiny", "results/other")
+    assert compared.exit_code == 0, compared.stderr
+    assert "data.fraction" in compared.stdout
+    assert "The page is results/comparison.html." in compared.stdout
+    assert "data.fraction" in (tmp_path / "results" / "comparison.html").read_text()
+    document = json.loads(tombola("compare", "results/tiny", "results/other", "--json").stdout)
+    assert [experiment["label"] for experiment in document["experiments"]] == ["tiny", "other"]
+
+
+def test_reports_of_what_is_no_results_folder_are_refused(tmp_path: Path) -> None:
+    for arguments in (["report", "nowhere"], ["compare", "nowhere"], ["report", str(tmp_path)]):
+        refused = tombola(*arguments)
+        assert refused.exit_code == 2
+        assert "is not a results folder: it has no experiment.toml" in refused.stderr

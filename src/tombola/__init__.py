@@ -13,6 +13,7 @@ from tombola.mask import Mask, prunable
 from tombola.outcome import Measures, Outcome
 from tombola.perform import perform
 from tombola.recipe import Recipe, load_recipe, recipes
+from tombola.report.page import write_comparison, write_report
 from tombola.results import Results, read_results
 from tombola.run import Data, Network, Run, Start, Training
 from tombola.store import Store
@@ -50,4 +51,6 @@ __all__ = [
     "recipes",
     "reinit",
     "summarise",
+    "write_comparison",
+    "write_report",
 ]

@@ -6,11 +6,12 @@ import functools
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,11 +24,14 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from tombola.errors import InputError
+from tombola.evidence.comparison import compare as compare_results
 from tombola.evidence.summary import summarise
 from tombola.experiment import expected_runs
 from tombola.perform import TICKET, perform
 from tombola.recipe import describe, load_recipe
 from tombola.recipe import recipes as known_recipes
+from tombola.report.comparison_table import show_comparison
+from tombola.report.page import REPORT, write_comparison, write_figures, write_report
 from tombola.report.progress import ProgressDisplay
 from tombola.report.terminal import show_speeds, show_summary, show_ticket, ticket_summary
 from tombola.results import read_results
@@ -132,6 +136,7 @@ def run(
             envvar="TOMBOLA_STORE", help="Where runs are remembered [default: .tombola beside the results]."
         ),
     ] = None,
+    report: Annotated[bool, typer.Option(help="Whether to write report.html when it is finished.")] = True,
     as_json: Json = False,
 ) -> None:
     """Search for winning tickets. The same command again goes on where it was stopped."""
@@ -149,6 +154,9 @@ def run(
             checkpoint_every=checkpoint_every,
             listeners=[progress],
         )
+    page = folder / REPORT
+    if report:
+        write_report(folder, page, _command(recipe, out, overrides or []))
     summary = summarise(results)
     if as_json:
         _print_json(summary)
@@ -159,8 +167,16 @@ def run(
         did = f"{runs.trained:,} runs trained, {runs.from_store:,} from the store."
     else:
         did = f"Nothing to train: all {runs.from_store:,} runs came from the store."
-    where = f"The ticket is {folder / TICKET}." if summary["smallest_winning"] else ""
-    out_console.print(f"{did} Results are in {folder}. {where}".rstrip(), highlight=False, soft_wrap=True)
+    where = f"Results are in {folder}."
+    where += f" The ticket is {folder / TICKET}." if summary["smallest_winning"] else ""
+    where += f" The report is {page}." if report else ""
+    out_console.print(f"{did} {where}", highlight=False, soft_wrap=True)
+
+
+def _command(recipe: str, out: Path | None, overrides: Sequence[str]) -> str:
+    """The command that asks for this experiment, whoever called it and wherever it ran."""
+    where = [] if out is None else ["--out", str(out)]
+    return shlex.join(["tombola", "run", recipe, *where, *(part for o in overrides for part in ("--set", o))])
 
 
 @app.command()
@@ -172,6 +188,47 @@ def show(folder: Annotated[Path, typer.Argument(help="A results folder.")], as_j
         _print_json(summary)
     else:
         show_summary(out_console, summary)
+
+
+@app.command("report")
+@command
+def report_(
+    folder: Annotated[Path, typer.Argument(help="A results folder.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page [default: report.html there].")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Also write every figure to this folder, as SVG and CSV files.")
+    ] = None,
+) -> None:
+    """Write the report of an experiment, finished or not: one HTML file that needs nothing else."""
+    page = output or folder / REPORT
+    write_report(folder, page, shlex.join(["tombola", "run", str(folder / "experiment.toml"), "--out", str(folder)]))
+    drawn = write_figures(folder, figures) if figures else []
+    also = f" {len(drawn) // 2} figures are in {figures}." if figures else ""
+    out_console.print(f"The report is {page}.{also}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+@command
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Results folders.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page [default: comparison.html beside the first].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Put experiments side by side: a table, and a page with their figures overlaid."""
+    comparison = compare_results(folders, [read_results(folder) for folder in folders])
+    if as_json:
+        _print_json(comparison)
+        if output is None:
+            return
+    else:
+        show_comparison(out_console, comparison)
+    page = output or folders[0].parent / "comparison.html"
+    write_comparison(folders, page)
+    (err_console if as_json else out_console).print(f"The page is {page}.", highlight=False, soft_wrap=True)
 
 
 @app.command()

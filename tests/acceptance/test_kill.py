@@ -26,7 +26,7 @@ def command(folder: Path, out: str, store: str, length: str = "1000it", engine: 
     made = tiny(replicates=3, training__length=length, training__lr=0.05, verdict=everything_wins)
     recipe.write_text(tomli_w.dumps(made.resolved()))
     places = ["--out", str(folder / out), "--store", str(folder / store)]
-    options = ["--engine", engine, "--workers", "2", "--checkpoint-every", "0.05"]
+    options = ["--engine", engine, "--workers", "2", "--checkpoint-every", "0.05", "--no-report"]
     return [*TOMBOLA, "run", str(recipe), *places, *options]
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 LEGEND = (
     "Accuracies are those at early stop, the iteration of minimum validation loss; gap is training less test "
-    "accuracy, in points; p is the chance of results like these if tickets were worse than the dense network by the margins; "
-    "(+n): about n more replicates would probably decide."
+    "accuracy, in points; p is the chance of results like these if tickets were worse than the dense network by the "
+    "margins; (+n): about n more replicates would probably decide."
 )
 
 

@@ -1,0 +1,84 @@
+"""HTML: a document as one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from importlib import resources
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from tombola.report.document import Document
+from tombola.report.figures.figure import HOVER, Figure
+from tombola.report.figures.style import theme
+
+HALF, FULL = 520, 1040
+"""The width of still pictures, in pixels."""
+
+
+def render(document: Document) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters["still"] = _data_uri
+    environment.filters["payload"] = _payload
+    return environment.get_template("page.html.j2").render(
+        document=document,
+        style=Markup(_asset("page.css")),
+        script=Markup(_asset("page.js")),
+        library=_library() if document.figures else Markup(""),
+        themes={"light": theme(), "dark": theme(dark=True)},
+    )
+
+
+def still(figure: Figure) -> str:
+    """A figure as an SVG picture on white."""
+    chart = json.loads(json.dumps(figure.chart))
+    width = FULL if figure.wide else HALF
+    if figure.cell:
+        chart["columns"] = max(1, (width - 60) // (figure.cell + 30))
+    else:
+        chart["width"] = width - 80
+        chart["autosize"] = {"type": "pad"}
+    if "layer" in chart:
+        chart["layer"] = [layer for layer in chart["layer"] if layer.get("name") != HOVER]
+    chart["datasets"] = {"rows": list(figure.rows)}
+    chart["config"] = theme(background="white")
+    svg: str = vl_convert.vegalite_to_svg(chart, allowed_base_urls=[])
+    return svg
+
+
+def _data_uri(figure: Figure) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(still(figure).encode()).decode()
+
+
+def _payload(figure: Figure) -> dict[str, Any]:
+    """What the script draws a figure from."""
+    columns = figure.columns
+    return {
+        "chart": dict(figure.chart),
+        "cell": figure.cell,
+        "columns": columns,
+        "rows": [[row[column] for column in columns] for row in figure.rows],
+    }
+
+
+@functools.cache  # making it takes longer than a figure
+def _library() -> Markup:
+    """vega-embed and all it needs, as text that may stand in a script element."""
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return Markup(bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
+
+
+def _asset(name: str) -> str:
+    return resources.files("tombola.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,47 @@
+"""Material: all that a report is made of, as far as it can be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tombola.errors import InputError
+from tombola.evidence.summary import summarise
+from tombola.results import Results, read_curves, read_results
+
+
+@dataclass(frozen=True)
+class Material:
+    """The results of one experiment."""
+
+    folder: Path
+    results: Results
+    summary: dict[str, Any]
+    """See `tombola.evidence.summary.summarise`."""
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What is missing or damaged, a sentence each."""
+
+    @property
+    def tickets_layers(self) -> list[dict[str, Any]]:
+        """The rows of layers that are tickets'."""
+        return [layer for layer in self.results.layers if layer["branch"] == "ticket"]
+
+
+def gather(folder: Path) -> Material:
+    """Read a results folder. What is damaged is left out and named.
+
+    Raises `InputError` when it is no results folder.
+    """
+    results = read_results(folder, lenient=True)
+    problems = list(results.problems)
+    try:
+        curves = read_curves(folder)
+    except InputError as error:
+        curves = []
+        problems.append(str(error))
+    for name in ("levels", "layers", "curves"):
+        if not (folder / f"{name}.parquet").exists():
+            problems.append(f"{folder / f'{name}.parquet'} is not there (yet)")
+    return Material(folder, results, summarise(results), curves, problems)

@@ -1,0 +1,120 @@
+// Draws the figures with Vega, in the theme of the page, and hands out their numbers.
+const read = (element) => JSON.parse(element.textContent);
+const themes = read(document.getElementById("themes"));
+const root = document.documentElement;
+const button = document.getElementById("theme");
+const announced = document.getElementById("status");
+const system = matchMedia("(prefers-color-scheme: dark)");
+
+function remembered() {
+  try { return localStorage.getItem("tombola-theme"); } catch { return null; } // files may have no storage
+}
+
+function isDark() {
+  return root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
+}
+
+const figures = [...document.querySelectorAll("[data-figure]")].map((element) => {
+  const { chart, cell, columns, rows } = read(element.querySelector(".payload"));
+  const named = rows.map((row) => Object.fromEntries(columns.map((column, i) => [column, row[i]])));
+  return { element, live: element.querySelector(".live"), chart, cell, columns, rows, named, view: null, fits: 0 };
+});
+
+// How much fits side by side: small multiples in a row, entries of a legend.
+function fitting(figure) {
+  const width = figure.element.clientWidth;
+  const cells = figure.cell ? Math.max(1, Math.floor((width - 60) / (figure.cell + 30))) : 0;
+  const entries = Math.max(2, Math.floor(width / 125));
+  return { cells, entries, key: `${cells} ${entries}` };
+}
+
+async function draw(figure) {
+  const { cells, entries, key } = fitting(figure);
+  const config = structuredClone(themes[isDark() ? "dark" : "light"]);
+  config.legend.columns = entries;
+  const chart = { ...structuredClone(figure.chart), datasets: { rows: figure.named } };
+  if (cells) chart.columns = cells;
+  figure.fits = key;
+  figure.element.classList.add("drawn"); // a chart can measure only what is shown
+  try {
+    const previous = figure.view;
+    figure.view = await window.vegaEmbed(figure.live, chart, {
+      mode: "vega-lite",
+      renderer: "svg",
+      ast: true, // no code is made from text, so the page may forbid it
+      config,
+      actions: { export: { svg: true, png: true }, source: false, compiled: false, editor: false },
+      downloadFileName: figure.element.dataset.figure,
+      tooltip: { theme: isDark() ? "dark" : "light" },
+    });
+    previous?.finalize();
+    figure.live.querySelector("summary")?.setAttribute("aria-label", "Save this figure");
+  } catch (error) {
+    figure.element.classList.remove("drawn"); // the still picture stays
+    console.error(error);
+  }
+}
+
+async function drawAll(wanted = () => true) {
+  for (const figure of figures) if (wanted(figure)) await draw(figure);
+  root.dataset.drawn = isDark() ? "dark" : "light";
+}
+
+function show() {
+  const dark = isDark();
+  button.setAttribute("aria-pressed", String(dark));
+  button.textContent = dark ? "Light" : "Dark";
+  button.setAttribute("aria-label", dark ? "Light colours" : "Dark colours");
+}
+
+function quoted(value) {
+  const text = value === null ? "" : String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function save(figure) {
+  const lines = [figure.columns, ...figure.rows].map((row) => row.map(quoted).join(","));
+  const url = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
+  const link = Object.assign(document.createElement("a"), { href: url, download: `${figure.element.dataset.figure}.csv` });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+async function copy(text) {
+  const chosen = document.createRange();
+  chosen.selectNodeContents(text);
+  getSelection().removeAllRanges();
+  getSelection().addRange(chosen);
+  try {
+    await navigator.clipboard.writeText(text.textContent);
+    announced.textContent = "Copied.";
+  } catch {
+    announced.textContent = "Selected; copy it with Ctrl-C."; // pages from files may not reach the clipboard
+  }
+}
+
+if (remembered()) root.dataset.theme = remembered();
+button.hidden = false;
+show();
+button.addEventListener("click", () => {
+  root.dataset.theme = isDark() ? "light" : "dark";
+  try { localStorage.setItem("tombola-theme", root.dataset.theme); } catch { /* not remembered, then */ }
+  show();
+  drawAll();
+});
+system.addEventListener("change", () => { show(); drawAll(); });
+for (const figure of figures) figure.element.querySelector(".csv").addEventListener("click", () => save(figure));
+for (const one of document.querySelectorAll("[data-copies]")) {
+  one.hidden = false;
+  one.addEventListener("click", async () => {
+    await copy(document.getElementById(one.dataset.copies));
+    one.textContent = announced.textContent === "Copied." ? "Copied" : "Selected";
+    setTimeout(() => { one.textContent = "Copy"; }, 2000);
+  });
+}
+let waiting = 0;
+addEventListener("resize", () => {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => drawAll((figure) => fitting(figure).key !== figure.fits), 200);
+});
+await drawAll();

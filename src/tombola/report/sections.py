@@ -1,0 +1,161 @@
+"""The page of one experiment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tomli_w
+
+from tombola.report import tables
+from tombola.report.document import Document, Section, Text
+from tombola.report.figures.cost import cost_figure
+from tombola.report.figures.curves import loss_curves, validation_curves
+from tombola.report.figures.layers import densities, distances, sign_changes
+from tombola.report.figures.levels import ACCURACY, GAP, STOP, TRAIN, level_figure
+from tombola.report.figures.weights import initial_weights, pixels
+from tombola.report.material import Material
+from tombola.report.words import answer, count
+
+
+def document(material: Material, command: str | None = None) -> Document:
+    """Everything about one experiment."""
+    summary, recipe = material.summary, material.results.recipe
+    runs = sum(branch["runs"] for level in summary["levels"] for branch in level["branches"].values())
+    about = [
+        f"{recipe.model.name} on {recipe.data.name}",
+        count(recipe.replicates, "replicate"),
+        count(runs, "run"),
+    ]
+    if summary["engines"]:
+        about.append(f"{sum(did['seconds'] for did in summary['engines'].values()):,.0f} s of computing")
+    return Document(
+        title=recipe.name,
+        about=" · ".join(about),
+        answers=[("", answer(summary))],
+        first=_first(material),
+        sections=[
+            _verdict(summary),
+            _training(material),
+            _generalisation(material),
+            _layers(material),
+            _weights(material),
+            _cost(material),
+            _configuration(material, command),
+        ],
+        problems=_problems(material),
+        notes=_notes(material),
+    )
+
+
+def _first(material: Material) -> Section:
+    summary = material.summary
+    if material.results.recipe.replicates > 1:
+        band = f"Bands: {summary['criteria']['confidence']:.0%} confidence in the mean over replicates."
+    else:
+        band = "One replicate: there is no telling how sure this is."
+    caption = f"Dense at the left, sparser to the right. {band}"
+    late = "Where validation loss is least. Lower is sooner."
+    figures = [level_figure(summary, ACCURACY, caption), level_figure(summary, STOP, f"{late} {band}")]
+    return Section("first", "Accuracy and early stop", parts=figures)
+
+
+def _verdict(summary: dict[str, Any]) -> Section:
+    criteria = summary["criteria"]
+    points = count(float(f"{100 * criteria['accuracy_margin']:g}"), "point")
+    words = [
+        f"A ticket wins when we are {criteria['confidence']:.0%} sure of each: it is at most {points} less accurate "
+        f"than the dense network at early stop; it stops at most {criteria['stop_margin']:.0%} later; at most "
+        f"{criteria['few']:.0%} of the weights are left; and, where the control “{criteria['beat']}” was trained, "
+        f"tickets are better than it. Levels are tested from dense to sparse: behind the first of few enough weights "
+        f"that does not win, none is called winning.",
+        "Differences are ticket minus dense, paired over replicates. Beside the dense network, p is small where the "
+        "ticket is surely not worse by more than the margin; beside a control, where it is surely better.",
+    ]
+    if control := summary["control"]:
+        p = tables.p_value(control["p"])
+        words.append(f"All levels of few weights together, tickets no better than “{control['name']}”: p {_is(p)}.")
+    if more := tables.more_needed(summary):
+        words.append(more)
+    found = [tables.verdicts(summary), *tables.controls(summary)] if summary["levels"] else []
+    return Section("verdict", "The verdict, level by level", words, found)
+
+
+def _is(p: str) -> str:
+    return p if p.startswith("<") else "is unknown, with too few replicates" if p == tables.NONE else f"= {p}"
+
+
+def _training(material: Material) -> Section:
+    return Section("training", "Training curves", parts=[validation_curves(material), loss_curves(material)])
+
+
+def _generalisation(material: Material) -> Section:
+    summary, data = material.summary, material.results.recipe.data
+    fraction, noise = getattr(data, "fraction", 1.0), getattr(data, "label_noise", 0.0)
+    used = "All training examples" if fraction >= 1 else f"{100 * fraction:.3g}% of the training examples"
+    noisy = "their labels are as they come" if not noise else f"{noise:.1%} of their labels were replaced at random"
+    words = [
+        "Small data and overfitted networks could make sparse networks look good: pruning would merely regularise. "
+        "Then the dense network would fit its training examples perfectly and fall far short on the test set, and "
+        "the gap between the two would close as weights are removed, for controls as well as for tickets.",
+        f"{used} were used, but for {data.validation:,} held out for validation; {noisy}.",
+    ]
+    parts = [level_figure(summary, GAP, _GAP), level_figure(summary, TRAIN), tables.generalisation(summary)]
+    return Section(
+        "generalisation", "Training accuracy and generalisation", words, parts if summary["levels"] else parts[:2]
+    )
+
+
+_GAP = "Accuracy on the training examples minus accuracy on the test set, both at early stop."
+
+
+def _layers(material: Material) -> Section:
+    parts = [densities(material), sign_changes(material), distances(material)]
+    return Section("layers", "Layers", ["Tickets only, level 0 being the dense network."], parts)
+
+
+def _weights(material: Material) -> Section:
+    return Section("weights", "Which weights survive", parts=[initial_weights(material), pixels(material)])
+
+
+def _cost(material: Material) -> Section:
+    engines = [tables.costs(material.summary)] if material.summary["engines"] else []
+    return Section("cost", "Cost", parts=[cost_figure(material), *engines])
+
+
+def _configuration(material: Material, command: str | None) -> Section:
+    results = material.results
+    parts: list[Any] = [Text("command", "The command that made it", command)] if command else []
+    parts.append(Text("configuration-text", "The whole configuration", tomli_w.dumps(results.recipe.resolved())))
+    if results.versions:
+        parts.append(tables.versions(results.versions))
+    return Section("configuration", "Configuration", parts=parts)
+
+
+def _problems(material: Material) -> list[str]:
+    results = material.results
+    problems = [f"{problem[0].upper()}{problem[1:]}." for problem in material.problems]
+    if not results.finished:
+        levels = material.summary["levels"]
+        there = f"the levels 0 to {levels[-1]['level']}" if levels else "nothing"
+        problems.insert(0, f"This experiment is not finished: it was to have {_planned(material)}; there is {there}.")
+    return problems
+
+
+def _planned(material: Material) -> str:
+    recipe = material.results.recipe
+    return f"{count(recipe.replicates, 'replicate')} of the levels 0 to {recipe.search.levels}"
+
+
+def _notes(material: Material) -> list[str]:
+    notes = []
+    diverged = sum(row.measures.diverged for row in material.results.rows)
+    if diverged:
+        notes.append(f"{count(diverged, 'run')} diverged: the loss was not finite. Figures leave them out.")
+    where: dict[str, list[int]] = {}
+    for _, level, layer in material.results.collapsed:
+        where.setdefault(layer, []).append(level)
+    notes += [
+        f"Layer collapse: from level {min(levels)} on, {layer} has no weights left in some replicates."
+        for layer, levels in where.items()
+    ]
+    return notes

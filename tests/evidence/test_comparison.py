@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.conftest import tiny
+from tests.evidence.test_verdict import experiment
+from tombola.evidence.comparison import compare, labels
+from tombola.results import Results, Tally
+
+
+def test_labels_tell_experiments_apart() -> None:
+    assert labels([Path("a/tiny")], ["tiny"]) == ["tiny"]
+    assert labels([Path("a/x"), Path("b/y")], ["one", "two"]) == ["one", "two"]
+    folders = [Path("a/tiny"), Path("b/tiny"), Path("c")]
+    here = Path.cwd()
+    assert labels(folders, ["tiny"] * 3) == [str(here / "a" / "tiny"), str(here / "b" / "tiny"), "c"]
+    assert len(set(labels([Path("a"), Path("a")], ["tiny", "tiny"]))) == 2
+
+
+def test_summaries_stand_side_by_side_with_what_differs() -> None:
+    rows = experiment([0.95] * 5, [300] * 5)
+    results = [
+        Results(tiny(name=name, replicates=5, data__fraction=fraction), rows, True, Tally())
+        for name, fraction in (("all", 1.0), ("half", 0.5))
+    ]
+    found = compare([Path("a"), Path("b")], results)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert [experiment["label"] for experiment in found["experiments"]] == ["all", "half"]
+    assert found["experiments"][1]["summary"]["recipe"] == "half"
+    assert found["differences"] == {"name": ["all", "half"], "data.fraction": [1.0, 0.5]}

@@ -1,0 +1,215 @@
+"""The page in a real browser: it draws, fits, answers the keyboard, and asks nobody for anything."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.report.helpers import HOSTILE, poison
+from tombola.report.material import gather
+from tombola.report.page import write_comparison, write_report
+from tombola.report.words import answer
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = ("no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync")
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page with"),
+    pytest.mark.usefixtures("close"),
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        launched = driver.chromium.launch(
+            executable_path=CHROMIUM, args=[f"--{option}" for option in (*QUIET, "no-first-run")]
+        )
+        yield launched
+        launched.close()
+
+
+@dataclass
+class Opened:
+    """A page in the browser, and what it complained of or asked for."""
+
+    page: Any
+    said: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+def opened(browser: Any, path: Path, width: int = 1280, **context: Any) -> Opened:
+    page = browser.new_context(viewport={"width": width, "height": 800}, **context).new_page()
+    found = Opened(page)
+    page.on("console", lambda message: found.said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: found.said.append(str(error)))
+    page.on("request", lambda request: found.requests.append(request.url))
+    page.goto(path.as_uri())
+    if context.get("java_script_enabled", True):
+        page.wait_for_selector("html[data-drawn]", timeout=20_000)
+    return found
+
+
+@pytest.fixture
+def close(browser: Any) -> Iterator[None]:
+    """Whatever a test opened is closed again."""
+    yield
+    for context in browser.contexts:
+        context.close()
+
+
+def elsewhere(found: Opened, path: Path) -> list[str]:
+    return [url for url in found.requests if url != path.as_uri() and not url.startswith(("data:", "blob:"))]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_draws_fits_and_keeps_to_itself(
+    browser: Any, page: Path, finished: Path, tmp_path: Path, width: int
+) -> None:
+    found = opened(browser, page, width)
+    there = found.page
+    assert there.locator(".answer").inner_text() == answer(gather(finished).summary)
+    figures = there.locator("figure").count()
+    assert there.locator("figure.drawn .live svg.marks").count() == figures
+    assert there.locator(".still:visible").count() == 0
+    assert there.evaluate("document.documentElement.scrollWidth") == width
+    wide = (
+        "[...document.querySelectorAll('figure .live')].filter(one => one.scrollWidth > one.clientWidth + 1).length"
+    )
+    assert there.evaluate(wide) == 0
+    picture = tmp_path / "page.png"
+    there.screenshot(path=picture)
+    assert not blank(there, picture)
+    assert found.said == []
+    assert elsewhere(found, page) == []
+
+
+def blank(page: Any, picture: Path) -> bool:
+    """Whether a picture has fewer than ten colours; the browser itself reads it."""
+    data = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    colours = page.evaluate(
+        """async (data) => {
+            const image = Object.assign(new Image(), { src: data });
+            await image.decode();
+            const canvas = new OffscreenCanvas(image.width, image.height).getContext("2d");
+            canvas.drawImage(image, 0, 0);
+            return new Set(new Uint32Array(canvas.getImageData(0, 0, image.width, image.height).data.buffer)).size;
+        }""",
+        data,
+    )
+    return bool(colours < 10)
+
+
+def test_light_and_dark(browser: Any, page: Path) -> None:
+    found = opened(browser, page, color_scheme="dark")
+    there = found.page
+    paper = "getComputedStyle(document.body).backgroundColor"
+    label = "getComputedStyle(document.querySelector('.live svg .role-axis-label text')).fill"
+    dark = there.evaluate(paper), there.evaluate(label)
+    button = there.locator("#theme")
+    assert (button.inner_text(), button.get_attribute("aria-pressed")) == ("Light", "true")
+    button.click()
+    there.wait_for_selector("html[data-drawn=light]")
+    light = there.evaluate(paper), there.evaluate(label)
+    assert (button.inner_text(), button.get_attribute("aria-pressed")) == ("Dark", "false")
+    assert light[0] == "rgb(255, 255, 255)"
+    assert dark[0] != light[0]
+    assert dark[1] != light[1]
+    there.reload()
+    there.wait_for_selector("html[data-drawn=light]")  # it is remembered
+    assert found.said == []
+
+
+def test_numbers_and_pictures_can_be_saved(browser: Any, page: Path, tmp_path: Path) -> None:
+    found = opened(browser, page)
+    figure = found.page.locator("#figure-accuracy")
+    with found.page.expect_download() as download:
+        figure.locator("button.csv").click()
+    assert download.value.suggested_filename == "accuracy.csv"
+    download.value.save_as(tmp_path / "accuracy.csv")
+    lines = list(csv.DictReader((tmp_path / "accuracy.csv").read_text(encoding="utf-8").splitlines()))
+    assert [(line["branch"], line["level"]) for line in lines] == [
+        *[("dense", "0")] * 2,
+        *[("reinit", level) for level in "123"],
+        *[("ticket", level) for level in "0123"],
+    ]
+    assert lines[0]["weights_left"] == "100"
+    assert 0 <= float(lines[0]["low"]) <= float(lines[0]["mean"]) <= float(lines[0]["high"]) <= 100
+    figure.locator("summary").click()
+    assert figure.locator(".vega-actions a").all_inner_texts() == ["Save as SVG", "Save as PNG"]
+    with found.page.expect_download() as download:
+        figure.locator(".vega-actions a").first.click()
+    assert download.value.suggested_filename == "accuracy.svg"
+    download.value.save_as(tmp_path / "accuracy.svg")
+    assert (tmp_path / "accuracy.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert found.said == []
+
+
+def test_values_are_shown_where_the_pointer_is(browser: Any, page: Path) -> None:
+    there = opened(browser, page).page
+    there.locator("#figure-accuracy .live .mark-symbol.role-mark path").first.hover()
+    there.wait_for_selector("#vg-tooltip-element.visible")
+    shown = there.locator("#vg-tooltip-element").inner_text()
+    assert "weights left (%)" in shown
+    assert "mean" in shown
+
+
+def test_the_keyboard_reaches_everything(browser: Any, page: Path) -> None:
+    there = opened(browser, page).page
+    reached = []
+    for _ in range(120):
+        there.keyboard.press("Tab")
+        name = "document.activeElement.id || document.activeElement.className || document.activeElement.localName"
+        reached.append(there.evaluate(name))
+        if reached[-1] == "configuration-text":
+            break
+    assert reached[0] == "skip"
+    figures = there.locator("figure").count()
+    assert reached.count("csv") == figures
+    assert reached.count("summary") >= figures
+    assert reached.count("scroll") == there.locator(".scroll:visible").count() >= 4
+    assert {"theme", "copy", "command", "configuration-text"} <= set(reached)
+    assert there.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_paper_and_no_script_show_still_pictures(browser: Any, page: Path) -> None:
+    plain = opened(browser, page, java_script_enabled=False).page
+    assert plain.locator(".still:visible").count() == plain.locator("figure").count()
+    assert plain.locator("button:visible").count() == 0
+    printed = opened(browser, page).page
+    printed.emulate_media(media="print")
+    assert printed.locator(".still:visible").count() == printed.locator("figure").count()
+    assert printed.locator(".live:visible, button:visible").count() == 0
+
+
+def test_a_comparison_draws(browser: Any, finished: Path, results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "comparison.html"
+    write_comparison([finished, results], out)
+    found = opened(browser, out, 390)
+    assert found.page.locator("figure.drawn .live svg.marks").count() == 4
+    assert found.page.evaluate("document.documentElement.scrollWidth") == 390
+    assert found.said == []
+    assert elsewhere(found, out) == []
+
+
+def test_hostile_names_are_only_shown(browser: Any, results: Path, tmp_path: Path) -> None:
+    poison(results)
+    write_report(results, tmp_path / "page.html")
+    found = opened(browser, tmp_path / "page.html")
+    there = found.page
+    assert there.locator("figure.drawn .live svg.marks").count() == there.locator("figure").count()
+    assert HOSTILE[:20] in "".join(there.locator("#figure-accuracy .live svg.marks text").all_text_contents())
+    there.locator("#figure-accuracy .live .mark-symbol.role-mark path").first.hover()
+    there.wait_for_selector("#vg-tooltip-element.visible")
+    assert HOSTILE[:20] in there.locator("#vg-tooltip-element").inner_text()
+    assert there.locator("img:not(.still)").count() == 0
+    assert found.said == []  # an alert would have been forbidden, and an error
+    assert elsewhere(found, tmp_path / "page.html") == []

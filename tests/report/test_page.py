@@ -1,0 +1,212 @@
+"""The page: what it says, of whole results and of broken ones, and that what stands in it is safe."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.report.helpers import HOSTILE, material, poison, row
+from tombola.errors import InputError
+from tombola.report.html import render
+from tombola.report.material import gather
+from tombola.report.page import _write, write_comparison, write_figures, write_report
+from tombola.report.sections import document
+from tombola.report.words import answer
+
+MEBIBYTE = 2**20
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes, and the text outside scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.scripts: list[str] = []
+        self._inside = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, _: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.text += data
+
+
+def page_of(folder: Path, command: str | None = None) -> str:
+    out = folder.parent / "page.html"
+    write_report(folder, out, command)
+    return out.read_text(encoding="utf-8")
+
+
+def test_a_page_says_everything(page: Path, finished: Path) -> None:
+    elements = Elements(page.read_text(encoding="utf-8"))
+    text = elements.text
+    for said in (
+        answer(gather(finished).summary),
+        "The verdict, level by level",
+        "Training accuracy and generalisation",
+        "Early-stopping iteration",
+        "reinit",
+        'evaluate_every = "10it"',
+        "tombola run tiny --out 'my results'",
+        "sparse (loop)",
+    ):
+        assert said in text
+    assert "Incomplete." not in text
+    assert page.stat().st_size < 2 * MEBIBYTE
+
+
+def test_a_page_loads_nothing(page: Path) -> None:
+    elements = Elements(page.read_text(encoding="utf-8"))
+    for tag, attributes in elements.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form"), tag
+        for name in ("src", "href", "srcset", "data", "poster"):
+            value = attributes.get(name) or ""
+            assert value.startswith(("#", "data:image/svg+xml;base64,")) or not value, value
+    policies = [a["content"] for tag, a in elements.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == [
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    ]
+
+
+def test_figures_are_described_and_have_still_pictures(page: Path) -> None:
+    tags = Elements(page.read_text(encoding="utf-8")).tags
+    figures = sum(tag == "figure" for tag, _ in tags)
+    assert figures >= 11
+    assert figures == sum(tag == "img" and bool(a.get("alt")) for tag, a in tags)
+    assert figures == sum(a.get("class") == "live" and bool(a.get("aria-label")) for _, a in tags)
+
+
+def test_names_are_text(results: Path) -> None:
+    poison(results)
+    kind = Elements(page_of(results.parent / "tiny", command=HOSTILE))
+    ours = Elements(render(document(material([row(0, 0)]))))
+    assert kind.text.count(HOSTILE) > 5
+    assert {tag for tag, _ in kind.tags} <= {tag for tag, _ in ours.tags} | {
+        "details",
+        "summary",
+        "strong",
+        "ul",
+        "li",
+    }
+    assert not any("onerror" in attributes for _, attributes in kind.tags)
+    assert not any("alert(1)" in script and "<" in script for script in kind.scripts)
+    drawn = [json.loads(script) for script in kind.scripts if script.startswith('{"chart"')]
+    assert any(HOSTILE in row for figure in drawn for row in figure["rows"])
+
+
+def test_unfinished_results_say_so(results: Path) -> None:
+    status = json.loads((results / "status.json").read_text())
+    (results / "status.json").write_text(json.dumps({**status, "finished": False}))
+    text = Elements(page_of(results)).text
+    assert "This experiment is not finished: it was to have 3 replicates of the levels 0 to 3" in text
+    assert "So far, with runs still to do." in text
+
+
+@pytest.mark.parametrize("table", ["levels", "layers", "curves"])
+def test_damaged_tables_are_named_and_the_rest_is_shown(results: Path, table: str) -> None:
+    path = results / f"{table}.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    page = page_of(results)
+    text = Elements(page).text
+    assert "Incomplete." in text
+    assert f"{table}.parquet is damaged" in text
+    assert "Not shown:" in text
+    assert 'id="figure-accuracy"' in page or table == "levels"
+
+
+def test_missing_files_are_named(results: Path) -> None:
+    for name in ("levels.parquet", "layers.parquet", "curves.parquet", "status.json"):
+        (results / name).unlink()
+    text = Elements(page_of(results)).text
+    assert "Nothing is finished yet." in text
+    assert "levels.parquet is not there (yet)" in text
+
+
+def test_no_results_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a results folder"):
+        write_report(tmp_path, tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([row(0, 0)], "One replicate"),
+        ([row(r, 0) for r in (0, 1)], "No winning ticket: no level has far fewer weights"),
+        ([row(0, level) for level in range(3)], "too few replicates"),
+        ([row(r, level, diverged=True) for r in (0, 1) for level in range(3)], "6 runs diverged"),
+        ([], "Nothing is finished yet."),
+    ],
+)
+def test_little_is_enough_for_a_page(rows: list, said: str) -> None:
+    page = render(document(material(rows, replicates=len({r.replicate for r in rows}) or 1)))
+    assert said in Elements(page).text
+
+
+def test_the_file_appears_whole_or_not_at_all(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "page.html"
+    write_report(results, out)
+    assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+    for folder, where in ((out.parent, "it is a folder"), (out / "page.html", "below a file")):
+        with pytest.raises(InputError, match="cannot be written"):
+            _write(folder, where)
+    assert [path.name for path in tmp_path.rglob("*.tmp")] == []
+
+
+def test_a_comparison(results: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(results, tmp_path / "other"))
+    configuration = other / "experiment.toml"
+    configuration.write_text(configuration.read_text().replace("lr = 0.005", "lr = 0.006"))
+    out = tmp_path / "page.html"
+    write_comparison([results, other], out)
+    page = out.read_text(encoding="utf-8")
+    elements = Elements(page)
+    assert "training.lr" in elements.text
+    assert "0.006" in elements.text
+    assert "training.batch_size" not in elements.text
+    drawn = [json.loads(script) for script in elements.scripts if script.startswith('{"chart"')]
+    assert {row[0] for figure in drawn for row in figure["rows"]} == {"tiny", "other"}
+    assert re.findall(r'id="figure-([a-z]+)"', page) == ["accuracy", "stop", "gap", "cost"]
+    assert elements.text.count(answer(gather(results).summary)) == 2
+
+    write_comparison([results] * 4, out)
+    assert 'class="answer"' not in out.read_text(encoding="utf-8")
+    assert Elements(out.read_text(encoding="utf-8")).text.count(answer(gather(results).summary)) == 4
+
+    with pytest.raises(InputError, match="nothing to compare"):
+        write_comparison([], out)
+
+
+def test_figures_as_files(finished: Path, tmp_path: Path) -> None:
+    written = write_figures(finished, tmp_path / "figures")
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in written)
+    assert {path.suffix for path in written} == {".svg", ".csv"}
+    accuracy = list(csv.DictReader((tmp_path / "figures" / "accuracy.csv").read_text(encoding="utf-8").splitlines()))
+    assert {line["branch"] for line in accuracy} == {"ticket", "dense", "reinit"}
+    picture = (tmp_path / "figures" / "accuracy.svg").read_text(encoding="utf-8")
+    assert 'fill="white"' in picture
+    assert html.unescape(picture).count("reinit") == 1
+
+
+def test_the_same_results_give_the_same_charts(finished: Path) -> None:
+    one, other = (document(gather(finished)).figures for _ in range(2))
+    assert one == other
