@@ -35,6 +35,7 @@ def test_it_has_the_names_that_scripts_rely_on() -> None:
     assert level["branches"]["ticket"]["gap_at_stop"]["mean"] == pytest.approx(1 - 0.9504)
     assert level["verdict"]["winning"] is True
     assert level["verdict"]["state"] == "winning"
+    assert level["verdict"]["better"] == ["stop"]
     assert level["verdict"]["accuracy_difference"]["p_not_worse"] == 1 / 32
     assert level["verdict"]["stop_difference"]["mean"] == pytest.approx(301 / 500 - 1)
     assert level["against"]["reinit"]["accuracy_difference"]["mean"] == pytest.approx(0.0504)

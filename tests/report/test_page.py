@@ -210,3 +210,14 @@ def test_figures_as_files(finished: Path, tmp_path: Path) -> None:
 def test_the_same_results_give_the_same_charts(finished: Path) -> None:
     one, other = (document(gather(finished)).figures for _ in range(2))
     assert one == other
+
+
+def test_noisy_labels_and_less_data_are_said(results: Path, tmp_path: Path) -> None:
+    configuration = results / "experiment.toml"
+    text = configuration.read_text(encoding="utf-8")
+    text = text.replace("fraction = 1.0", "fraction = 0.25").replace("label_noise = 0.0", "label_noise = 0.3")
+    configuration.write_text(text, encoding="utf-8")
+    write_report(results, tmp_path / "page.html")
+    said = Elements((tmp_path / "page.html").read_text(encoding="utf-8")).text
+    assert "25% of the training examples were used, but for 200 held out for validation" in said
+    assert "the labels of 30% of them were drawn at random" in said

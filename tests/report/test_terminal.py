@@ -54,7 +54,7 @@ def test_the_table_and_the_answer_fit_a_terminal_of_80_columns() -> None:
     assert "100.0%" in text
     assert "95.04 ±0.14 100.0  5.0" in text
     assert "90.00 ±0.00 100.0 10.0" in text
-    assert "winning" in text
+    assert "winning, sooner" in text
     assert "…" not in text
     assert "Winning tickets down to 25.0% of the weights (250 of them, level 2)" in " ".join(text.split())
     assert "at most 1 point less accurate" in " ".join(text.split())

@@ -70,6 +70,7 @@ def _level(rows: Sequence[Row], verdict: Verdict, criteria: Criteria) -> dict[st
             "fast": verdict.fast,
             "few": verdict.few,
             "winning": verdict.winning,
+            "better": [name for name in ("accuracy", "stop") if beside and _better(beside, name) <= criteria.alpha],
             "accuracy_difference": beside and _difference(beside, -criteria.accuracy_margin),
             "stop_difference": beside and _slowdown(beside, criteria.stop_margin),
         },
@@ -78,6 +79,11 @@ def _level(rows: Sequence[Row], verdict: Verdict, criteria: Criteria) -> dict[st
             for name, control in verdict.controls.items()
         },
     }
+
+
+def _better(beside: Against, figure: str) -> float:
+    """The p-value of "the ticket is no better than the dense network"."""
+    return beside.accuracy.p_above(0.0) if figure == "accuracy" else beside.stop.p_below(1.0)
 
 
 def _difference(beside: Against, least: float) -> dict[str, Any]:

@@ -90,9 +90,14 @@ def _training(material: Material) -> Section:
 
 def _generalisation(material: Material) -> Section:
     summary, data = material.summary, material.results.recipe.data
-    fraction, noise = getattr(data, "fraction", 1.0), getattr(data, "label_noise", 0.0)
+    fraction, noise = data.fraction, 100 * data.label_noise
     used = "All training examples" if fraction >= 1 else f"{100 * fraction:.3g}% of the training examples"
-    noisy = "their labels are as they come" if not noise else f"{noise:.1%} of their labels were replaced at random"
+    noisy = "their labels are as they come"
+    if noise:
+        noisy = (
+            f"the labels of {noise:.3g}% of them were drawn at random, and training accuracy counts these: where "
+            f"they are not learnt by heart, the gap is negative"
+        )
     words = [
         "Small data and overfitted networks could make sparse networks look good: pruning would merely regularise. "
         "Then the dense network would fit its training examples perfectly and fall far short on the test set, and "

@@ -6,7 +6,7 @@ from typing import Any
 
 from tombola.report.document import Table
 from tombola.report.figures.style import ordered
-from tombola.report.words import advice
+from tombola.report.words import advice, better
 
 NONE = "–"
 
@@ -16,7 +16,7 @@ def verdicts(summary: dict[str, Any]) -> Table:
     rows = []
     for level in summary["levels"]:
         verdict = level["verdict"]
-        state = verdict["state"] + (f": {verdict['reason']}" if verdict["reason"] else "")
+        state = verdict["state"] + (f": {verdict['reason']}" if verdict["reason"] else "") + better(level)
         rows.append(
             [
                 str(level["level"]),

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tombola.report.words import answer, count
+from tombola.report.words import answer, better, count
 from tombola.ticket import Ticket
 
 if TYPE_CHECKING:
@@ -91,10 +91,10 @@ def _p(verdict: dict[str, Any]) -> str:
 
 
 def _verdict(level: dict[str, Any]) -> Text:
-    """`winning`, or in short what speaks against it."""
+    """`winning`, and what it does better than the dense network; or in short what speaks against it."""
     verdict = level["verdict"]
     if verdict["state"] == "winning":
-        return Text("winning", style="bold green")
+        return Text("winning" + better(level), style="bold green")
     if verdict["state"] == "cannot tell":
         more = verdict["more_replicates"]
         return Text("cannot tell" + (f" (+{more})" if more else ""), style="yellow")

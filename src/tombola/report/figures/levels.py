@@ -105,8 +105,10 @@ def level_figure(summary: dict[str, Any], measure: Measure, caption: str = "") -
     branches = ordered(str(row["branch"]) for row in rows)
     chart = lines(rows, branches, measure.axis, measure.form)
     if len(branches) > MOST_BANDS:
-        caption = f"{caption} Other controls are drawn without bands; the CSV file has them.".strip()
-    return figure(measure.name, measure.title, caption, chart, rows)
+        caption = (
+            f"{caption} Other controls are drawn without bands, and as far as they lie near; the CSV file has all."
+        )
+    return figure(measure.name, measure.title, caption.strip(), chart, rows)
 
 
 def lines(rows: Sequence[Numbers], branches: Sequence[str], axis: str, form: str, zero: bool = False) -> Any:
@@ -118,16 +120,16 @@ def lines(rows: Sequence[Numbers], branches: Sequence[str], axis: str, form: str
     colour = alt.Color("branch:N", scale=scale, legend=legend)
     base = alt.Chart(DATA).encode(x=weights_left(row["weights_left"] for row in rows), color=colour)
     banded = [branch for branch in branches if branch in BANDED or len(branches) <= MOST_BANDS]
-    y = alt.Y("mean:Q", title=axis, scale=vertical(rows, zero, banded))
+    y = alt.Y("mean:Q", title=axis, scale=vertical([row for row in rows if row["branch"] in banded], zero))
     band = base.mark_area(clip=True).encode(
         y=alt.Y("low:Q", title=axis),
         y2="high:Q",
         opacity=alt.condition(chosen, alt.value(0.16), alt.value(0.02)),
     )
-    line = base.mark_line().encode(y=y, opacity=_faded(chosen))
+    line = base.mark_line(clip=True).encode(y=y, opacity=_faded(chosen))
     point = (
         base.transform_filter(f"datum.branch != '{DENSE}'")
-        .mark_point()
+        .mark_point(clip=True)
         .encode(
             y=y,
             shape=alt.Shape("branch:N", scale=shape, legend=legend),
@@ -142,14 +144,13 @@ def lines(rows: Sequence[Numbers], branches: Sequence[str], axis: str, form: str
     return alt.layer(*layers).properties(width="container", height=HEIGHT)
 
 
-def vertical(rows: Sequence[Numbers], zero: bool = False, banded: Sequence[str] | None = None) -> Any:
+def vertical(rows: Sequence[Numbers], zero: bool = False) -> Any:
     """The vertical scale. All means are in view, and bands as long as they leave the means room."""
     means = [float(row["mean"] or 0) for row in rows]
     room = max(means, default=0.0) - min(means, default=0.0)
     if zero or not room:
         return alt.Scale(zero=zero)
-    seen = [row for row in rows if banded is None or row["branch"] in banded]
-    ends = [float(end) for row in seen for end in (row["low"], row["high"]) if end is not None]
+    ends = [float(end) for row in rows for end in (row["low"], row["high"]) if end is not None]
     low = max(min([*means, *ends]), min(means) - room)
     return alt.Scale(domain=[low, min(max([*means, *ends]), max(means) + room)], nice=True, zero=False)
 
