@@ -27,14 +27,15 @@ LEGEND = (
 
 
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
-    """Print what `tombola.evidence.summary.summarise` gave: the table of levels, then the answer."""
+    """Print what `tombola.evidence.summary.summarise` gave: the answer, then the table of levels."""
+    console.print(answer(summary), style="bold", highlight=False)
+    console.print()
     table = _levels(summary)
     if Measurement.get(console, console.options.update(width=1000), table).maximum > console.width:  # too wide
         table = _levels(summary, stop_intervals=False)
     console.print(table)
     for line in _notes(summary):
         console.print(line, style="yellow", highlight=False)
-    console.print(answer(summary), style="bold", highlight=False)
     if summary["levels"]:
         console.print(LEGEND, style="dim", highlight=False)
     for engine, did in summary["engines"].items():
