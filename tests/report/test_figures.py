@@ -9,7 +9,7 @@ import pytest
 from tests.report.helpers import HOSTILE, curve, layer, material, row
 from tombola.anatomy import BINS
 from tombola.report.figures.cost import costs
-from tombola.report.figures.curves import MOST_POINTS, curves, validation_curves
+from tombola.report.figures.curves import MOST_POINTS, curves, thinned, validation_curves
 from tombola.report.figures.figure import Absent, Figure, Numbers, figure
 from tombola.report.figures.layers import densities, distances, sign_changes
 from tombola.report.figures.levels import ACCURACY, STOP, apart, by_level, level_figure, logarithmic, vertical
@@ -211,3 +211,16 @@ def test_one_level_can_be_drawn() -> None:
     for drawn in (validation_curves(one), initial_weights(one), densities(one), level_figure(one.summary, ACCURACY)):
         assert isinstance(drawn, Figure)
         assert ElementTree.fromstring(still(drawn)).tag == f"{SVG}svg"
+
+
+def test_an_axis_is_logarithmic_where_means_differ_widely() -> None:
+    rows: list[Numbers] = [{"branch": "ticket", "mean": mean, "low": None, "high": None} for mean in (100.0, 900.0)]
+    assert vertical(rows, wide=True).to_dict()["type"] == "log"
+    assert "type" not in vertical(rows).to_dict()
+    assert "type" not in vertical([{**row, "mean": 100.0} for row in rows], wide=True).to_dict()
+
+
+def test_at_most_so_many_are_shown_evenly() -> None:
+    assert thinned(range(22), 8) == [0, 3, 6, 9, 12, 15, 18, 21]
+    assert thinned([5, 6], 8) == [5, 6]
+    assert thinned([], 8) == []

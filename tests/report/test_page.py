@@ -118,7 +118,7 @@ def test_unfinished_results_say_so(results: Path) -> None:
     status = json.loads((results / "status.json").read_text())
     (results / "status.json").write_text(json.dumps({**status, "finished": False}))
     text = Elements(page_of(results)).text
-    assert "This experiment is not finished: it was to have 3 replicates of the levels 0 to 3" in text
+    assert "This experiment is not finished: 21 of 21 runs are there." in text
     assert "So far, with runs still to do." in text
 
 

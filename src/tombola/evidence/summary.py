@@ -105,7 +105,7 @@ def _slowdown(beside: Against, margin: float) -> dict[str, Any]:
     stop = beside.stop
     return {
         "mean": stop.estimate - 1,
-        "low": None if stop.low is None else stop.low - 1,
+        "low": None if stop.low is None else max(stop.low, 0.0) - 1,
         "high": None if stop.high is None else stop.high - 1,
         "p_not_worse": stop.p_below(1 + margin),
         "p_better": stop.p_below(1.0),

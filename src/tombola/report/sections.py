@@ -6,6 +6,7 @@ from typing import Any
 
 import tomli_w
 
+from tombola.experiment import expected_runs
 from tombola.report import tables
 from tombola.report.document import Document, Section, Text
 from tombola.report.figures.cost import cost_figure
@@ -140,15 +141,9 @@ def _problems(material: Material) -> list[str]:
     results = material.results
     problems = [f"{problem[0].upper()}{problem[1:]}." for problem in material.problems]
     if not results.finished:
-        levels = material.summary["levels"]
-        there = f"the levels 0 to {levels[-1]['level']}" if levels else "nothing"
-        problems.insert(0, f"This experiment is not finished: it was to have {_planned(material)}; there is {there}.")
+        there = f"{len(results.rows):,} of {count(expected_runs(results.recipe), 'run')}"
+        problems.insert(0, f"This experiment is not finished: {there} are there.")
     return problems
-
-
-def _planned(material: Material) -> str:
-    recipe = material.results.recipe
-    return f"{count(recipe.replicates, 'replicate')} of the levels 0 to {recipe.search.levels}"
 
 
 def _notes(material: Material) -> list[str]:

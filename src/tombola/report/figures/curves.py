@@ -17,6 +17,12 @@ from tombola.report.material import Material
 MOST_POINTS = 120
 """Of one curve. More cannot be seen."""
 
+MOST_CURVES = 8
+"""More lie over each other. The dense network and the sparsest level are always among them."""
+
+
+MEANS = f"Means over replicates, of at most {MOST_CURVES} levels"
+
 
 def validation_curves(material: Material) -> Figure | Absent:
     """Validation accuracy against iterations."""
@@ -28,7 +34,7 @@ def validation_curves(material: Material) -> Figure | Absent:
     return figure(
         "validation-curves",
         "Validation accuracy during training",
-        "Means over replicates; thick and grey: the dense network. What lies below the lower edge is not shown.",
+        f"{MEANS}; thick and grey: the dense network. What lies below the lower edge is not shown.",
         _chart(rows, "validation accuracy (%)", scale, alt.Axis(), ".2f"),
         rows,
     )
@@ -40,7 +46,7 @@ def loss_curves(material: Material) -> Figure | Absent:
     return figure(
         "training-loss",
         "Training loss",
-        "Means over replicates of the mean loss since the evaluation before; the vertical axis is logarithmic.",
+        f"{MEANS}, of the mean loss since the evaluation before; the vertical axis is logarithmic.",
         _chart(rows, "training loss", *logarithmic(row["mean"] for row in rows), ".3~g"),
         rows,
     )
@@ -49,9 +55,10 @@ def loss_curves(material: Material) -> Figure | Absent:
 def curves(material: Material, column: str, factor: float) -> list[Numbers]:
     """The mean of a column over the replicates' tickets, by level and iteration."""
     left = {level["level"]: 100 * level["weights_left"] for level in material.summary["levels"]}
+    shown = thinned(list(left), MOST_CURVES)
     values: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in material.curves:
-        if row["branch"] == "ticket" and row["level"] in left and row[column] is not None:
+        if row["branch"] == "ticket" and row["level"] in shown and row[column] is not None:
             values[row["level"]][row["iteration"]].append(row[column])
     return [
         {
@@ -61,14 +68,14 @@ def curves(material: Material, column: str, factor: float) -> list[Numbers]:
             "mean": factor * float(np.mean(by_iteration[iteration])),
         }
         for level, by_iteration in sorted(values.items())
-        for iteration in _thinned(sorted(by_iteration))
+        for iteration in thinned(sorted(by_iteration), MOST_POINTS)
     ]
 
 
-def _thinned(iterations: Sequence[int]) -> list[int]:
-    """At most `MOST_POINTS` of them, the first and the last among these."""
-    chosen = np.linspace(0, len(iterations) - 1, min(MOST_POINTS, len(iterations))).round().astype(int)
-    return [iterations[i] for i in chosen]
+def thinned(numbers: Sequence[int], most: int) -> list[int]:
+    """At most so many of them, evenly, the first and the last among these."""
+    chosen = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
+    return [numbers[i] for i in chosen]
 
 
 def _marks(rows: Sequence[Numbers]) -> list[float]:

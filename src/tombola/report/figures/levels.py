@@ -17,6 +17,9 @@ HEIGHT = 250
 MOST_BANDS = 4
 """Where there are more branches, only these three have bands: ten over each other cannot be told apart."""
 
+WIDE = 5
+"""By how many times means differ that a linear axis would press most of them together."""
+
 BANDED = ("ticket", DENSE, "reinit")
 
 
@@ -36,6 +39,8 @@ class Measure:
     least: float = 0.0
     most: float = math.inf
     """Between which it must lie: Student's t knows nothing of that, and with two replicates goes far beyond."""
+    wide: bool = False
+    """Whether its axis is logarithmic where its means differ by more than `WIDE` times."""
 
 
 ACCURACY = Measure(
@@ -47,7 +52,7 @@ ACCURACY = Measure(
     ".2f",
     most=100,
 )
-STOP = Measure("stop", "stop_iteration", "Early-stopping iteration", "early-stopping iteration")
+STOP = Measure("stop", "stop_iteration", "Early-stopping iteration", "early-stopping iteration", wide=True)
 GAP = Measure(
     "gap", "gap_at_stop", "Generalisation gap at early stop", "train − test accuracy (points)", 100, ".2f", -100, 100
 )
@@ -103,7 +108,7 @@ def level_figure(summary: dict[str, Any], measure: Measure, caption: str = "") -
     """A measure of tickets and controls, with a band for the confidence in the mean, and the dense network's."""
     rows = by_level(summary, measure)
     branches = ordered(str(row["branch"]) for row in rows)
-    chart = lines(rows, branches, measure.axis, measure.form)
+    chart = lines(rows, branches, measure.axis, measure.form, wide=measure.wide)
     if len(branches) > MOST_BANDS:
         caption = (
             f"{caption} Other controls are drawn without bands, and as far as they lie near; the CSV file has all."
@@ -111,7 +116,9 @@ def level_figure(summary: dict[str, Any], measure: Measure, caption: str = "") -
     return figure(measure.name, measure.title, caption.strip(), chart, rows)
 
 
-def lines(rows: Sequence[Numbers], branches: Sequence[str], axis: str, form: str, zero: bool = False) -> Any:
+def lines(
+    rows: Sequence[Numbers], branches: Sequence[str], axis: str, form: str, zero: bool = False, wide: bool = False
+) -> Any:
     """Lines and bands of branches against the weights left. A click in the legend picks out a branch."""
     chosen = alt.selection_point(name="chosen", fields=["branch"], bind="legend")
     scale = alt.Scale(domain=branches, range=colours(branches))
@@ -120,7 +127,7 @@ def lines(rows: Sequence[Numbers], branches: Sequence[str], axis: str, form: str
     colour = alt.Color("branch:N", scale=scale, legend=legend)
     base = alt.Chart(DATA).encode(x=weights_left(row["weights_left"] for row in rows), color=colour)
     banded = [branch for branch in branches if branch in BANDED or len(branches) <= MOST_BANDS]
-    y = alt.Y("mean:Q", title=axis, scale=vertical([row for row in rows if row["branch"] in banded], zero))
+    y = alt.Y("mean:Q", title=axis, scale=vertical([row for row in rows if row["branch"] in banded], zero, wide))
     band = base.mark_area(clip=True).encode(
         y=alt.Y("low:Q", title=axis),
         y2="high:Q",
@@ -139,14 +146,16 @@ def lines(rows: Sequence[Numbers], branches: Sequence[str], axis: str, form: str
     )
     layers = [line.properties(name="lines").add_params(chosen), point]
     if any(row["low"] is not None for row in rows):
-        wide = {"and": [alt.FieldOneOfPredicate(field="branch", oneOf=banded), "isValid(datum.low)"]}
-        layers.insert(0, band.transform_filter(wide))
+        kept = {"and": [alt.FieldOneOfPredicate(field="branch", oneOf=banded), "isValid(datum.low)"]}
+        layers.insert(0, band.transform_filter(kept))
     return alt.layer(*layers).properties(width="container", height=HEIGHT)
 
 
-def vertical(rows: Sequence[Numbers], zero: bool = False) -> Any:
+def vertical(rows: Sequence[Numbers], zero: bool = False, wide: bool = False) -> Any:
     """The vertical scale. All means are in view, and bands as long as they leave the means room."""
     means = [float(row["mean"] or 0) for row in rows]
+    if wide and means and min(means) > 0 and max(means) > WIDE * min(means):
+        return alt.Scale(type="log", domain=[min(means) / 2, max(means) * 1.5], nice=False)
     room = max(means, default=0.0) - min(means, default=0.0)
     if zero or not room:
         return alt.Scale(zero=zero)
