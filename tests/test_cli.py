@@ -254,18 +254,19 @@ def test_a_run_leaves_a_report_and_experiments_are_compared(tmp_path: Path) -> N
     assert "The report is results/tiny/report.html." in first.stdout
     page = (tmp_path / "results" / "tiny" / "report.html").read_text()
     assert "tombola run tiny.toml --set training.length=20it" in page
-    run("--out", "results/other", "--set", "training.length=20it", "--set", "data.fraction=0.5")
-    made = tombola("report", "results/other", "-o", "other.html", "--figures", "figures")
+    run("--out", "results/o[red]", "--set", "training.length=20it", "--set", "data.fraction=0.5")
+    made = tombola("report", "results/o[red]", "-o", "other.html", "--figures", "figures")
     assert made.exit_code == 0, made.stderr
-    assert "tombola run results/other/experiment.toml --out results/other" in (tmp_path / "other.html").read_text()
+    assert "tombola run tiny.toml --out" in (tmp_path / "other.html").read_text()
     assert (tmp_path / "figures" / "accuracy.svg").exists()
-    compared = tombola("compare", "results/tiny", "results/other")
+    compared = tombola("compare", "results/tiny", "results/o[red]")
     assert compared.exit_code == 0, compared.stderr
     assert "data.fraction" in compared.stdout
     assert "The page is results/comparison.html." in compared.stdout
     assert "data.fraction" in (tmp_path / "results" / "comparison.html").read_text()
-    document = json.loads(tombola("compare", "results/tiny", "results/other", "--json").stdout)
-    assert [experiment["label"] for experiment in document["experiments"]] == ["tiny", "other"]
+    document = json.loads(tombola("compare", "results/tiny", "results/o[red]", "--json").stdout)
+    assert [experiment["label"] for experiment in document["experiments"]] == ["tiny", "o[red]"]
+    assert "o[red]: " in compared.stdout
 
 
 def test_reports_of_what_is_no_results_folder_are_refused(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -12,7 +16,7 @@ from tests.conftest import outcome_of, random_mask, tiny
 from tombola.errors import InputError
 from tombola.mask import Mask
 from tombola.outcome import Measures, Outcome
-from tombola.results import ResultsFolder, read_results
+from tombola.results import LEVELS, ResultsFolder, Tally, read_curves, read_results
 from tombola.run import Run
 from tombola.studies import Ask
 
@@ -138,3 +142,148 @@ def test_damaged_results_are_refused_in_one_line(dense: Run, tmp_path: Path) -> 
     (tmp_path / "out" / "experiment.toml").write_text("name = ")
     with pytest.raises(InputError, match=r"experiment\.toml is damaged"):
         read_results(tmp_path / "out")
+
+
+@pytest.fixture
+def written(dense: Run, tmp_path: Path) -> Path:
+    """A results folder."""
+    folder = ResultsFolder(tmp_path / "out", tiny(), "tombola run tiny")
+    for replicate, ask, outcome in asks(dense):
+        folder.answered(replicate, ask, outcome, trained=True)
+    folder.write(finished=True)
+    return tmp_path / "out"
+
+
+STATUSES = {
+    '{"runs": {"foo": 1}}': None,
+    '{"runs": {"trained": "7"}}': "runs.trained",
+    '{"runs": {"trained": -1}}': "runs.trained",
+    '{"runs": null}': "runs",
+    '{"engines": []}': "engines",
+    '{"engines": {"x": 1}}': "engines.x",
+    '{"engines": {"x": {"runs": 1}}}': "engines.x.seconds",
+    '{"costs": [1]}': "costs.0",
+    '{"costs": null}': "costs",
+    '{"costs": [{"level": "1", "branch": "ticket", "runs": 1, "seconds": 1.0}]}': "costs.0.level",
+    '{"costs": [{"level": 1, "branch": "ticket", "runs": 1, "seconds": NaN}]}': "costs.0.seconds",
+    '{"inputs": 5}': "inputs",
+    '{"inputs": ["a", "b"]}': "inputs.0",
+    '{"inputs": [0, 8]}': "inputs.0",
+    '{"finished": "yes"}': "finished",
+    '{"command": 1}': "command",
+    "[]": "",
+    "not JSON": "Invalid JSON",
+    "": "Invalid JSON",
+    "{}": None,
+    '{"new": 1}': None,
+}
+
+
+@pytest.mark.parametrize(("text", "wrong"), STATUSES.items())
+def test_a_damaged_status_has_its_defaults_and_is_named(written: Path, text: str, wrong: str | None) -> None:
+    (written / "status.json").write_text(text)
+    results = read_results(written)
+    assert len(results.rows) == 8
+    assert (results.finished, results.tally, results.engines, results.costs) == (False, Tally(), {}, [])
+    assert (results.inputs, results.versions, results.command) == ((), {}, None)
+    if wrong is None:
+        assert results.problems == []
+    else:
+        (problem,) = results.problems
+        assert problem.startswith(f"{written}/status.json is damaged: {wrong}")
+        assert "\n" not in problem
+    ResultsFolder(written, tiny()).write(finished=True)  # and it does not stand in the way
+    assert read_results(written).finished
+
+
+def test_a_status_that_cannot_be_read_is_named(written: Path) -> None:
+    (written / "status.json").unlink()
+    assert read_results(written).problems == [f"{written}/status.json is not there (yet)"]
+    (written / "status.json").mkdir()
+    assert read_results(written).problems == [f"{written}/status.json cannot be read: Is a directory"]
+
+
+def test_the_command_is_kept_until_there_is_another(written: Path) -> None:
+    assert read_results(written).command == "tombola run tiny"
+    ResultsFolder(written, tiny()).write(finished=True)
+    assert read_results(written).command == "tombola run tiny"
+    ResultsFolder(written, tiny(), "tombola run other").write(finished=True)
+    assert read_results(written).command == "tombola run other"
+
+
+def test_a_status_says_what_was_written(written: Path) -> None:
+    results = read_results(written)
+    assert results.problems == []
+    assert results.finished
+    assert results.tally == Tally(trained=8)
+    assert results.engines == {"none": {"runs": 8, "seconds": 0.0}}
+    assert [(cost.level, cost.branch, cost.runs) for cost in results.costs] == [
+        (0, "ticket", 2),
+        (1, "reinit", 4),
+        (1, "ticket", 2),
+    ]
+    assert results.inputs == (8, 8)
+    assert "torch" in results.versions
+
+
+@pytest.mark.parametrize(("table", "other"), [*permutations(("levels", "layers", "curves"), 2)])
+def test_a_table_in_the_place_of_another_is_damaged(written: Path, table: str, other: str) -> None:
+    path = written / f"{table}.parquet"
+    shutil.copy(written / f"{other}.parquet", path)
+    with pytest.raises(InputError, match=rf"^{path} is damaged: .*; run the experiment again$"):
+        read_curves(written) if table == "curves" else read_results(written)
+    results = read_results(written, lenient=True)
+    named = [problem.startswith(f"{path} is damaged: ") for problem in results.problems]
+    assert named == [True] * (table != "curves")
+    assert (results.rows == []) == (table == "levels")
+    assert (results.layers == []) == (table == "layers")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        *((name, None, f"{name} is missing") for name in ("replicate", "level", "branch", "draw", "weights", "run")),
+        ("weights_total", None, "weights_total is missing"),
+        ("weights_total", 0, "1580 of 0 weights"),
+        ("weights_total", 10, "1580 of 10 weights"),
+        ("weights", -1, "-1 of 1580 weights"),
+        ("diverged", None, "diverged is missing"),
+        ("iterations", None, "iterations is missing"),
+        ("test_accuracy_at_stop", None, "replicate 0, level 0, ticket: a figure is missing"),
+        ("test_accuracy_at_stop", float("nan"), "test_accuracy_at_stop: Input should be a finite number"),
+    ],
+)
+def test_impossible_values_are_damage(written: Path, column: str, value: Any, said: str) -> None:
+    path = written / "levels.parquet"
+    first, *others = pq.read_table(path).to_pylist()
+    pq.write_table(pa.Table.from_pylist([{**first, column: value}, *others], LEVELS), path)
+    expected = f"{path} is damaged: {said}; run the experiment again"
+    with pytest.raises(InputError) as caught:
+        read_results(written)
+    assert str(caught.value) == expected
+    results = read_results(written, lenient=True)
+    assert results.problems == [expected]
+    assert results.rows == []
+    assert results.layers
+
+
+def test_what_is_no_table_or_of_other_types_is_damaged(written: Path) -> None:
+    path = written / "levels.parquet"
+    for table in (pa.table({"replicate": ["a"]}), pa.table({"replicate": [[1]]}), pa.table({"x": [1]})):
+        pq.write_table(table, path)
+        with pytest.raises(InputError, match=r"levels\.parquet is damaged: .*; run the experiment again"):
+            read_results(written)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"levels\.parquet is damaged"):
+        read_results(written)
+
+
+def test_a_configuration_that_cannot_be_read_is_refused(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(InputError, match=r"experiment\.toml cannot be read: Permission denied"):
+        read_results(written)
+    with pytest.raises(InputError, match=r"experiment\.toml cannot be read: Permission denied"):
+        ResultsFolder(written, tiny())

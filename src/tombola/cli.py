@@ -34,6 +34,7 @@ from tombola.report.comparison_table import show_comparison
 from tombola.report.page import REPORT, write_comparison, write_figures, write_report
 from tombola.report.progress import ProgressDisplay
 from tombola.report.terminal import show_speeds, show_summary, show_ticket, ticket_summary
+from tombola.report.words import count
 from tombola.results import read_results
 from tombola.ticket import Ticket
 from tombola.workers import cores
@@ -109,6 +110,10 @@ def _say(line: str, style: str) -> None:
     err_console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+def _tell(line: str, console: Console = out_console) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def _print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=1, allow_nan=False))
 
@@ -153,24 +158,28 @@ def run(
             data_dir=data_dir,
             checkpoint_every=checkpoint_every,
             listeners=[progress],
+            command=_command(recipe, out, overrides or []),
         )
-    page = folder / REPORT
-    if report:
-        write_report(folder, page, _command(recipe, out, overrides or []))
     summary = summarise(results)
     if as_json:
         _print_json(summary)
+    else:
+        show_summary(out_console, summary)
+    page = folder / REPORT
+    page.unlink(missing_ok=True)  # it may be of fewer runs
+    if report:
+        write_report(folder, page)
+    if as_json:
         return
-    show_summary(out_console, summary)
     runs = results.tally
     if runs.trained:
-        did = f"{runs.trained:,} runs trained, {runs.from_store:,} from the store."
+        did = f"{count(runs.trained, 'run')} trained, {runs.from_store:,} from the store."
     else:
-        did = f"Nothing to train: all {runs.from_store:,} runs came from the store."
+        did = f"Nothing to train: all {count(runs.from_store, 'run')} came from the store."
     where = f"Results are in {folder}."
     where += f" The ticket is {folder / TICKET}." if summary["smallest_winning"] else ""
     where += f" The report is {page}." if report else ""
-    out_console.print(f"{did} {where}", highlight=False, soft_wrap=True)
+    _tell(f"{did} {where}")
 
 
 def _command(recipe: str, out: Path | None, overrides: Sequence[str]) -> str:
@@ -203,10 +212,10 @@ def report_(
 ) -> None:
     """Write the report of an experiment, finished or not: one HTML file that needs nothing else."""
     page = output or folder / REPORT
-    write_report(folder, page, shlex.join(["tombola", "run", str(folder / "experiment.toml"), "--out", str(folder)]))
+    write_report(folder, page)
     drawn = write_figures(folder, figures) if figures else []
     also = f" {len(drawn) // 2} figures are in {figures}." if figures else ""
-    out_console.print(f"The report is {page}.{also}", highlight=False, soft_wrap=True)
+    _tell(f"The report is {page}.{also}")
 
 
 @app.command()
@@ -219,16 +228,17 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Put experiments side by side: a table, and a page with their figures overlaid."""
-    comparison = compare_results(folders, [read_results(folder) for folder in folders])
+    comparison = compare_results(folders, [read_results(folder, lenient=True) for folder in folders])
     if as_json:
         _print_json(comparison)
         if output is None:
             return
     else:
         show_comparison(out_console, comparison)
-    page = output or folders[0].parent / "comparison.html"
+    first = folders[0] if folders[0].name else folders[0].resolve()  # "." has no parent by itself
+    page = output or first.parent / "comparison.html"
     write_comparison(folders, page)
-    (err_console if as_json else out_console).print(f"The page is {page}.", highlight=False, soft_wrap=True)
+    _tell(f"The page is {page}.", err_console if as_json else out_console)
 
 
 @app.command()
@@ -256,7 +266,7 @@ def speeds(as_json: Json = False) -> None:
         _print_json({"file": str(path), "layers": [asdict(speed) for speed in known]})
         return
     show_speeds(out_console, known)
-    out_console.print(f"{len(known)} measurements in {path}.", highlight=False, soft_wrap=True)
+    _tell(f"{len(known)} measurements in {path}.")
 
 
 @ticket_app.command("show")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tombola.conduct import Listener, conduct
 from tombola.engines import engine as named_engine
-from tombola.evidence.verdict import judge
+from tombola.evidence.verdict import judge, smallest_winning
 from tombola.experiment import Experiment
 from tombola.outcome import Outcome
 from tombola.recipe import Recipe
@@ -48,6 +48,7 @@ def perform(
     data_dir: Path | None = None,
     checkpoint_every: float = 30.0,
     listeners: Sequence[Listener] = (),
+    command: str | None = None,
 ) -> Results:
     """Run the experiment of `recipe`, or go on with it, and leave its results in the folder `out`.
 
@@ -55,13 +56,14 @@ def perform(
     `workers` runs train side by side, in threads or in processes, as the engine likes it; the result does not depend
     on that, but for stacked runs in their last bits and their dropout. (From a script, processes need the usual
     `if __name__ == "__main__":`.) Whatever stops it, finished runs are kept, trainings under way save themselves
-    every `checkpoint_every` seconds, and calling it again goes on.
+    every `checkpoint_every` seconds, and calling it again goes on. `command` is noted in the results, for whoever
+    wants to do it again.
     Raises `InputError` for anything wrong in the recipe, the data or the folders.
     """
     answers = named_engine(engine, data_dir, device)
     experiment = Experiment(recipe, data_dir)
     store = store or out.parent / ".tombola"
-    results = ResultsFolder(out, recipe)
+    results = ResultsFolder(out, recipe, command)
     check_writable(store)
     try:
         threads = answers.capacity(experiment.dense(0)).threads
@@ -79,7 +81,7 @@ def perform(
 def _keep_ticket(results: ResultsFolder) -> None:
     """Write the smallest winning ticket; among replicates, the one of best validation accuracy at early stop."""
     recipe, path = results.recipe, results.folder / TICKET
-    found = judge(results.rows, recipe.replicates, recipe.verdict).smallest_winning
+    found = smallest_winning(judge(results.rows, recipe.replicates, recipe.verdict, recipe.controlled))
     if found is None:
         path.unlink(missing_ok=True)
         return

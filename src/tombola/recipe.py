@@ -209,6 +209,11 @@ class Recipe(Described):
             raise ValueError("controls.one_shot: the search is one-shot itself")
         return self
 
+    def controlled(self, level: int) -> bool:
+        """Whether the control that tickets must be better than is trained at this level."""
+        control = self.controls.get(self.verdict.beat)
+        return control is not None and control.draws > 0 and (control.levels is None or level in control.levels)
+
     def resolved(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as TOML values."""
         return self.model_dump(mode="json", exclude_none=True)
@@ -301,7 +306,8 @@ def _explain(error: ErrorDetails) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         given = error["input"] if not isinstance(error["input"], dict | BaseModel) else None
-        return f"{where}: {message}" + (f", not {given!r}" if given is not None and "not" not in message else "")
+        at = f"{where}: " if where else ""  # a check of the whole recipe says itself where
+        return f"{at}{message}" + (f", not {given!r}" if given is not None and "not" not in message else "")
     if error["type"] == "literal_error":
         return f"{where}: {_choice(path, error['input'])}"
     return f"{where}: {message[0].lower()}{message[1:]}, not {error['input']!r}"

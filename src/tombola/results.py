@@ -5,7 +5,7 @@
     layers.parquet       the same x layer: weights left, where they began and how far they went (see `Layer`)
     curves.parquet       the same x iteration: what was evaluated on the way
     ticket.safetensors   the smallest winning ticket, if there is one
-    status.json          whether it is finished, what the last command trained, and how long it all took
+    status.json          whether it is finished, what made it, what that trained, and how long it all took
 
 Rows stand in a fixed order, whatever order the runs were answered in.
 """
@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from tombola.anatomy import anatomy
 from tombola.differences import differences
@@ -32,6 +33,7 @@ from tombola.errors import InputError
 from tombola.files import replacing
 from tombola.outcome import Outcome
 from tombola.recipe import Recipe, parse_recipe
+from tombola.run import Described
 from tombola.studies import Ask
 from tombola.table import Row
 
@@ -69,6 +71,12 @@ LAYERS = pa.schema(
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
 CURVES = pa.schema([*_PLACE, ("iteration", pa.int64()), *((name, pa.float64()) for name in _CURVES)])
 
+_PLACED = tuple(name for name, _ in _PLACE)
+_ROW = (*_PLACED, "weights", "weights_total", "run", "diverged", "iterations")
+_LAYER = (*_PLACED, "layer", "weights", "weights_total")
+_POINT = (*_PLACED, "iteration")
+"""What each row of the three tables has."""
+
 WRITE_EVERY = 10.0
 """Seconds between writes of the tables while an experiment runs."""
 
@@ -82,20 +90,43 @@ def versions() -> dict[str, str]:
 class Tally:
     """What one command did."""
 
-    trained: int = 0
-    from_store: int = 0
-    diverged: int = 0
+    trained: NonNegativeInt = 0
+    from_store: NonNegativeInt = 0
+    diverged: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
 class Cost:
     """How long the runs of a branch at a level took, whenever they were trained."""
 
-    level: int
+    level: NonNegativeInt
     branch: str
-    runs: int
-    seconds: float
+    runs: NonNegativeInt
+    seconds: NonNegativeFloat
     """One by one."""
+
+
+class _Work(Described):
+    """See `Results.engines`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    runs: NonNegativeInt
+    seconds: NonNegativeFloat
+
+
+class _Status(Described):
+    """What `status.json` says. What older versions did not write has its default, what newer ones add is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    finished: bool = False
+    runs: Tally = Tally()
+    inputs: tuple[PositiveInt, ...] = ()
+    engines: dict[str, _Work] = {}
+    costs: list[Cost] = []
+    versions: dict[str, str] = {}
+    command: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +148,8 @@ class Results:
     """What wrote it: tombola and the libraries that results depend on."""
     problems: list[str] = field(default_factory=list)
     """What is missing or damaged, one line each."""
+    command: str | None = None
+    """What made the results, where that is known."""
 
     @property
     def collapsed(self) -> list[tuple[int, int, str]]:
@@ -144,8 +177,8 @@ class _Answer:
 class ResultsFolder:
     """Listens to the conductor and keeps the tables of a results folder up to date."""
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
-        """Start or go on with the experiment `recipe` in `folder`.
+    def __init__(self, folder: Path, recipe: Recipe, command: str | None = None) -> None:
+        """Start or go on with the experiment `recipe` in `folder`; `command` is what makes the results.
 
         Raises `InputError` when the folder cannot be written, holds something else, or belongs to an experiment
         of another configuration; the message says what differs.
@@ -159,7 +192,9 @@ class ResultsFolder:
         self._inputs: tuple[int, ...] = ()
         self._next_write = time.monotonic() + WRITE_EVERY
         _open(folder, recipe)
-        self._complete_before = _read_status(folder).get("finished", False)
+        before, _ = _read_status(folder)
+        self._complete_before = before.finished
+        self._command = before.command if command is None else command
 
     def started(self, study: int, ask: Ask) -> None:
         """Nothing to note."""
@@ -215,6 +250,7 @@ class ResultsFolder:
             "engines": _engines(answers),
             "costs": [asdict(cost) for cost in _costs(answers)],
             "versions": versions(),
+            "command": self._command,
         }
         with replacing(self.folder / "status.json") as temporary:
             temporary.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
@@ -286,6 +322,8 @@ def _open(folder: Path, recipe: Recipe) -> None:
 def _read_configuration(path: Path) -> Recipe:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
     return parse_recipe(table, source=str(path))
@@ -295,30 +333,42 @@ def _said(value: Any) -> str:
     return "not set" if value is None else repr(value)
 
 
-def _read_status(folder: Path) -> dict[str, Any]:
+def _read_status(folder: Path) -> tuple[_Status, list[str]]:
+    """The status, its defaults where it cannot be had; and why it cannot, a line of it."""
+    path = folder / "status.json"
     try:
-        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return status if isinstance(status, dict) else {}
+        return _Status.model_validate_json(path.read_bytes()), []
+    except FileNotFoundError:
+        return _Status(), [f"{path} is not there (yet)"]
+    except OSError as error:
+        return _Status(), [f"{path} cannot be read: {error.strerror}"]
+    except ValidationError as error:
+        return _Status(), [f"{path} is damaged: {_first(error)}"]
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong."""
+    found = error.errors(include_url=False)[0]
+    where = ".".join(map(str, found["loc"]))
+    return f"{where}: {found['msg']}" if where else found["msg"]
 
 
 def read_results(folder: Path, lenient: bool = False) -> Results:
     """Read a results folder.
 
     Raises `InputError` when it is none, or a file of it is damaged; if it is to be `lenient` with damaged tables,
-    what they would have said is missing, and `Results.problems` names them.
+    what they would have said is missing, and `Results.problems` names them. There it also says when the status, which
+    no verdict rests on, is missing or damaged.
     """
     configuration = folder / "experiment.toml"
     if not configuration.is_file():
         raise InputError(f"{folder} is not a results folder: it has no experiment.toml")
     recipe = _read_configuration(configuration)
-    status = _read_status(folder)
-    problems: list[str] = []
-    tables: dict[str, list[dict[str, Any]]] = {}
-    for name, schema in (("levels", LEVELS), ("layers", LAYERS)):
+    status, problems = _read_status(folder)
+    tables: dict[str, list[Any]] = {}
+    for name, read in (("levels", _read_levels), ("layers", _read_layers)):
         try:
-            tables[name] = read_table(folder / f"{name}.parquet", schema)
+            tables[name] = read(folder / f"{name}.parquet")
         except InputError as error:
             if not lenient:
                 raise
@@ -326,32 +376,58 @@ def read_results(folder: Path, lenient: bool = False) -> Results:
             tables[name] = []
     return Results(
         recipe,
-        [Row.from_dict(values) for values in tables["levels"]],
-        status.get("finished", False),
-        Tally(**status.get("runs", {})),
+        tables["levels"],
+        status.finished,
+        status.runs,
         tables["layers"],
-        status.get("engines", {}),
-        [Cost(**cost) for cost in status.get("costs", [])],
-        tuple(status.get("inputs", ())),
-        status.get("versions", {}),
+        {name: work.model_dump() for name, work in status.engines.items()},
+        status.costs,
+        status.inputs,
+        status.versions,
         problems,
+        status.command,
     )
+
+
+def _read_levels(path: Path) -> list[Row]:
+    try:
+        rows = [Row.from_dict(values) for values in read_table(path, LEVELS, _ROW)]
+    except ValidationError as error:
+        raise _damaged(path, _first(error)) from error
+    for row in rows:
+        if not row.measures.diverged and None in row.measures.model_dump().values():
+            raise _damaged(path, f"replicate {row.replicate}, level {row.level}, {row.branch}: a figure is missing")
+    return rows
+
+
+def _read_layers(path: Path) -> list[dict[str, Any]]:
+    return read_table(path, LAYERS, _LAYER)
 
 
 def read_curves(folder: Path) -> list[dict[str, Any]]:
     """The rows of `curves.parquet`. Raises `InputError` when it is damaged."""
-    return read_table(folder / "curves.parquet", CURVES)
+    return read_table(folder / "curves.parquet", CURVES, _POINT)
 
 
-def read_table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+def read_table(path: Path, schema: pa.Schema, needed: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of a table, none if it is not there; columns that an older tombola did not write are None.
 
-    Raises `InputError` when it is damaged.
+    Raises `InputError` when it is damaged: it has gaps where values are `needed`, or more weights left than weights.
     """
     if not path.exists():
         return []
     try:
-        table = pq.read_table(path, schema=schema)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}; run the experiment again") from error
-    return list(table.to_pylist())
+        rows: list[dict[str, Any]] = pq.read_table(path, schema=schema).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(path, str(error).partition("\n")[0]) from error
+    for row in rows:
+        missing = next((name for name in needed if row[name] is None), None)
+        if missing:
+            raise _damaged(path, f"{missing} is missing")
+        if "weights" in needed and not 0 <= row["weights"] <= row["weights_total"] > 0:
+            raise _damaged(path, f"{row['weights']} of {row['weights_total']} weights")
+    return rows
+
+
+def _damaged(path: Path, why: str) -> InputError:
+    return InputError(f"{path} is damaged: {why}; run the experiment again")

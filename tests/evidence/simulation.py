@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tombola.evidence.verdict import Criteria, judge
+from tombola.evidence.verdict import Criteria, judge, smallest_winning
 from tombola.outcome import Measures
 from tombola.table import Row
 
@@ -65,6 +65,12 @@ class Case:
     control: tuple[float, float] | None = None
     """The same of a reinitialised control: its accuracy less the ticket's; its stop by the ticket's."""
     draws: int = 1
+    alike_from: int | None = None
+    """From which level on the control is in truth like the ticket: only there is a winner a false one."""
+    looks: Sequence[int] = ()
+    """After how many replicates the experiment is judged, to stop at the first winner; at the end if it is empty."""
+    dense_stop: float = 3000.0
+    """The dense network's true mean early-stopping iteration."""
     images: int | None = None
     """How many test images accuracies are counted on; None for any number."""
     spread: float = 0.2
@@ -75,14 +81,17 @@ class Case:
         n = self.replicates
         shared = SPREAD * generator.normal(size=n)  # what all networks of a replicate have in common
         dense = DENSE + shared + SPREAD * self.noise(generator, n)
-        rows = self._branch("ticket", 0, 0, dense, stops(generator, n, 3000.0, self.spread))
+        rows = self._branch("ticket", 0, 0, dense, stops(generator, n, self.dense_stop, self.spread))
         for level, advantage in enumerate(self.accuracy, start=1):
             ticket = DENSE + shared + advantage + SPREAD * (self.ticket_noise or self.noise)(generator, n)
-            rows += self._branch("ticket", level, 0, ticket, stops(generator, n, 3000.0 * self.stop, self.spread))
+            rows += self._branch(
+                "ticket", level, 0, ticket, stops(generator, n, self.dense_stop * self.stop, self.spread)
+            )
             for draw in range(self.draws if self.control else 0):
                 assert self.control is not None
-                other = DENSE + shared + advantage + self.control[0] + SPREAD * self.noise(generator, n)
-                later = stops(generator, n, 3000.0 * self.stop * self.control[1], self.spread)
+                control = SAME if self.alike_from and level >= self.alike_from else self.control
+                other = DENSE + shared + advantage + control[0] + SPREAD * self.noise(generator, n)
+                later = stops(generator, n, self.dense_stop * self.stop * control[1], self.spread)
                 rows += self._branch("reinit", level, draw, other, later)
         return rows
 
@@ -109,30 +118,46 @@ class Case:
         ]
 
     def winning(self, experiments: int, seed: int = 0) -> float:
-        """The share of experiments in which any level is called winning."""
+        """The share of experiments in which a level is called winning that is none (or, of those that are, any)."""
         generator = np.random.default_rng(seed)
-        called = sum(
-            judge(self.rows(generator), self.replicates, CRITERIA).smallest_winning is not None
-            for _ in range(experiments)
-        )
-        return called / experiments
+        return sum(self._called(self.rows(generator)) for _ in range(experiments)) / experiments
+
+    def _called(self, rows: Sequence[Row]) -> bool:
+        for n in self.looks or (self.replicates,):
+            found = smallest_winning(judge([row for row in rows if row.replicate < n], n, CRITERIA))
+            if found is not None and found.level >= (self.alike_from or 0):
+                return True
+        return False
 
 
 AT_MARGIN = -CRITERIA.accuracy_margin
 BETTER = (-0.01, 2.0)
 """A control that is worse than its ticket beyond doubt."""
 SAME = (0.0, 1.0)
+"""A control that is like its ticket."""
 NULLS = [
     *(Case("accuracy at its margin", n, accuracy=(AT_MARGIN,)) for n in (3, 5, 10, 20)),
     *(Case("the same, heavy tails", n, accuracy=(AT_MARGIN,), noise=heavy) for n in (3, 5, 20)),
     *(Case("the same, counted on 1,000 images", n, accuracy=(AT_MARGIN,), images=1000) for n in (3, 5, 20)),
     *(Case("early stop at its margin, skewed", n, stop=1.05, spread=0.4) for n in (3, 5, 10, 20)),
+    *(
+        Case("the same, evaluated too rarely to see it", n, stop=1.05, dense_stop=200, spread=0.15)
+        for n in (3, 5, 10, 20)
+    ),
     *(Case("8 levels, all at the margin of accuracy", n, accuracy=(AT_MARGIN,) * 8) for n in (5, 10)),
     *(
         Case("control against control, 4 levels", n, accuracy=(0.003,) * 4, control=(0.0, 1.0))
         for n in (3, 5, 10, 20)
     ),
     Case("the same, 3 draws", 5, accuracy=(0.003,) * 4, control=(0.0, 1.0), draws=3),
+    Case(
+        "a control that is worse at the first 2 of 4 levels only",
+        5,
+        True,
+        accuracy=(0.003,) * 4,
+        control=BETTER,
+        alike_from=3,
+    ),
     Case("better than the control, accuracy at its margin", 5, accuracy=(AT_MARGIN,) * 4, control=BETTER),
 ]
 STRONG = [
@@ -147,8 +172,13 @@ STRONG = [
     ),
 ]
 LIMITS = [
-    Case("accuracy at its margin, tickets alone fail now and then", n, accuracy=(AT_MARGIN,), ticket_noise=failures)
-    for n in (5, 20)
+    *(
+        Case(
+            "accuracy at its margin, tickets alone fail now and then", n, accuracy=(AT_MARGIN,), ticket_noise=failures
+        )
+        for n in (5, 20)
+    ),
+    Case("accuracy at its margin, judged after 5, 10 and 20", 20, accuracy=(AT_MARGIN,), looks=(5, 10, 20)),
 ]
 
 

@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.conftest import tiny
 from tests.evidence.test_verdict import experiment
 from tombola.evidence.comparison import compare, labels
@@ -12,10 +15,20 @@ from tombola.results import Results, Tally
 def test_labels_tell_experiments_apart() -> None:
     assert labels([Path("a/tiny")], ["tiny"]) == ["tiny"]
     assert labels([Path("a/x"), Path("b/y")], ["one", "two"]) == ["one", "two"]
-    folders = [Path("a/tiny"), Path("b/tiny"), Path("c")]
     here = Path.cwd()
-    assert labels(folders, ["tiny"] * 3) == [str(here / "a" / "tiny"), str(here / "b" / "tiny"), "c"]
+    assert labels([Path("a/x"), Path("b/y")], ["one", "one"]) == ["x", "y"]
+    assert labels([Path("a/tiny"), Path("b/tiny"), Path("c")], ["tiny"] * 3) == [
+        str(here / "a" / "tiny"),
+        str(here / "b" / "tiny"),
+        str(here / "c"),
+    ]
     assert len(set(labels([Path("a"), Path("a")], ["tiny", "tiny"]))) == 2
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a/x", "b/x", "y", "z"]), st.sampled_from(["x", "y", "one"]))))
+def test_labels_are_all_different(experiments: list[tuple[str, str]]) -> None:
+    found = labels([Path(folder) for folder, _ in experiments], [name for _, name in experiments])
+    assert len(set(found)) == len(experiments)
 
 
 def test_summaries_stand_side_by_side_with_what_differs() -> None:

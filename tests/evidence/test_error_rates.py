@@ -18,7 +18,7 @@ def test_a_false_winner_is_called_in_at_most_5_percent_of_experiments(case: Case
 @pytest.mark.parametrize("case", NULLS[::4], ids=named)
 def test_false_winners_are_rare(case: Case) -> None:
     """The same in small, at every run of the tests."""
-    assert case.winning(100) < 0.05 + 4 * (0.05 * 0.95 / 100) ** 0.5
+    assert case.winning(400) < 0.05 + 4 * (0.05 * 0.95 / 400) ** 0.5
 
 
 def test_a_strong_ticket_is_called_winning_with_5_replicates() -> None:

@@ -39,7 +39,7 @@ def test_it_has_the_names_that_scripts_rely_on() -> None:
     assert level["verdict"]["accuracy_difference"]["p_not_worse"] == 1 / 32
     assert level["verdict"]["stop_difference"]["mean"] == pytest.approx(301 / 500 - 1)
     assert level["against"]["reinit"]["accuracy_difference"]["mean"] == pytest.approx(0.0504)
-    assert summary["control"] == {"name": "reinit", "p": 1 / 32}
+    assert level["verdict"]["p_better_than_control"] == 1 / 32
     assert summary["smallest_winning"] == {"level": 2, "weights": 250, "weights_left": 0.25}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tombola.evidence.verdict import Criteria, Judgement, Verdict, judge
+from tombola.evidence.verdict import Criteria, Verdict, judge, smallest_winning
 from tombola.outcome import Measures
 from tombola.table import Row
 
@@ -37,7 +37,7 @@ def experiment(accuracies: Sequence[float], stops: Sequence[int], level: int = 2
 
 def verdict(accuracies: Sequence[float], stops: Sequence[int], **changes: float) -> Verdict:
     criteria = CRITERIA.model_copy(update=changes)
-    return judge(experiment(accuracies, stops), len(accuracies), criteria).verdicts[-1]
+    return judge(experiment(accuracies, stops), len(accuracies), criteria)[-1]
 
 
 def test_a_ticket_that_matches_in_both_wins() -> None:
@@ -64,17 +64,19 @@ def test_a_difference_within_the_margin_must_also_be_sure() -> None:
 
 
 def test_a_minimum_at_the_last_iteration_is_not_an_early_stop() -> None:
-    dense = [row(r, 0, 0.95, 1000) for r in range(3)]
-    tickets = [row(r, 2, 0.95, 1000) for r in range(3)]
-    assert not judge(dense + tickets, 3, CRITERIA).verdicts[-1].fast
-    tickets = [row(r, 2, 0.95, 900) for r in range(3)]
-    assert judge(dense + tickets, 3, CRITERIA).verdicts[-1].fast
+    late = [row(r, 0, 0.95, 1000) for r in range(5)], [row(r, 2, 0.95, 1000) for r in range(5)]
+    early = [row(r, 0, 0.95, 980 - r) for r in range(5)], [row(r, 2, 0.95, 900 - r) for r in range(5)]
+    assert judge(early[0] + early[1], 5, CRITERIA)[-1].fast
+    assert judge(late[0] + early[1], 5, CRITERIA)[-1].fast  # the dense network would have stopped later still
+    for dense, tickets in ((late[0], late[1]), (early[0], late[1])):
+        found = judge(dense + tickets, 5, CRITERIA)[-1]
+        assert not found.fast
+        assert "did not stop early" in found.reason
+        assert found.instead == "Train longer."
 
 
 def test_many_weights_do_not_win() -> None:
-    found = judge(experiment([0.96] * 5, [300] * 5, level=1), 5, CRITERIA.model_copy(update={"few": 0.4})).verdicts[
-        -1
-    ]
+    found = judge(experiment([0.96] * 5, [300] * 5, level=1), 5, CRITERIA.model_copy(update={"few": 0.4}))[-1]
     assert (found.accurate, found.fast, found.few, found.winning) == (True, True, False, False)
 
 
@@ -93,14 +95,14 @@ def test_a_replicate_that_did_not_make_it_counts_against_the_level(what: str) ->
         index = -1 if what == "ticket diverged" else 0
         lost = rows[index]
         rows[index] = Row(**{**lost.__dict__, "measures": Measures(diverged=True, iterations=10)})
-    found = judge(rows, 5, CRITERIA).verdicts[-1]
+    found = judge(rows, 5, CRITERIA)[-1]
     assert (found.accurate, found.fast, found.winning) == (False, False, False)
     assert found.state == ("cannot tell" if what == "missing" else "not winning")
 
 
 def test_controls_are_not_judged_as_tickets() -> None:
     rows = [*experiment([0.90] * 5, [300] * 5), *(row(r, 2, 0.99, 100, branch="reinit") for r in range(5))]
-    assert not judge(rows, 5, CRITERIA).verdicts[-1].winning
+    assert not judge(rows, 5, CRITERIA)[-1].winning
 
 
 def test_pairs_are_formed_by_replicate_whatever_the_order_of_rows() -> None:
@@ -108,7 +110,7 @@ def test_pairs_are_formed_by_replicate_whatever_the_order_of_rows() -> None:
         *(row(r, 0, 0.80 + 0.04 * r, 500) for r in range(5)),
         *(row(r, 2, 0.80 + 0.04 * r, 400) for r in reversed(range(5))),
     ]
-    assert judge(rows, 5, CRITERIA).verdicts[-1].winning  # replicates differ widely, pairs do not
+    assert judge(rows, 5, CRITERIA)[-1].winning  # replicates differ widely, pairs do not
 
 
 def test_levels_behind_the_first_that_does_not_win_do_not_win() -> None:
@@ -116,19 +118,19 @@ def test_levels_behind_the_first_that_does_not_win_do_not_win() -> None:
     rows += [row(r, 2, 0.95, 300) for r in range(5)]
     rows += [row(r, 3, 0.80, 300) for r in range(5)]
     rows += [row(r, 4, 0.95, 300) for r in range(5)]
-    judgement = judge(rows, 5, CRITERIA)
-    assert [v.level for v in judgement.verdicts if v.winning] == [1, 2]
-    behind = judgement.verdicts[4]
+    verdicts = judge(rows, 5, CRITERIA)
+    assert [v.level for v in verdicts if v.winning] == [1, 2]
+    behind = verdicts[4]
     assert (behind.accurate, behind.fast, behind.state) == (True, True, "cannot tell")
     assert behind.reason == "level 3 does not win"
-    assert judgement.smallest_winning == judgement.verdicts[2]
-    assert Judgement(judgement.verdicts[:1], None).smallest_winning is None
+    assert smallest_winning(verdicts) == verdicts[2]
+    assert smallest_winning(verdicts[:1]) is None
 
 
 def test_the_sequence_begins_where_there_are_far_fewer_weights() -> None:
     rows = experiment([0.80] * 5, [300] * 5, level=1)  # 50%, and no match
     rows += [row(r, 2, 0.95, 300) for r in range(5)]
-    verdicts = judge(rows, 5, CRITERIA.model_copy(update={"few": 0.3})).verdicts
+    verdicts = judge(rows, 5, CRITERIA.model_copy(update={"few": 0.3}))
     assert [v.level for v in verdicts if v.winning] == [2]
 
 
@@ -144,12 +146,12 @@ def test_it_says_why_and_how_many_more_replicates_would_decide() -> None:
     at_the_margin = verdict([0.95, 0.93, 0.95, 0.93, 0.94], [300] * 5)
     assert (at_the_margin.state, at_the_margin.more) == ("cannot tell", None)  # no number would
     late = judge([*(row(r, 0, 0.95, 900) for r in range(5)), *(row(r, 2, 0.95, 1000) for r in range(5))], 5, CRITERIA)
-    assert (late.verdicts[1].state, late.verdicts[1].more) == ("not winning", None)  # later, whatever more it were
+    assert (late[1].state, late[1].more) == ("not winning", None)  # later, whatever more it were
     some = [1000, 400, 410, 420, 430]
     late = judge(
         [*(row(r, 0, 0.95, 900) for r in range(5)), *(row(r, 2, 0.95, some[r]) for r in range(5))], 5, CRITERIA
     )
-    assert late.verdicts[1].reason == "1 of 5 did not stop early"
+    assert late[1].reason == "1 of 5 did not stop early"
 
 
 def with_control(accuracy: float, stop: int) -> list[Row]:
@@ -159,24 +161,47 @@ def with_control(accuracy: float, stop: int) -> list[Row]:
 
 def test_a_ticket_must_be_better_than_its_control_in_something() -> None:
     for better in (with_control(0.93, 300), with_control(0.95, 500)):
-        judgement = judge(better, 5, CRITERIA)
-        assert judgement.verdicts[-1].winning
-        assert judgement.control is not None
-        assert judgement.control.p == pytest.approx(1 / 32)
-        assert set(judgement.verdicts[-1].controls) == {"reinit"}
-    same = judge(with_control(0.95, 300), 5, CRITERIA).verdicts[-1]
+        found = judge(better, 5, CRITERIA)[-1]
+        assert found.winning
+        assert found.better == pytest.approx(1 / 32)
+        assert set(found.controls) == {"reinit"}
+    same = judge(with_control(0.95, 300), 5, CRITERIA)[-1]
     assert (same.accurate, same.fast, same.state) == (True, True, "cannot tell")
     assert same.reason == "no better than reinit"
-    assert judge(with_control(0.95, 300), 5, CRITERIA.model_copy(update={"beat": "random"})).verdicts[-1].winning
+    assert judge(with_control(0.95, 300), 5, CRITERIA.model_copy(update={"beat": "random"}))[-1].winning
+    worse = judge(with_control(0.97, 200), 5, CRITERIA)[-1]
+    assert (worse.state, worse.reason) == ("not winning", "worse than reinit")
 
 
-def test_too_few_controls_leave_the_question_open() -> None:
-    rows = [r for r in with_control(0.9, 500) if r.branch == "ticket" or r.replicate < 2]
-    judgement = judge(rows, 5, CRITERIA)
-    assert judgement.control is not None
-    assert judgement.control.p is None
-    assert judgement.verdicts[-1].state == "cannot tell"
+def test_a_control_is_needed_in_every_replicate_and_at_the_level_itself() -> None:
+    whole = with_control(0.9, 500)
+    some = [r for r in whole if r.branch == "ticket" or r.replicate < 3]
+    for rows, there in ((some, 3), ([r for r in whole if r.branch == "ticket"], 0)):
+        found = judge(rows, 5, CRITERIA, lambda level: level == 2)[-1]
+        assert (found.state, found.better) == ("cannot tell", None)
+        assert found.reason == f"reinit in {there} of 5 replicates"
+    assert judge(some, 5, CRITERIA)[-1].state == "cannot tell"  # it was trained, so it counts
+    diverged = [
+        Row(**{**r.__dict__, "measures": Measures(diverged=True, iterations=10)}) if r.branch == "reinit" else r
+        for r in whole
+    ]
+    assert judge(diverged, 5, CRITERIA)[-1].reason == "reinit in 0 of 5 replicates"
+    elsewhere = [*whole, *(row(r, 3, 0.95, 300) for r in range(5))]
+    found = judge(elsewhere, 5, CRITERIA, lambda level: level == 2)[-1]
+    assert found.winning
+    assert found.better is None  # of this level nothing is known of the initial weights
+
+
+def test_where_evaluations_are_too_far_apart_for_the_margin_a_ticket_must_be_sooner() -> None:
+    dense = [row(r, 0, 0.95, 100) for r in range(6)]
+    as_soon = [row(r, 2, 0.95, 100) for r in range(6)]
+    assert not judge(dense + as_soon, 6, CRITERIA)[-1].fast
+    finer = [row(r, 0, 0.95, 2000 + 100 * (r % 2)) for r in range(6)]
+    as_soon = [row(r, 2, 0.95, 2000 + 100 * (r % 2)) for r in range(6)]
+    assert judge(finer + as_soon, 6, CRITERIA)[-1].fast
+    sooner = [row(r, 2, 0.95, 100) for r in range(6)]
+    assert judge([*(row(r, 0, 0.95, 200) for r in range(6)), *sooner], 6, CRITERIA)[-1].fast
 
 
 def test_the_dense_network_itself_is_no_ticket() -> None:
-    assert not judge(experiment([0.95] * 5, [300] * 5), 5, CRITERIA).verdicts[0].winning
+    assert not judge(experiment([0.95] * 5, [300] * 5), 5, CRITERIA)[0].winning

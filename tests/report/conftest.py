@@ -17,7 +17,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the tiny recipe with three replicates; not to be changed."""
     out = tmp_path_factory.mktemp("finished") / "tiny"
     recipe = tiny(replicates=3, training__length="30it", training__evaluate_every="10it", controls__reinit=1)
-    perform(recipe, out)
+    perform(recipe, out, command=COMMAND)
     return out
 
 
@@ -28,7 +28,7 @@ COMMAND = "tombola run tiny --out 'my results'"
 def page(finished: Path) -> Path:
     """Their report."""
     out = finished.parent / "page.html"
-    write_report(finished, out, COMMAND)
+    write_report(finished, out)
     return out
 
 

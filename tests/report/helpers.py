@@ -100,6 +100,7 @@ def poison(folder: Path) -> None:
     status = json.loads(noted.read_text())
     status["engines"] = {HOSTILE: {"runs": 1, "seconds": 1.0}}
     status["versions"] = {HOSTILE: HOSTILE}
+    status["command"] = HOSTILE
     status["costs"] = [{**cost, "branch": HOSTILE} for cost in status["costs"]]
     noted.write_text(json.dumps(status))
     for table in ("levels", "layers", "curves"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import csv
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -162,10 +164,49 @@ def test_values_are_shown_where_the_pointer_is(browser: Any, page: Path) -> None
     assert "mean" in shown
 
 
+def test_the_keyboard_opens_tables_of_the_numbers(browser: Any, page: Path) -> None:
+    found = opened(browser, page)
+    there = found.page
+    figures = there.locator("figure")
+    for figure in figures.all():
+        rows = json.loads(figure.locator(".payload").text_content())["rows"]
+        button, numbers = figure.locator("button.table"), figure.locator(".numbers")
+        assert (button.get_attribute("aria-expanded"), numbers.is_visible()) == ("false", False)
+        button.focus()
+        there.keyboard.press("Enter")
+        assert (button.get_attribute("aria-expanded"), numbers.is_visible()) == ("true", True)
+        assert numbers.get_attribute("id") == button.get_attribute("aria-controls")
+        assert numbers.locator("tbody tr").count() == min(len(rows), 200)
+        assert ("the CSV has them all" in numbers.locator("caption").inner_text()) == (len(rows) > 200)
+        numbers.focus()
+        assert numbers.evaluate("element => element === document.activeElement")
+    assert any("CSV has them all" in text for text in there.locator(".numbers caption").all_inner_texts())
+    accuracy = there.locator("#figure-accuracy")
+    head = ["branch", "level", "weights left", "mean", "low", "high", "replicates"]
+    assert accuracy.locator("thead th[scope=col]").all_inner_texts() == head
+    dense = accuracy.locator("tbody tr").first
+    assert dense.locator("th[scope=row]").all_inner_texts() == ["dense"]
+    assert dense.locator("td").all_inner_texts()[:2] == ["0", "100"]
+    digits = [re.sub(r"e.*|\D", "", text).lstrip("0") for text in there.locator(".numbers td").all_inner_texts()]
+    assert 4 < max(map(len, digits)) <= 6
+    assert there.evaluate("document.documentElement.scrollWidth") == 1280
+    there.emulate_media(media="print")
+    assert there.locator(".numbers:visible").count() == 0
+    there.emulate_media(media="screen")
+    accuracy.locator("button.table").focus()
+    there.keyboard.press("Space")
+    assert accuracy.locator(".numbers:visible").count() == 0
+    assert accuracy.locator("button.table").get_attribute("aria-expanded") == "false"
+    there.keyboard.press("Enter")
+    assert accuracy.locator("table").count() == 1  # made once
+    assert found.said == []
+
+
 def test_the_keyboard_reaches_everything(browser: Any, page: Path) -> None:
     there = opened(browser, page).page
     reached = []
-    for _ in range(120):
+    there.locator("#figure-accuracy button.table").evaluate("button => button.click()")
+    for _ in range(150):
         there.keyboard.press("Tab")
         name = "document.activeElement.id || document.activeElement.className || document.activeElement.localName"
         reached.append(there.evaluate(name))
@@ -173,9 +214,10 @@ def test_the_keyboard_reaches_everything(browser: Any, page: Path) -> None:
             break
     assert reached[0] == "skip"
     figures = there.locator("figure").count()
-    assert reached.count("csv") == figures
+    assert reached.count("table") == reached.count("csv") == figures
+    assert reached.index("numbers-accuracy") > reached.index("table")
     assert reached.count("summary") >= figures
-    assert reached.count("scroll") == there.locator(".scroll:visible").count() >= 4
+    assert reached.count("scroll") == there.locator(".scroll:not(.numbers):visible").count() >= 4
     assert {"theme", "copy", "command", "configuration-text"} <= set(reached)
     assert there.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
@@ -210,6 +252,9 @@ def test_hostile_names_are_only_shown(browser: Any, results: Path, tmp_path: Pat
     there.locator("#figure-accuracy .live .mark-symbol.role-mark path").first.hover()
     there.wait_for_selector("#vg-tooltip-element.visible")
     assert HOSTILE[:20] in there.locator("#vg-tooltip-element").inner_text()
+    for button in there.locator("button.table").all():
+        button.click()
+    assert HOSTILE in there.locator("#figure-accuracy tbody th").all_text_contents()
     assert there.locator("img:not(.still)").count() == 0
     assert found.said == []  # an alert would have been forbidden, and an error
     assert elsewhere(found, tmp_path / "page.html") == []

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,9 @@ class Elements(HTMLParser):
             self.text += data
 
 
-def page_of(folder: Path, command: str | None = None) -> str:
+def page_of(folder: Path) -> str:
     out = folder.parent / "page.html"
-    write_report(folder, out, command)
+    write_report(folder, out)
     return out.read_text(encoding="utf-8")
 
 
@@ -98,7 +99,7 @@ def test_figures_are_described_and_have_still_pictures(page: Path) -> None:
 
 def test_names_are_text(results: Path) -> None:
     poison(results)
-    kind = Elements(page_of(results.parent / "tiny", command=HOSTILE))
+    kind = Elements(page_of(results.parent / "tiny"))
     ours = Elements(render(document(material([row(0, 0)]))))
     assert kind.text.count(HOSTILE) > 5
     assert {tag for tag, _ in kind.tags} <= {tag for tag, _ in ours.tags} | {
@@ -139,7 +140,38 @@ def test_missing_files_are_named(results: Path) -> None:
         (results / name).unlink()
     text = Elements(page_of(results)).text
     assert "Nothing is finished yet." in text
-    assert "levels.parquet is not there (yet)" in text
+    for name in ("levels.parquet", "status.json"):
+        assert text.count(f"{name} is not there (yet)") == 1
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        '{"runs": {"foo": 1}}',
+        '{"runs": null}',
+        '{"engines": []}',
+        '{"engines": {"x": 1}}',
+        '{"costs": [1]}',
+        '{"costs": null}',
+        '{"inputs": 5}',
+        '{"inputs": ["a", "b"]}',
+        '{"finished": "yes"}',
+        "[]",
+        "not JSON",
+    ],
+)
+def test_odd_statuses_are_named_and_the_rest_is_shown(results: Path, status: str) -> None:
+    (results / "status.json").write_text(status)
+    page = page_of(results)
+    assert ("status.json is damaged" in Elements(page).text) == ("foo" not in status)
+    assert 'id="figure-accuracy"' in page
+
+
+@pytest.mark.parametrize(("table", "other"), [*permutations(("levels", "layers", "curves"), 2)])
+def test_tables_of_the_wrong_shape_are_named(results: Path, table: str, other: str) -> None:
+    shutil.copy(results / f"{other}.parquet", results / f"{table}.parquet")
+    text = Elements(page_of(results)).text
+    assert f"{table}.parquet is damaged" in text
 
 
 def test_no_results_folder(tmp_path: Path) -> None:

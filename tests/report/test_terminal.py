@@ -30,7 +30,7 @@ def printed(console: Console) -> str:
 
 
 def show(rows: list[Row], **kwargs: object) -> str:
-    recipe = tiny(replicates=5, verdict__accuracy_margin=0.01)
+    recipe = tiny(replicates=5, verdict__accuracy_margin=0.01, controls={})
     results = Results(
         recipe,
         rows,

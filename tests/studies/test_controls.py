@@ -17,7 +17,7 @@ from tombola.studies.search import iterative_search
 from tombola.zoo.networks import build
 
 DRAWN = sorted(name for name in CONTROLS if name.upper() in Purpose.__members__)
-MASKS = ["random", "shuffled", "random_global", "smallest", "one_shot"]
+MASKS = ["random", "shuffled", "random_global", "large_init", "one_shot"]
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_globally_random_masks_leave_alone_what_is_not_pruned(dense: Run) -> Non
 
 def test_the_smallest_at_initialisation_are_without_the_smallest(tickets: list[Ask]) -> None:
     initial = build(tickets[0].run.start).state_dict()
-    for ask in controls("smallest", tickets):
+    for ask in controls("large_init", tickets):
         for layer, kept in ask.run.mask.items():
             assert initial[layer][kept].abs().min() >= initial[layer][~kept].abs().max()
 

@@ -26,33 +26,40 @@ from tombola.zoo.data.split import Examples, Split
 
 @dataclass(frozen=True)
 class Pool:
-    """The examples of several runs. Arrays that runs share are there once.
+    """The examples of several runs. Inputs that runs share are there once, and so are labels.
 
-    `x`: inputs, of shape (any, *shape); `y`: labels, of shape (any,); `rows`: which of them are each run's examples,
-    int64 of shape (runs, examples).
+    `x`: inputs, of shape (any, *shape); `y`: labels, of shape (any,); `rows`: which inputs are each run's, int64 of
+    shape (runs, examples); `shift`: how many rows further the labels of each run are, int64 of shape (runs, 1).
     """
 
     x: Tensor
     y: Tensor
     rows: Tensor
+    shift: Tensor
 
     @classmethod
     def of(cls, parts: Sequence[Examples], device: torch.device) -> Pool:
         """The examples of each run, all of the same number, on `device`."""
-        arrays = {(part.x.data_ptr(), part.y.data_ptr()): part for part in parts}
-        begins, end = {}, 0
-        for key, part in arrays.items():
-            begins[key] = end
-            end += len(part.y)
-        rows = [part.places(torch.arange(len(part))) + begins[part.x.data_ptr(), part.y.data_ptr()] for part in parts]
-        first, *others = arrays.values()
-        x = torch.cat([part.x for part in arrays.values()]) if others else first.x
-        y = torch.cat([part.y for part in arrays.values()]) if others else first.y
-        return cls(x.to(device), y.to(device), torch.stack(rows).to(device))
+        x, x_begins = _joined([part.x for part in parts])
+        y, y_begins = _joined([part.y for part in parts])
+        rows = torch.stack([part.places(torch.arange(len(part))) for part in parts]) + x_begins
+        return cls(x.to(device), y.to(device), rows.to(device), (y_begins - x_begins).to(device))
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The inputs and labels in these rows, of shape (runs, batch, *shape) and (runs, batch)."""
-        return self.x[rows], self.y[rows]
+        """The inputs in these rows and their labels, of shape (runs, batch, *shape) and (runs, batch)."""
+        return self.x[rows], self.y[rows + self.shift]
+
+
+def _joined(arrays: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The arrays in one, each of them once, and where each begins there, of shape (arrays, 1)."""
+    different = {array.data_ptr(): array for array in arrays}
+    begins, end = {}, 0
+    for pointer, array in different.items():
+        begins[pointer] = end
+        end += len(array)
+    first, *others = different.values()
+    joined = torch.cat([first, *others]) if others else first
+    return joined, torch.tensor([[begins[array.data_ptr()]] for array in arrays])
 
 
 class EnsembleLearner:

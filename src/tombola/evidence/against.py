@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tombola.evidence.paired import Paired
+from tombola.evidence.paired import Paired, Values
 from tombola.table import Row
 
 Branch = dict[int, list[Row]]
@@ -55,6 +56,19 @@ class Against:
     stop: Paired
     """The ticket's early-stopping iteration divided by the other's."""
 
+    @property
+    def sooner(self) -> Values:
+        """By replicate, how much sooner the ticket stops: the logarithm of the ratio, because to swap the two is then
+        to change a sign."""
+        return np.log(self.stop.b / self.stop.a)
+
+    def more_to_be_better(self) -> int | None:
+        """How many more replicates would probably show that tickets are better in one of the two, of which either
+        could (so at half the chance of error each). None where no number would."""
+        half = self.accuracy.alpha / 2
+        both = (replace(self.accuracy, alpha=half), Paired(self.sooner, self.accuracy.b, half))
+        return min((n for one in both if one.estimate > 0 and (n := one.more(0.0)) is not None), default=None)
+
 
 def against(tickets: Branch, others: Branch, alpha: float) -> Against | None:
     """The comparison of two branches; None where fewer than two replicates have both."""
@@ -70,6 +84,12 @@ def against(tickets: Branch, others: Branch, alpha: float) -> Against | None:
 def censored(row: Row) -> bool:
     """A minimum at the last iteration is where training ended, not an early stop: that would have come later."""
     return row.measures.stop_iteration == row.measures.iterations
+
+
+def grid(rows: Sequence[Row]) -> int:
+    """How many iterations lie between evaluations, as far as early stops tell: their greatest common divisor."""
+    stops = (row.measures.stop_iteration for row in rows if not censored(row))
+    return math.gcd(*(stop for stop in stops if stop is not None))
 
 
 def _mean(rows: Sequence[Row], figure: Callable[[Row], float]) -> float:

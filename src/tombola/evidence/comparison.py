@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,12 @@ from tombola.results import Results
 
 
 def labels(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
-    """A label for each experiment: its recipe's name; where that is not enough, its folder's; else the folder's path,
-    numbered if the same folder is there twice."""
+    """A label for each experiment, all different: their recipes' names; where these are not enough, their folders';
+    else the folders' paths, numbered if the same folder is there twice."""
     full = [folder.resolve() for folder in folders]
-    candidates = [
-        [name, folder.name, str(folder), f"{folder} ({number})"]
-        for number, (name, folder) in enumerate(zip(names, full, strict=True), 1)
-    ]
-    counts = [Counter(column) for column in zip(*candidates, strict=True)]
-    return [next(name for name, found in zip(row, counts, strict=True) if found[name] == 1) for row in candidates]
+    numbered = [f"{folder} ({number})" for number, folder in enumerate(full, 1)]
+    candidates = (list(names), [folder.name for folder in full], [str(folder) for folder in full], numbered)
+    return next(column for column in candidates if len(set(column)) == len(column))
 
 
 def compare(folders: Sequence[Path], results: Sequence[Results]) -> dict[str, Any]:

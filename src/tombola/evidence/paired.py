@@ -142,13 +142,13 @@ class Paired:
 
     def _t(self, value: float) -> float:
         shift, spread = self._shift(value)
-        if self.n < 2 or (spread == 0 and shift <= 0):
+        if self.n < 2 or spread <= _tiny(shift):  # equal differences say nothing of how much they vary
             return 1.0
-        return 0.0 if spread == 0 else float(stdtr(self.n - 1, -shift / spread * self.n**0.5))
+        return float(stdtr(self.n - 1, -shift / spread * self.n**0.5))
 
     def _fieller(self, side: int) -> float | None:
         """The bound that Student's t puts on θ (for a ratio: Fieller 1954)."""
-        if self.n < 2:
+        if self.n < 2 or self._shift(self.estimate)[1] <= _tiny(self.estimate):
             return None
         square = float(stdtrit(self.n - 1, 1 - self.alpha)) ** 2 / self.n
         ((aa, ab), (_, bb)) = np.cov(self.a, self.b)
@@ -176,11 +176,10 @@ def better_in_any(differences: Sequence[Values], alpha: float) -> float:
     if n < enough_for(alpha):
         alone = [Paired(values, np.ones(n), alpha).p_above(0.0) for values in differences]
         return min(1.0, len(alone) * min(alone))
-    flips = 1 - 2 * subsets(n)  # (flips, n)
-    largest, observed = np.full(len(flips), -np.inf), -math.inf
-    for values in differences:
-        length = float(np.sqrt(np.square(values).sum()))
-        if length > 0:
-            largest = np.maximum(largest, flips @ values / length)
-            observed = max(observed, float(values.sum()) / length)
-    return float((1 + (largest >= observed - 1e-12).sum()) / (1 + len(flips)))
+    lengths = np.array([np.sqrt(np.square(values).sum()) for values in differences])
+    standardised = np.column_stack(differences)[:, lengths > 0] / lengths[lengths > 0]
+    if not standardised.size:
+        return 1.0
+    observed = standardised.sum(0)
+    flipped = observed - 2 * (subsets(n) @ standardised)  # the sums with the signs of each subset flipped
+    return float((1 + (flipped.max(1) >= observed.max() - 1e-12).sum()) / (1 + len(flipped)))

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tombola.evidence.against import Against
+from tombola.evidence.against import Against, censored
 from tombola.evidence.interval import mean_interval
-from tombola.evidence.verdict import Criteria, Verdict, judge
+from tombola.evidence.verdict import Criteria, Verdict, judge, smallest_winning
 from tombola.results import Results
 from tombola.table import Row
 
@@ -29,9 +29,9 @@ FIGURES = (
 def summarise(results: Results) -> dict[str, Any]:
     """Levels, branches, intervals and verdicts, as JSON values. Accuracies are fractions."""
     recipe = results.recipe
-    judgement = judge(results.rows, recipe.replicates, recipe.verdict)
-    found = judgement.smallest_winning
-    levels = [_level(results.rows, verdict, recipe.verdict) for verdict in judgement.verdicts]
+    verdicts = judge(results.rows, recipe.replicates, recipe.verdict, recipe.controlled)
+    found = smallest_winning(verdicts)
+    levels = [_level(results.rows, verdict, recipe.verdict) for verdict in verdicts]
     return {
         "recipe": recipe.name,
         "replicates": recipe.replicates,
@@ -39,7 +39,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "runs": asdict(results.tally),
         "engines": results.engines,
         "criteria": recipe.verdict.model_dump(),
-        "control": judgement.control and {"name": judgement.control.name, "p": judgement.control.p},
+        "late": sum(row.level == 0 and censored(row) for row in results.rows),
         "levels": levels,
         "smallest_winning": found and _named(next(level for level in levels if level["level"] == found.level)),
         "collapsed": [
@@ -66,13 +66,16 @@ def _level(rows: Sequence[Row], verdict: Verdict, criteria: Criteria) -> dict[st
             "state": verdict.state,
             "reason": verdict.reason,
             "more_replicates": verdict.more,
+            "instead": verdict.instead,
             "accurate": verdict.accurate,
             "fast": verdict.fast,
             "few": verdict.few,
+            "stop_margin": verdict.stop_margin,
+            "p_better_than_control": verdict.better,
             "winning": verdict.winning,
             "better": [name for name in ("accuracy", "stop") if beside and _better(beside, name) <= criteria.alpha],
             "accuracy_difference": beside and _difference(beside, -criteria.accuracy_margin),
-            "stop_difference": beside and _slowdown(beside, criteria.stop_margin),
+            "stop_difference": beside and _slowdown(beside, verdict.stop_margin),
         },
         "against": {
             name: {"accuracy_difference": _difference(control, 0.0), "stop_difference": _slowdown(control, 0.0)}

@@ -13,16 +13,14 @@ Lehmacher 1995).
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
-from tombola.evidence.against import Against, Branch, against, by_level, censored, pairs
-from tombola.evidence.paired import Paired, better_in_any, enough_for
+from tombola.evidence.against import Against, Branch, against, by_level, censored, grid
+from tombola.evidence.paired import better_in_any, enough_for
 from tombola.run import Described
 from tombola.table import Row
 
@@ -39,12 +37,12 @@ class Criteria(Described):
     """By how much test accuracy at early stop may fall short of the dense network's: 0.002 is 0.2 points."""
     stop_margin: float = Field(default=0.05, ge=0)
     """By how much the early-stopping iteration may come later, as a fraction of the dense network's."""
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    confidence: float = Field(default=0.95, gt=0.5, le=0.999)
     """How sure each statement must be."""
     few: float = Field(default=0.5, gt=0, lt=1)
     """At most this fraction of weights left counts as far fewer."""
     beat: str = "reinit"
-    """The control that tickets must be better than, in an experiment that has it."""
+    """The control that tickets must be better than, at levels where it was trained."""
 
     @property
     def alpha(self) -> float:
@@ -60,6 +58,8 @@ class Question:
     """In a few words."""
     more: Callable[[], int | None] = lambda: None
     """How many more replicates would probably settle it. None where no number would."""
+    instead: str = "No reasonable number of replicates would decide it."
+    """What to do where no number would."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,22 @@ class Verdict:
     state: State
     reason: str = ""
     """Why it does not win, or cannot be told to, in a few words."""
-    questions: tuple[Question, ...] = ()
+    questions: Sequence[Question] = ()
     """What is still open where it cannot be told."""
     accurate: bool = False
     """With the stated confidence, accuracy at early stop is not below the dense network's by more than the margin."""
     fast: bool = False
     """With the stated confidence, the early-stopping iteration is not later than the dense network's by more than
     the margin; and it is one (see `tombola.evidence.against.censored`)."""
+    better: float | None = None
+    """The p-value of "tickets are neither more accurate nor sooner trained than the control that they must be better
+    than"; None where it was not trained, or not in all replicates."""
     few: bool = False
     """Far fewer weights are left."""
+    stop_margin: float = 0.0
+    """By how much tickets may stop later: that of the criteria, or 0 where evaluations are too far apart for it."""
     dense: Against | None = None
-    controls: dict[str, Against] = field(default_factory=dict)
+    controls: Mapping[str, Against] = field(default_factory=dict)
 
     @property
     def winning(self) -> bool:
@@ -94,140 +99,149 @@ class Verdict:
         needed = [question.more() for question in self.questions]
         return None if None in needed else max((n for n in needed if n is not None), default=None)
 
-
-@dataclass(frozen=True)
-class Control:
-    """Whether tickets are better than their control, over all levels of few weights together."""
-
-    name: str
-    p: float | None
-    """The p-value of "tickets are neither more accurate nor sooner trained"; None with too few replicates."""
-    differences: tuple[Paired, ...] = ()
-
-    def more(self) -> int | None:
-        """How many more replicates would probably show it, in whichever figure they would sooner."""
-        promising = [paired.more(0.0) for paired in self.differences if paired.estimate > 0]
-        return min((n for n in promising if n is not None), default=None)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What can be said of an experiment."""
-
-    verdicts: list[Verdict]
-    """From dense to sparse."""
-    control: Control | None
-    """None where the control that tickets must be better than was not trained."""
-
     @property
-    def smallest_winning(self) -> Verdict | None:
-        """The winning level with the fewest weights."""
-        return max((verdict for verdict in self.verdicts if verdict.winning), key=lambda v: v.level, default=None)
+    def instead(self) -> str:
+        """What to do where no number of replicates would settle it; empty otherwise."""
+        return next((question.instead for question in self.questions if question.more() is None), "")
 
 
-def judge(rows: Sequence[Row], replicates: int, criteria: Criteria) -> Judgement:
-    """The verdict on every level there are tickets of, from dense to sparse.
-
-    A replicate that diverged at a level was no match: such a level does not win.
-    """
-    levels = {level: branches for level, branches in by_level(rows).items() if "ticket" in branches}
-    few = [branches for level, branches in levels.items() if level > 0 and _few(branches["ticket"], criteria)]
-    control = _control(few, criteria)
-    dense = levels[0]["ticket"] if 0 in levels else {}
-    verdicts: list[Verdict] = []
-    before: list[Question] = []  # what is open whatever a level's own tests say
-    if control and (control.p is None or control.p > criteria.alpha):
-        before.append(Question(f"no better than {control.name}", control.more))
-    blocked = False
-    for level, branches in levels.items():
-        verdict = _judge_level(level, branches, dense, replicates, criteria, before)
-        verdicts.append(verdict)
-        if verdict.few and not verdict.winning and not blocked:
-            blocked = True
-            before.append(Question(f"level {level} does not win", functools.partial(_more, verdict)))
-    return Judgement(verdicts, control)
+def smallest_winning(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """The winning level with the fewest weights."""
+    return max((verdict for verdict in verdicts if verdict.winning), key=lambda v: v.level, default=None)
 
 
-def _control(levels: Iterable[dict[str, Branch]], criteria: Criteria) -> Control | None:
-    """One question for the whole experiment, so that there is one test and not one a level: each replicate's
-    differences are averaged over its levels."""
-    accuracy: dict[int, list[float]] = {}
-    stop: dict[int, list[float]] = {}
-    trained = False
-    for branches in levels:
-        trained |= criteria.beat in branches
-        for pair in pairs(branches["ticket"], branches.get(criteria.beat, {})):
-            accuracy.setdefault(pair.replicate, []).append(pair.accuracy[0] - pair.accuracy[1])
-            # Of the ratio the logarithm: to swap ticket and control is then to change a sign.
-            stop.setdefault(pair.replicate, []).append(float(np.log(pair.stop[1] / pair.stop[0])))
-    if not trained:
-        return None
-    if len(accuracy) < FEWEST_REPLICATES:
-        return Control(criteria.beat, None)
-    means = [np.array([np.mean(values) for values in kind.values()]) for kind in (accuracy, stop)]
-    differences = tuple(Paired(values, np.ones(len(values)), criteria.alpha) for values in means)
-    return Control(criteria.beat, better_in_any(means, criteria.alpha), differences)
-
-
-def _judge_level(
-    level: int,
-    branches: dict[str, Branch],
-    dense: Branch,
+def judge(
+    rows: Sequence[Row],
     replicates: int,
     criteria: Criteria,
-    before: Sequence[Question],
-) -> Verdict:
-    tickets, few = branches["ticket"], _few(branches["ticket"], criteria)
-    if level == 0:
-        return Verdict(0, "dense")
-    diverged = sum(row.measures.diverged for row in _rows(tickets))
-    if diverged or any(row.measures.diverged for row in _rows(dense)):
-        what = f"{diverged} of {replicates} diverged" if diverged else "the dense network diverged"
-        return Verdict(level, "not winning", what, few=few)
-    beside = against(tickets, dense, criteria.alpha)
-    controls = {
-        name: comparison
-        for name, others in branches.items()
-        if name != "ticket" and (comparison := against(tickets, others, criteria.alpha))
-    }
-    if (there := len(tickets.keys() & dense.keys())) < replicates:
-        return Verdict(level, "cannot tell", f"{there} of {replicates} replicates", few=few, controls=controls)
-    if beside is None or replicates < FEWEST_REPLICATES:
-        question = Question("too few replicates", lambda: enough_for(criteria.alpha) - replicates)
-        return Verdict(level, "cannot tell", question.what, (question,), few=few, dense=beside, controls=controls)
+    controlled: Callable[[int], bool] = lambda level: False,  # noqa: ARG005
+) -> list[Verdict]:
+    """The verdict on every level there are tickets of, from dense to sparse.
 
-    alpha, least, latest = criteria.alpha, -criteria.accuracy_margin, 1 + criteria.stop_margin
-    late = sum(map(censored, _rows(tickets)))
-    accurate = beside.accuracy.p_above(least) <= alpha
-    fast = not late and beside.stop.p_below(latest) <= alpha
-
-    def verdict(state: State, reason: str = "", questions: Sequence[Question] = ()) -> Verdict:
-        return Verdict(level, state, reason, tuple(questions), accurate, fast, few, beside, controls)
-
-    if beside.accuracy.p_below(least) <= alpha:
-        return verdict("not winning", "less accurate")
-    if beside.stop.p_above(latest) <= alpha:
-        return verdict("not winning", "slower")
-    if not few:
-        return verdict("not winning", "too many weights")
-    questions = []
-    if not accurate:
-        questions.append(Question("accuracy", lambda: beside.accuracy.more(least)))
-    if late:
-        questions.append(Question(f"{late} of {replicates} did not stop early"))
-    elif not fast:
-        questions.append(Question("early stop", lambda: beside.stop.more(latest)))
-    questions += before
-    return verdict("cannot tell", questions[0].what, questions) if questions else verdict("winning")
+    `controlled` says at which levels the control is to be trained that tickets must be better than, whether or not it
+    has been yet; where it was trained it counts in any case. A replicate that diverged at a level was no match: such
+    a level does not win.
+    """
+    levels = {level: branches for level, branches in by_level(rows).items() if "ticket" in branches}
+    dense = levels[0]["ticket"] if 0 in levels else {}
+    stop_margin = _stop_margin(dense, grid(rows), criteria)
+    verdicts: list[Verdict] = []
+    before: list[Question] = []
+    for level, branches in levels.items():
+        if level == 0:
+            verdicts.append(Verdict(0, "dense"))
+            continue
+        judge_level = Judge(branches, dense, replicates, criteria, stop_margin, controlled(level))
+        verdict = judge_level.verdict(level, before)
+        verdicts.append(verdict)
+        if verdict.few and not verdict.winning and not before:
+            before = [_behind(verdict)]
+    return verdicts
 
 
-def _more(verdict: Verdict) -> int | None:
-    return verdict.more
+def _behind(first: Verdict) -> Question:
+    return Question(f"level {first.level} does not win", lambda: first.more, first.instead)
+
+
+def _stop_margin(dense: Branch, step: int, criteria: Criteria) -> float:
+    """Early stops are seen only every so many iterations. Where that is more than the margin, tickets that are a step
+    later now and then would look as soon as the dense network; so there they must be sooner."""
+    stops = [row.measures.stop_iteration for row in _rows(dense) if row.measures.stop_iteration is not None]
+    return criteria.stop_margin if stops and criteria.stop_margin * sum(stops) / len(stops) >= step else 0.0
+
+
+@dataclass(frozen=True)
+class Judge:
+    """All that one level's verdict depends on."""
+
+    branches: Mapping[str, Branch]
+    dense: Branch
+    replicates: int
+    criteria: Criteria
+    stop_margin: float
+    controlled: bool
+
+    def verdict(self, level: int, before: Sequence[Question]) -> Verdict:
+        """The verdict; `before` is what denser levels leave open."""
+        tickets, alpha = self.branches["ticket"], self.criteria.alpha
+        beside = against(tickets, self.dense, alpha)
+        found = Verdict(
+            level,
+            "cannot tell",
+            few=all(row.weights_left <= self.criteria.few for row in _rows(tickets)),
+            stop_margin=self.stop_margin,
+            dense=beside,
+            controls={
+                name: comparison
+                for name, others in self.branches.items()
+                if name != "ticket" and (comparison := against(tickets, others, alpha))
+            },
+        )
+        diverged = sum(row.measures.diverged for row in _rows(tickets))
+        if diverged or any(row.measures.diverged for row in _rows(self.dense)):
+            reason = f"{diverged} of {self.replicates} diverged" if diverged else "the dense network diverged"
+            return replace(found, state="not winning", reason=reason)
+        if (there := len(tickets.keys() & self.dense.keys())) < self.replicates:
+            return _open(found, [Question(f"{there} of {self.replicates} replicates", instead=FINISH)])
+        if beside is None or self.replicates < FEWEST_REPLICATES:
+            return _open(found, [Question("too few replicates", lambda: enough_for(alpha) - self.replicates)])
+        return self._tested(found, beside, before)
+
+    def _tested(self, found: Verdict, beside: Against, before: Sequence[Question]) -> Verdict:
+        """The verdict on a level that has all its replicates."""
+        alpha, least, latest = self.criteria.alpha, -self.criteria.accuracy_margin, 1 + self.stop_margin
+        late = sum(map(censored, _rows(self.branches["ticket"])))
+        better, against_control = self._beside_control(found)
+        found = replace(
+            found,
+            accurate=beside.accuracy.p_above(least) <= alpha,
+            fast=not late and beside.stop.p_below(latest) <= alpha,
+            better=better,
+        )
+        worse = self.criteria.beat if self._worse_than_control(found) else None
+        for reason, holds in (
+            ("less accurate", beside.accuracy.p_below(least) <= alpha),
+            ("slower", beside.stop.p_above(1 + self.criteria.stop_margin) <= alpha),
+            ("too many weights", not found.few),
+            (f"worse than {worse}", worse is not None),
+        ):
+            if holds:
+                return replace(found, state="not winning", reason=reason)
+        questions = [*against_control, *before]
+        if late:
+            questions.insert(0, Question(f"{late} of {self.replicates} did not stop early", instead=LONGER))
+        elif not found.fast:
+            questions.insert(0, Question("early stop", lambda: beside.stop.more(latest)))
+        if not found.accurate:
+            questions.insert(0, Question("accuracy", lambda: beside.accuracy.more(least)))
+        return _open(found, questions) if questions else replace(found, state="winning")
+
+    def _beside_control(self, found: Verdict) -> tuple[float | None, list[Question]]:
+        """The p-value of "no better than the control", and what that leaves open."""
+        name = self.criteria.beat
+        if not self.controlled and name not in self.branches:
+            return None, []
+        control = found.controls.get(name)
+        there = control.accuracy.n if control else 0
+        if control is None or there < self.replicates:
+            return None, [Question(f"{name} in {there} of {self.replicates} replicates", instead=FINISH)]
+        p = better_in_any([control.accuracy.a, control.sooner], self.criteria.alpha)
+        return p, [] if p <= self.criteria.alpha else [Question(f"no better than {name}", control.more_to_be_better)]
+
+    def _worse_than_control(self, found: Verdict) -> bool:
+        control = found.controls.get(self.criteria.beat)
+        if control is None or found.better is None or found.better <= self.criteria.alpha:
+            return False
+        return better_in_any([-control.accuracy.a, -control.sooner], self.criteria.alpha) <= self.criteria.alpha
+
+
+FINISH = "Some runs are still to do, or diverged."
+LONGER = "Train longer."
+
+
+def _open(found: Verdict, questions: Sequence[Question]) -> Verdict:
+    return replace(found, state="cannot tell", reason=questions[0].what, questions=tuple(questions))
 
 
 def _rows(branch: Branch) -> Iterable[Row]:
     return (row for rows in branch.values() for row in rows)
-
-
-def _few(tickets: Branch, criteria: Criteria) -> bool:
-    return all(row.weights_left <= criteria.few for row in _rows(tickets))

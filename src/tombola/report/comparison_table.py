@@ -7,6 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tombola.report.words import answer
 
@@ -20,15 +21,15 @@ def show_comparison(console: Console, comparison: dict[str, Any]) -> None:
         table.add_column(name, justify="left" if name in ("experiment", "") else "right")
     for experiment in comparison["experiments"]:
         for row in _rows(experiment):
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
     console.print(table)
     for experiment in comparison["experiments"]:
         console.print(f"{experiment['label']}: {answer(experiment['summary'])}", highlight=False, markup=False)
     differing = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for name in ("what differs", *(experiment["label"] for experiment in comparison["experiments"])):
-        differing.add_column(name)
+        differing.add_column(Text(name))
     for key, values in comparison["differences"].items():
-        differing.add_row(key, *("·" if value is None else str(value) for value in values))
+        differing.add_row(*map(Text, (key, *("·" if value is None else str(value) for value in values))))
     if comparison["differences"]:
         console.print(differing)
 

@@ -80,6 +80,43 @@ function save(figure) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
+const SHOWN = 200; // rows of a table; more of them say nothing to a reader
+
+function shown(value) {
+  if (value === null) return "–";
+  if (typeof value !== "number") return String(value);
+  const text = String(Number.isInteger(value) ? value : Number(value.toPrecision(6)));
+  return text.replaceAll("-", "−");
+}
+
+function element(name, text, attributes = {}) {
+  return Object.assign(document.createElement(name), { textContent: text }, attributes);
+}
+
+// A table of the figure's numbers: what the chart says to those who do not see it or cannot point at it.
+function tabulated({ element: figure, columns, rows }) {
+  const table = document.createElement("table");
+  const title = figure.querySelector("h3").textContent;
+  const some = rows.length > SHOWN ? `. The first ${SHOWN} of ${rows.length} rows; the CSV has them all.` : "";
+  table.append(element("caption", title + some), document.createElement("thead"), document.createElement("tbody"));
+  const words = columns.map((_, i) => rows.some((row) => typeof row[i] === "string") ? "words" : "");
+  table.tHead.insertRow().append(...columns.map((column, i) =>
+    element("th", column.replaceAll("_", " "), { scope: "col", className: words[i] })));
+  for (const row of rows.slice(0, SHOWN)) {
+    table.tBodies[0].insertRow().append(...row.map((value, i) =>
+      i ? element("td", shown(value), { className: words[i] })
+        : element("th", shown(value), { className: words[i], scope: "row" })));
+  }
+  return table;
+}
+
+function toggle(figure, button) {
+  const place = figure.element.querySelector(".numbers");
+  if (!place.firstChild) place.append(tabulated(figure));
+  place.hidden = !place.hidden;
+  button.setAttribute("aria-expanded", String(!place.hidden));
+}
+
 async function copy(text) {
   const chosen = document.createRange();
   chosen.selectNodeContents(text);
@@ -103,7 +140,12 @@ button.addEventListener("click", () => {
   drawAll();
 });
 system.addEventListener("change", () => { show(); drawAll(); });
-for (const figure of figures) figure.element.querySelector(".csv").addEventListener("click", () => save(figure));
+for (const figure of figures) {
+  const [tools, table, csv] = [".tools", ".table", ".csv"].map((name) => figure.element.querySelector(name));
+  tools.hidden = false;
+  table.addEventListener("click", () => toggle(figure, table));
+  csv.addEventListener("click", () => save(figure));
+}
 for (const one of document.querySelectorAll("[data-copies]")) {
   one.hidden = false;
   one.addEventListener("click", async () => {

@@ -17,8 +17,8 @@ REPORT = "report.html"
 """Its name in a results folder."""
 
 
-def write_report(folder: Path, out: Path, command: str | None = None) -> None:
-    """Write the report of the results in `folder` to the file `out`; `command` is what made them.
+def write_report(folder: Path, out: Path) -> None:
+    """Write the report of the results in `folder` to the file `out`.
 
     Raises `InputError` when `folder` is no results folder or `out` cannot be written.
     """
@@ -26,7 +26,7 @@ def write_report(folder: Path, out: Path, command: str | None = None) -> None:
     from tombola.report.material import gather
     from tombola.report.sections import document
 
-    _write(out, render(document(gather(folder), command)))
+    _write(out, render(document(gather(folder))))
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> None:

@@ -15,10 +15,10 @@ from tombola.report.figures.layers import densities, distances, sign_changes
 from tombola.report.figures.levels import ACCURACY, GAP, STOP, TRAIN, level_figure
 from tombola.report.figures.weights import initial_weights, pixels
 from tombola.report.material import Material
-from tombola.report.words import answer, count
+from tombola.report.words import answer, count, late
 
 
-def document(material: Material, command: str | None = None) -> Document:
+def document(material: Material) -> Document:
     """Everything about one experiment."""
     summary, recipe = material.summary, material.results.recipe
     runs = sum(branch["runs"] for level in summary["levels"] for branch in level["branches"].values())
@@ -41,7 +41,7 @@ def document(material: Material, command: str | None = None) -> Document:
             _layers(material),
             _weights(material),
             _cost(material),
-            _configuration(material, command),
+            _configuration(material),
         ],
         problems=_problems(material),
         notes=_notes(material),
@@ -72,17 +72,15 @@ def _verdict(summary: dict[str, Any]) -> Section:
         "Differences are ticket minus dense, paired over replicates. Beside the dense network, p is small where the "
         "ticket is surely not worse by more than the margin; beside a control, where it is surely better.",
     ]
-    if control := summary["control"]:
-        p = tables.p_value(control["p"])
-        words.append(f"All levels of few weights together, tickets no better than “{control['name']}”: p {_is(p)}.")
+    if any(level["verdict"]["stop_margin"] < criteria["stop_margin"] for level in summary["levels"][1:]):
+        words.append(
+            f"Evaluations are further apart here than {criteria['stop_margin']:.0%} of the dense network's early "
+            f"stop: a ticket must be sooner than the dense network."
+        )
     if more := tables.more_needed(summary):
         words.append(more)
     found = [tables.verdicts(summary), *tables.controls(summary)] if summary["levels"] else []
     return Section("verdict", "The verdict, level by level", words, found)
-
-
-def _is(p: str) -> str:
-    return p if p.startswith("<") else "is unknown, with too few replicates" if p == tables.NONE else f"= {p}"
 
 
 def _training(material: Material) -> Section:
@@ -128,8 +126,9 @@ def _cost(material: Material) -> Section:
     return Section("cost", "Cost", parts=[cost_figure(material), *engines])
 
 
-def _configuration(material: Material, command: str | None) -> Section:
+def _configuration(material: Material) -> Section:
     results = material.results
+    command = results.command
     parts: list[Any] = [Text("command", "The command that made it", command)] if command else []
     parts.append(Text("configuration-text", "The whole configuration", tomli_w.dumps(results.recipe.resolved())))
     if results.versions:
@@ -151,6 +150,8 @@ def _notes(material: Material) -> list[str]:
     diverged = sum(row.measures.diverged for row in material.results.rows)
     if diverged:
         notes.append(f"{count(diverged, 'run')} diverged: the loss was not finite. Figures leave them out.")
+    if material.summary["late"]:
+        notes.append(late(material.summary))
     where: dict[str, list[int]] = {}
     for _, level, layer in material.results.collapsed:
         where.setdefault(layer, []).append(level)

@@ -25,6 +25,7 @@ def verdicts(summary: dict[str, Any]) -> Table:
                 state,
                 *compared(verdict["accuracy_difference"], "p_not_worse", ".2f"),
                 *compared(verdict["stop_difference"], "p_not_worse", ".1f"),
+                p_value(verdict["p_better_than_control"]),
                 NONE if verdict["more_replicates"] is None else f"{verdict['more_replicates']:,}",
             ]
         )
@@ -37,6 +38,7 @@ def verdicts(summary: dict[str, Any]) -> Table:
         "p",
         "early stop, %",
         "p",
+        "p, control",
         "more replicates",
     ]
     return Table("verdict-dense", _bounds(summary, "Tickets beside the dense network"), head, rows, frozenset({3}))

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tombola.report.words import answer, better, count
+from tombola.report.words import answer, better, count, late
 from tombola.ticket import Ticket
 
 if TYPE_CHECKING:
@@ -28,19 +28,19 @@ LEGEND = (
 
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
     """Print what `tombola.evidence.summary.summarise` gave: the answer, then the table of levels."""
-    console.print(answer(summary), style="bold", highlight=False)
+    console.print(answer(summary), style="bold", markup=False, highlight=False)
     console.print()
     table = _levels(summary)
     if Measurement.get(console, console.options.update(width=1000), table).maximum > console.width:  # too wide
         table = _levels(summary, stop_intervals=False)
     console.print(table)
     for line in _notes(summary):
-        console.print(line, style="yellow", highlight=False)
+        console.print(line, style="yellow", markup=False, highlight=False)
     if summary["levels"]:
         console.print(LEGEND, style="dim", highlight=False)
     for engine, did in summary["engines"].items():
-        seconds = f"{did['seconds']:,.1f} s of computing"
-        console.print(f"Engine: {engine}; {count(did['runs'], 'run')}, {seconds}.", style="dim", highlight=False)
+        line = f"Engine: {engine}; {count(did['runs'], 'run')}, {did['seconds']:,.1f} s of computing."
+        console.print(line, style="dim", markup=False, highlight=False)
 
 
 def _levels(summary: dict[str, Any], stop_intervals: bool = True) -> Table:
@@ -107,6 +107,8 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     notes = []
     if summary["runs"]["diverged"]:
         notes.append(f"{count(summary['runs']['diverged'], 'run')} diverged: the loss was not finite.")
+    if summary["late"]:
+        notes.append(late(summary))
     where: dict[str, list[str]] = {}
     for found in summary["collapsed"]:
         where.setdefault(found["layer"], []).append(f"level {found['level']} of replicate {found['replicate']}")

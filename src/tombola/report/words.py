@@ -43,11 +43,17 @@ def _no_ticket(summary: dict[str, Any]) -> str:
 def advice(verdict: dict[str, Any]) -> str:
     """What would decide a verdict that cannot be told yet."""
     reason, more = verdict["reason"], verdict["more_replicates"]
-    if "did not stop early" in reason:
-        return f"{reason[0].upper()}{reason[1:]}: train longer."
     if more is None:
-        return f"Open is {reason}; no reasonable number of replicates would decide it."
-    return f"About {count(more, 'more replicate')} would probably decide."
+        return f"{reason[0].upper()}{reason[1:]}: {verdict['instead'][0].lower()}{verdict['instead'][1:]}"
+    return f"About {count(more, 'more replicate')} would probably decide, if their number is fixed beforehand."
+
+
+def late(summary: dict[str, Any]) -> str:
+    """What must be said of dense networks that did not stop early."""
+    return (
+        f"{summary['late']} of {count(summary['replicates'], 'dense network')} had the minimum of validation loss at "
+        f"the last iteration: trained longer, they could be more accurate, and harder to match."
+    )
 
 
 def _sure(summary: dict[str, Any]) -> str:
@@ -67,15 +73,18 @@ def _allowed(summary: dict[str, Any]) -> tuple[str, str]:
 
 
 def _control(summary: dict[str, Any]) -> str:
-    """What is known of the initial weights."""
-    control = summary["control"]
-    if control is None:
-        return "nothing is known of their initial weights, as no control was trained"
-    return f"better than their control, {control['name']}"
+    """What is known of the initial weights of the smallest winning ticket."""
+    name, smallest = summary["criteria"]["beat"], summary["smallest_winning"]["level"]
+    level = next(level for level in summary["levels"] if level["level"] == smallest)
+    if level["verdict"]["p_better_than_control"] is None:
+        return f"nothing is known of their initial weights, as the control {name} was not trained there"
+    return f"better than their control, {name}"
 
 
 def _and_control(summary: dict[str, Any]) -> str:
-    return "" if summary["control"] is None else f", and are {_control(summary)}"
+    name = summary["criteria"]["beat"]
+    trained = any(name in level["branches"] for level in summary["levels"])
+    return f", and are better than their control, {name}" if trained else ""
 
 
 def better(level: dict[str, Any]) -> str:

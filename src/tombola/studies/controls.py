@@ -115,9 +115,9 @@ def random_global(plan: Plan) -> Study[None]:
     yield plan.asks("random_global", run_of)
 
 
-def smallest(plan: Plan) -> Study[None]:
-    """Did it take training to find? Without the weights that are smallest at initialisation, as many in each layer
-    (magnitude pruning at initialisation: Frankle et al. 2021, section 3). Nothing is drawn."""
+def large_init(plan: Plan) -> Study[None]:
+    """Did it take training to find? Without the weights that are smallest at initialisation, as many in each layer:
+    those left began large ("large init" in Zhou et al. 2019; magnitude pruning at initialisation). None is drawn."""
     initial = build(plan.tickets[0].run.start).state_dict()
 
     def run_of(ticket: Ask, draw: int) -> Run:  # noqa: ARG001 - there is one
@@ -125,7 +125,7 @@ def smallest(plan: Plan) -> Study[None]:
         worth = scores.magnitude({name: initial[name] for name in mask}, 0)
         return ticket.run.masked(keep(worth, {(name,): left for name, left in mask.counts.items()}))
 
-    yield plan.asks("smallest", run_of)
+    yield plan.asks("large_init", run_of)
 
 
 def one_shot(plan: Plan) -> Study[None]:
@@ -146,7 +146,7 @@ CONTROLS: dict[str, Callable[[Plan], Study[None]]] = {
     "random": random,
     "shuffled": shuffled,
     "random_global": random_global,
-    "smallest": smallest,
+    "large_init": large_init,
     "one_shot": one_shot,
 }
 """By the name of their branch. One that draws has a purpose of its own, of the same name, in `tombola.seeds`."""

@@ -16,7 +16,7 @@ BRANCHES = {
     "random": "#cc79a7",
     "shuffled": "#e69f00",
     "random_global": "#8c6bb1",
-    "smallest": "#a3a332",
+    "large_init": "#a3a332",
     "one_shot": "#b0413e",
 }
 """Okabe & Ito's colours, and three more that keep apart from them."""
