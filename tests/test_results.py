@@ -16,7 +16,8 @@ from tests.conftest import outcome_of, random_mask, tiny
 from tombola.errors import InputError
 from tombola.mask import Mask
 from tombola.outcome import Measures, Outcome
-from tombola.results import LEVELS, ResultsFolder, Tally, read_curves, read_results
+from tombola.results import LEVELS, Tally, read_curves, read_results
+from tombola.results_folder import ResultsFolder
 from tombola.run import Run
 from tombola.studies import Ask
 

@@ -35,7 +35,7 @@ from tombola.report.page import REPORT, write_comparison, write_figures, write_r
 from tombola.report.progress import ProgressDisplay
 from tombola.report.terminal import show_speeds, show_summary, show_ticket, ticket_summary
 from tombola.report.words import count
-from tombola.results import read_results
+from tombola.results import Results, read_results
 from tombola.ticket import Ticket
 from tombola.workers import cores
 
@@ -112,6 +112,12 @@ def _say(line: str, style: str) -> None:
 
 def _tell(line: str, console: Console = out_console) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _warn(results: Results) -> None:
+    """Say what is missing of results."""
+    for problem in results.problems:
+        _say(problem, "yellow")
 
 
 def _print_json(document: Any) -> None:
@@ -192,7 +198,9 @@ def _command(recipe: str, out: Path | None, overrides: Sequence[str]) -> str:
 @command
 def show(folder: Annotated[Path, typer.Argument(help="A results folder.")], as_json: Json = False) -> None:
     """Show what an experiment found: levels, branches, intervals, verdict."""
-    summary = summarise(read_results(folder))
+    results = read_results(folder)
+    _warn(results)
+    summary = summarise(results)
     if as_json:
         _print_json(summary)
     else:
@@ -228,7 +236,10 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Put experiments side by side: a table, and a page with their figures overlaid."""
-    comparison = compare_results(folders, [read_results(folder, lenient=True) for folder in folders])
+    results = [read_results(folder, lenient=True) for folder in folders]
+    for found in results:
+        _warn(found)
+    comparison = compare_results(folders, results)
     if as_json:
         _print_json(comparison)
         if output is None:

@@ -12,7 +12,8 @@ from tombola.evidence.verdict import judge, smallest_winning
 from tombola.experiment import Experiment
 from tombola.outcome import Outcome
 from tombola.recipe import Recipe
-from tombola.results import Results, ResultsFolder, read_results, versions
+from tombola.results import Results, read_results, versions
+from tombola.results_folder import ResultsFolder
 from tombola.store import Store, check_writable
 from tombola.studies import Ask
 from tombola.ticket import Ticket
