@@ -114,7 +114,7 @@ def main(
             f"training.length={iterations}it",
             f"replicates={replicates}",
             f"search.levels={levels}",
-            "controls.reinit=0",
+            "controls=",
             *(["data.validation=300", "training.evaluate_every=20it"] if data == "digits" else []),
         ],
     )

@@ -27,6 +27,9 @@ from tombola.table import Row
 FEWEST_REPLICATES = 3
 """With two, differences that happen to be equal would look certain."""
 
+FINISH = "Some runs are still to do, or diverged."
+LONGER = "Train longer."
+
 State = Literal["dense", "winning", "not winning", "cannot tell"]
 
 
@@ -233,10 +236,6 @@ class Judge:
         if control is None or found.better is None or found.better <= self.criteria.alpha:
             return False
         return better_in_any([-control.accuracy.a, -control.sooner], self.criteria.alpha) <= self.criteria.alpha
-
-
-FINISH = "Some runs are still to do, or diverged."
-LONGER = "Train longer."
 
 
 def _open(found: Verdict, questions: Sequence[Question]) -> Verdict:
