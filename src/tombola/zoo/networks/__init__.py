@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import inspect
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,12 +12,31 @@ from torch import nn
 
 from tombola.errors import InputError, unknown
 from tombola.run import Network, Start
+from tombola.zoo.networks import from_timm, imported
+from tombola.zoo.networks.conv import conv_2, conv_4, conv_6
+from tombola.zoo.networks.imported import Factory
 from tombola.zoo.networks.initialise import reorder
+from tombola.zoo.networks.lenet5 import lenet_5
 from tombola.zoo.networks.mlp import lenet_300_100, mlp
+from tombola.zoo.networks.resnet import resnet, resnet_18, resnet_20
+from tombola.zoo.networks.vgg import vgg_11, vgg_16, vgg_19
+from tombola.zoo.networks.vit import vit
 
-Factory = Callable[..., nn.Module]
-
-NETWORKS: dict[str, Factory] = {"lenet-300-100": lenet_300_100, "mlp": mlp}
+NETWORKS: dict[str, Factory] = {
+    "lenet-300-100": lenet_300_100,
+    "mlp": mlp,
+    "lenet-5": lenet_5,
+    "conv-2": conv_2,
+    "conv-4": conv_4,
+    "conv-6": conv_6,
+    "resnet": resnet,
+    "resnet-18": resnet_18,
+    "resnet-20": resnet_20,
+    "vgg-11": vgg_11,
+    "vgg-16": vgg_16,
+    "vgg-19": vgg_19,
+    "vit": vit,
+}
 """Each is called with the shape of an example, the number of classes and the options, as keywords."""
 
 
@@ -28,11 +44,11 @@ _LOCK = threading.Lock()
 
 
 def describe(name: str, options: dict[str, Any], inputs: tuple[int, ...], classes: int) -> Network:
-    """The network of that name: one of `NETWORKS`, or an import path `package.module:factory`.
+    """The network of that name: one of `NETWORKS`, `timm:NAME`, or an import path `package.module:factory`.
 
     Raises `InputError` for an unknown name or unknown options.
     """
-    factory, source = _imported(name) if ":" in name else (_named(name, options), None)
+    factory, source = _find(name, options)
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError) as error:
@@ -50,15 +66,32 @@ def build(start: Start) -> nn.Module:
     network = start.network
     with _LOCK, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(start.seed)
-        built = _build_imported(network) if ":" in network.name else _build_named(network)
+        built = _make(network)
     if start.reuse is not None:
         reorder(built, start.reuse)
     return built
 
 
+def _find(name: str, options: dict[str, Any]) -> tuple[Factory, str | None]:
+    """What makes the network of that name, and what stands for its source text, where it is not part of tombola."""
+    if name.startswith(from_timm.PREFIX):
+        return from_timm.find(name)
+    if ":" in name:
+        return imported.find(name)
+    return _named(name, options), None
+
+
+def _make(network: Network) -> nn.Module:
+    if network.name.startswith(from_timm.PREFIX):
+        return from_timm.make(network)
+    if ":" in network.name:
+        return imported.make(network)
+    return _make_named(network)
+
+
 def _named(name: str, options: dict[str, Any]) -> Factory:
     if name not in NETWORKS:
-        raise unknown("network", name, [*NETWORKS, "package.module:factory"])
+        raise unknown("network", name, [*NETWORKS, "package.module:factory", "timm:NAME"])
     known = [option for option in inspect.signature(NETWORKS[name]).parameters if option not in ("inputs", "classes")]
     for option in options:
         if option not in known:
@@ -66,7 +99,7 @@ def _named(name: str, options: dict[str, Any]) -> Factory:
     return NETWORKS[name]
 
 
-def _build_named(network: Network) -> nn.Module:
+def _make_named(network: Network) -> nn.Module:
     factory = _named(network.name, network.options)
     try:
         make = validate_call(config=ConfigDict(strict=True))(factory)
@@ -76,36 +109,3 @@ def _build_named(network: Network) -> nn.Module:
         option = ".".join(map(str, problem["loc"]))
         given = "" if problem["type"].startswith("missing") else f", not {problem['input']!r}"
         raise InputError(f'model.{option}: {problem["msg"]}{given} (an option of network "{network.name}")') from None
-
-
-def _imported(path: str) -> tuple[Factory, str | None]:
-    """A class or function by import path, and a hash of the source text of its module."""
-    module_name, _, name = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-        factory = getattr(module, name)
-    except Exception as error:
-        raise InputError(f'model.name: cannot import "{path}": {_line(error)}') from error
-    try:
-        source = inspect.getsource(module)
-    except (OSError, TypeError):  # compiled, or typed in
-        return factory, None
-    return factory, hashlib.sha256(source.encode()).hexdigest()[:32]
-
-
-def _build_imported(network: Network) -> nn.Module:
-    factory, source = _imported(network.name)
-    if source != network.source:
-        raise InputError(f'model.name: the source of "{network.name}" has changed since this run was described')
-    try:
-        inspect.signature(factory).bind(**network.options)
-        made = factory(**network.options)
-    except Exception as error:
-        raise InputError(f'model.name: cannot call "{network.name}": {_line(error)}') from error
-    if not isinstance(made, nn.Module):
-        raise InputError(f'model.name: "{network.name}" made a {type(made).__name__}, not a torch.nn.Module')
-    return made
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -13,24 +13,29 @@ from tombola.mask import prunable
 from tombola.run import Reuse
 
 Initialisation = Literal["glorot-normal", "kaiming-normal"]
+NormWeights = Literal["ones", "uniform"]
 
 _DRAW: dict[str, Callable[..., object]] = {
     "glorot-normal": nn.init.xavier_normal_,
     "kaiming-normal": nn.init.kaiming_normal_,
 }
+_DRAW_NORM: dict[str, Callable[..., object]] = {"ones": nn.init.ones_, "uniform": nn.init.uniform_}
 
 
-def initialise(network: nn.Module, how: Initialisation) -> None:
-    """Draw the weights of linear and convolutional layers anew, in place.
+def initialise(network: nn.Module, how: Initialisation, norm: NormWeights = "ones") -> None:
+    """Draw the weights of linear and convolutional layers, and of batch norm, anew, in place.
 
     `glorot-normal`: standard deviation sqrt(2 / (fan in + fan out)) (Glorot & Bengio 2010).
     `kaiming-normal`: standard deviation sqrt(2 / fan in) (He et al. 2015).
+    `norm` is of batch norm: `ones`, or `uniform`, drawn from [0, 1) (facebookresearch/open_lth).
     """
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
             _DRAW[how](module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            _DRAW_NORM[norm](module.weight)
 
 
 @torch.no_grad()
