@@ -26,6 +26,8 @@ class Purpose(IntEnum):
     SHUFFLED = 10
     RANDOM_GLOBAL = 11
     LABELS = 12  # which training labels are randomised, and what they become
+    AUGMENT = 13  # how each image is turned and cut while training
+    STABILITY = 14  # everything random in a training that the dense network's is compared with
 
 
 def sequence(seed: int, purpose: Purpose, *where: int) -> np.random.SeedSequence:

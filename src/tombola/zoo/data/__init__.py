@@ -10,9 +10,14 @@ from pathlib import Path
 from tombola.errors import InputError, unknown
 from tombola.run import Data
 from tombola.zoo.data.arrays import find_npz, read_npz
+from tombola.zoo.data.cifar import CIFAR10, CIFAR100, load_cifar
+from tombola.zoo.data.columns import Columns
 from tombola.zoo.data.dataset import Dataset
 from tombola.zoo.data.digits import load_digits
+from tombola.zoo.data.hub import PREFIX, load_hub
 from tombola.zoo.data.idx import FASHION_MNIST, MNIST, load_idx
+from tombola.zoo.data.parquet import read_parquet
+from tombola.zoo.data.places import find_folder, stamp
 from tombola.zoo.data.split import Split, split
 
 DATA: dict[str, Callable[[Path | None], Dataset]] = {
@@ -22,22 +27,40 @@ DATA: dict[str, Callable[[Path | None], Dataset]] = {
 }
 """Each is called with the folder to look in first, or None."""
 
+PARQUET: dict[str, Callable[[Path | None, Columns], Dataset]] = {
+    "cifar10": functools.partial(load_cifar, CIFAR10),
+    "cifar100": functools.partial(load_cifar, CIFAR100),
+}
+"""Those of which columns can be chosen; each is called with the columns too."""
+
 
 _LOCK = threading.Lock()
 
 
-def load(name: str, data_dir: Path | None = None) -> Dataset:
-    """The data set of that name: one of `DATA`, or the path of an `.npz` file.
+def load(name: str, data_dir: Path | None = None, columns: Columns | None = None) -> Dataset:
+    """The data set of that name: one of `DATA` or `PARQUET`, the path of an `.npz` file or of a folder of Parquet
+    files, or `hf:owner/name` of Hugging Face's hub.
 
-    Raises `InputError` for an unknown name and for files that are missing, damaged or unfit.
+    Raises `InputError` for an unknown name, for files that are missing, damaged or unfit, and for columns of data
+    that has none to choose from.
     """
-    if name.endswith(".npz"):
+    columns = columns or Columns()
+    if name in PARQUET:
+        return _chosen(name, data_dir, columns)
+    if name.startswith(PREFIX):
+        return _hub(name, columns)
+    plain = name in DATA or name.endswith(".npz")
+    if plain and columns.given:
+        raise InputError(f'data.{columns.given[0]}: "{name}" has no such choice; only data in Parquet files has')
+    if name in DATA:
+        return _named(name, data_dir)
+    if plain:
         path = find_npz(name, data_dir)
-        status = path.stat()
-        return _npz(path.resolve(), (status.st_ino, status.st_mtime_ns, status.st_size))
-    if name not in DATA:
-        raise unknown("data set", name, [*DATA, "path/to/arrays.npz"])
-    return _named(name, data_dir)
+        return _npz(path.resolve(), stamp(path))
+    folder = find_folder(name, data_dir)
+    if folder is None:
+        raise unknown("data set", name, [*DATA, *PARQUET, "path/to/arrays.npz", "path/to/folder", "hf:owner/name"])
+    return _folder(folder.resolve(), stamp(folder), columns)
 
 
 @functools.lru_cache(maxsize=2)
@@ -46,8 +69,23 @@ def _named(name: str, data_dir: Path | None) -> Dataset:
 
 
 @functools.lru_cache(maxsize=2)
-def _npz(path: Path, stamp: tuple[int, int, int]) -> Dataset:  # noqa: ARG001 - another stamp is another file
+def _chosen(name: str, data_dir: Path | None, columns: Columns) -> Dataset:
+    return PARQUET[name](data_dir, columns)
+
+
+@functools.lru_cache(maxsize=2)
+def _hub(name: str, columns: Columns) -> Dataset:
+    return load_hub(name, columns)
+
+
+@functools.lru_cache(maxsize=2)
+def _npz(path: Path, stamp: object) -> Dataset:  # noqa: ARG001 - another stamp is another file
     return read_npz(path)
+
+
+@functools.lru_cache(maxsize=2)
+def _folder(path: Path, stamp: object, columns: Columns) -> Dataset:  # noqa: ARG001 - the same
+    return read_parquet(path, columns)
 
 
 @functools.lru_cache(maxsize=2)
@@ -57,7 +95,7 @@ def prepare(data: Data, data_dir: Path | None = None) -> Split:
     Raises `InputError` as `load` does, and when the arrays are not those that `data` describes.
     """
     with _LOCK:  # threads that want the same arrays wait for the first to make them
-        dataset = load(data.name, data_dir)
+        dataset = load(data.name, data_dir, Columns(data.image, data.label, data.size))
         if dataset.digest != data.digest:
             raise InputError(
                 f'data set "{data.name}" has changed: its content is not what this run was described with'

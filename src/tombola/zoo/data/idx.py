@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import logging
 import math
 import zlib
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ import numpy as np
 
 from tombola.errors import InputError
 from tombola.zoo.data.dataset import Array, Dataset
+from tombola.zoo.data.download import download
 from tombola.zoo.data.places import folders
-
-log = logging.getLogger(__name__)
 
 IMAGES, LABELS = 3, 1  # numbers of dimensions
 
@@ -111,24 +109,10 @@ def _locate(source: IdxSource, file: IdxFile, data_dir: Path | None) -> Path:
         for name in (file.name, f"{file.name}.gz"):
             if (place / name).is_file():
                 return place / name
-    try:
-        return _download(source, file, places[-1])
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f'data set "{source.name}": no {file.name} or {file.name}.gz in {", ".join(map(str, places))}, and it '
-            f"could not be downloaded from {source.url} ({reason}); name the folder above with --data-dir"
-        ) from error
-
-
-def _download(source: IdxSource, file: IdxFile, folder: Path) -> Path:
-    """Fetch the published archive; it is kept only if its checksum is right."""
-    import pooch
-
-    log.info("downloading %s from %s", file.name, source.url)
-    pooch.get_logger().setLevel(logging.WARNING)
     name = f"{file.name}.gz"
-    return Path(pooch.retrieve(source.url + name, f"md5:{file.archive_md5}", fname=name, path=folder))
+    return download(
+        source.name, f"{file.name} or {name}", source.url + name, places, checksum=f"md5:{file.archive_md5}"
+    )
 
 
 def read_idx(path: Path, file: IdxFile) -> Array:

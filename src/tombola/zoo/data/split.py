@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from tombola.errors import InputError
 from tombola.run import Data
 from tombola.seeds import Purpose, sequence
 from tombola.zoo.data.dataset import Array, Dataset
+from tombola.zoo.data.scale import Moments, Scale, black, given_moments, moments, scaled
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,11 @@ class Split:
     train: Examples
     validation: Examples
     test: Examples
+    black: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """What a black pixel became by scaling: float32 of shape (channels,), or () of images without channels."""
 
     def to(self, device: torch.device) -> Split:
-        return Split(self.train.to(device), self.validation.to(device), self.test.to(device))
+        return Split(self.train.to(device), self.validation.to(device), self.test.to(device), self.black.to(device))
 
 
 def check_validation(dataset: Dataset, validation: int) -> None:
@@ -71,19 +74,38 @@ def training_examples(dataset: Dataset, validation: int, fraction: float) -> int
     return max(1, round(fraction * (len(dataset.y_train) - validation)))
 
 
+def check_inputs(dataset: Dataset, data: Data) -> None:
+    """Raises `InputError` unless the inputs can be scaled and augmented as `data` says."""
+    given_moments(dataset.inputs, data)
+    if not data.augmented:
+        return
+    option = "flip" if data.flip else "crop"
+    if len(dataset.inputs) not in (2, 3):
+        raise InputError(
+            f'data.{option}: needs images, (height, width) or (channels, height, width); "{data.name}" has inputs of '
+            f"shape {dataset.inputs}"
+        )
+    if data.crop >= min(dataset.inputs[-2:]):
+        height, width = dataset.inputs[-2:]
+        raise InputError(f"data.crop: should be less than the images' {height} x {width} pixels, not {data.crop}")
+
+
 def split(dataset: Dataset, data: Data) -> Split:
     """Hold out `data.validation` training examples, drawn by `data.seed`, take `data.fraction` of the others,
     randomise `data.label_noise` of their labels, and scale all inputs.
 
-    Raises `InputError` when nothing would be left to train on.
+    Raises `InputError` when nothing would be left to train on, and as `check_inputs` does.
     """
+    check_inputs(dataset, data)
     examples = training_examples(dataset, data.validation, data.fraction)
     order = np.random.default_rng(sequence(data.seed, Purpose.SPLIT)).permutation(len(dataset.y_train))
     held_out, train = order[: data.validation], order[data.validation :][:examples]
-    if data.scale == "standard":  # depends on which examples train
-        _, x_train, x_test = scale(data.scale, dataset.x_train[train], dataset.x_train, dataset.x_test)
+    by = given_moments(dataset.inputs, data)
+    if data.scale == "standard" and by is None:  # depends on which examples train
+        by = moments(dataset.x_train, train)
+        x_train, x_test = (scaled(array, data.scale, by) for array in (dataset.x_train, dataset.x_test))
     else:
-        x_train, x_test = _scaled(dataset, data.scale)
+        x_train, x_test = _shared(dataset, data.scale, by)
     x, y = torch.from_numpy(x_train), torch.from_numpy(dataset.y_train)
     labels = torch.from_numpy(_randomised(dataset, train, data)) if data.label_noise else y
     return Split(
@@ -91,6 +113,7 @@ def split(dataset: Dataset, data: Data) -> Split:
         train=Examples(x, labels, torch.from_numpy(train)),
         validation=Examples(x[held_out], y[held_out]),
         test=Examples(torch.from_numpy(x_test), torch.from_numpy(dataset.y_test)),
+        black=torch.from_numpy(black(dataset.inputs, by)),
     )
 
 
@@ -104,37 +127,6 @@ def _randomised(dataset: Dataset, train: Array, data: Data) -> Array:
 
 
 @functools.lru_cache(maxsize=1)
-def _scaled(dataset: Dataset, how: str) -> list[Array]:
-    return scale(how, dataset.x_train, dataset.x_test)
-
-
-def scale(how: str, train: Array, *others: Array) -> list[Array]:
-    """Scale inputs, all by what the training examples say; float32.
-
-    `range`: pixels, which are unsigned integers of 8 or 16 bits, are divided by the largest value of their type, so
-    that they are from 0 to 1; other numbers stay as they are. `unit-norm`: after that, each example is divided by its
-    L2 norm. `standard`: after that, each feature has mean 0 and standard deviation 1 over the training examples; of
-    images each channel has.
-    """
-    arrays = [_in_range(array) for array in (train, *others)]
-    if how == "unit-norm":
-        return [_unit_norm(array) for array in arrays]
-    if how == "standard":
-        images = train.ndim > 2
-        axes = tuple(a for a in range(train.ndim) if not (a == 1 and (train.ndim == 4 or not images)))
-        mean = arrays[0].mean(axis=axes, keepdims=True, dtype=np.float64)
-        spread = arrays[0].std(axis=axes, keepdims=True, dtype=np.float64)
-        spread[spread == 0] = 1
-        return [((array - mean) / spread).astype(np.float32) for array in arrays]
-    return arrays
-
-
-def _in_range(array: Array) -> Array:
-    largest = np.iinfo(array.dtype).max if array.dtype in (np.uint8, np.uint16) else 1
-    return np.ascontiguousarray(array, dtype=np.float32) / np.float32(largest)
-
-
-def _unit_norm(array: Array) -> Array:
-    norms = np.sqrt(np.square(array.reshape(len(array), -1)).sum(axis=1))
-    norms[norms == 0] = 1
-    return np.asarray(array / norms.reshape(-1, *[1] * (array.ndim - 1)), dtype=np.float32)
+def _shared(dataset: Dataset, how: Scale, by: Moments | None) -> tuple[Array, Array]:
+    """Training and test inputs, scaled without regard to which examples train: the same in every split."""
+    return scaled(dataset.x_train, how, by), scaled(dataset.x_test, how, by)
