@@ -26,8 +26,8 @@ from tombola.engines.training import Learner
 from tombola.experiment import Experiment
 from tombola.recipe import load_recipe
 from tombola.run import Run
+from tombola.starting import masked_network
 from tombola.zoo.data import prepare
-from tombola.zoo.networks import build
 
 
 def runs_of(run: Run, count: int) -> list[Run]:
@@ -35,13 +35,11 @@ def runs_of(run: Run, count: int) -> list[Run]:
 
 
 def learner_of(runs: list[Run], device: torch.device, stacked: bool, data_dir: Path | None) -> Learner:
-    networks = [build(run.start) for run in runs]
-    for run, network in zip(runs, networks, strict=True):
-        run.mask.apply_(network)
+    networks = [masked_network(run) for run in runs]
     splits = [prepare(run.data, data_dir) for run in runs]
     if stacked:
-        return EnsembleLearner(networks, [run.mask for run in runs], runs[0].training, splits, device)
-    return ModuleLearner(networks[0].to(device), runs[0].mask, runs[0].training, splits[0], device)
+        return EnsembleLearner(networks, runs, splits, device)
+    return ModuleLearner(networks[0].to(device), runs[0], splits[0], device)
 
 
 def training(
@@ -51,7 +49,7 @@ def training(
     orders = torch.stack([batches(run.seed, examples, run.training.batch_size, 0, steps) for run in runs])
 
     def call() -> None:
-        learner.train(orders)
+        learner.train(orders, 0)
         wait()
 
     return call

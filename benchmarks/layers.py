@@ -1,4 +1,4 @@
-"""Convolutions beside dense PyTorch: two of 64 channels on 32×32×3, then 256-256-10, at 5% of the weights.
+"""Convolutions beside dense PyTorch: Conv-2 (Frankle & Carbin 2019, figure 2) at 5% of the weights.
 
     python -m benchmarks.layers
 
@@ -13,7 +13,6 @@ import torch
 import typer
 from rich.table import Table
 from threadpoolctl import threadpool_limits
-from torch import nn
 
 from benchmarks.common import agree, console, machine, median, take_turns, write
 from benchmarks.step import CPU
@@ -23,33 +22,28 @@ from tombola.engines.sparse.swap import swap
 from tombola.engines.sparse.swapped_learner import SwappedLearner
 from tombola.length import Length
 from tombola.mask import Mask
-from tombola.run import Training
+from tombola.run import Data, Network, Run, Start, Training
 from tombola.zoo.data.split import Examples, Split
-from tombola.zoo.networks.initialise import initialise
+from tombola.zoo.networks.conv import conv_2
+
+INPUTS = (3, 32, 32)
 
 
-def network(channels: int) -> nn.Module:
-    """Conv-2 of Frankle & Carbin (2019), figure 2, if `channels` is 64."""
-    made = nn.Sequential(
-        nn.Conv2d(3, channels, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(channels, channels, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(channels * 256, 256),
-        nn.ReLU(),
-        nn.Linear(256, 256),
-        nn.ReLU(),
-        nn.Linear(256, 10),
+def run_of(mask: Mask, steps: int) -> Run:
+    """A training, described as far as it matters here."""
+    length = Length(iterations=steps)
+    return Run(
+        start=Start(network=Network(name="conv-2", inputs=INPUTS, classes=10), seed=0),
+        mask=mask,
+        data=Data(name="made up", digest="", seed=0, validation=1),
+        training=Training(optimizer="adam", lr=2e-4, batch_size=60, length=length, evaluate_every=length),
+        seed=0,
     )
-    initialise(made, "glorot-normal")
-    return made
 
 
 def main(
     density: Annotated[float, typer.Option(help="Fraction of each layer's weights left.")] = 0.05,
-    channels: Annotated[int, typer.Option(help="Of both convolutions.")] = 64,
+    width: Annotated[float, typer.Option(help="Of its layers; 1 is the paper's.")] = 1.0,
     steps: Annotated[int, typer.Option(help="Steps of a turn.")] = 3,
     turns: Annotated[int, typer.Option(help="Turns of each side.")] = 7,
     save: Annotated[bool, typer.Option(help="Write results/layers.json.")] = True,
@@ -57,20 +51,19 @@ def main(
     """Measure, compare losses, print the ratio and which layers were sparse, write results/layers.json."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    examples = Examples(torch.randn(600, 3, 32, 32), torch.randint(0, 10, (600,)))
+    examples = Examples(torch.randn(600, *INPUTS), torch.randint(0, 10, (600,)))
     split = Split(examples, examples, examples)
-    length = Length(iterations=steps)
-    training = Training(optimizer="adam", lr=2e-4, batch_size=60, length=length, evaluate_every=length)
-    ours, theirs = network(channels), network(channels)
+    ours, theirs = (conv_2(INPUTS, classes=10, width=width) for _ in range(2))
     mask = Mask({name: torch.rand(kept.shape) < density for name, kept in Mask.full(ours).items()})
     mask.apply_(ours)
     theirs.load_state_dict(ours.state_dict())
+    run = run_of(mask, steps)
     with threadpool_limits(1, user_api="blas"):
         swapped, dense = swap(ours, mask, examples.x[:60], Speeds.default())
-        sparse = SwappedLearner(swapped, mask, training, split, CPU)
-        eager = ModuleLearner(theirs, mask, training, split, CPU)
+        sparse = SwappedLearner(swapped, run, split, CPU)
+        eager = ModuleLearner(theirs, run, split, CPU)
         orders = torch.arange(600).view(10, 60)[None, :steps]
-        sides = {"sparse layers": lambda: sparse.train(orders), "dense PyTorch": lambda: eager.train(orders)}
+        sides = {"sparse layers": lambda: sparse.train(orders, 0), "dense PyTorch": lambda: eager.train(orders, 0)}
         seconds = {name: median(times) for name, times in take_turns(sides, turns).items()}
     agree(eager.take_losses()[0], sparse.take_losses()[0])
     ratio = seconds["dense PyTorch"] / seconds["sparse layers"]

@@ -31,6 +31,7 @@ from tombola.prune import prune
 from tombola.recipe import Recipe, load_recipe
 from tombola.run import Run
 from tombola.scores import SCORES
+from tombola.starting import masked_network
 from tombola.workers import cores
 from tombola.zoo.data import prepare
 from tombola.zoo.data.split import Split
@@ -53,13 +54,11 @@ def sparse_learner(run: Run, split: Split) -> StackLearner:
     network = build(run.start)
     stack = stack_of(network)
     assert not isinstance(stack, str)
-    return StackLearner(stack, network.state_dict(), run.mask, run.training, split, noise=0)
+    return StackLearner(stack, network.state_dict(), run, split)
 
 
 def eager_learner(run: Run, split: Split) -> ModuleLearner:
-    network = build(run.start)
-    run.mask.apply_(network)
-    return ModuleLearner(network, run.mask, run.training, split, CPU)
+    return ModuleLearner(masked_network(run), run, split, CPU)
 
 
 def products(run: Run) -> Callable[[], None]:
@@ -98,7 +97,7 @@ def at_once(learners: list[StackLearner], order: Tensor) -> Callable[[], None]:
     """Each learner on a thread of its own."""
 
     def call() -> None:
-        threads = [threading.Thread(target=learner.train, args=(order,)) for learner in learners]
+        threads = [threading.Thread(target=learner.train, args=(order, 0)) for learner in learners]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -117,9 +116,9 @@ def measure(run: Run, mask: Mask, split: Split, steps: int, turns: int) -> dict[
     loops = {fused: Loop(build(run.start), mask, run.training.lr, fused) for fused in (False, True)}
     product = products(run)
     sides = {
-        "sparse": lambda: learners[0].train(order[None]),
+        "sparse": lambda: learners[0].train(order[None], 0),
         f"sparse, {cores()} at once": at_once(learners[1:], order[None]),
-        "eager": lambda: eager.train(order[None]),
+        "eager": lambda: eager.train(order[None], 0),
         "plain loop": lambda: loops[False].train(x, y, order),
         "fused loop": lambda: loops[True].train(x, y, order),
         "products": lambda: [product() for _ in range(steps)],

@@ -69,7 +69,11 @@ def outcome_of(run: Run, **measures: Any) -> Outcome:
         "train_accuracy": 1.0,
         "test_accuracy": 0.91,
     }
-    curves = {"iteration": torch.tensor([50, 100]), "validation_loss": torch.tensor([0.1, 0.2], dtype=torch.float64)}
+    curves = {
+        "iteration": torch.tensor([50, 100]),
+        "validation_loss": torch.tensor([0.1, 0.2], dtype=torch.float64),
+        "validation_accuracy": torch.tensor([0.9, 0.8], dtype=torch.float64),
+    }
     return Outcome(final, curves, Measures(**figures | measures), "none", 0.0)
 
 

@@ -11,6 +11,7 @@ from tombola.engines.capacity import Capacity
 from tombola.experiment import Experiment
 from tombola.outcome import Outcome
 from tombola.run import Run
+from tombola.starting import Recall, unknown_runs
 from tombola.store import Checkpoint, Store
 from tombola.studies import Ask, Study
 from tombola.workers import Inline, side_by_side
@@ -29,7 +30,7 @@ class Made:
     def capacity(self, run: Run) -> Capacity:  # noqa: ARG002
         return Capacity(self.together)
 
-    def train(self, runs: Sequence[Run], checkpoint: Checkpoint) -> list[Outcome]:  # noqa: ARG002
+    def train(self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = unknown_runs) -> list[Outcome]:  # noqa: ARG002
         self.trained += runs
         self.sizes.append(len(runs))
         return [outcome_of(run) for run in runs]
@@ -119,10 +120,10 @@ def test_what_finished_before_a_failure_is_kept(dense: Run, store_folder: Path) 
     three = runs(dense, 3)
 
     class Failing(Made):
-        def train(self, runs: Sequence[Run], checkpoint: Checkpoint) -> list[Outcome]:
+        def train(self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = unknown_runs) -> list[Outcome]:
             if three[2] in runs:
                 raise RuntimeError("out of memory")
-            return super().train(runs, checkpoint)
+            return super().train(runs, checkpoint, recall)
 
     with pytest.raises(RuntimeError, match="out of memory"):
         conduct([asks_in_turn(*three)], Store(store_folder), Failing(), Inline(), Notes())

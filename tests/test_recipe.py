@@ -110,7 +110,7 @@ def test_a_final_density_is_reached_in_equal_steps() -> None:
         ("replicates=1001", "replicates: input should be less than or equal to 1000, not 1001"),
         ("replicates=0", "replicates: input should be greater than or equal to 1, not 0"),
         ("name=a/b", "name: string should match pattern"),
-        ("rewind.to=100it", '"0it" is the only value known so far'),
+        ("rewind.to=later", 'should be a length such as "500it", "2ep" or "1ep5it", or "auto"'),
         ("verdict.confidence=95", "verdict.confidence: input should be less than or equal to 0.999, not 95"),
         ("controls.renit=1", 'unknown control "renit": did you mean "reinit"?'),
         ("controls.reinit=-1", "controls.reinit.draws: input should be greater than or equal to 0, not -1"),

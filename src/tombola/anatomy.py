@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tombola.outcome import Outcome
 from tombola.run import Run
-from tombola.zoo.networks import build
+from tombola.starting import Recall, starting_network, unknown_runs
 
 BINS = 64
 """The bins of a histogram of initial weights, of equal width from -4 to 4 times the root mean square of the dense
@@ -41,13 +41,13 @@ class Layer:
     order; for images with channels, at each pixel."""
 
 
-def anatomy(run: Run, outcome: Outcome) -> list[Layer]:
+def anatomy(run: Run, outcome: Outcome, recall: Recall = unknown_runs) -> list[Layer]:
     """The layers of a run, in the network's order."""
-    start = build(run.start).state_dict()
-    inputs = run.start.network.inputs
+    start = starting_network(run.start, recall).state_dict()
+    diverged, inputs = outcome.measures.diverged, run.start.network.inputs
     return [
-        _layer(name, kept, start[name], outcome.final[name], outcome.measures.diverged, inputs if first else None)
-        for first, (name, kept) in ((index == 0, item) for index, item in enumerate(run.mask.items()))
+        _layer(name, kept, start[name], outcome.final[name], diverged, inputs if index == 0 else None)
+        for index, (name, kept) in enumerate(run.mask.items())
     ]
 
 

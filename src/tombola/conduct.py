@@ -39,7 +39,7 @@ def train(runs: Sequence[Run], store: Store, engine: Engine) -> list[bool]:
         new = [run for run in runs if store.get(run) is None]
         if new:
             checkpoint = store.checkpoint(new)
-            for run, outcome in zip(new, engine.train(new, checkpoint), strict=True):
+            for run, outcome in zip(new, engine.train(new, checkpoint, store.recall), strict=True):
                 store.put(run, outcome)
             checkpoint.clear()
         return [run in new for run in runs]

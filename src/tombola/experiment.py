@@ -12,15 +12,19 @@ from tombola.errors import InputError
 from tombola.mask import Mask
 from tombola.outcome import Outcome
 from tombola.prune import check_rounds, prune
+from tombola.length import Length
 from tombola.recipe import Recipe
 from tombola.run import Data, Network, Run, Start
 from tombola.scores import SCORES
 from tombola.seeds import Purpose, derive
 from tombola.studies import Study
 from tombola.studies.controls import CONTROLS, Plan, Seed
+from tombola.studies.rewinding import Retrain, fine_tune, rewind_learning_rate, rewind_weights, rewound_to
 from tombola.studies.search import Prune, iterative_search, one_shot_search
+from tombola.studies.stability import Walks, all_candidates, smallest_stable
 from tombola.zoo.data import load
-from tombola.zoo.data.split import training_examples
+from tombola.zoo.data.columns import Columns
+from tombola.zoo.data.split import check_inputs, training_examples
 from tombola.zoo.networks import build, describe
 
 
@@ -31,7 +35,19 @@ def expected_runs(recipe: Recipe) -> int:
         control.draws * (levels if control.levels is None else len(set(control.levels)))
         for control in recipe.controls.values()
     )
-    return recipe.replicates * (1 + levels + controls)
+    return recipe.replicates * (1 + levels + controls + _runs_besides(recipe))
+
+
+def _runs_besides(recipe: Recipe) -> int:
+    """How many runs of one replicate are neither tickets nor controls; with `auto`, at most."""
+    trunks = set()
+    if recipe.rewind.method == "weights" and isinstance(recipe.rewind.to, Length):
+        trunks.add(recipe.rewind.to)
+    lines = 0
+    if recipe.stability:
+        trunks |= set(recipe.stability.candidates)
+        lines = len(recipe.stability.candidates) * recipe.stability.pairs * recipe.stability.points
+    return lines + len(trunks - {Length()})
 
 
 class Experiment:
@@ -43,7 +59,8 @@ class Experiment:
 
     def __init__(self, recipe: Recipe, data_dir: Path | None = None) -> None:
         self.recipe = recipe
-        dataset = load(recipe.data.name, data_dir)
+        columns = Columns(recipe.data.image, recipe.data.label, recipe.data.size)
+        dataset = load(recipe.data.name, data_dir, columns)
         examples = training_examples(dataset, recipe.data.validation, recipe.data.fraction)
         if examples < recipe.training.batch_size:
             raise InputError(
@@ -51,8 +68,16 @@ class Experiment:
                 f"of {len(dataset.y_train):,} after data.validation and data.fraction, "
                 f"not {recipe.training.batch_size:,}"
             )
-        self._training = recipe.training.in_iterations(examples)
+        try:
+            self._training = recipe.training.in_iterations(examples)
+        except ValueError as error:
+            raise InputError(f"training.{error}") from None
+        to = recipe.rewind.to
+        self._rewind = self._iteration("rewind.to", to, examples) if isinstance(to, Length) else None
+        candidates = recipe.stability.candidates if recipe.stability else []
+        self._candidates = [self._iteration("stability.candidates", k, examples) for k in candidates]
         self._digest = dataset.digest
+        check_inputs(dataset, self._data(seed=0))
         self._network = describe(recipe.model.name, recipe.model.options, dataset.inputs, dataset.classes)
         network = build(self._start(seed=0))
         _check_output(network, self._network)
@@ -67,14 +92,26 @@ class Experiment:
         return [self.study(replicate) for replicate in range(self.recipe.replicates)]
 
     def study(self, replicate: int) -> Study[None]:
-        """The search for tickets, then the controls of every ticket found."""
+        """The search for tickets, then the controls of every ticket found, then the stability of the network."""
         recipe = self.recipe
         search = one_shot_search if recipe.search.one_shot else iterative_search
         pruning = self._pruning(replicate)
-        tickets = yield from search(self.dense(replicate), recipe.search.levels, pruning)
+        retrain: Retrain = rewind_weights
+        dense = whole = self.dense(replicate)
+        if self._rewind is None:
+            k = yield from smallest_stable(whole, self._walks(replicate))
+        else:
+            k = self._rewind
+        if recipe.rewind.method == "weights":
+            dense = yield from rewound_to(whole, k)
+        else:
+            retrain = {"learning-rate": rewind_learning_rate, "fine-tuning": fine_tune}[recipe.rewind.method](k)
+        tickets = yield from search(dense, recipe.search.levels, pruning, retrain)
         for name, control in recipe.controls.items():
-            plan = Plan(tickets, control.draws, self._drawing(name, replicate), control.levels, pruning)
+            plan = Plan(tickets, control.draws, self._drawing(name, replicate), control.levels, pruning, retrain)
             yield from CONTROLS[name](plan)
+        if self._rewind is not None and self._candidates:
+            yield from all_candidates(whole, self._walks(replicate))
 
     def dense(self, replicate: int) -> Run:
         """The dense network's run. Each replicate has its own initial weights, validation split and batch order."""
@@ -82,14 +119,28 @@ class Experiment:
         return Run(
             start=self._start(derive(recipe.seed, Purpose.WEIGHTS, replicate)),
             mask=self._full,
-            data=Data(
-                **recipe.data.model_dump(),
-                digest=self._digest,
-                seed=derive(recipe.seed, Purpose.SPLIT, replicate),
-            ),
+            data=self._data(derive(recipe.seed, Purpose.SPLIT, replicate)),
             training=self._training,
             seed=derive(recipe.seed, Purpose.TRAINING, replicate),
         )
+
+    def _data(self, seed: int) -> Data:
+        return Data(**self.recipe.data.model_dump(), digest=self._digest, seed=seed)
+
+    def _iteration(self, where: str, length: Length, examples: int) -> int:
+        """A length in iterations, before the end of the training."""
+        iteration = length.iterations_of(examples, self._training.batch_size)
+        if iteration >= self._training.length.iterations:
+            raise InputError(
+                f"{where}: should be before the end of training, {self.recipe.training.length}, not {length}"
+            )
+        return iteration
+
+    def _walks(self, replicate: int) -> Walks:
+        stability = self.recipe.stability
+        assert stability is not None
+        seeds = [derive(self.recipe.seed, Purpose.STABILITY, replicate, pair) for pair in range(stability.pairs)]
+        return Walks(self._candidates, seeds, stability.points, stability.tolerance)
 
     def _start(self, seed: int) -> Start:
         return Start(network=self._network, seed=seed)

@@ -41,6 +41,10 @@ class Length:
         """The length in iterations; an epoch of n examples takes ceil(n / batch_size) of them."""
         return self.epochs * -(-examples // batch_size) + self.iterations
 
+    def in_iterations(self, examples: int, batch_size: int) -> Length:
+        """The same length without epochs."""
+        return Length(iterations=self.iterations_of(examples, batch_size))
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(

@@ -14,11 +14,11 @@ from tombola.outcome import Outcome
 from tombola.recipe import Recipe
 from tombola.results import Results, read_results, versions
 from tombola.results_folder import ResultsFolder
+from tombola.starting import masked_network
 from tombola.store import Store, check_writable
 from tombola.studies import Ask
 from tombola.ticket import Ticket
 from tombola.workers import side_by_side
-from tombola.zoo.networks import build
 
 TICKET = "ticket.safetensors"
 
@@ -64,22 +64,23 @@ def perform(
     answers = named_engine(engine, data_dir, device)
     experiment = Experiment(recipe, data_dir)
     store = store or out.parent / ".tombola"
-    results = ResultsFolder(out, recipe, command)
+    remembered = Store(store, checkpoint_every)
+    results = ResultsFolder(out, recipe, command, remembered.recall)
     check_writable(store)
     try:
         threads = answers.capacity(experiment.dense(0)).threads
         with side_by_side(workers, threads) as executor:
             listener = Together([results, *listeners])
-            conduct(experiment.studies(), Store(store, checkpoint_every), answers, executor, listener, workers)
+            conduct(experiment.studies(), remembered, answers, executor, listener, workers)
     except BaseException:
         results.interrupted()
         raise
-    _keep_ticket(results)
+    _keep_ticket(results, remembered)
     results.write(finished=True)
     return read_results(out)
 
 
-def _keep_ticket(results: ResultsFolder) -> None:
+def _keep_ticket(results: ResultsFolder, store: Store) -> None:
     """Write the smallest winning ticket; among replicates, the one of best validation accuracy at early stop."""
     recipe, path = results.recipe, results.folder / TICKET
     found = smallest_winning(judge(results.rows, recipe.replicates, recipe.verdict, recipe.controlled))
@@ -89,8 +90,7 @@ def _keep_ticket(results: ResultsFolder) -> None:
     rows = [row for row in results.rows if row.branch == "ticket" and row.level == found.level]
     best = max(rows, key=lambda row: row.measures.validation_accuracy_at_stop or 0.0)
     run = results.tickets[best.level, best.replicate].run
-    network = build(run.start)
-    run.mask.apply_(network)
+    network = masked_network(run, store.recall)
     provenance = {
         "recipe": recipe.resolved(),
         "replicate": best.replicate,

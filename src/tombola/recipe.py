@@ -29,7 +29,7 @@ from tombola.prune import Group, globally, layerwise
 from tombola.run import Described, Training
 from tombola.scores import SCORES
 from tombola.seeds import Purpose
-from tombola.studies.controls import CONTROLS
+from tombola.studies.controls import CONTROLS, OTHER_MASKS
 
 Rate = float
 """A fraction of the weights left that one pruning removes."""
@@ -43,6 +43,19 @@ class DataSection(Described):
     scale: Literal["range", "unit-norm", "standard"] = "range"
     fraction: float = Field(default=1.0, gt=0, le=1)
     label_noise: float = Field(default=0.0, ge=0, le=1)
+    image: str | None = None
+    label: str | None = None
+    size: int | None = Field(default=None, ge=1)
+    mean: Annotated[tuple[float, ...], Field(strict=False)] | None = None
+    std: Annotated[tuple[float, ...], Field(strict=False)] | None = None
+    flip: bool = False
+    crop: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> DataSection:
+        if (self.mean is None) != (self.std is None) or (self.mean is not None and self.scale != "standard"):
+            raise ValueError('mean and std go together, with scale = "standard"')
+        return self
 
 
 class ModelSection(Described):
@@ -140,17 +153,37 @@ class SearchSection(Described):
         return globally(rates, self.round_rate) if self.scope == "global" else layerwise(rates)
 
 
+AUTO = "auto"
+
+
 class RewindSection(Described):
-    """`[rewind]`: what the weights of a ticket are reset to."""
+    """`[rewind]`: what happens to the weights left after each pruning; see `tombola.studies.rewinding`."""
 
-    to: Length = Length()
+    to: Length | Literal["auto"] = Length()
+    """The iteration k. `auto`: the smallest of `[stability]`'s candidates that is stable, in each replicate."""
+    method: Literal["weights", "learning-rate", "fine-tuning"] = "weights"
 
-    @field_validator("to")
+    @field_validator("to", mode="before")
     @classmethod
-    def _initial(cls, to: Length) -> Length:
-        if to != Length():
-            raise ValueError('tickets are reset to their initial weights: "0it" is the only value known so far')
-        return to
+    def _length_or_auto(cls, to: Any) -> Any:
+        if to == AUTO:
+            return to
+        try:
+            return Length.parse(to)
+        except ValueError as error:
+            raise ValueError(f'{error}, or "{AUTO}"') from None
+
+
+class StabilitySection(Described):
+    """`[stability]`: from which iterations on pairs of trainings are compared; see `tombola.studies.stability`."""
+
+    candidates: list[Length] = Field(min_length=1)
+    pairs: int = Field(default=1, ge=1)
+    """How many other batch orders the dense network's is paired with."""
+    points: int = Field(default=11, ge=3)
+    """Where each line is evaluated, both ends included."""
+    tolerance: float = Field(default=0.02, ge=0, lt=1)
+    """The highest error barrier that counts as none: 2 points in Frankle et al. (2020, section 3)."""
 
 
 class ControlSection(Described):
@@ -183,6 +216,7 @@ class Recipe(Described):
     training: Training
     search: SearchSection
     rewind: RewindSection = RewindSection()
+    stability: StabilitySection | None = None
     controls: dict[str, ControlSection] = {}
     """See `tombola.studies.controls` for what there is."""
     verdict: Criteria = Criteria()
@@ -205,6 +239,10 @@ class Recipe(Described):
             highest = max(control.levels or [0])
             if highest > self.search.levels:
                 raise ValueError(f"controls.{name}: there are {self.search.levels} levels, and none is {highest}")
+            if name in OTHER_MASKS and self.rewind.method != "weights":
+                raise ValueError(f'controls.{name}: goes with rewind.method = "weights", not "{self.rewind.method}"')
+        if self.rewind.to == AUTO and (self.stability is None or self.rewind.method != "weights"):
+            raise ValueError('rewind.to: "auto" goes with a section [stability] and method = "weights"')
         if self.search.one_shot and "one_shot" in self.controls:
             raise ValueError("controls.one_shot: the search is one-shot itself")
         return self

@@ -4,6 +4,7 @@
     levels.parquet       one row for each replicate x level x branch x draw (see `Row`)
     layers.parquet       the same x layer: weights left, where they began and how far they went (see `Layer`)
     curves.parquet       the same x iteration: what was evaluated on the way
+    stability.parquet    of lines between trainings that share k iterations: how weights along them do, if that is asked
     ticket.safetensors   the smallest winning ticket, if there is one
     status.json          whether it is finished, what made it, what that trained, and how long it all took
 
@@ -59,6 +60,15 @@ LAYERS = pa.schema(
 )
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
 CURVES = pa.schema([*_PLACE, ("iteration", pa.int64()), *((name, pa.float64()) for name in _CURVES)])
+STABILITY = pa.schema(
+    [
+        ("replicate", pa.int32()),
+        ("k", pa.int64()),
+        ("pair", pa.int32()),
+        ("share", pa.float64()),
+        *((name, pa.float64()) for name in ("train_accuracy", "validation_accuracy", "test_accuracy")),
+    ]
+)
 
 PLACED = tuple(name for name, _ in _PLACE)
 """Where in the experiment a row stands."""
@@ -233,6 +243,11 @@ def _read_layers(path: Path) -> list[dict[str, Any]]:
 def read_curves(folder: Path) -> list[dict[str, Any]]:
     """The rows of `curves.parquet`. Raises `InputError` when it is damaged."""
     return read_table(folder / "curves.parquet", CURVES, _POINT)
+
+
+def read_stability(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `stability.parquet`, none if it is not there. Raises `InputError` when it is damaged."""
+    return read_table(folder / "stability.parquet", STABILITY, STABILITY.names[:4])
 
 
 def read_table(path: Path, schema: pa.Schema, needed: Sequence[str]) -> list[dict[str, Any]]:

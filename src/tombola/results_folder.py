@@ -20,8 +20,20 @@ from tombola.errors import InputError
 from tombola.files import replacing
 from tombola.outcome import Outcome
 from tombola.recipe import Recipe
-from tombola.results import CURVES, LAYERS, LEVELS, PLACED, Cost, read_configuration, read_status, versions
+from tombola.results import (
+    CURVES,
+    LAYERS,
+    LEVELS,
+    PLACED,
+    STABILITY,
+    Cost,
+    read_configuration,
+    read_status,
+    versions,
+)
+from tombola.starting import Recall, unknown_runs
 from tombola.studies import Ask
+from tombola.studies.stability import final_accuracy
 from tombola.table import Row
 
 log = logging.getLogger(__name__)
@@ -31,23 +43,35 @@ WRITE_EVERY = 10.0
 
 
 @dataclass(frozen=True)
+class _Work:
+    """What one run took."""
+
+    level: int
+    branch: str
+    engine: str
+    seconds: float
+    diverged: bool
+
+
+@dataclass(frozen=True)
 class _Answer:
-    """What is noted of one run."""
+    """What came of one ticket or control."""
 
     row: Row
     layers: dict[str, Any]
     """The columns of `layers.parquet`."""
     curves: dict[str, Any]
     """The columns of `curves.parquet`."""
-    engine: str
-    seconds: float
 
 
 class ResultsFolder:
     """Listens to the conductor and keeps the tables of a results folder up to date."""
 
-    def __init__(self, folder: Path, recipe: Recipe, command: str | None = None) -> None:
-        """Start or go on with the experiment `recipe` in `folder`; `command` is what makes the results.
+    def __init__(
+        self, folder: Path, recipe: Recipe, command: str | None = None, recall: Recall = unknown_runs
+    ) -> None:
+        """Start or go on with the experiment `recipe` in `folder`; `command` is what makes the results. Weights that
+        trainings left come from `recall`.
 
         Raises `InputError` when the folder cannot be written, holds something else, or belongs to an experiment
         of another configuration; the message says what differs.
@@ -56,7 +80,11 @@ class ResultsFolder:
         self.recipe = recipe
         self.tickets: dict[tuple[int, int], Ask] = {}
         """By (level, replicate)."""
+        self._recall = recall
         self._answers: dict[tuple[int, str, int, int], _Answer] = {}
+        self._points: dict[tuple[int, Ask], dict[str, Any]] = {}
+        self._works: dict[tuple[int, Ask], _Work] = {}
+        self._walks: dict[tuple[int, str], _Work] = {}  # of stability; by key, for lines may share an end
         self._trained = 0
         self._inputs: tuple[int, ...] = ()
         self._next_write = time.monotonic() + WRITE_EVERY
@@ -70,21 +98,31 @@ class ResultsFolder:
 
     def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:
         """Note what came of a run."""
-        mask = ask.run.mask
-        row = Row(study, ask.level, ask.branch, ask.draw, mask.count, mask.size, ask.run.key, outcome.measures)
-        found = [asdict(layer) for layer in anatomy(ask.run, outcome)]
-        layers = {name: [layer[name] for layer in found] for name in found[0]}
-        curves = {name: values.numpy() for name, values in outcome.curves.items()}
-        answer = _Answer(row, layers, curves, outcome.engine, outcome.seconds)
-        self._answers[study, ask.branch, ask.level, ask.draw] = answer
+        work = _Work(ask.level, ask.branch, outcome.engine, outcome.seconds, outcome.measures.diverged)
         self._trained += trained
         self._inputs = ask.run.start.network.inputs
+        if ask.point is not None:
+            self._walks[study, ask.run.key] = work
+            self._points[study, ask] = _point(study, ask, outcome)
+        else:
+            self._works[study, ask] = work
+            if ask.branch != "trunk":
+                self._note(study, ask, outcome)
+        if not self._complete_before and time.monotonic() > self._next_write:
+            self.write(finished=False)
+
+    def _note(self, study: int, ask: Ask, outcome: Outcome) -> None:
+        """Note a row of the tables."""
+        mask = ask.run.mask
+        row = Row(study, ask.level, ask.branch, ask.draw, mask.count, mask.size, ask.run.key, outcome.measures)
+        found = [asdict(layer) for layer in anatomy(ask.run, outcome, self._recall)]
+        layers = {name: [layer[name] for layer in found] for name in found[0]}
+        curves = {name: values.numpy() for name, values in outcome.curves.items()}
+        self._answers[study, ask.branch, ask.level, ask.draw] = _Answer(row, layers, curves)
         if ask.branch == "ticket":
             self.tickets[ask.level, study] = ask
             for layer in mask.empty_layers:
                 log.warning("replicate %d, level %d: layer %s has no weights left", study, ask.level, layer)
-        if not self._complete_before and time.monotonic() > self._next_write:
-            self.write(finished=False)
 
     @property
     def rows(self) -> list[Row]:
@@ -108,16 +146,20 @@ class ResultsFolder:
         _write_table(self.folder / "levels.parquet", levels)
         _write_table(self.folder / "layers.parquet", _tidy(LAYERS, ((a.row, a.layers) for a in answers)))
         _write_table(self.folder / "curves.parquet", _tidy(CURVES, ((a.row, a.curves) for a in answers)))
+        if self._points:
+            _write_table(self.folder / "stability.parquet", _sorted_points(self._points.values()))
+        elsewhere = {(study, ask.run.key) for study, ask in self._works}  # one end is the dense network's own run
+        works = [*self._works.values(), *(work for run, work in self._walks.items() if run not in elsewhere)]
         status = {
             "finished": finished,
             "runs": {
                 "trained": self._trained,
-                "from_store": len(answers) - self._trained,
-                "diverged": sum(answer.row.measures.diverged for answer in answers),
+                "from_store": len(works) - self._trained,
+                "diverged": sum(work.diverged for work in works),
             },
             "inputs": self._inputs,
-            "engines": _engines(answers),
-            "costs": [asdict(cost) for cost in _costs(answers)],
+            "engines": _engines(works),
+            "costs": [asdict(cost) for cost in _costs(works)],
             "versions": versions(),
             "command": self._command,
         }
@@ -132,22 +174,42 @@ class ResultsFolder:
             self.write(finished=False)
 
 
-def _engines(answers: Sequence[_Answer]) -> dict[str, dict[str, float]]:
+def _engines(works: Iterable[_Work]) -> dict[str, dict[str, float]]:
     """See `Results.engines`."""
     engines: dict[str, dict[str, float]] = {}
-    for answer in answers:
-        engine = engines.setdefault(answer.engine, {"runs": 0, "seconds": 0.0})
+    for work in works:
+        engine = engines.setdefault(work.engine, {"runs": 0, "seconds": 0.0})
         engine["runs"] += 1
-        engine["seconds"] += answer.seconds
+        engine["seconds"] += work.seconds
     return engines
 
 
-def _costs(answers: Sequence[_Answer]) -> list[Cost]:
+def _costs(works: Iterable[_Work]) -> list[Cost]:
     """See `Cost`."""
     seconds: dict[tuple[int, str], list[float]] = {}
-    for answer in answers:
-        seconds.setdefault((answer.row.level, answer.row.branch), []).append(answer.seconds)
+    for work in works:
+        seconds.setdefault((work.level, work.branch), []).append(work.seconds)
     return [Cost(level, branch, len(each), sum(each)) for (level, branch), each in sorted(seconds.items())]
+
+
+def _point(study: int, ask: Ask, outcome: Outcome) -> dict[str, Any]:
+    """A row of `stability.parquet`; its figures are missing where a training diverged."""
+    assert ask.point is not None
+    measures = outcome.measures
+    return {
+        "replicate": study,
+        "k": ask.point.k,
+        "pair": ask.draw,
+        "share": ask.point.share,
+        "train_accuracy": measures.train_accuracy,
+        "validation_accuracy": None if measures.diverged else final_accuracy(outcome),
+        "test_accuracy": measures.test_accuracy,
+    }
+
+
+def _sorted_points(points: Iterable[dict[str, Any]]) -> pa.Table:
+    place = STABILITY.names[:4]
+    return pa.Table.from_pylist(sorted(points, key=lambda point: [point[name] for name in place]), STABILITY)
 
 
 def _tidy(schema: pa.Schema, parts: Iterable[tuple[Row, Mapping[str, Any]]]) -> pa.Table:

@@ -31,12 +31,12 @@ class Network(Described):
     """A network by name: what to call, and with what, to get the module."""
 
     name: str
-    """A name in `tombola.zoo.networks`, or the import path of a factory, `package.module:factory`."""
+    """A name in `tombola.zoo.networks`, the import path of a factory, `package.module:factory`, or `timm:NAME`."""
     options: dict[str, Any] = {}
     """Keyword arguments of the factory, those at their default left out."""
     source: str | None = None
     """For an import path, a hash of the source text of the factory's module: a network that was edited is another
-    network. What that module imports from elsewhere is not seen."""
+    network. What that module imports from elsewhere is not seen. For `timm:NAME`, timm's version."""
     inputs: tuple[int, ...]
     """The shape of one example."""
     classes: int
@@ -51,20 +51,33 @@ class Reuse(Described):
     """Weights change places only with others of their own sign."""
 
 
+class Trained(Described):
+    """The weights that another run ended with, or some on the straight line between those of two runs."""
+
+    run: str
+    """The run's key."""
+    towards: str | None = None
+    """The key of another run of the same network."""
+    share: float = Field(default=0.0, ge=0, le=1)
+    """How far towards that one's weights, 1 being all the way."""
+
+
 class Start(Described):
-    """The weights a training starts from, θ0: a network, and the seed its weights are drawn with."""
+    """The weights a training starts from: a network, and the seed its initial weights θ0 are drawn with."""
 
     network: Network
     seed: int
     reuse: Reuse | None = None
     """What happens to the weights after they are drawn."""
+    trained: Trained | None = None
+    """The weights that an earlier training left are taken instead of those drawn."""
 
 
 class Data(Described):
     """A data set, how it is divided and how its inputs are scaled."""
 
     name: str
-    """A name in `tombola.zoo.data`, or the path of an `.npz` file."""
+    """A name in `tombola.zoo.data`, the path of an `.npz` file or of a folder of Parquet files, or `hf:owner/name`."""
     digest: str
     """A hash of the arrays' content: other data under the same name is other data."""
     seed: int
@@ -72,17 +85,41 @@ class Data(Described):
     validation: int
     """How many training examples are held out."""
     scale: Literal["range", "unit-norm", "standard"] = "range"
-    """See `tombola.zoo.data.split.scale`."""
+    """See `tombola.zoo.data.scale`."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """How much is used of what is left to train on. A smaller fraction lies within a larger one."""
     label_noise: float = Field(default=0.0, ge=0, le=1)
     """For what fraction of the training examples the label is replaced by one drawn at random from all classes, the
     right one included (Zhang et al. 2017, section 2). Validation and test labels stay as they are."""
+    image: str | None = None
+    """Of Parquet files: the column of the images; None where there is only one."""
+    label: str | None = None
+    """Of Parquet files: the column of the labels; None where there is only one."""
+    size: int | None = Field(default=None, ge=1)
+    """Images are brought to this height and width: see `tombola.zoo.data.parquet`."""
+    mean: tuple[float, ...] | None = None
+    """With scale `standard`: what is taken from each channel, instead of what the training examples say."""
+    std: tuple[float, ...] | None = None
+    """The same: what each channel is divided by."""
+    flip: bool = False
+    """While training, every image is turned left to right with a chance of one half."""
+    crop: int = Field(default=0, ge=0)
+    """While training, every image is padded with black by so many pixels on each side, and one of its former size
+    is cut out anywhere."""
+
+    @property
+    def augmented(self) -> bool:
+        """Whether images are changed while training."""
+        return self.flip or self.crop > 0
 
     @field_serializer("name")
     def _without_place(self, name: str) -> str:
-        """Where a file of arrays lies changes no result; its digest says what is in it."""
-        return "npz" if name.endswith(".npz") else name
+        """Where files of arrays or images lie changes no result; the digest says what is in them."""
+        if name.startswith("hf:"):
+            return name
+        if name.endswith(".npz"):
+            return "npz"
+        return "parquet" if "/" in name or "\\" in name else name
 
 
 class Training(Described):
@@ -100,6 +137,17 @@ class Training(Described):
     """Of SGD."""
     weight_decay: float = Field(default=0.0, ge=0)
     """The L2 penalty's coefficient, added to the gradient of every parameter."""
+    decay_normalisation: bool = True
+    """Whether that includes the scales and shifts of normalisation layers."""
+    nesterov: bool = False
+    """Whether momentum looks ahead (Sutskever et al. 2013, section 3), as torch does it."""
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    """What becomes of the learning rate; see `tombola.schedule`."""
+    milestones: Annotated[tuple[Length, ...], Field(strict=False)] = ()
+    """When a `step` schedule multiplies the learning rate by `decay`."""
+    decay: float = Field(default=0.1, gt=0, le=1)
+    warmup: Length = Length()
+    """Over how long the learning rate grows linearly from 0 at first."""
     test_curve: bool = False
     """Whether to record the test set's loss and accuracy at every evaluation too. Nothing is chosen by it."""
     precision: Precision = "fp32"
@@ -111,18 +159,32 @@ class Training(Described):
     def _check(self) -> Training:
         if self.optimizer == "adam" and self.momentum:
             raise ValueError('momentum is an option of optimizer "sgd"; adam has its own')
+        if self.nesterov and not self.momentum:
+            raise ValueError('nesterov goes with optimizer "sgd" and a momentum')
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError('milestones, such as ["20000it", "25000it"], go with schedule = "step"')
         for name in ("length", "evaluate_every"):
             if getattr(self, name) == Length():
                 raise ValueError(f"{name} should be at least 1it")
         return self
 
     def in_iterations(self, examples: int) -> Training:
-        """The same training with its lengths in iterations, `examples` making an epoch."""
-        lengths = {
-            name: Length(iterations=getattr(self, name).iterations_of(examples, self.batch_size))
-            for name in ("length", "evaluate_every")
-        }
-        return self.model_copy(update=lengths)
+        """The same training with its lengths in iterations, `examples` making an epoch.
+
+        Raises `ValueError` where milestones are not in order, or the warm-up does not end before the training.
+        """
+
+        def iterations(length: Length) -> Length:
+            return length.in_iterations(examples, self.batch_size)
+
+        lengths = {name: iterations(getattr(self, name)) for name in ("length", "evaluate_every", "warmup")}
+        milestones = tuple(map(iterations, self.milestones))
+        at = [milestone.iterations for milestone in milestones]
+        if at != sorted(set(at)):
+            raise ValueError(f"milestones: should be in order, not {', '.join(map(str, self.milestones))}")
+        if lengths["warmup"].iterations >= lengths["length"].iterations:
+            raise ValueError(f"warmup: should be shorter than the length, {self.length}, not {self.warmup}")
+        return self.model_copy(update=lengths | {"milestones": milestones})
 
 
 class Run(Described):
@@ -134,26 +196,55 @@ class Run(Described):
     training: Training
     """With lengths in iterations."""
     seed: int
-    """Everything random during training comes from it: batch order, dropout."""
+    """Everything random during training comes from it: batch order, augmentation, dropout."""
+    begin: int = Field(default=0, ge=0)
+    """How many iterations of the training are taken as done: batches and learning rates go on from there, the
+    optimizer begins anew."""
+    end: int | None = Field(default=None, ge=0)
+    """The iteration that it ends at, if that is not where the training ends. Where it began there already, nothing is
+    trained: the weights are only evaluated."""
+
+    @property
+    def last(self) -> int:
+        """The iteration it ends at."""
+        return self.training.length.iterations if self.end is None else self.end
 
     def masked(self, mask: Mask) -> Run:
         """The same training, from the same initial weights, of the weights left in `mask` alone."""
         return self.model_copy(update={"mask": mask})
 
     def reinitialised(self, seed: int) -> Run:
-        """The same training with the same mask, from newly drawn initial weights."""
-        return self.model_copy(update={"start": self.start.model_copy(update={"seed": seed})})
+        """The same training with the same mask, all of it, from newly drawn initial weights."""
+        return self._from_the_beginning({"seed": seed})
 
     def reusing(self, seed: int, keep_signs: bool = False) -> Run:
-        """The same training with the same mask, from the same initial weights in another order within each layer."""
-        reuse = Reuse(seed=seed, keep_signs=keep_signs)
-        return self.model_copy(update={"start": self.start.model_copy(update={"reuse": reuse})})
+        """The same with the same mask, all of it, from these initial weights in another order within each layer."""
+        return self._from_the_beginning({"reuse": Reuse(seed=seed, keep_signs=keep_signs)})
+
+    def _from_the_beginning(self, drawn: dict[str, Any]) -> Run:
+        start = self.start.model_copy(update=drawn | {"trained": None})
+        return self.model_copy(update={"start": start, "begin": 0, "end": None})
+
+    def until(self, end: int) -> Run:
+        """Only the first `end` iterations of this training."""
+        return self.model_copy(update={"end": end})
+
+    def after(self, run: Run, begin: int, end: int | None = None) -> Run:
+        """This training from iteration `begin` on (to `end`), from the weights that `run` ended with."""
+        start = self.start.model_copy(update={"trained": Trained(run=run.key)})
+        return self.model_copy(update={"start": start, "begin": begin, "end": end})
+
+    def between(self, one: Run, other: Run, share: float) -> Run:
+        """No training, but an evaluation at its end: of weights on the straight line from those that `one` ended with
+        to those of the `other`."""
+        start = self.start.model_copy(update={"trained": Trained(run=one.key, towards=other.key, share=share)})
+        return self.model_copy(update={"start": start, "begin": one.last, "end": one.last})
 
     @property
     def shape(self) -> tuple[object, ...]:
         """Equal for runs that differ in nothing but initial weights, masks, splits and seeds."""
         split = self.data.model_copy(update={"seed": 0})
-        return self.start.network.model_dump_json(), split, self.training
+        return self.start.network.model_dump_json(), split, self.training, self.begin, self.end
 
     @property
     def description(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from tombola.errors import DamagedFile, InputError
 from tombola.files import read_tensors, sweep, write_tensors
+from tombola.mask import State
 from tombola.outcome import Outcome
 from tombola.run import Run
 from tombola.workers import give_up_if_told
@@ -47,7 +48,7 @@ class Store:
 
         A damaged entry is set aside, with a warning, and counts as never trained.
         """
-        path = self._entry(run)
+        path = self._entry(run.key)
         before = _stamp(path)
         try:
             tensors, about = read_tensors(path)
@@ -63,10 +64,18 @@ class Store:
             log.warning("%s; it is set aside as %s and will be trained again", error, aside)
             return None
 
+    def recall(self, key: str) -> State:
+        """The weights that the run of that key ended with. Raises `KeyError` if it was never trained."""
+        try:
+            tensors, about = read_tensors(self._entry(key))
+            return Outcome.from_tensors(tensors, about).final
+        except (FileNotFoundError, DamagedFile) as error:
+            raise KeyError(f"a run starts after run {key}, of which the store {self.folder} knows nothing") from error
+
     def put(self, run: Run, outcome: Outcome) -> None:
         """Remember what came of `run`."""
         tensors, about = outcome.to_tensors(run.mask)
-        write_tensors(self._entry(run), tensors, about | {"run": _plain(run)})
+        write_tensors(self._entry(run.key), tensors, about | {"run": _plain(run)})
 
     @contextmanager
     def claim(self, run: Run) -> Iterator[None]:
@@ -77,7 +86,7 @@ class Store:
         path = self.folder / "locks" / f"{run.key}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with held(path):
-            for place in (self._entry(run), self.checkpoint([run]).path):
+            for place in (self._entry(run.key), self.checkpoint([run]).path):
                 sweep(place.parent, f".{run.key}")
             yield
             # Whoever still waits for this very file looks the run up next, and finds it.
@@ -91,8 +100,8 @@ class Store:
         )
         return Checkpoint(self.folder / "unfinished" / f"{name}.safetensors", self.checkpoint_every)
 
-    def _entry(self, run: Run) -> Path:
-        return self.folder / "runs" / run.key[:2] / f"{run.key}.safetensors"
+    def _entry(self, key: str) -> Path:
+        return self.folder / "runs" / key[:2] / f"{key}.safetensors"
 
 
 @contextmanager

@@ -51,10 +51,10 @@ def test_stacks(results: Path) -> None:
 
 def test_convolutions(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.layers.Speeds.sparse_is_faster", lambda *_: True)
-    layers.main(channels=4, steps=1, turns=1)
+    layers.main(width=0.1, steps=1, turns=1)
     written = json.loads((results / "layers.json").read_text())
     assert set(written["ms"]) == {"sparse layers", "dense PyTorch"}
-    assert written["sparse"] == ["0", "2", "6", "8", "10"]
+    assert written["sparse"] == ["conv1", "conv2", "fc1", "fc2", "output"]
 
 
 def test_kernels(results: Path) -> None:

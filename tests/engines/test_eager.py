@@ -97,7 +97,7 @@ def test_pruned_weights_are_exactly_zero_at_every_step(
     run = run.masked(random_mask(run, density, seed))
     split, network = prepare(run.data), build(run.start)
     run.mask.apply_(network)
-    learner = ModuleLearner(network, run.mask, run.training, split, torch.device("cpu"))
+    learner = ModuleLearner(network, run, split, torch.device("cpu"))
     parameters = dict(network.named_parameters())
     for batch in batches(run.seed, len(split.train), 40, 0, 12):
         learner.step(*split.train[batch])

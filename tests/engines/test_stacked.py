@@ -26,12 +26,12 @@ from tombola.experiment import Experiment
 from tombola.outcome import Outcome
 from tombola.run import Run
 from tombola.seeds import Purpose, derive
+from tombola.starting import Recall, masked_network
 from tombola.store import Checkpoint, Store
 from tombola.studies import Ask
 from tombola.workers import Inline
 from tombola.zoo.data import prepare
 from tombola.zoo.data.split import Examples
-from tombola.zoo.networks import build
 
 CPU = torch.device("cpu")
 NOWHERE = Path("nowhere")
@@ -100,20 +100,14 @@ def variants(run: Run, count: int, density: float = 0.5) -> list[Run]:
     return [runs[0], *(r.masked(random_mask(r, density, r.start.seed)) for r in runs[1:])]
 
 
-def masked_network(run: Run) -> nn.Module:
-    network = build(run.start)
-    run.mask.apply_(network)
-    return network
-
-
 def ensemble(runs: Sequence[Run]) -> EnsembleLearner:
     networks = [masked_network(run) for run in runs]
     splits = [prepare(run.data) for run in runs]
-    return EnsembleLearner(networks, [run.mask for run in runs], runs[0].training, splits, CPU)
+    return EnsembleLearner(networks, runs, splits, CPU)
 
 
 def alone(run: Run) -> ModuleLearner:
-    return ModuleLearner(masked_network(run), run.mask, run.training, prepare(run.data), CPU)
+    return ModuleLearner(masked_network(run), run, prepare(run.data), CPU)
 
 
 def orders_of(runs: Sequence[Run], iterations: int) -> Tensor:
@@ -126,9 +120,9 @@ def assert_it_follows_eager(runs: Sequence[Run], iterations: int = 20) -> None:
     together, each = ensemble(runs), [alone(run) for run in runs]
     orders = orders_of(runs, iterations)
     for n in range(iterations):
-        together.train(orders[:, n : n + 1])
+        together.train(orders[:, n : n + 1], n)
         for index, learner in enumerate(each):
-            learner.train(orders[index : index + 1, n : n + 1])
+            learner.train(orders[index : index + 1, n : n + 1], n)
         expected = [loss for learner in each for loss in learner.take_losses()]
         np.testing.assert_allclose(together.take_losses(), expected, rtol=1e-3, atol=1e-5)
         for index, run in enumerate(runs):
@@ -210,7 +204,7 @@ def test_the_best_weights_are_kept_for_each_run_by_itself() -> None:
     runs = variants(dense_run(), 3)
     learner = ensemble(runs)
     at_first = learner.evaluate("validation")
-    learner.train(orders_of(runs, 30))
+    learner.train(orders_of(runs, 30), 0)
     learner.keep([True, False, True])
     now, best = learner.evaluate("validation"), learner.evaluate("validation", best=True)
     assert [best[0], best[1], best[2]] == [now[0], at_first[1], now[2]]
@@ -258,7 +252,7 @@ def test_noise_of_a_single_run_is_that_of_any_engine() -> None:
 def test_there_is_no_dropout_in_evaluation() -> None:
     learner = ensemble(variants(dense_run(model=DROPOUT), 2))
     assert learner.evaluate("test") == learner.evaluate("test")
-    learner.train(orders_of(variants(dense_run(model=DROPOUT), 2), 3))
+    learner.train(orders_of(variants(dense_run(model=DROPOUT), 2), 3), 0)
     assert learner.evaluate("test") == learner.evaluate("test")
 
 
@@ -298,14 +292,14 @@ def test_a_run_that_diverges_leaves_the_others_as_they_are(monkeypatch: pytest.M
     runs = variants(dense_run(model=STILL), 3)
     sound = stacked(runs)
 
-    def built(start: Any) -> nn.Module:
-        network = build(start)
-        if start == runs[1].start:
+    def built(run: Run, recall: Recall) -> nn.Module:
+        network = masked_network(run, recall)
+        if run == runs[1]:
             with torch.no_grad():
                 next(network.parameters()).fill_(torch.inf)
         return network
 
-    monkeypatch.setattr("tombola.engines.stacked.build", built)
+    monkeypatch.setattr("tombola.engines.stacked.masked_network", built)
     first, second, third = stacked(runs)
     assert second.measures.diverged
     assert second.measures.iterations == 10

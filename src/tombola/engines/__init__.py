@@ -16,6 +16,7 @@ from tombola.engines.stacked import Stacked
 from tombola.errors import InputError, unknown
 from tombola.outcome import Outcome
 from tombola.run import Run
+from tombola.starting import Recall, unknown_runs
 from tombola.store import Checkpoint
 
 
@@ -30,10 +31,11 @@ class Engine(Protocol):
         """How it likes to be given `run`, and others of the same `Run.shape`."""
         ...
 
-    def train(self, runs: Sequence[Run], checkpoint: Checkpoint) -> list[Outcome]:
+    def train(self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = unknown_runs) -> list[Outcome]:
         """Train `runs`, which are of one shape and no more than the engine's capacity.
 
-        It goes on from where `checkpoint` left off, if that holds anything, and looks up to it now and then.
+        It goes on from where `checkpoint` left off, if that holds anything, and looks up to it now and then. Weights
+        of earlier runs, where `runs` start with some, come from `recall`.
         """
         ...
 

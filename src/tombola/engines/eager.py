@@ -17,9 +17,9 @@ from tombola.engines.training import LiveTraining, carry_out
 from tombola.outcome import Outcome
 from tombola.run import Run
 from tombola.seeds import Purpose, derive
+from tombola.starting import Recall, masked_network, unknown_runs
 from tombola.store import Checkpoint
 from tombola.zoo.data import prepare
-from tombola.zoo.networks import build
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,15 @@ class Eager:
         """See `tombola.engines.Engine`."""
         return Capacity()
 
-    def train(self, runs: Sequence[Run], checkpoint: Checkpoint) -> list[Outcome]:
+    def train(self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = unknown_runs) -> list[Outcome]:
         """Train the one run in `runs`; see `tombola.engines.Engine`."""
         (run,) = runs
         device = torch.device(self.device)
         split = prepare(run.data, self.data_dir)
         noise = derive(run.seed, Purpose.NOISE)
         with reproducible(noise, device), multiplications(run.training.precision, device):
-            network = build(run.start).to(device)
-            run.mask.apply_(network)
-            learner = ModuleLearner(network, run.mask, run.training, split, device)
+            network = masked_network(run, recall).to(device)
+            learner = ModuleLearner(network, run, split, device)
             return carry_out(LiveTraining(runs, learner, len(split.train)), checkpoint, self.name)
 
 

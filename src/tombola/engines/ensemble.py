@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional
 
+from tombola.engines.augmenting import Augmenting
 from tombola.engines.captured import Captured
 from tombola.engines.history import Score
 from tombola.engines.modules import EVALUATION_BATCH
-from tombola.engines.optimizers import optimizer
-from tombola.engines.precision import autocast
+from tombola.engines.optimizers import Rates, normalising, optimizer
+from tombola.engines.precision import at_least_single, autocast
 from tombola.engines.snapshots import restore_surroundings, surroundings
 from tombola.engines.training import Part
-from tombola.mask import Mask, State
-from tombola.run import Training
+from tombola.mask import State
+from tombola.run import Run
 from tombola.zoo.data.split import Examples, Split
 
 
@@ -63,8 +64,8 @@ def _joined(arrays: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class EnsembleLearner:
-    """Trains `networks` of one architecture, their pruned weights zero already. Run r has entry r of every list, and
-    of the first axis of every tensor.
+    """Trains `networks` of one architecture, their pruned weights zero already, as `runs` say. Run r has entry r of
+    every list, and of the first axis of every tensor.
 
     Its memory grows with the number of runs, but for what they share of the data. `at_once` examples of every run
     are evaluated at once.
@@ -73,14 +74,14 @@ class EnsembleLearner:
     def __init__(
         self,
         networks: Sequence[nn.Module],
-        masks: Sequence[Mask],
-        training: Training,
+        runs: Sequence[Run],
         splits: Sequence[Split],
         device: torch.device,
         at_once: int = EVALUATION_BATCH,
     ) -> None:
         self.device = device
-        self.training = training
+        training = self.training = runs[0].training
+        masks = [run.mask for run in runs]
         self.at_once = at_once
         # The weights of this one are never used: each forward pass is made with those of every run in their place.
         self.network = networks[0].to(device)
@@ -89,7 +90,9 @@ class EnsembleLearner:
         self.buffers: State = buffers
         self.forward = vmap(self._call, randomness="different")
         cuda = device.type == "cuda"
-        self.optimizer = optimizer(list(self.parameters.values()), training, capturable=cuda)
+        self.optimizer = optimizer(self.parameters, normalising(self.network), training, capturable=cuda)
+        self.rates = Rates(self.optimizer, training)
+        self.augmenting = Augmenting.of(runs, splits, device)
         self.masked = [
             (
                 self.parameters[name],
@@ -100,10 +103,10 @@ class EnsembleLearner:
         ]
         parts: tuple[Part, ...] = ("train", "validation", "test")
         self.pools = {part: Pool.of([getattr(split, part) for split in splits], device) for part in parts}
-        runs = len(networks)
-        self.rows = torch.zeros(runs, training.batch_size, dtype=torch.int64, device=device)
-        self.loss_sums = torch.zeros(runs, device=device)
-        self.sums = torch.zeros(2, runs, dtype=torch.float64, device=device)
+        self.rows = torch.zeros(len(runs), training.batch_size, dtype=torch.int64, device=device)
+        self.choice = torch.zeros(*self.rows.shape, 3, dtype=torch.int64, device=device)
+        self.loss_sums = torch.zeros(len(runs), device=device)
+        self.sums = torch.zeros(2, len(runs), dtype=torch.float64, device=device)
         self.best = {name: tensor.detach().clone() for name, tensor in self._network_state().items()}
         self._prepare()
 
@@ -127,11 +130,11 @@ class EnsembleLearner:
         """Logits of shape (runs, batch, classes), and the cross-entropy of every example, (runs, batch)."""
         with autocast(self.training.precision, self.device):
             logits: Tensor = self.forward(parameters, buffers, x)
-        logits = logits.float()
+        logits = at_least_single(logits)
         losses = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
         return logits, losses.view(y.shape)
 
-    def train(self, orders: Tensor) -> None:
+    def train(self, orders: Tensor, first: int) -> None:
         """See `Learner`."""
         runs, iterations, batch = orders.shape
         if self.device.type == "cuda":
@@ -139,13 +142,21 @@ class EnsembleLearner:
         orders = orders.to(self.device, non_blocking=True)
         places = self.pools["train"].rows.gather(1, orders.flatten(1)).view(runs, iterations, batch)
         self.network.train()
-        for rows in places.transpose(0, 1).contiguous():
+        rates = self.rates.of(first, iterations)
+        choices = self.augmenting.choices(first, iterations) if self.augmenting else None
+        for index, rows in enumerate(places.transpose(0, 1).contiguous()):
+            self.rates.set(rates[index])
             self.rows.copy_(rows)
+            if choices is not None:
+                self.choice.copy_(choices[index].view_as(self.choice))
             self.step()
 
     def _step(self) -> None:
         """One iteration, on the examples in `rows`."""
-        _, losses = self._losses(self.parameters, self.buffers, *self.pools["train"].batch(self.rows))
+        x, y = self.pools["train"].batch(self.rows)
+        if self.augmenting:
+            x = self.augmenting(x.flatten(0, 1), self.choice.flatten(0, 1)).view_as(x)
+        _, losses = self._losses(self.parameters, self.buffers, x, y)
         means = losses.mean(1)
         self.optimizer.zero_grad(set_to_none=True)
         # The sum keeps runs apart: the gradient of each run's weights is that of its own loss, be others NaN.

@@ -8,45 +8,59 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tombola.engines.augmenting import Augmenting
 from tombola.engines.history import Score
-from tombola.engines.optimizers import optimizer
-from tombola.engines.precision import autocast
+from tombola.engines.optimizers import Rates, normalising, optimizer
+from tombola.engines.precision import at_least_single, autocast
 from tombola.engines.snapshots import entries, restore_surroundings, surroundings
 from tombola.engines.training import Part
 from tombola.mask import Mask, State
-from tombola.run import Training
+from tombola.run import Run
 from tombola.zoo.data.split import Split
 
 EVALUATION_BATCH = 5000
-"""How many examples are evaluated at once; it bounds memory."""
+"""How many examples are evaluated at once, at most."""
+
+EVALUATION_NUMBERS = {"cpu": 2**22, "cuda": 2**28}
+"""How many numbers a layer may give for all of them together: it bounds memory, and on a CPU stays near caches."""
 
 
 class ModuleLearner:
-    """Trains `network`, which is on `device` already, its pruned weights zero."""
+    """Trains `network`, which is on `device` already, its pruned weights zero; `mask` is that of `run` unless it is
+    given."""
 
     def __init__(
-        self, network: nn.Module, mask: Mask, training: Training, split: Split, device: torch.device
+        self, network: nn.Module, run: Run, split: Split, device: torch.device, mask: Mask | None = None
     ) -> None:
         self.network = network
         self.device = device
-        self.precision = training.precision
+        self.precision = run.training.precision
         self.split = split.to(device)
-        self.optimizer = optimizer(network.parameters(), training)
+        self.optimizer = optimizer(dict(network.named_parameters()), normalising(network), run.training)
+        self.rates = Rates(self.optimizer, run.training)
+        self.augmenting = Augmenting.of([run], [split], device)
+        self.at_once = evaluated_at_once(network, self.split.test.x[:1])
         self.loss_sum = torch.zeros((), device=device)
         self.best = self._copy()
         parameters = dict(network.named_parameters())
         self.masked = [
             (parameters[name], kept.to(device, parameters[name].dtype))
-            for name, kept in mask.items()
+            for name, kept in (run.mask if mask is None else mask).items()
             if not kept.all()
         ]
 
-    def train(self, orders: Tensor) -> None:
+    def train(self, orders: Tensor, first: int) -> None:
         """See `Learner`; one run."""
         (order,) = orders.to(self.device)
         self.network.train()
-        for batch in order:
-            self.step(*self.split.train[batch])
+        rates = self.rates.of(first, len(order))
+        choices = self.augmenting.choices(first, len(order)) if self.augmenting else None
+        for index, batch in enumerate(order):
+            self.rates.set(rates[index])
+            x, y = self.split.train[batch]
+            if self.augmenting and choices is not None:
+                x = self.augmenting(x, choices[index])
+            self.step(x, y)
 
     def step(self, x: Tensor, y: Tensor) -> None:
         """One iteration."""
@@ -63,7 +77,7 @@ class ModuleLearner:
     def _logits(self, x: Tensor) -> Tensor:
         with autocast(self.precision, self.device):
             logits: Tensor = self.network(x)
-        return logits.float()
+        return at_least_single(logits)
 
     def take_losses(self) -> list[float]:
         """See `Learner`."""
@@ -84,7 +98,7 @@ class ModuleLearner:
         self.network.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for rows in torch.split(torch.arange(len(examples), device=self.device), EVALUATION_BATCH):
+        for rows in torch.split(torch.arange(len(examples), device=self.device), self.at_once):
             x, y = examples[rows]
             logits = self._logits(x)
             loss += functional.cross_entropy(logits, y, reduction="sum")
@@ -115,3 +129,26 @@ class ModuleLearner:
         self.best = {name: tensor.to(self.device) for name, tensor in entries(state, "best").items()}
         self.loss_sum = state["loss"].to(self.device)
         restore_surroundings(state, self.optimizer, self.device)
+
+
+@torch.no_grad()
+def evaluated_at_once(network: nn.Module, example: Tensor) -> int:
+    """How many examples like this one are evaluated at once, by the largest output of a layer."""
+    device = example.device
+    sizes = [1]
+
+    def note(module: nn.Module, arguments: object, output: object) -> None:  # noqa: ARG001
+        if isinstance(output, Tensor):
+            sizes.append(output.numel())
+
+    handles = [module.register_forward_hook(note) for module in network.modules()]
+    training = network.training
+    network.eval()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            network(example)
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
+    return max(1, min(EVALUATION_BATCH, EVALUATION_NUMBERS[device.type] // max(sizes)))

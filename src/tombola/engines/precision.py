@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from tombola.run import Precision
 
@@ -29,6 +30,11 @@ def multiplications(precision: Precision, device: torch.device) -> Iterator[None
     finally:
         torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = convolution
+
+
+def at_least_single(logits: Tensor) -> Tensor:
+    """Of half precision made single, for the loss; others as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -19,9 +19,9 @@ from tombola.engines.training import LiveTraining, carry_out
 from tombola.outcome import Outcome
 from tombola.run import Run
 from tombola.seeds import Purpose, derive
+from tombola.starting import Recall, masked_network, unknown_runs
 from tombola.store import Checkpoint
 from tombola.zoo.data import prepare
-from tombola.zoo.networks import build
 
 log = logging.getLogger(__name__)
 
@@ -49,21 +49,19 @@ class Stacked:
         """See `tombola.engines.Engine`. The first call for a shape tries its network; further ones only look up."""
         return Capacity(together=self._limits(run).together)
 
-    def train(self, runs: Sequence[Run], checkpoint: Checkpoint) -> list[Outcome]:
+    def train(self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = unknown_runs) -> list[Outcome]:
         """Train `runs` as one; see `tombola.engines.Engine`."""
         limits = self._limits(runs[0])
         if limits.cost is None:
-            return Eager(self.data_dir, self.device).train(runs, checkpoint)
+            return Eager(self.data_dir, self.device).train(runs, checkpoint, recall)
         device = torch.device(self.device)
         training = runs[0].training
         prepared = {data: prepare(data, self.data_dir) for data in {run.data for run in runs}}
         splits = [prepared[run.data] for run in runs]
         with reproducible(noise(runs), device), multiplications(training.precision, device):
-            networks = [build(run.start) for run in runs]
-            for run, network in zip(runs, networks, strict=True):
-                run.mask.apply_(network)
+            networks = [masked_network(run, recall) for run in runs]
             examples = at_once(len(runs), limits.cost, device)
-            learner = EnsembleLearner(networks, [run.mask for run in runs], training, splits, device, examples)
+            learner = EnsembleLearner(networks, runs, splits, device, examples)
             del networks  # one copy of the weights is enough
             return carry_out(LiveTraining(runs, learner, len(splits[0].train)), checkpoint, self.name)
 

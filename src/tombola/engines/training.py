@@ -33,10 +33,10 @@ PATIENCE = 1.0
 class Learner(Protocol):
     """The weights of one or more runs of one shape, and the arithmetic on them. Lists are in the runs' order."""
 
-    def train(self, orders: Tensor) -> None:
+    def train(self, orders: Tensor, first: int) -> None:
         """Train on these batches: indices into the training examples, int64 of shape (runs, iterations, batch).
 
-        On an accelerator it does not wait for it.
+        The first of them is iteration `first`. On an accelerator it does not wait for it.
         """
 
     def take_losses(self) -> list[float]:
@@ -71,44 +71,51 @@ class LiveTraining:
         self.learner = learner
         self.examples = examples
         self.options = runs[0].training
-        self.iteration = 0
-        self.evaluated = 0
+        self.last = runs[0].last
+        self.iteration = runs[0].begin
+        self.evaluated = self.iteration
         self.histories = [History() for _ in runs]
         self.seconds = 0.0
         self._stretch = 10
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to train: all iterations are done, or no loss is finite any more."""
-        return self.iteration >= self.options.length.iterations or all(
-            history.diverged_at is not None for history in self.histories
-        )
+        """Whether nothing is left to do: all iterations are done and evaluated, or no loss is finite any more."""
+        done = self.iteration >= self.last
+        return all(history.diverged_at is not None or (done and history.rows) for history in self.histories)
 
     def advance(self) -> None:
         """Train for a stretch, and evaluate if it is time to."""
         began = time.monotonic()
-        every, length = self.options.evaluate_every.iterations, self.options.length.iterations
-        steps = min(every - self.iteration % every, length - self.iteration, self._stretch, STRETCH)
-        orders = {  # tickets of one replicate share a seed, and with it their order
-            seed: batches(seed, self.examples, self.options.batch_size, self.iteration, steps)
-            for seed in {run.seed for run in self.runs}
-        }
-        self.learner.train(torch.stack([orders[run.seed] for run in self.runs]))
-        self.iteration += steps
-        if self.iteration % every == 0 or self.iteration == length:
+        every = self.options.evaluate_every.iterations
+        steps = min(every - self.iteration % every, self.last - self.iteration, self._stretch, STRETCH)
+        if steps:
+            self._train(steps)
+        if self.iteration % every == 0 or self.iteration == self.last:
             self._evaluate()
         elapsed = time.monotonic() - began
         self._stretch = max(1, min(2 * self._stretch, int(steps * PATIENCE / max(elapsed, 1e-6))))
         self.seconds += elapsed
 
+    def _train(self, steps: int) -> None:
+        orders = {  # tickets of one replicate share a seed, and with it their order
+            seed: batches(seed, self.examples, self.options.batch_size, self.iteration, steps)
+            for seed in {run.seed for run in self.runs}
+        }
+        self.learner.train(torch.stack([orders[run.seed] for run in self.runs]), self.iteration)
+        self.iteration += steps
+
     def _evaluate(self) -> None:
         since = self.iteration - self.evaluated
         self.evaluated = self.iteration
-        losses = self.learner.take_losses()
+        if since:
+            losses = [loss / since for loss in self.learner.take_losses()]
+        else:  # nothing was trained: it is the present weights' loss
+            losses = [score.loss for score in self.learner.evaluate("train")]
         validation = self.learner.evaluate("validation")
         tests = self.learner.evaluate("test") if self.options.test_curve else [None] * len(self.runs)
         better = [
-            history.add(self.iteration, loss / since, score, test)
+            history.add(self.iteration, loss, score, test)
             for history, loss, score, test in zip(self.histories, losses, validation, tests, strict=True)
         ]
         if any(better):

@@ -25,7 +25,7 @@ class ProgressDisplay:
     def __init__(self, console: Console, runs: int) -> None:
         self._console = console
         self._runs = runs
-        self._answered: set[tuple[int, str, int, int]] = set()
+        self._answered: set[tuple[int, Ask]] = set()
         self._trained = 0
         self._began = self._said = time.monotonic()
         self._training: dict[tuple[int, Ask], None] = {}
@@ -56,7 +56,7 @@ class ProgressDisplay:
     def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """Count it. A study may ask again for what it knows."""
         self._training.pop((study, ask), None)
-        self._answered.add((study, ask.branch, ask.level, ask.draw))
+        self._answered.add((study, ask))
         self._trained += trained
         self._show()
 

@@ -16,16 +16,28 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
+class Point:
+    """Where on the straight line between the ends of two trainings a network is evaluated."""
+
+    k: int
+    """The trainings share their first k iterations."""
+    share: float
+    """How far along the line, from 0 to 1."""
+
+
+@dataclass(frozen=True)
 class Ask:
     """A study's question: what comes of this run? The rest says where in the study it stands."""
 
     branch: str
-    """`ticket`, or the name of a control."""
+    """`ticket`, the name of a control, or what else the study needs: `trunk`, `stability`."""
     level: int
     """How many prunings made the mask; level 0 is the dense network."""
     run: Run
     draw: int = 0
-    """Which of several draws of a control."""
+    """Which of several draws of a control, or of several lines."""
+    point: Point | None = None
+    """Of `stability`."""
 
 
 Study = Generator[Ask | list[Ask], Any, Result]

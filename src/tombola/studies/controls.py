@@ -18,6 +18,7 @@ from tombola.outcome import Outcome
 from tombola.prune import keep
 from tombola.run import Run
 from tombola.studies import Ask, Study
+from tombola.studies.rewinding import Retrain, rewind_weights
 from tombola.studies.search import Prune, pruned_at_once
 from tombola.zoo.networks import build
 
@@ -38,6 +39,8 @@ class Plan:
     """At which levels; all if it is None. The dense network has no controls."""
     prune: Prune | None = None
     """How the search pruned."""
+    retrain: Retrain = rewind_weights
+    """What the search did after pruning."""
 
     def wanted(self, level: int) -> bool:
         """Whether there are controls at this level."""
@@ -135,7 +138,7 @@ def one_shot(plan: Plan) -> Study[None]:
     outcome: Outcome = yield plan.tickets[0]
     if not outcome.measures.diverged and plan.draws:
         levels = plan.tickets[-1].level
-        asks = pruned_at_once(plan.tickets[0].run, outcome, levels, plan.prune, "one_shot")
+        asks = pruned_at_once(plan.tickets[0].run, outcome, levels, plan.prune, "one_shot", plan.retrain)
         yield [ask for ask in asks if plan.wanted(ask.level)]
 
 
@@ -150,3 +153,7 @@ CONTROLS: dict[str, Callable[[Plan], Study[None]]] = {
     "one_shot": one_shot,
 }
 """By the name of their branch. One that draws has a purpose of its own, of the same name, in `tombola.seeds`."""
+
+OTHER_MASKS = ("random", "shuffled", "random_global", "large_init")
+"""Those that put another mask on the ticket's start, which that mask must leave as it is: they need weights that are
+not pruned yet."""

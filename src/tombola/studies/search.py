@@ -8,16 +8,17 @@ from tombola.mask import Mask
 from tombola.outcome import Outcome
 from tombola.run import Run
 from tombola.studies import Ask, Study
+from tombola.studies.rewinding import Retrain, rewind_weights
 
 Prune = Callable[[Outcome, Mask, int], Mask]
 """(what came of a training, the mask it had, the level to reach) -> the smaller mask of that level."""
 
 
-def iterative_search(dense: Run, levels: int, prune: Prune) -> Study[list[Ask]]:
+def iterative_search(dense: Run, levels: int, prune: Prune, retrain: Retrain = rewind_weights) -> Study[list[Ask]]:
     """Train, prune, reset what is left to its initial weights, and again (Frankle & Carbin 2019, section 1).
 
-    Every run starts from the initial weights of `dense`: that is the reset. Returns the tickets of all levels
-    reached, the dense network first; the search ends early where training diverges.
+    Every run starts from the weights that `dense` starts from: that is the reset, unless `retrain` says otherwise.
+    Returns the tickets of all levels reached, the dense network first; the search ends early where training diverges.
     """
     ticket = Ask("ticket", 0, dense)
     tickets = [ticket]
@@ -26,11 +27,11 @@ def iterative_search(dense: Run, levels: int, prune: Prune) -> Study[list[Ask]]:
         if ticket.level == levels or outcome.measures.diverged:
             return tickets
         mask = prune(outcome, ticket.run.mask, ticket.level + 1)
-        ticket = Ask("ticket", ticket.level + 1, dense.masked(mask))
+        ticket = Ask("ticket", ticket.level + 1, retrain(dense, ticket.run, mask))
         tickets.append(ticket)
 
 
-def one_shot_search(dense: Run, levels: int, prune: Prune) -> Study[list[Ask]]:
+def one_shot_search(dense: Run, levels: int, prune: Prune, retrain: Retrain = rewind_weights) -> Study[list[Ask]]:
     """Train the dense network once and prune that to each density (Frankle & Carbin 2019, sections 1 and 2).
 
     The densities are those of `iterative_search` with the same `prune`, to the weight.
@@ -39,16 +40,18 @@ def one_shot_search(dense: Run, levels: int, prune: Prune) -> Study[list[Ask]]:
     outcome: Outcome = yield ticket
     if outcome.measures.diverged:
         return [ticket]
-    tickets = pruned_at_once(dense, outcome, levels, prune, "ticket")
+    tickets = pruned_at_once(dense, outcome, levels, prune, "ticket", retrain)
     yield tickets
     return [ticket, *tickets]
 
 
-def pruned_at_once(dense: Run, outcome: Outcome, levels: int, prune: Prune, branch: str) -> list[Ask]:
+def pruned_at_once(
+    dense: Run, outcome: Outcome, levels: int, prune: Prune, branch: str, retrain: Retrain = rewind_weights
+) -> list[Ask]:
     """The trained dense network pruned to the density of each level, all by the same trained weights."""
     asks = []
     mask = dense.mask
     for level in range(1, levels + 1):
         mask = prune(outcome, mask, level)
-        asks.append(Ask(branch, level, dense.masked(mask)))
+        asks.append(Ask(branch, level, retrain(dense, dense, mask)))
     return asks

@@ -27,13 +27,13 @@ def learner_of(run: Run) -> StackLearner:
     network = build(run.start)
     stack = stack_of(network)
     assert not isinstance(stack, str)
-    return StackLearner(stack, network.state_dict(), run.mask, run.training, prepare(run.data), noise=3)
+    return StackLearner(stack, network.state_dict(), run, prepare(run.data))
 
 
 def eager_of(run: Run) -> ModuleLearner:
     network = build(run.start)
     run.mask.apply_(network)
-    return ModuleLearner(network, run.mask, run.training, prepare(run.data), torch.device("cpu"))
+    return ModuleLearner(network, run, prepare(run.data), torch.device("cpu"))
 
 
 def orders_of(run: Run, iterations: int, first: int = 0) -> Tensor:
@@ -47,7 +47,11 @@ def orders_of(run: Run, iterations: int, first: int = 0) -> Tensor:
     density=st.one_of(st.just(1.0), st.floats(0.01, 1)),
     optimizer=st.sampled_from(["adam", "sgd"]),
     momentum=st.sampled_from([0.0, 0.9]),
+    nesterov=st.booleans(),
     weight_decay=st.sampled_from([0.0, 0.01]),
+    schedule=st.sampled_from(
+        [{}, {"schedule": "cosine", "warmup": "5it"}, {"schedule": "step", "milestones": ["7it"]}]
+    ),
     scale=st.sampled_from(["range", "standard"]),
     seed=st.integers(0, 999),
 )
@@ -57,7 +61,9 @@ def test_it_follows_eager_to_rounding_and_never_touches_a_pruned_weight(
     density: float,
     optimizer: str,
     momentum: float,
+    nesterov: bool,
     weight_decay: float,
+    schedule: dict[str, Any],
     scale: str,
     seed: int,
 ) -> None:
@@ -71,7 +77,9 @@ def test_it_follows_eager_to_rounding_and_never_touches_a_pruned_weight(
             "batch_size": batch,
             "length": "20it",
             "momentum": momentum if optimizer == "sgd" else 0.0,
+            "nesterov": nesterov and optimizer == "sgd" and momentum > 0,
             "weight_decay": weight_decay,
+            **schedule,
         },
         search={"levels": 1, "rate": 0.1},
     )
@@ -79,8 +87,8 @@ def test_it_follows_eager_to_rounding_and_never_touches_a_pruned_weight(
         run = run.masked(random_mask(run, density, seed))
     ours, eager, orders = learner_of(run), eager_of(run), orders_of(run, 20)
     for n in range(20):
-        ours.train(orders[:, n : n + 1])
-        eager.train(orders[:, n : n + 1])
+        ours.train(orders[:, n : n + 1], n)
+        eager.train(orders[:, n : n + 1], n)
         np.testing.assert_allclose(ours.take_losses(), eager.take_losses(), rtol=1e-3, atol=1e-5)
         (state,) = ours.weights()
         for name, kept in run.mask.items():
@@ -102,7 +110,7 @@ def test_only_the_weights_left_are_there(density: float) -> None:
     assert weights == (run.mask.size if density > DENSE_ABOVE else run.mask.count)
     for array in (ours.now.parameters, ours.now.first, ours.now.second, ours.best):
         assert array.size < ours.layout.size + 16
-    ours.train(orders_of(run, 30))
+    ours.train(orders_of(run, 30), 0)
     (state,) = ours.weights()
     for name, kept in run.mask.items():
         assert (state[name][~kept] == 0).all()
@@ -112,14 +120,14 @@ def test_what_comes_after_a_snapshot_is_the_same_again() -> None:
     run = dense_run(model={"name": "mlp", "widths": [20, 10], "dropout": 0.3})
     run = run.masked(random_mask(run, 0.3))
     ours = learner_of(run)
-    ours.train(orders_of(run, 13))
+    ours.train(orders_of(run, 13), 0)
     ours.keep([True])
-    ours.train(orders_of(run, 4, first=13))
+    ours.train(orders_of(run, 4, first=13), 13)
     state = {name: tensor.clone() for name, tensor in ours.state().items()}
     other = learner_of(run)
     other.load(state)
     for learner in (ours, other):
-        learner.train(orders_of(run, 10, first=17))
+        learner.train(orders_of(run, 10, first=17), 17)
     assert ours.take_losses() == other.take_losses()
     (a,), (b,) = ours.weights(), other.weights()
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -129,10 +137,10 @@ def test_what_comes_after_a_snapshot_is_the_same_again() -> None:
 def test_the_best_weights_are_those_kept() -> None:
     run = dense_run()
     ours = learner_of(run)
-    ours.train(orders_of(run, 10))
+    ours.train(orders_of(run, 10), 0)
     then = ours.evaluate("validation")
     ours.keep([True])
-    ours.train(orders_of(run, 10, first=10))
+    ours.train(orders_of(run, 10, first=10), 10)
     assert ours.evaluate("validation") != then
     assert ours.evaluate("validation", best=True) == then
 
@@ -148,7 +156,7 @@ def test_dropout_drops_as_often_as_it_should_and_never_in_evaluation() -> None:
     ours = learner_of(run)
     before = ours.evaluate("test")
     assert before == ours.evaluate("test")
-    ours.train(orders_of(run, 1))
+    ours.train(orders_of(run, 1), 0)
     hidden = ours.rooms.factors[: 700 * ours.width]
     assert set(np.unique(hidden)) == {np.float32(0), np.float32(1 / 0.7)}
     assert (hidden == 0).mean() == pytest.approx(0.3, abs=0.01)
@@ -161,7 +169,7 @@ def test_dropout_is_drawn_anew_for_each_iteration_and_seed() -> None:
     drawn = []
     for noise, iterations in ((1, 1), (1, 2), (2, 1), (1, 1)):
         ours = dropped(run, noise=noise)
-        ours.train(orders_of(run, iterations))
+        ours.train(orders_of(run, iterations), 0)
         drawn.append(ours.rooms.factors[: 50 * ours.width].copy())
     first, later, other, again = drawn
     assert np.array_equal(first, again)
@@ -178,7 +186,7 @@ def test_gradients_with_dropout_are_those_of_the_network_that_is_left(density: f
     run = run.masked(random_mask(run, density)) if density < 1 else run
     ours = learner_of(run)
     (before,) = ours.weights()
-    ours.train(orders_of(run, 1))
+    ours.train(orders_of(run, 1), 0)
     (after,) = ours.weights()
     units = ours.rooms.factors[: 50 * ours.width].reshape(50, ours.width)[:, :40]
     factors = [torch.from_numpy(f.T.copy()) for f in (units[:30], units[30:])]
@@ -200,8 +208,8 @@ def test_layers_may_stand_without_bias_or_relu() -> None:
     assert [dataclasses.astuple(layer)[3:5] for layer in stack.layers] == [(False, False), (True, False)]
     run = dense_run(model={"name": f"{__name__}:two_linear_layers"})
     ours, eager, orders = learner_of(run), eager_of(run), orders_of(run, 20)
-    ours.train(orders)
-    eager.train(orders)
+    ours.train(orders, 0)
+    eager.train(orders, 0)
     np.testing.assert_allclose(ours.take_losses(), eager.take_losses(), rtol=1e-4)
 
 

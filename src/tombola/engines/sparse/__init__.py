@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from tombola.engines.capacity import Capacity
 from tombola.engines.eager import Eager, reproducible
 from tombola.engines.training import LiveTraining, carry_out
 from tombola.errors import InputError
 from tombola.outcome import Outcome
-from tombola.run import Network, Run, Start
+from tombola.run import Run, Start
 from tombola.seeds import Purpose, derive
+from tombola.starting import Recall, masked_network, unknown_runs
 from tombola.store import Checkpoint
 from tombola.zoo.data import prepare
 from tombola.zoo.data.split import Split
@@ -44,41 +44,40 @@ class Sparse:
 
     def capacity(self, run: Run) -> Capacity:
         """See `tombola.engines.Engine`. Compiled loops leave the interpreter's lock alone."""
-        return Capacity(threads=not _refusal(run) and not isinstance(_stack(run.start.network), str))
+        return Capacity(threads=not _refusal(run) and not isinstance(_stack(run), str))
 
-    def train(self, runs: Sequence[Run], checkpoint: Checkpoint) -> list[Outcome]:
+    def train(self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = unknown_runs) -> list[Outcome]:
         """Train the one run in `runs`; see `tombola.engines.Engine`."""
         (run,) = runs
         if reason := _refusal(run):
             _say_once(f"{reason}: training dense")
-            return Eager(self.data_dir, self.device).train(runs, checkpoint)
+            return Eager(self.data_dir, self.device).train(runs, checkpoint, recall)
         split = prepare(run.data, self.data_dir)
-        stack = _stack(run.start.network)
+        stack = _stack(run)
         if isinstance(stack, str):
-            return self._train_module(run, split, checkpoint)
-        return self._train_stack(run, stack, split, checkpoint)
+            return self._train_module(run, split, checkpoint, recall)
+        return self._train_stack(run, stack, split, checkpoint, recall)
 
-    def _train_stack(self, run: Run, stack: Stack, split: Split, checkpoint: Checkpoint) -> list[Outcome]:
+    def _train_stack(
+        self, run: Run, stack: Stack, split: Split, checkpoint: Checkpoint, recall: Recall
+    ) -> list[Outcome]:
         from tombola.engines.sparse.stack_learner import StackLearner
 
-        network = _masked(run)
-        noise = derive(run.seed, Purpose.NOISE)
-        learner = StackLearner(stack, network.state_dict(), run.mask, run.training, split, noise)
-        del network  # dense, and done with
+        learner = StackLearner(stack, masked_network(run, recall).state_dict(), run, split)
         return carry_out(LiveTraining([run], learner, len(split.train)), checkpoint, self._name("loop"))
 
-    def _train_module(self, run: Run, split: Split, checkpoint: Checkpoint) -> list[Outcome]:
+    def _train_module(self, run: Run, split: Split, checkpoint: Checkpoint, recall: Recall) -> list[Outcome]:
         from tombola.engines.sparse.speeds import Speeds
         from tombola.engines.sparse.swap import swap
         from tombola.engines.sparse.swapped_learner import SwappedLearner
 
         with reproducible(derive(run.seed, Purpose.NOISE), torch.device(self.device)):
-            network = _masked(run)
+            network = masked_network(run, recall)
             inputs, _ = split.train[torch.arange(run.training.batch_size)]
             swapped, dense = swap(network, run.mask, inputs, Speeds.default())
             for name, reason in dense.items():
                 log.info("%s stays dense: %s", name, reason)
-            learner = SwappedLearner(swapped, run.mask, run.training, split, torch.device(self.device))
+            learner = SwappedLearner(swapped, run, split, torch.device(self.device))
             how = f"layers {', '.join(swapped.layers)}" if swapped.layers else "no layer"
             return carry_out(LiveTraining([run], learner, len(split.train)), checkpoint, self._name(how))
 
@@ -89,12 +88,6 @@ class Sparse:
 
         versions = f"kernels {KERNELS}, numba {numba.__version__}, torch {torch.__version__}"
         return f"sparse ({how}) on {self.device}, {versions}"
-
-
-def _masked(run: Run) -> nn.Module:
-    network = build(run.start)
-    run.mask.apply_(network)
-    return network
 
 
 def _refusal(run: Run) -> str | None:
@@ -117,9 +110,13 @@ _STACKS: dict[str, Stack | str] = {}
 """By the network's description: building one takes some time, and the conductor asks often."""
 
 
-def _stack(network: Network) -> Stack | str:
+def _stack(run: Run) -> Stack | str:
+    """The stack that the compiled loop trains, or why it does not."""
     from tombola.engines.sparse.stack import stack_of
 
+    if run.data.augmented:
+        return "its images are changed while it trains"
+    network = run.start.network
     key = network.model_dump_json()
     if key not in _STACKS:
         _STACKS[key] = stack_of(build(Start(network=network, seed=0)))

@@ -69,11 +69,13 @@ class Options(NamedTuple):
     """How a step changes the parameters."""
 
     adam: bool
-    lr: float
     momentum: float
+    nesterov: bool
     weight_decay: float
     noise: int
     """Seed of dropout."""
+    begin: int
+    """The iteration that training begins at."""
 
 
 @compiled
@@ -211,17 +213,17 @@ def backward(shape: Any, weights: Any, rooms: Any, width: int) -> None:
 
 
 @compiled
-def update(weights: Any, options: Any, iteration: int) -> None:
+def update(weights: Any, options: Any, lr: float, count: int) -> None:
     """One step of Adam (Kingma & Ba 2015; β = 0.9 and 0.999, ε = 1e-8) or SGD, as in torch.
 
-    `iteration` counts from 1.
+    `count` says how many steps there have been, this one included.
     """
-    decay, lr = splat(np.float32(options.weight_decay)), options.lr
+    decay = splat(np.float32(options.weight_decay))
     if options.adam:
         one, other = splat(np.float32(0.1)), splat(np.float32(0.001))
         keep = splat(np.float32(0.999))
-        correction = splat(np.float32(np.sqrt(1 - 0.999**iteration)))
-        step, tiny = splat(np.float32(-lr / (1 - 0.9**iteration))), splat(np.float32(1e-8))
+        correction = splat(np.float32(np.sqrt(1 - 0.999**count)))
+        step, tiny = splat(np.float32(-lr / (1 - 0.9**count))), splat(np.float32(1e-8))
         for place in range(0, weights.parameters.size, 16):
             value = load(weights.parameters, place)
             gradient = fma(decay, value, load(weights.gradients, place))
@@ -238,8 +240,9 @@ def update(weights: Any, options: Any, iteration: int) -> None:
             value = load(weights.parameters, place)
             gradient = fma(decay, value, load(weights.gradients, place))
             if weights.first.size:
-                gradient = fma(keep, load(weights.first, place), gradient)
-                store(weights.first, place, gradient)
+                first = fma(keep, load(weights.first, place), gradient)
+                store(weights.first, place, first)
+                gradient = fma(keep, first, gradient) if options.nesterov else first
             store(weights.parameters, place, fma(step, gradient, value))
 
 
@@ -253,13 +256,15 @@ def train(
     x: Any,
     y: Any,
     orders: Any,
+    rates: Any,
     iteration: int,
     losses: float,
 ) -> float:
     """Train on the batches `orders`: int64 of shape (steps, batch), rows of `x` and `y`. Adds to `losses`.
 
-    `width` is the batch size, rounded up to whole vectors; `iteration` says how many have been before. Each loss is
-    added by itself, so that the sum is the same bits however the iterations are cut into calls.
+    `width` is the batch size, rounded up to whole vectors; `rates` are the learning rates of the steps; `iteration`
+    is the number of the first. Each loss is added by itself, so that the sum is the same bits however the iterations
+    are cut into calls.
     """
     begin = shape.layers[-1, UNIT] * width
     labels, places = np.empty(orders.shape[1], np.int64), np.empty(width, np.int64)
@@ -272,7 +277,7 @@ def train(
         loss, _ = cross_entropy(rooms.activations[begin:], labels, width, rooms.deltas[begin:])
         losses += loss / rows.size
         backward(shape, weights, rooms, width)
-        update(weights, options, iteration + step + 1)
+        update(weights, options, rates[step], iteration + step + 1 - options.begin)
     return losses
 
 

@@ -13,8 +13,10 @@ from tombola.engines.sparse import loop
 from tombola.engines.sparse.layout import Layout, padded
 from tombola.engines.sparse.stack import Stack
 from tombola.engines.training import Part
-from tombola.mask import Mask, State
-from tombola.run import Training
+from tombola.mask import State
+from tombola.run import Run
+from tombola.schedule import learning_rates
+from tombola.seeds import Purpose, derive
 from tombola.zoo.data.split import Examples, Split
 
 TILE = 64
@@ -22,18 +24,18 @@ TILE = 64
 
 
 class StackLearner:
-    """Trains one run of `stack`, from the weights in `state`. It needs no lock and no global state.
+    """Trains one run of `stack`, from the weights in `state`. It needs no lock and no global state."""
 
-    `noise` is the seed of dropout.
-    """
-
-    def __init__(self, stack: Stack, state: State, mask: Mask, training: Training, split: Split, noise: int) -> None:
-        self.layout = Layout(stack, mask)
+    def __init__(self, stack: Stack, state: State, run: Run, split: Split) -> None:
+        self.layout = Layout(stack, run.mask)
         self.split = split
-        self.iteration = 0
+        self.training = training = run.training
         self.losses = 0.0
         adam = training.optimizer == "adam"
-        self.options = loop.Options(adam, training.lr, training.momentum, training.weight_decay, noise)
+        noise = derive(run.seed, Purpose.NOISE)
+        self.options = loop.Options(
+            adam, training.momentum, training.nesterov, training.weight_decay, noise, run.begin
+        )
         parameters, nothing = self.layout.pack(state), np.empty(0, np.float32)
         self.now = loop.Weights(
             parameters,
@@ -46,14 +48,14 @@ class StackLearner:
         self.rooms = self.layout.rooms(self.width)
         self.tile_rooms = self.layout.rooms(TILE)
 
-    def train(self, orders: Tensor) -> None:
+    def train(self, orders: Tensor, first: int) -> None:
         """See `Learner`; one run."""
         (order,) = orders
         train = self.split.train
         x, places = train.x.reshape(len(train.x), -1).numpy(), train.places(order).numpy()
         still = (self.layout.shape, self.now, self.rooms, self.width, self.options)
-        self.losses = loop.train(*still, x, train.y.numpy(), places, self.iteration, self.losses)
-        self.iteration += len(places)
+        rates = learning_rates(self.training, first, len(places))
+        self.losses = loop.train(*still, x, train.y.numpy(), places, rates, first, self.losses)
 
     def take_losses(self) -> list[float]:
         """See `Learner`."""
@@ -88,7 +90,6 @@ class StackLearner:
             "second": torch.from_numpy(self.now.second),
             "best": torch.from_numpy(self.best),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
-            "iteration": torch.tensor(self.iteration),
         }
 
     def load(self, state: dict[str, Tensor]) -> None:
@@ -97,4 +98,3 @@ class StackLearner:
             getattr(self.now, name)[:] = state[name].numpy()
         self.best[:] = state["best"].numpy()
         self.losses = state["losses"].item()
-        self.iteration = int(state["iteration"])

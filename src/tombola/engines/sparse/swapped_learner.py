@@ -7,18 +7,18 @@ import torch
 from tombola.engines.modules import ModuleLearner
 from tombola.engines.sparse.swap import Swapped
 from tombola.mask import Mask, State
-from tombola.run import Training
+from tombola.run import Run
 from tombola.zoo.data.split import Split
 
 
 class SwappedLearner(ModuleLearner):
     """Trains a module some of whose layers are sparse; the others are masked, as in any module."""
 
-    def __init__(self, swapped: Swapped, mask: Mask, training: Training, split: Split, device: torch.device) -> None:
+    def __init__(self, swapped: Swapped, run: Run, split: Split, device: torch.device) -> None:
         dense = Mask(
-            {name: kept for name, kept in mask.items() if name.removesuffix(".weight") not in swapped.layers}
+            {name: kept for name, kept in run.mask.items() if name.removesuffix(".weight") not in swapped.layers}
         )
-        super().__init__(swapped.network, dense, training, split, device)
+        super().__init__(swapped.network, run, split, device, dense)
         self.swapped = swapped
 
     def weights(self) -> list[State]:
