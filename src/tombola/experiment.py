@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from tombola.errors import InputError
+from tombola.length import Length
 from tombola.mask import Mask
 from tombola.outcome import Outcome
 from tombola.prune import check_rounds, prune
-from tombola.length import Length
 from tombola.recipe import Recipe
 from tombola.run import Data, Network, Run, Start
 from tombola.scores import SCORES

@@ -4,7 +4,7 @@
     levels.parquet       one row for each replicate x level x branch x draw (see `Row`)
     layers.parquet       the same x layer: weights left, where they began and how far they went (see `Layer`)
     curves.parquet       the same x iteration: what was evaluated on the way
-    stability.parquet    of lines between trainings that share k iterations: how weights along them do, if that is asked
+    stability.parquet    how weights on lines between two trainings do, where that is asked
     ticket.safetensors   the smallest winning ticket, if there is one
     status.json          whether it is finished, what made it, what that trained, and how long it all took
 
@@ -148,6 +148,8 @@ class Results:
     """What is missing or damaged, one line each."""
     command: str | None = None
     """What made the results, where that is known."""
+    stability: list[dict[str, Any]] = field(default_factory=list)
+    """The rows of `stability.parquet`."""
 
     @property
     def collapsed(self) -> list[tuple[int, int, str]]:
@@ -202,7 +204,7 @@ def read_results(folder: Path, lenient: bool = False) -> Results:
     recipe = read_configuration(configuration)
     status, problems = read_status(folder)
     tables: dict[str, list[Any]] = {}
-    for name, read in (("levels", _read_levels), ("layers", _read_layers)):
+    for name, read in (("levels", _read_levels), ("layers", _read_layers), ("stability", _read_stability)):
         try:
             tables[name] = read(folder / f"{name}.parquet")
         except InputError as error:
@@ -222,6 +224,7 @@ def read_results(folder: Path, lenient: bool = False) -> Results:
         status.versions,
         problems,
         status.command,
+        tables["stability"],
     )
 
 
@@ -245,9 +248,8 @@ def read_curves(folder: Path) -> list[dict[str, Any]]:
     return read_table(folder / "curves.parquet", CURVES, _POINT)
 
 
-def read_stability(folder: Path) -> list[dict[str, Any]]:
-    """The rows of `stability.parquet`, none if it is not there. Raises `InputError` when it is damaged."""
-    return read_table(folder / "stability.parquet", STABILITY, STABILITY.names[:4])
+def _read_stability(path: Path) -> list[dict[str, Any]]:
+    return read_table(path, STABILITY, STABILITY.names[:4])
 
 
 def read_table(path: Path, schema: pa.Schema, needed: Sequence[str]) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ class Data(Described):
     """A data set, how it is divided and how its inputs are scaled."""
 
     name: str
-    """A name in `tombola.zoo.data`, the path of an `.npz` file or of a folder of Parquet files, or `hf:owner/name`."""
+    """A name in `tombola.zoo.data`, the path of an `.npz` file or a folder of Parquet files, or `hf:owner/name`."""
     digest: str
     """A hash of the arrays' content: other data under the same name is other data."""
     seed: int

@@ -79,7 +79,7 @@ def test_the_smallest_stable_candidate_is_taken_and_no_more_are_tried(dense: Run
 
 
 def test_a_training_that_diverged_is_not_stable(dense: Run) -> None:
-    assert drive(instability(dense, 0, WALKS), lambda ask: 1.0)[1] == [1.0]
+    assert drive(instability(dense, 0, WALKS), lambda _: 1.0)[1] == [1.0]
 
 
 def test_all_candidates_are_walked_when_nothing_is_chosen(dense: Run) -> None:
@@ -106,7 +106,7 @@ def inside(ask: Ask) -> bool:
 
 def test_no_more_runs_are_asked_for_than_expected() -> None:
     recipe = tiny(rewind={"to": "20it"}, stability=STABILITY)
-    asked, _ = drive(Experiment(recipe).study(0), lambda ask: 0.1)
+    asked, _ = drive(Experiment(recipe).study(0), lambda _: 0.1)
     assert len(set(asked)) * recipe.replicates == expected_runs(recipe)
     assert [question for question in asked if question.branch == "stability"] == [a for a in asked if a.point]
     assert torch.tensor([ask.run.last for ask in asked if ask.branch == "trunk"]).unique().tolist() == [20, 25]

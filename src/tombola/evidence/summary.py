@@ -10,7 +10,9 @@ import numpy as np
 
 from tombola.evidence.against import Against, censored
 from tombola.evidence.interval import mean_interval
+from tombola.evidence.stability import rewound_to, stability
 from tombola.evidence.verdict import Criteria, Verdict, judge, smallest_winning
+from tombola.recipe import AUTO
 from tombola.results import Results
 from tombola.table import Row
 
@@ -41,10 +43,24 @@ def summarise(results: Results) -> dict[str, Any]:
         "criteria": recipe.verdict.model_dump(),
         "late": sum(row.level == 0 and censored(row) for row in results.rows),
         "levels": levels,
+        "stability": _stability(results),
         "smallest_winning": found and _named(next(level for level in levels if level["level"] == found.level)),
         "collapsed": [
             {"replicate": replicate, "level": level, "layer": layer} for replicate, level, layer in results.collapsed
         ],
+    }
+
+
+def _stability(results: Results) -> dict[str, Any] | None:
+    """Where lines between trainings were walked: the barriers at each k, and what was rewound to."""
+    recipe = results.recipe
+    if recipe.stability is None:
+        return None
+    tolerance = recipe.stability.tolerance
+    return {
+        "tolerance": tolerance,
+        "candidates": stability(results.stability, tolerance, recipe.verdict.confidence),
+        "rewound_to": rewound_to(results.stability, tolerance) if recipe.rewind.to == AUTO else None,
     }
 
 

@@ -13,9 +13,10 @@ from tombola.report.figures.cost import cost_figure
 from tombola.report.figures.curves import loss_curves, validation_curves
 from tombola.report.figures.layers import densities, distances, sign_changes
 from tombola.report.figures.levels import ACCURACY, GAP, STOP, TRAIN, level_figure
+from tombola.report.figures.stability import barriers_figure, walks_figure
 from tombola.report.figures.weights import initial_weights, pixels
 from tombola.report.material import Material
-from tombola.report.words import answer, count, late
+from tombola.report.words import answer, count, late, rewound
 
 
 def document(material: Material) -> Document:
@@ -40,6 +41,7 @@ def document(material: Material) -> Document:
             _generalisation(material),
             _layers(material),
             _weights(material),
+            *_stability(material),
             _cost(material),
             _configuration(material),
         ],
@@ -119,6 +121,22 @@ def _layers(material: Material) -> Section:
 
 def _weights(material: Material) -> Section:
     return Section("weights", "Which weights survive", parts=[initial_weights(material), pixels(material)])
+
+
+def _stability(material: Material) -> list[Section]:
+    """Nothing where no lines were walked."""
+    found = material.summary["stability"]
+    if not found or not found["candidates"]:
+        return []
+    words = [
+        "A network is stable at iteration k when trainings that share their first k iterations, and differ in batch "
+        "order after, end at weights joined by a straight line without an error barrier (Frankle et al. 2020). "
+        "Larger networks have winning tickets where they are rewound to an iteration at which they are stable.",
+    ]
+    if found["rewound_to"]:
+        words.append(rewound(found))
+    parts = [walks_figure(material.results.stability), barriers_figure(found), tables.stability(found)]
+    return [Section("stability", "Stability", words, parts)]
 
 
 def _cost(material: Material) -> Section:

@@ -113,6 +113,23 @@ def _mean(found: dict[str, Any] | None, unit: str = "") -> str:
     return mean if found["low"] is None else f"{mean} ± {100 * (found['high'] - found['mean']):.2f}"
 
 
+def stability(found: dict[str, Any]) -> Table:
+    """The barriers at each k."""
+    rows = [
+        [
+            f"{candidate['k']:,}",
+            *(_mean(candidate[f"{part}_barrier"]) for part in ("train", "validation", "test")),
+            f"{candidate['stable']} of {candidate['replicates']}",
+        ]
+        for candidate in found["candidates"]
+    ]
+    head = ["k", "on training examples", "on validation examples", "on the test set", "stable replicates"]
+    caption = (
+        f"Error barriers in points; at most {100 * found['tolerance']:g} on validation examples counts as stable"
+    )
+    return Table("stability-table", caption, head, rows)
+
+
 def costs(summary: dict[str, Any]) -> Table:
     """Which engines trained how much."""
     rows = [

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tombola.report.words import answer, better, count, late
+from tombola.report.words import answer, better, count, late, rewound
 from tombola.ticket import Ticket
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
     console.print(table)
     for line in _notes(summary):
         console.print(line, style="yellow", markup=False, highlight=False)
+    if summary["stability"]:
+        console.print(_stability(summary["stability"]))
+        if summary["stability"]["rewound_to"]:
+            console.print(rewound(summary["stability"]), markup=False, highlight=False)
     if summary["levels"]:
         console.print(LEGEND, style="dim", highlight=False)
     for engine, did in summary["engines"].items():
@@ -71,6 +75,20 @@ def _levels(summary: dict[str, Any], stop_intervals: bool = True) -> Table:
                 _verdict(level) if ticket else "",
                 style=None if ticket else "dim",
             )
+    return table
+
+
+def _stability(found: dict[str, Any]) -> Table:
+    """The barrier at each candidate."""
+    table = Table(title="Stability", title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
+    for name in ("rewound to", "barrier, validation", "test", "stable"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for candidate in found["candidates"]:
+        barriers = (
+            _figure({"barrier": candidate[f"{part}_barrier"]}, "barrier", 100, ".2f")
+            for part in ("validation", "test")
+        )
+        table.add_row(f"{candidate['k']:,}it", *barriers, f"{candidate['stable']} of {candidate['replicates']}")
     return table
 
 

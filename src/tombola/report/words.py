@@ -95,6 +95,13 @@ def better(level: dict[str, Any]) -> str:
     return "".join(f", {name}" for figure, name in names.items() if figure in level["verdict"]["better"])
 
 
+def rewound(stability: dict[str, Any]) -> str:
+    """What tickets were rewound to, where that was chosen."""
+    chosen = stability["rewound_to"]
+    each = [f"{k:,} in {count(chosen.count(k), 'replicate')}" for k in sorted(set(chosen))]
+    return f"Tickets were rewound to the smallest stable k: {', '.join(each)}."
+
+
 def count(number: float, noun: str) -> str:
     """A number of things: `1 point`, `2 points`."""
     return f"{number:,g} {noun}" + ("" if number == 1 else "s")
