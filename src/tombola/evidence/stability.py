@@ -65,7 +65,10 @@ def _candidate(here: Sequence[Line], k: int, tolerance: float, confidence: float
     found: dict[str, Any] = {"k": k}
     for part in PARTS:
         values = list(_by_replicate(here, part).values())
-        found[f"{part}_barrier"] = {"values": values, **asdict(mean_interval(values, confidence))}
+        interval = asdict(mean_interval(values, confidence))
+        if interval["low"] is not None:
+            interval["low"] = max(interval["low"], 0.0)  # no barrier is lower: ends count
+        found[f"{part}_barrier"] = {"values": values, **interval}
     stable = sum(value <= tolerance for value in found["validation_barrier"]["values"])
     return found | {"replicates": len(_by_replicate(here, "validation")), "stable": stable}
 

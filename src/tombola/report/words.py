@@ -98,7 +98,7 @@ def better(level: dict[str, Any]) -> str:
 def rewound(stability: dict[str, Any]) -> str:
     """What tickets were rewound to, where that was chosen."""
     chosen = stability["rewound_to"]
-    each = [f"{k:,} in {count(chosen.count(k), 'replicate')}" for k in sorted(set(chosen))]
+    each = [f"{k:,}it in {count(chosen.count(k), 'replicate')}" for k in sorted(set(chosen))]
     return f"Tickets were rewound to the smallest stable k: {', '.join(each)}."
 
 

@@ -75,14 +75,14 @@ def barriers_figure(summary: Mapping[str, Any]) -> Figure | Absent:
     y = alt.Y("mean:Q", title="error barrier (points)")
     shown = [alt.Tooltip(f"{name}:Q", format=".2f") for name in ("mean", "low", "high")]
     bars = base.mark_bar(opacity=0.85).encode(y=y, tooltip=[alt.Tooltip("k:Q"), alt.Tooltip("examples:N"), *shown])
-    spread = base.transform_filter("isValid(datum.low)").mark_rule(color="#7d7d7d", strokeWidth=2)
+    spread = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2)
     rule = alt.Chart(DATA).mark_rule(strokeDash=[5, 4], color="#7d7d7d").encode(y="tolerance:Q")
     return figure(
         "stability-barriers",
         "Error barrier",
         "How far the error on the line rises above the mean of that at its ends. Below the dashed line the network "
         "counts as stable, by its validation examples.",
-        alt.layer(bars, spread.encode(y="low:Q", y2="high:Q"), rule).properties(width="container", height=HEIGHT),
+        alt.layer(bars, spread.encode(y="low:Q", y2="high:Q", color=alt.value("#7d7d7d")), rule).properties(width="container", height=HEIGHT),
         rows,
     )
 
