@@ -134,3 +134,24 @@ class WeightNorm(nn.Module):
 class Unprunable(nn.Module):
     def forward(self, x):  # type: ignore[no-untyped-def]
         return x.flatten(1)[:, :10]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rewind": {"to": "60it"}}, "rewind.to: should be before the end of training, 60it, not 60it"),
+        (
+            {"rewind": {"to": "auto"}, "stability": {"candidates": ["0it", "9ep"]}},
+            "stability.candidates: should be before the end of training, 60it, not 9ep",
+        ),
+        ({"training__warmup": "60it"}, "training.warmup: should be shorter than the length, 60it, not 60it"),
+        (
+            {"training__schedule": "step", "training__milestones": ["2ep", "9it"]},
+            "training.milestones: should be in order, not 2ep, 9it",
+        ),
+    ],
+)
+def test_lengths_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Experiment(tiny(**changes))
+    assert str(caught.value) == message

@@ -121,6 +121,13 @@ def test_a_final_density_is_reached_in_equal_steps() -> None:
         ("verdict.beat=reint", 'unknown control "reint": did you mean "reinit"?'),
         ("data.fraction=0", "data.fraction: input should be greater than 0, not 0"),
         ("data.label_noise=1.5", "data.label_noise: input should be less than or equal to 1, not 1.5"),
+        ("rewind.to=auto", 'rewind.to: "auto" goes with a section [stability] and method = "weights"'),
+        ("stability={candidates=[]}", "stability.candidates: list should have at least 1 item"),
+        ("stability={candidates=['0it'],points=2}", "stability.points: input should be greater than or equal to 3"),
+        ("training.schedule=linear", 'unknown schedule "linear"'),
+        ("training.schedule=step", 'milestones, such as ["20000it", "25000it"], go with schedule = "step"'),
+        ("training.warmup=5", "training.warmup: should be a length"),
+        ("data.mean=[0.5]", 'mean and std go together, with scale = "standard"'),
         ("training=5", "training: should be a section, [training], not 5"),
     ],
 )
