@@ -144,10 +144,14 @@ class Unprunable(nn.Module):
             {"rewind": {"to": "auto"}, "stability": {"candidates": ["0it", "9ep"]}},
             "stability.candidates: should be before the end of training, 60it, not 9ep",
         ),
+        (
+            {"stability": {"candidates": ["20it", "10it", "10it"]}},
+            "stability.candidates: should be in order, not 20it, 10it, 10it",
+        ),
         ({"training__warmup": "60it"}, "training.warmup: should be shorter than the length, 60it, not 60it"),
         (
             {"training__schedule": "step", "training__milestones": ["2ep", "9it"]},
-            "training.milestones: should be in order, not 2ep, 9it",
+            "training.milestones: should be in order, between 0it and the length, 60it, not 2ep, 9it",
         ),
     ],
 )

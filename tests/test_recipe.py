@@ -122,6 +122,8 @@ def test_a_final_density_is_reached_in_equal_steps() -> None:
         ("data.fraction=0", "data.fraction: input should be greater than 0, not 0"),
         ("data.label_noise=1.5", "data.label_noise: input should be less than or equal to 1, not 1.5"),
         ("rewind.to=auto", 'rewind.to: "auto" goes with a section [stability] and method = "weights"'),
+        ("stability={candidates=['0it'],point=5}", 'unknown key of [stability] "point": did you mean "points"?'),
+        ("training.length=1000000000000it", "should be a length of at most 1,000,000,000 epochs or iterations"),
         ("stability={candidates=[]}", "stability.candidates: list should have at least 1 item"),
         ("stability={candidates=['0it'],points=2}", "stability.points: input should be greater than or equal to 3"),
         ("training.schedule=linear", 'unknown schedule "linear"'),

@@ -94,7 +94,7 @@ def test_epochs_become_iterations_and_have_to_be_in_order() -> None:
     options = training(schedule="step", milestones=["1ep", "1ep1it"], warmup="1ep").in_iterations(20)
     assert [m.iterations for m in options.milestones] == [2, 3]
     assert options.warmup.iterations == 2
-    with pytest.raises(ValueError, match="in order, not 9it, 6it"):
+    with pytest.raises(ValueError, match="in order, between 0it and the length, 12it, not 9it, 6it"):
         training(schedule="step", milestones=["9it", "6it"]).in_iterations(20)
     with pytest.raises(ValueError, match="warmup: should be shorter than the length, 12it, not 6ep"):
         training(warmup="6ep").in_iterations(20)

@@ -50,5 +50,5 @@ def test_counts_are_not_mixed() -> None:
 
 
 def test_a_run_that_nobody_knows_is_an_error(dense: Run) -> None:
-    with pytest.raises(KeyError, match="not known"):
+    with pytest.raises(LookupError, match="not known"):
         starting_network(dense.after(dense, begin=0).start)

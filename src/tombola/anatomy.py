@@ -55,8 +55,9 @@ def _layer(
     name: str, kept: Tensor, start: Tensor, final: Tensor, diverged: bool, inputs: tuple[int, ...] | None
 ) -> Layer:
     before, after = start[kept], final[kept]
-    width = 2 * REACH / BINS * max(float(start.square().mean().sqrt()), 1e-30)
-    bins = torch.floor(before / width + BINS / 2).clamp(0, BINS - 1).long()
+    there = start[start != 0]  # what was pruned before is no weight to start from
+    width = 2 * REACH / BINS * max(float(there.square().mean().nan_to_num().sqrt()), 1e-30)
+    bins = torch.floor(before.nan_to_num() / width + BINS / 2).clamp(0, BINS - 1).long()
     reads = inputs is not None and kept.dim() == 2 and kept.shape[1] == math.prod(inputs)
     return Layer(
         name,
@@ -64,7 +65,7 @@ def _layer(
         kept.numel(),
         None if diverged else int((torch.sign(before) * torch.sign(after) < 0).sum()),
         None if diverged else float(torch.linalg.vector_norm(after - before)),
-        float(torch.linalg.vector_norm(before)),
+        float(torch.linalg.vector_norm(before).nan_to_num()),
         torch.bincount(bins, minlength=BINS).tolist(),
         _by_pixel(kept.sum(0), inputs) if reads and inputs is not None else None,
     )

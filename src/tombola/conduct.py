@@ -7,7 +7,7 @@ import heapq
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from tombola.engines import Engine
@@ -149,7 +149,8 @@ class Conductor:
                 self._advance(question.study, self._reply(question))
 
     def _answer(self, question: _Question, index: int, outcome: Outcome, trained: bool) -> None:
-        question.outcomes[index] = outcome
+        # Of a list, which may be hundreds, no study wants the weights: they would fill the memory.
+        question.outcomes[index] = outcome if question.alone else replace(outcome, final={})
         self.listener.answered(question.study, question.asks[index], outcome, trained)
 
     def _reply(self, question: _Question) -> Outcome | list[Outcome]:

@@ -76,6 +76,8 @@ class Experiment:
         self._rewind = self._iteration("rewind.to", to, examples) if isinstance(to, Length) else None
         candidates = recipe.stability.candidates if recipe.stability else []
         self._candidates = [self._iteration("stability.candidates", k, examples) for k in candidates]
+        if self._candidates != sorted(set(self._candidates)):
+            raise InputError(f"stability.candidates: should be in order, not {', '.join(map(str, candidates))}")
         self._digest = dataset.digest
         check_inputs(dataset, self._data(seed=0))
         self._network = describe(recipe.model.name, recipe.model.options, dataset.inputs, dataset.classes)

@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+LONGEST = 10**9
+
 _WRITTEN = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?")
 
 
@@ -31,7 +33,10 @@ class Length:
         match = _WRITTEN.fullmatch(text) if isinstance(text, str) and text else None
         if match is None:
             raise ValueError('should be a length such as "500it", "2ep" or "1ep5it"')
-        return cls(int(match[1] or 0), int(match[2] or 0))
+        epochs, iterations = int(match[1] or 0), int(match[2] or 0)
+        if max(epochs, iterations) > LONGEST:
+            raise ValueError(f"should be a length of at most {LONGEST:,} epochs or iterations")
+        return cls(epochs, iterations)
 
     def __str__(self) -> str:
         epochs = f"{self.epochs}ep" if self.epochs else ""

@@ -50,7 +50,8 @@ class Outcome:
     """What came of a run: the trained weights, the curves on the way, and the figures."""
 
     final: State
-    """The `state_dict` at the end of training. Pruned weights are zero."""
+    """The `state_dict` at the end of training. Pruned weights are zero. Empty of a run that only evaluates weights
+    between those of two others, from which they can be had again."""
     curves: dict[str, Tensor]
     """`iteration` (int64) and, at each of these, `train_loss` (the mean since the evaluation before),
     `validation_loss`, `validation_accuracy` and, where asked for, `test_loss` and `test_accuracy` (float64)."""

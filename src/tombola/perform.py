@@ -83,7 +83,9 @@ def perform(
 def _keep_ticket(results: ResultsFolder, store: Store) -> None:
     """Write the smallest winning ticket; among replicates, the one of best validation accuracy at early stop."""
     recipe, path = results.recipe, results.folder / TICKET
-    found = smallest_winning(judge(results.rows, recipe.replicates, recipe.verdict, recipe.controlled))
+    found = smallest_winning(
+        judge(results.rows, recipe.replicates, recipe.verdict, recipe.controlled, recipe.rewound)
+    )
     if found is None:
         path.unlink(missing_ok=True)
         return

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
@@ -243,6 +244,10 @@ class Recipe(Described):
                 raise ValueError(f'controls.{name}: goes with rewind.method = "weights", not "{self.rewind.method}"')
         if self.rewind.to == AUTO and (self.stability is None or self.rewind.method != "weights"):
             raise ValueError('rewind.to: "auto" goes with a section [stability] and method = "weights"')
+        if self.rewind.method == "fine-tuning" and self.training.schedule == "cosine":
+            raise ValueError(
+                'rewind.method: "fine-tuning" goes on at the last learning rate, which a cosine leaves near 0'
+            )
         if self.search.one_shot and "one_shot" in self.controls:
             raise ValueError("controls.one_shot: the search is one-shot itself")
         return self
@@ -251,6 +256,11 @@ class Recipe(Described):
         """Whether the control that tickets must be better than is trained at this level."""
         control = self.controls.get(self.verdict.beat)
         return control is not None and control.draws > 0 and (control.levels is None or level in control.levels)
+
+    @property
+    def rewound(self) -> bool:
+        """Whether weights go back after pruning, to what they were before training or early in it."""
+        return self.rewind.method == "weights"
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as TOML values."""
@@ -365,5 +375,7 @@ def _model(path: Sequence[str]) -> type[BaseModel]:
             model = get_args(model)[1]
             continue
         model = model.model_fields[name].annotation
+        if get_origin(model) is UnionType:  # a section, or none
+            model = get_args(model)[0]
     section: type[BaseModel] = model
     return section

@@ -180,8 +180,11 @@ class Training(Described):
         lengths = {name: iterations(getattr(self, name)) for name in ("length", "evaluate_every", "warmup")}
         milestones = tuple(map(iterations, self.milestones))
         at = [milestone.iterations for milestone in milestones]
-        if at != sorted(set(at)):
-            raise ValueError(f"milestones: should be in order, not {', '.join(map(str, self.milestones))}")
+        if at != sorted({0, *at, lengths["length"].iterations})[1:-1]:
+            raise ValueError(
+                f"milestones: should be in order, between 0it and the length, {self.length}, not "
+                f"{', '.join(map(str, self.milestones))}"
+            )
         if lengths["warmup"].iterations >= lengths["length"].iterations:
             raise ValueError(f"warmup: should be shorter than the length, {self.length}, not {self.warmup}")
         return self.model_copy(update=lengths | {"milestones": milestones})
@@ -208,6 +211,11 @@ class Run(Described):
     def last(self) -> int:
         """The iteration it ends at."""
         return self.training.length.iterations if self.end is None else self.end
+
+    @property
+    def mixed(self) -> bool:
+        """Whether it only evaluates weights between those of two runs."""
+        return self.start.trained is not None and self.start.trained.towards is not None
 
     def masked(self, mask: Mask) -> Run:
         """The same training, from the same initial weights, of the weights left in `mask` alone."""
@@ -244,7 +252,7 @@ class Run(Described):
     def shape(self) -> tuple[object, ...]:
         """Equal for runs that differ in nothing but initial weights, masks, splits and seeds."""
         split = self.data.model_copy(update={"seed": 0})
-        return self.start.network.model_dump_json(), split, self.training, self.begin, self.end
+        return self.start.network.model_dump_json(), split, self.training, self.begin, self.end, self.mixed
 
     @property
     def description(self) -> dict[str, Any]:

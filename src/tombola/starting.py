@@ -16,8 +16,8 @@ Recall = Callable[[str], State]
 
 
 def unknown_runs(key: str) -> State:
-    """For where no run starts after another. Raises `KeyError`."""
-    raise KeyError(f"run {key} is not known here")
+    """For where no run starts after another. Raises `LookupError`."""
+    raise LookupError(f"run {key} is not known here")
 
 
 def starting_network(start: Start, recall: Recall = unknown_runs) -> nn.Module:

@@ -65,12 +65,16 @@ class Store:
             return None
 
     def recall(self, key: str) -> State:
-        """The weights that the run of that key ended with. Raises `KeyError` if it was never trained."""
+        """The weights that the run of that key ended with. Raises `LookupError` if it is not there, or damaged."""
         try:
             tensors, about = read_tensors(self._entry(key))
             return Outcome.from_tensors(tensors, about).final
         except (FileNotFoundError, DamagedFile) as error:
-            raise KeyError(f"a run starts after run {key}, of which the store {self.folder} knows nothing") from error
+            reason = "is not there" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
+            raise LookupError(
+                f"the store {self.folder}: run {key}, whose weights are to be trained further, {reason}; "
+                f"the same command again trains it again"
+            ) from error
 
     def put(self, run: Run, outcome: Outcome) -> None:
         """Remember what came of `run`."""

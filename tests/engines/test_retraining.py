@@ -22,6 +22,7 @@ from tombola.outcome import Outcome
 from tombola.run import Run, Training
 from tombola.starting import starting_network
 from tombola.store import Checkpoint
+from tombola.zoo.data import prepare
 from tombola.zoo.networks import build
 
 ENGINES = [Eager, Sparse, Stacked]
@@ -79,8 +80,13 @@ def test_a_run_of_no_iterations_is_an_evaluation(engine: Callable[[], Engine]) -
     other = one.model_copy(update={"seed": 5})
     middle = one.between(one, other, 0.5)
     ends = outcomes(engine, one, other, middle)
-    for name, value in ends[2].final.items():
-        torch.testing.assert_close(value, (ends[0].final[name] + ends[1].final[name]) / 2)
+    network = build(one.start).eval()
+    network.load_state_dict({name: (value + ends[1].final[name]) / 2 for name, value in ends[0].final.items()})
+    x, y = prepare(one.data).test[torch.arange(600)]
+    assert ends[2].measures.test_accuracy == pytest.approx(
+        (network(x).argmax(1) == y).float().mean().item(), abs=2e-3
+    )
+    assert ends[2].final == {}  # it can be had again from the two others
     assert ends[2].curves["iteration"].tolist() == [40]
     assert ends[2].curves["train_loss"].item() > 0  # there was no training: it is measured
     assert ends[2].measures.stop_iteration == 40
@@ -119,7 +125,7 @@ def test_statistics_in_a_stack_are_each_runs_own() -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_earlier_training_that_is_not_known_is_an_error(engine: Callable[[], Engine]) -> None:
     dense = dense_run(training=PLAIN)
-    with pytest.raises(KeyError, match="is not known here"):
+    with pytest.raises(LookupError, match="is not known here"):
         engine().train([dense.after(dense, begin=20)], Checkpoint(Path("nowhere")))
 
 

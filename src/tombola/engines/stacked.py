@@ -90,8 +90,15 @@ _LIMITS: dict[tuple[object, ...], Limits] = {}
 """By shape, folder of data and device: trying a network takes some time, and the conductor asks often."""
 
 
+_REFUSALS: dict[str, str | None] = {}
+"""By network: the trial depends on nothing else."""
+
+
 def _find_limits(run: Run, data_dir: Path | None, device: torch.device) -> Limits:
-    if reason := refusal(run):
+    key = run.start.network.model_dump_json()
+    if key not in _REFUSALS:
+        _REFUSALS[key] = refusal(run)
+    if reason := _REFUSALS[key]:
         if multiprocessing.parent_process() is None:  # not once more in each worker
             log.warning('runs of "%s" are trained one by one: %s', run.start.network.name, reason)
         return Limits(1, None)

@@ -132,9 +132,10 @@ class LiveTraining:
             for history, stop, end in zip(self.histories, at_stop, at_end, strict=True)
         ]
         seconds = (self.seconds + time.monotonic() - began) / len(self.runs)
+        finals = [{}] * len(self.runs) if self.runs[0].mixed else self.learner.weights()
         return [
             Outcome(final, history.curves(), measures, engine, seconds)
-            for final, history, measures in zip(self.learner.weights(), self.histories, figures, strict=True)
+            for final, history, measures in zip(finals, self.histories, figures, strict=True)
         ]
 
     def _final_scores(self, best: bool) -> list[tuple[Score, Score]]:

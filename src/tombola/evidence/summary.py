@@ -10,7 +10,7 @@ import numpy as np
 
 from tombola.evidence.against import Against, censored
 from tombola.evidence.interval import mean_interval
-from tombola.evidence.stability import rewound_to, stability
+from tombola.evidence.stability import lines, rewound_to, stability
 from tombola.evidence.verdict import Criteria, Verdict, judge, smallest_winning
 from tombola.recipe import AUTO
 from tombola.results import Results
@@ -31,15 +31,16 @@ FIGURES = (
 def summarise(results: Results) -> dict[str, Any]:
     """Levels, branches, intervals and verdicts, as JSON values. Accuracies are fractions."""
     recipe = results.recipe
-    verdicts = judge(results.rows, recipe.replicates, recipe.verdict, recipe.controlled)
+    verdicts = judge(results.rows, recipe.replicates, recipe.verdict, recipe.controlled, recipe.rewound)
     found = smallest_winning(verdicts)
-    levels = [_level(results.rows, verdict, recipe.verdict) for verdict in verdicts]
+    levels = [_level(results.rows, verdict, recipe.verdict, recipe.rewound) for verdict in verdicts]
     return {
         "recipe": recipe.name,
         "replicates": recipe.replicates,
         "finished": results.finished,
         "runs": asdict(results.tally),
         "engines": results.engines,
+        "method": recipe.rewind.method,
         "criteria": recipe.verdict.model_dump(),
         "late": sum(row.level == 0 and censored(row) for row in results.rows),
         "levels": levels,
@@ -57,10 +58,11 @@ def _stability(results: Results) -> dict[str, Any] | None:
     if recipe.stability is None:
         return None
     tolerance = recipe.stability.tolerance
+    walked = lines(results.stability, recipe.stability.points)
     return {
         "tolerance": tolerance,
-        "candidates": stability(results.stability, tolerance, recipe.verdict.confidence),
-        "rewound_to": rewound_to(results.stability, tolerance) if recipe.rewind.to == AUTO else None,
+        "candidates": stability(walked, tolerance, recipe.verdict.confidence),
+        "rewound_to": rewound_to(walked, tolerance) if recipe.rewind.to == AUTO and results.finished else None,
     }
 
 
@@ -68,7 +70,7 @@ def _named(level: dict[str, Any]) -> dict[str, Any]:
     return {name: level[name] for name in ("level", "weights", "weights_left")}
 
 
-def _level(rows: Sequence[Row], verdict: Verdict, criteria: Criteria) -> dict[str, Any]:
+def _level(rows: Sequence[Row], verdict: Verdict, criteria: Criteria, rewound: bool) -> dict[str, Any]:
     here = [row for row in rows if row.level == verdict.level]
     branches = sorted({row.branch for row in here}, key=lambda branch: (branch != "ticket", branch))
     ticket = next(row for row in here if row.branch == "ticket")
@@ -89,7 +91,11 @@ def _level(rows: Sequence[Row], verdict: Verdict, criteria: Criteria) -> dict[st
             "stop_margin": verdict.stop_margin,
             "p_better_than_control": verdict.better,
             "winning": verdict.winning,
-            "better": [name for name in ("accuracy", "stop") if beside and _better(beside, name) <= criteria.alpha],
+            "better": [
+                name
+                for name in ("accuracy", *(["stop"] if rewound else []))
+                if beside and _better(beside, name) <= criteria.alpha
+            ],
             "accuracy_difference": beside and _difference(beside, -criteria.accuracy_margin),
             "stop_difference": beside and _slowdown(beside, verdict.stop_margin),
         },

@@ -6,6 +6,7 @@ from typing import Any
 
 import tomli_w
 
+from tombola.evidence.stability import lines
 from tombola.experiment import expected_runs
 from tombola.report import tables
 from tombola.report.document import Document, Section, Text
@@ -128,6 +129,8 @@ def _stability(material: Material) -> list[Section]:
     found = material.summary["stability"]
     if not found or not found["candidates"]:
         return []
+    stability = material.results.recipe.stability
+    walked = lines(material.results.stability, stability.points) if stability else []
     words = [
         "A network is stable at iteration k when trainings that share their first k iterations, and differ in batch "
         "order after, end at weights joined by a straight line without an error barrier (Frankle et al. 2020). "
@@ -135,7 +138,7 @@ def _stability(material: Material) -> list[Section]:
     ]
     if found["rewound_to"]:
         words.append(rewound(found))
-    parts = [walks_figure(material.results.stability), barriers_figure(found), tables.stability(found)]
+    parts = [walks_figure(walked), barriers_figure(found), tables.stability(found)]
     return [Section("stability", "Stability", words, parts)]
 
 

@@ -81,7 +81,7 @@ def _levels(summary: dict[str, Any], stop_intervals: bool = True) -> Table:
 def _stability(found: dict[str, Any]) -> Table:
     """The barrier at each candidate."""
     table = Table(title="Stability", title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
-    for name in ("rewound to", "barrier, validation", "test", "stable"):
+    for name in ("k", "barrier, validation", "test", "stable"):
         table.add_column(name, justify="right", no_wrap=True)
     for candidate in found["candidates"]:
         barriers = (

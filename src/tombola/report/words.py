@@ -9,6 +9,11 @@ def answer(summary: dict[str, Any]) -> str:
     """The answer of an experiment and how sure it is, from what `tombola.evidence.summary.summarise` gave."""
     if not summary["levels"]:
         return "Nothing is finished yet."
+    if summary["method"] != "weights":
+        return (
+            f"Weights were not rewound after pruning ({summary['method']}): they were trained for longer than the "
+            f"dense network's, so none of this is a lottery ticket. The table says how accurate they are."
+        )
     found = summary["smallest_winning"]
     unfinished = "" if summary["finished"] else " So far, with runs still to do."
     if found is None:
@@ -98,8 +103,11 @@ def better(level: dict[str, Any]) -> str:
 def rewound(stability: dict[str, Any]) -> str:
     """What tickets were rewound to, where that was chosen."""
     chosen = stability["rewound_to"]
-    each = [f"{k:,}it in {count(chosen.count(k), 'replicate')}" for k in sorted(set(chosen))]
-    return f"Tickets were rewound to the smallest stable k: {', '.join(each)}."
+    each = [
+        f"{k:,}it in {count(chosen.count(k), 'replicate')}" for k in sorted(k for k in set(chosen) if k is not None)
+    ]
+    none = f"; in {chosen.count(None)} none of the candidates was, and the last was taken" if None in chosen else ""
+    return f"Tickets were rewound to the smallest stable k: {', '.join(each) or 'there is none'}{none}."
 
 
 def count(number: float, noun: str) -> str:

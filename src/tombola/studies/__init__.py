@@ -41,4 +41,5 @@ class Ask:
 
 
 Study = Generator[Ask | list[Ask], Any, Result]
-"""Sent an `Outcome` for each `Ask`, a list of them for a list, and returns a result."""
+"""Sent an `Outcome` for each `Ask`, a list of them for a list, and returns a result. Outcomes in a list come without
+the weights that training ended with."""

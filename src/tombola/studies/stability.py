@@ -38,13 +38,18 @@ def final_accuracy(outcome: Outcome) -> float:
     return float(outcome.curves["validation_accuracy"][-1])
 
 
+def mean_barrier(lines: Sequence[Sequence[float] | None]) -> float:
+    """The mean of the barriers on several lines of one k; 1 where a training diverged, which is None."""
+    return 1.0 if None in lines else float(np.mean([barrier(errors) for errors in lines if errors is not None]))
+
+
 def barrier(errors: Sequence[float]) -> float:
     """The highest error on a line above the mean of that at its two ends (Frankle et al. 2020, section 2)."""
     return max(errors) - (errors[0] + errors[-1]) / 2
 
 
-def instability(dense: Run, k: int, walks: Walks) -> Study[list[float]]:
-    """The error barrier on the validation examples, of each line that begins in iteration k."""
+def instability(dense: Run, k: int, walks: Walks) -> Study[float]:
+    """The mean error barrier on the validation examples, of the lines between trainings that share k iterations."""
     one = yield from rewound_to(dense, k)
     others = [one.model_copy(update={"seed": seed}) for seed in walks.seeds]
     shares = np.linspace(0, 1, walks.points).tolist()
@@ -58,16 +63,16 @@ def instability(dense: Run, k: int, walks: Walks) -> Study[list[float]]:
         asks = [(pair, share) for pair in range(len(others)) for share in part]
         outcomes: list[Outcome] = yield [walk(pair, share) for pair, share in asks]
         if any(outcome.measures.diverged for outcome in outcomes):
-            return [1.0]
+            return mean_barrier([None])
         errors |= {ask: 1 - final_accuracy(outcome) for ask, outcome in zip(asks, outcomes, strict=True)}
-    return [barrier([errors[pair, share] for share in shares]) for pair in range(len(others))]
+    return mean_barrier([[errors[pair, share] for share in shares] for pair in range(len(others))])
 
 
 def smallest_stable(dense: Run, walks: Walks) -> Study[int]:
     """The first of the candidates at which the mean barrier is within the tolerance; the last if none is."""
     for k in walks.candidates:
-        barriers = yield from instability(dense, k, walks)
-        if np.mean(barriers) <= walks.tolerance:
+        height = yield from instability(dense, k, walks)
+        if height <= walks.tolerance:
             return k
     return walks.candidates[-1]
 

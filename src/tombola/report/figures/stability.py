@@ -9,15 +9,15 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from tombola.evidence.stability import lines
+from tombola.evidence.stability import Line
 from tombola.report.figures.figure import DATA, HOVER, Absent, Figure, Numbers, figure
 from tombola.report.figures.levels import HEIGHT
 from tombola.report.figures.style import ramp
 
 
-def walks_figure(points: Sequence[Mapping[str, Any]]) -> Figure | Absent:
+def walks_figure(walked: Sequence[Line]) -> Figure | Absent:
     """Test error along the lines, a curve for each k: means over lines and replicates."""
-    rows = along_lines(points)
+    rows = along_lines(walked)
     ks = sorted({int(row["k"] or 0) for row in rows})
     base = alt.Chart(DATA).encode(
         x=alt.X("share:Q", title="way from one end to the other", axis=alt.Axis(grid=False, format="%")),
@@ -37,18 +37,17 @@ def walks_figure(points: Sequence[Mapping[str, Any]]) -> Figure | Absent:
     )
 
 
-def along_lines(points: Sequence[Mapping[str, Any]]) -> list[Numbers]:
+def along_lines(walked: Sequence[Line]) -> list[Numbers]:
     """The mean test error of whole lines, in percent, by k and share of the way."""
     errors: dict[int, list[list[float]]] = defaultdict(list)
-    for line in lines(points):
-        if (found := line.errors["test"]) is not None:
-            errors[line.k].append(found)
-    rows: list[Numbers] = []
-    for k, each in errors.items():
-        whole = [one for one in each if len(one) == max(map(len, each))]
-        for share, mean in zip(np.linspace(0, 1, len(whole[0])).tolist(), np.mean(whole, 0).tolist(), strict=True):
-            rows.append({"k": k, "share": share, "mean": 100 * mean, "lines": len(whole)})
-    return rows
+    for line in walked:
+        if line.errors is not None:
+            errors[line.k].append(line.errors["test"])
+    return [
+        {"k": k, "share": share, "mean": 100 * mean, "lines": len(each)}
+        for k, each in sorted(errors.items())
+        for share, mean in zip(np.linspace(0, 1, len(each[0])).tolist(), np.mean(each, 0).tolist(), strict=True)
+    ]
 
 
 def barriers_figure(summary: Mapping[str, Any]) -> Figure | Absent:
@@ -82,7 +81,9 @@ def barriers_figure(summary: Mapping[str, Any]) -> Figure | Absent:
         "Error barrier",
         "How far the error on the line rises above the mean of that at its ends. Below the dashed line the network "
         "counts as stable, by its validation examples.",
-        alt.layer(bars, spread.encode(y="low:Q", y2="high:Q", color=alt.value("#7d7d7d")), rule).properties(width="container", height=HEIGHT),
+        alt.layer(bars, spread.encode(y="low:Q", y2="high:Q", color=alt.value("#7d7d7d")), rule).properties(
+            width="container", height=HEIGHT
+        ),
         rows,
     )
 
