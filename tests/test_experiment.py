@@ -99,7 +99,7 @@ def test_random_scores_differ_by_level_and_replicate() -> None:
         ({"model__widths": [0]}, "model.widths.0: input should be greater than 0, not 0"),
         ({"model": {"name": f"{__name__}:not_a_module"}}, "made a int, not a torch.nn.Module"),
         ({"model": {"name": "torch.nn:Linear", "in_features": 8, "out_features": 4}}, "not (2, 10)"),
-        ({"model": {"name": "torch.nn:Linear", "in_features": 9, "out_features": 4}}, "does not take examples of"),
+        ({"model": {"name": "torch.nn:Linear", "in_features": 9, "out_features": 4}}, "does not take 2 examples of"),
         ({"model": {"name": f"{__name__}:Unprunable"}}, "no linear or convolutional layer"),
         ({"search__levels": 40}, "would remove nothing; set search.levels to at most"),
         ({"search": {"levels": 9, "rate": 0.6}}, "leaves layer output.weight (100 weights) empty at level 6"),

@@ -20,6 +20,7 @@ from tombola.perform import perform
 from tombola.recipe import Recipe
 from tombola.report.page import write_figures, write_report
 from tombola.report.terminal import show_summary
+from tombola.report.words import answer
 from tombola.results import Results, read_results
 from tombola.run import Run
 from tombola.studies import Ask
@@ -44,7 +45,7 @@ class Notes:
         self.asks.append((study, ask))
         if trained:
             self.trained.append(ask.run)
-        assert outcome.measures.iterations == ask.run.last
+        assert outcome.measures.diverged or outcome.measures.iterations == ask.run.last
 
 
 def performed(recipe: Recipe, tmp_path: Path, **options: Any) -> tuple[Results, Notes]:
@@ -183,3 +184,37 @@ def test_all_candidates_are_looked_at_where_nothing_is_to_be_chosen(tmp_path: Pa
     # k = 0: the dense network itself is one end of both lines
     ends = [run for run in notes.trained if run.begin == 0 and run.end is None and run.mask.density == 1]
     assert len(ends) == 3
+
+
+@pytest.mark.parametrize("to", ["20it", "auto"])
+def test_a_trunk_that_diverges_is_survived(tmp_path: Path, to: str) -> None:
+    recipe = tiny(
+        replicates=1,
+        training=TINY["training"] | {"optimizer": "sgd", "lr": 1e30, "length": "40it"},
+        controls={},
+        rewind={"to": to},
+        stability=STABILITY,
+    )
+    results, _ = performed(recipe, tmp_path)
+    assert results.finished
+    assert [row.measures.diverged for row in results.rows] == [True]
+    assert all(figure is None for figure in (results.layers[0]["sign_changes"], results.layers[0]["distance"]))
+    assert summarise(results)["stability"]["candidates"][0]["stable"] == 0
+
+
+def test_weights_that_are_not_rewound_win_nothing(tmp_path: Path) -> None:
+    recipe = tiny(
+        replicates=3,
+        training={**TINY["training"], "length": "300it", "lr": 0.05},
+        search=TINY["search"] | {"levels": 1},
+        rewind={"to": "20it", "method": "learning-rate"},
+        verdict=EVERYTHING_WINS,
+    )
+    results, _ = performed(recipe, tmp_path)
+    summary = summarise(results)
+    verdict = summary["levels"][1]["verdict"]
+    assert (verdict["state"], verdict["reason"], verdict["fast"]) == ("not winning", "trained longer", False)
+    assert "stop" not in verdict["better"]
+    assert summary["smallest_winning"] is None
+    assert not (tmp_path / "out" / "ticket.safetensors").exists()
+    assert answer(summary).startswith("Weights were not rewound after pruning (learning-rate)")

@@ -33,6 +33,28 @@ def test_keys_never_change() -> None:
     )
 
 
+GOLDEN = [
+    "3b28b97de7377bb66d6944eac3171c71",
+    "688d21ccad129bcdfda875f3be648ada",
+    "c2ba3ac5f2a806c2c3da39c6541ee4d7",
+    "747bce20deb5162fcbae3e05eac4d45b",
+    "e68a1c87c6adbf7e73c81a0e5f6dfaab",
+]
+
+
+def test_keys_of_rewound_runs_never_change() -> None:
+    """Golden too: trunks, what goes on from them, lines between their ends, schedules, augmentation."""
+    run = described(
+        optimizer="sgd", momentum=0.9, nesterov=True, schedule="step", milestones=["2000it"], warmup="100it", decay=0.2
+    )
+    images = run.data.model_copy(update={"flip": True, "crop": 4, "scale": "standard", "mean": (0.5,), "std": (0.2,)})
+    run = run.model_copy(update={"data": images})
+    trunk = run.until(500)
+    going_on = run.after(trunk, begin=500)
+    keys = [run, trunk, going_on, run.after(run, begin=50000, end=60000), run.between(run, going_on, 0.5)]
+    assert [run.key for run in keys] == GOLDEN
+
+
 def test_options_at_their_default_are_not_part_of_the_key() -> None:
     explicit = described(momentum=0.0, weight_decay=0.0, test_curve=False, evaluate_every="100it", precision="fp32")
     assert explicit.key == described().key

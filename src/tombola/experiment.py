@@ -26,6 +26,7 @@ from tombola.zoo.data import load
 from tombola.zoo.data.columns import Columns
 from tombola.zoo.data.split import check_inputs, training_examples
 from tombola.zoo.networks import build, describe
+from tombola.zoo.networks.imported import line
 
 
 def expected_runs(recipe: Recipe) -> int:
@@ -82,7 +83,7 @@ class Experiment:
         check_inputs(dataset, self._data(seed=0))
         self._network = describe(recipe.model.name, recipe.model.options, dataset.inputs, dataset.classes)
         network = build(self._start(seed=0))
-        _check_output(network, self._network)
+        _check_output(network, self._network, recipe.training.batch_size)
         self._full = Mask.full(network)
         if not self._full:
             raise InputError(f'model.name: "{recipe.model.name}" has no linear or convolutional layer to prune')
@@ -167,18 +168,19 @@ class Experiment:
 
 
 @torch.no_grad()
-def _check_output(network: nn.Module, described: Network) -> None:
-    """Refuse a network that does not give one number per class for the data's examples."""
-    wanted = (2, described.classes)
-    try:
-        output: Any = network.eval()(torch.zeros(2, *described.inputs))
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise InputError(
-            f'model: "{described.name}" does not take examples of shape {described.inputs}: '
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    shape = tuple(getattr(output, "shape", ()))
-    if shape != wanted:
-        raise InputError(
-            f'model: "{described.name}" gives {shape or type(output).__name__} for 2 examples, not {wanted}'
-        )
+def _check_output(network: nn.Module, described: Network, batch_size: int) -> None:
+    """Refuse a network that does not give one number per class for the data's examples, evaluating or training."""
+    for training, examples in ((False, 2), (True, min(2, batch_size))):
+        try:
+            with torch.random.fork_rng(devices=[]):
+                output: Any = network.train(training)(torch.zeros(examples, *described.inputs))
+        except Exception as error:  # whatever a network of the user's raises
+            raise InputError(
+                f'model: "{described.name}" does not take {examples} examples of shape {described.inputs}'
+                f"{' while training' if training else ''}: {line(error)}"
+            ) from error
+        shape, wanted = tuple(getattr(output, "shape", ())), (examples, described.classes)
+        if shape != wanted:
+            raise InputError(
+                f'model: "{described.name}" gives {shape or type(output).__name__} for {examples} examples, not {wanted}'
+            )

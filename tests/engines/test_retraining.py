@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import random_mask
-from tests.engines.helpers import CONVOLUTIONAL, dense_run
+from tests.engines.helpers import CONVOLUTIONAL, Interrupted, Interrupting, dense_run, same_bits
 from tombola.engines import Engine
 from tombola.engines.eager import Eager
 from tombola.engines.optimizers import normalising, optimizer
@@ -177,3 +177,27 @@ def test_stacks_of_linear_layers_are_augmented_too_by_plain_torch() -> None:
     (found,), (expected,) = outcomes(Sparse, moving), outcomes(Eager, moving)
     close(found.final, expected.final)
     assert "loop" not in found.engine
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("options", [{"optimizer": "adam", "lr": 3e-3}, {"momentum": 0.9}])
+def test_a_rewound_training_that_was_interrupted_gives_the_same_bits(
+    engine: Callable[[], Engine], options: dict[str, Any], tmp_path: Path
+) -> None:
+    dense = dense_run(training=SCHEDULED | options, data={"name": "digits", "validation": 200, "flip": True})
+    trunk = dense.until(17)
+    ticket = dense.masked(random_mask(dense, 0.3)).after(trunk, begin=17)
+    _, whole = outcomes(engine, trunk, ticket)
+    known = {trunk.key: outcomes(engine, trunk)[0].final}
+    path = tmp_path / "checkpoint"
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            engine().train([ticket], Once(path), known.__getitem__)
+    (resumed,) = engine().train([ticket], Checkpoint(path), known.__getitem__)
+    assert same_bits(resumed, whole)
+
+
+class Once(Interrupting):
+    """Stops at the first look."""
+
+    looks = 1
