@@ -20,6 +20,83 @@ def test_the_recipes_that_come_with_it_are_valid_and_say_what_they_are() -> None
         assert any(data in describe(text) for data in ("digits", "MNIST", "CIFAR-10"))
 
 
+@pytest.mark.parametrize(
+    ("name", "lr", "length", "conv"),
+    [
+        ("conv2-cifar10", 2e-4, "20000it", 0.1),
+        ("conv4-cifar10", 3e-4, "25000it", 0.1),
+        ("conv6-cifar10", 3e-4, "30000it", 0.15),
+        ("conv2-cifar10-dropout", 3e-4, "20000it", 0.1),
+        ("conv4-cifar10-dropout", 2e-4, "25000it", 0.1),
+        ("conv6-cifar10-dropout", 2e-4, "30000it", 0.15),
+    ],
+)
+def test_convolutional_networks_have_the_settings_of_the_paper(
+    name: str, lr: float, length: str, conv: float
+) -> None:
+    """Frankle & Carbin 2019, figure 2 and appendix H."""
+    recipe = load_recipe(name)
+    options = recipe.training
+    assert (options.optimizer, options.lr, options.batch_size, str(options.length)) == ("adam", lr, 60, length)
+    assert recipe.model.name == name[:4] + "-" + name[4]
+    assert recipe.model.options == ({"dropout": 0.5} if "dropout" in name else {})
+    rates = {
+        group.layers[0]: group.rate for group in recipe.search.groups(["conv1.weight", "fc1.weight", "o.weight"])
+    }
+    assert rates == {"conv1.weight": conv, "fc1.weight": 0.2, "o.weight": 0.1}
+    assert recipe.controls == {"reinit": ControlSection(draws=3)}
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "warmup"),
+    [
+        ("resnet20-cifar10", 0.1, "0it"),
+        ("resnet20-cifar10-low-lr", 0.01, "0it"),
+        ("resnet20-cifar10-warmup", 0.03, "20000it"),
+        ("vgg19-cifar10", 0.1, "0it"),
+        ("vgg19-cifar10-low-lr", 0.01, "0it"),
+        ("vgg19-cifar10-warmup", 0.1, "10000it"),
+    ],
+)
+def test_deeper_networks_have_the_settings_of_the_paper(name: str, lr: float, warmup: str) -> None:
+    """Frankle & Carbin 2019, figure 2 and section 4."""
+    recipe = load_recipe(name)
+    options = recipe.training
+    assert (options.optimizer, options.lr, options.momentum, options.decay) == ("sgd", lr, 0.9, 0.1)
+    assert (str(options.warmup), options.schedule) == (warmup, "step")
+    resnet = name.startswith("resnet")
+    milestones = ["20000it", "25000it"] if resnet else ["80ep", "120ep"]
+    assert [str(milestone) for milestone in options.milestones] == milestones
+    assert (options.batch_size, str(options.length)) == ((128, "30000it") if resnet else (64, "112000it"))
+    assert (recipe.data.flip, recipe.data.crop, recipe.data.validation) == (True, 4, 5000)
+    (group,) = recipe.search.groups(
+        ["conv1.weight", "block1.shortcut.0.weight", "output.weight"] if resnet else ["c", "output"]
+    )
+    assert group.rate == 0.2
+    assert "output.weight" not in group.layers
+    assert "block1.shortcut.0.weight" not in group.layers
+
+
+@pytest.mark.parametrize(("name", "alone"), [("resnet20-cifar10-openlth", []), ("vgg16-cifar10-openlth", ["output"])])
+def test_openlths_networks_have_its_settings(name: str, alone: list[str]) -> None:
+    """facebookresearch/open_lth, `cifar_resnet_20` and `cifar_vgg_16`."""
+    recipe = load_recipe(name)
+    options = recipe.training
+    assert (options.lr, options.momentum, options.weight_decay, options.batch_size) == (0.1, 0.9, 1e-4, 128)
+    assert (str(options.length), [str(m) for m in options.milestones]) == ("160ep", ["80ep", "120ep"])
+    assert recipe.model.options == {"init": "kaiming-normal", "norm": "uniform"}
+    assert recipe.search.leave_out == alone
+    assert str(recipe.rewind.to) == "1000it"
+
+
+def test_whatever_is_large_has_a_small_one() -> None:
+    names = set(recipes())
+    for name in names:
+        if name.split("-")[0] in {"conv2", "conv4", "conv6", "resnet20", "vgg19", "vgg16"}:
+            family = "-".join(part for part in name.split("-") if part in {name.split("-")[0], "cifar10", "openlth"})
+            assert f"{family}-small" in names
+
+
 def test_lenet_mnist_has_the_settings_of_the_paper() -> None:
     """Frankle & Carbin 2019, figure 2 and appendix G."""
     recipe = load_recipe("lenet-mnist")

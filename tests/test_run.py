@@ -45,7 +45,13 @@ GOLDEN = [
 def test_keys_of_rewound_runs_never_change() -> None:
     """Golden too: trunks, what goes on from them, lines between their ends, schedules, augmentation."""
     run = described(
-        optimizer="sgd", momentum=0.9, nesterov=True, schedule="step", milestones=["2000it"], warmup="100it", decay=0.2
+        optimizer="sgd",
+        momentum=0.9,
+        nesterov=True,
+        schedule="step",
+        milestones=["2000it"],
+        warmup="100it",
+        decay=0.2,
     )
     images = run.data.model_copy(update={"flip": True, "crop": 4, "scale": "standard", "mean": (0.5,), "std": (0.2,)})
     run = run.model_copy(update={"data": images})

@@ -181,6 +181,5 @@ def _check_output(network: nn.Module, described: Network, batch_size: int) -> No
             ) from error
         shape, wanted = tuple(getattr(output, "shape", ())), (examples, described.classes)
         if shape != wanted:
-            raise InputError(
-                f'model: "{described.name}" gives {shape or type(output).__name__} for {examples} examples, not {wanted}'
-            )
+            given = shape or type(output).__name__
+            raise InputError(f'model: "{described.name}" gives {given} for {examples} examples, not {wanted}')
