@@ -32,7 +32,7 @@ from tombola.results import (
     versions,
 )
 from tombola.starting import Recall, unknown_runs
-from tombola.studies import Ask
+from tombola.studies import Ask, Place
 from tombola.studies.stability import final_accuracy
 from tombola.table import Row
 
@@ -82,8 +82,8 @@ class ResultsFolder:
         """By (level, replicate)."""
         self._recall = recall
         self._answers: dict[tuple[int, str, int, int], _Answer] = {}
-        self._points: dict[tuple[int, Ask], dict[str, Any]] = {}
-        self._works: dict[tuple[int, Ask], _Work] = {}
+        self._points: dict[tuple[int, Place], dict[str, Any]] = {}
+        self._works: dict[tuple[int, Place], _Work] = {}
         self._walks: dict[tuple[int, str], _Work] = {}  # of stability; by key, for lines may share an end
         self._trained = 0
         self._inputs: tuple[int, ...] = ()
@@ -103,9 +103,9 @@ class ResultsFolder:
         self._inputs = ask.run.start.network.inputs
         if ask.point is not None:
             self._walks[study, ask.run.key] = work
-            self._points[study, ask] = _point(study, ask, outcome)
+            self._points[study, ask.place] = _point(study, ask, outcome)
         else:
-            self._works[study, ask] = work
+            self._works[study, ask.place] = work
             if ask.branch != "trunk":
                 self._note(study, ask, outcome)
         if not self._complete_before and time.monotonic() > self._next_write:
@@ -148,7 +148,7 @@ class ResultsFolder:
         _write_table(self.folder / "curves.parquet", _tidy(CURVES, ((a.row, a.curves) for a in answers)))
         if self._points:
             _write_table(self.folder / "stability.parquet", _sorted_points(self._points.values()))
-        elsewhere = {(study, ask.run.key) for study, ask in self._works}  # one end is the dense network's own run
+        elsewhere = {(study, key) for study, (*_, key) in self._works}  # one end is the dense network's own run
         works = [*self._works.values(), *(work for run, work in self._walks.items() if run not in elsewhere)]
         status = {
             "finished": finished,

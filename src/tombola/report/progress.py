@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from tombola.outcome import Outcome
-from tombola.studies import Ask
+from tombola.studies import Ask, Place
 
 PLAIN_EVERY = 60.0
 """Seconds between lines where there is no terminal to draw on."""
@@ -25,7 +25,7 @@ class ProgressDisplay:
     def __init__(self, console: Console, runs: int) -> None:
         self._console = console
         self._runs = runs
-        self._answered: set[tuple[int, Ask]] = set()
+        self._answered: set[tuple[int, Place]] = set()
         self._trained = 0
         self._began = self._said = time.monotonic()
         self._training: dict[tuple[int, Ask], None] = {}
@@ -56,7 +56,7 @@ class ProgressDisplay:
     def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """Count it. A study may ask again for what it knows."""
         self._training.pop((study, ask), None)
-        self._answered.add((study, ask))
+        self._answered.add((study, ask.place))
         self._trained += trained
         self._show()
 

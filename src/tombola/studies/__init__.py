@@ -25,6 +25,10 @@ class Point:
     """How far along the line, from 0 to 1."""
 
 
+Place = tuple[str, int, int, Point | None, str]
+"""Branch, level, draw, point, and the run's key."""
+
+
 @dataclass(frozen=True)
 class Ask:
     """A study's question: what comes of this run? The rest says where in the study it stands."""
@@ -38,6 +42,11 @@ class Ask:
     """Which of several draws of a control, or of several lines."""
     point: Point | None = None
     """Of `stability`."""
+
+    @property
+    def place(self) -> Place:
+        """What tells it from all others of its study. It holds no mask, so it can be kept."""
+        return self.branch, self.level, self.draw, self.point, self.run.key
 
 
 Study = Generator[Ask | list[Ask], Any, Result]
