@@ -54,6 +54,11 @@ def test_a_run_reads_the_columns_that_it_is_described_with(tmp_path: Path) -> No
         ("any/where/mine.npz", "npz"),
         ("any/where/flowers", "parquet"),
         ("C:\\flowers", "parquet"),
+        ("./flowers", "parquet"),
+        ("flowers", "parquet"),
+        ("cifar100", "cifar100"),
+        ("fashion-mnist", "fashion-mnist"),
+        ("digits", "digits"),
         ("hf:someone/flowers", "hf:someone/flowers"),
     ],
 )

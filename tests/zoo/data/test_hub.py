@@ -15,6 +15,7 @@ import pytest
 
 from tests.zoo.data.pictures import small
 from tombola.errors import InputError
+from tombola.zoo import data as zoo
 from tombola.zoo.data import load
 from tombola.zoo.data.columns import Columns
 
@@ -94,7 +95,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     handler = type("Served", (Hub,), {"folder": folder})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         redirect(monkeypatch, f"http://127.0.0.1:{running.server_port}", tmp_path)
         yield folder
@@ -119,6 +120,7 @@ def test_a_data_set_is_downloaded_and_kept(served: Path, tmp_path: Path, monkeyp
     fetched = [path.name for path in (tmp_path / "hub-cache").rglob("*") if path.is_file()]
     assert "README.md" not in fetched
     redirect(monkeypatch, "http://127.0.0.1:9", tmp_path)  # nobody is there
+    zoo._hub.cache_clear()
     assert load("hf:someone/flowers", columns=Columns(size=4)).digest == first.digest
 
 
@@ -132,6 +134,55 @@ def test_one_of_several_configurations_is_named(served: Path) -> None:
         "hf:someone/flowers: several sub-folders have train-*.parquet (large, tiny); set data.name to one, as in "
         "hf:someone/flowers/large"
     )
+
+
+def test_without_a_network_one_of_several_configurations_is_named_too(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("large", "tiny"):
+        small(served / "someone" / "flowers" / "main" / name, 3, 4, 4)
+    for name in ("large", "tiny"):
+        load(f"hf:someone/flowers/{name}")
+    redirect(monkeypatch, "http://127.0.0.1:9", tmp_path)
+    zoo._hub.cache_clear()
+    assert load("hf:someone/flowers/tiny").inputs == (3, 4, 4)
+    with pytest.raises(InputError) as caught:
+        load("hf:someone/flowers")
+    assert str(caught.value) == (
+        "hf:someone/flowers: several sub-folders have train-*.parquet (large, tiny); set data.name to one, as in "
+        "hf:someone/flowers/large"
+    )
+
+
+@pytest.mark.parametrize("harm", ["interrupted", "removed", "spoilt"])
+def test_without_a_network_an_incomplete_download_is_refused(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, harm: str
+) -> None:
+    whole = served / "someone" / "flowers" / "main"
+    small(whole, 3, 4, 4)
+    for part in ("train", "test"):
+        (whole / part).mkdir()
+        (whole / f"{part}-00000-of-00001.parquet").rename(whole / part / "0000.parquet")
+    another = (whole / "train" / "0000.parquet").read_bytes()
+    if harm == "interrupted":  # the first file came, the second did not
+        hub.snapshot_download("someone/flowers", repo_type="dataset")
+    (whole / "train" / "0001.parquet").write_bytes(another)
+    if harm != "interrupted":
+        assert len(load("hf:someone/flowers").y_train) == 24
+        zoo._hub.cache_clear()
+        (kept,) = (cache / "hub" / "someone" / "flowers").iterdir()
+        if harm == "removed":
+            (path,) = (tmp_path / "hub-cache").rglob("snapshots/*/train/0001.parquet")
+            path.unlink()
+        else:
+            kept.write_text("{}")
+    redirect(monkeypatch, "http://127.0.0.1:9", tmp_path)
+    with pytest.raises(InputError) as caught:
+        load("hf:someone/flowers")
+    message = str(caught.value)
+    assert message.startswith("hf:someone/flowers could not be downloaded from Hugging Face's hub: ")
+    assert message.endswith("; of what came earlier train/0001.parquet is missing") == (harm == "removed")
+    assert "\n" not in message
 
 
 def test_what_the_hub_converted_is_taken_where_the_data_set_has_no_such_files(served: Path) -> None:

@@ -15,7 +15,17 @@ def chosen(*files: str, configuration: str | None = None) -> tuple[list[str], li
 
 @pytest.mark.parametrize("home", ["", "data/", "plain_text/", "default/", "anything/"])
 @pytest.mark.parametrize("test", ["test", "validation", "valid", "val"])
-@pytest.mark.parametrize("name", ["{}-00000-of-00001.parquet", "{}.parquet", "{}-0abc.parquet", "{}/0000.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{}-00000-of-00001.parquet",
+        "{}.parquet",
+        "{}-0abc.parquet",
+        "{}/0000.parquet",
+        "{0}/{0}-00000-of-00001.parquet",
+        "{0}/{0}.parquet",
+    ],
+)
 def test_files_are_found_in_the_usual_places_by_the_usual_names(home: str, test: str, name: str) -> None:
     train, other = home + name.format("train"), home + name.format(test)
     assert chosen(train, other, "README.md", f"{home}extra-00000-of-00001.parquet") == ([train], [other])
@@ -68,9 +78,43 @@ def test_a_configuration_can_be_named() -> None:
             None,
             "here: train-00000-of-00001.parquet and train-00000-of-00002.parquet belong to different series of files",
         ),
+        (
+            ["train-00000-of-00001-a.parquet", "train-00000-of-00001-b.parquet", "test-0.parquet"],
+            None,
+            "here: train-00000-of-00001-a.parquet and train-00000-of-00001-b.parquet belong to different series of "
+            "files",
+        ),
     ],
 )
 def test_what_is_missing_or_too_much_is_named(files: list[str], configuration: str | None, message: str) -> None:
     with pytest.raises(InputError) as caught:
         chosen(*files, configuration=configuration)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("{}-00000-of-00001.parquet", "{}.parquet"),
+        ("{}-00000-of-00001.parquet", "{}/0000.parquet"),
+        ("{}-00000-of-00001.parquet", "{}-0.parquet"),
+        ("{}-0.parquet", "{}.parquet"),
+        ("{}.parquet", "{}/0000.parquet"),
+        ("{}/0000.parquet", "{0}/{0}-00000-of-00001.parquet"),
+        ("{}/flowers.parquet", "{}/train-0.parquet"),
+    ],
+)
+def test_files_of_two_forms_are_not_taken_for_one_part(part: str, first: str, second: str) -> None:
+    files = sorted(PurePosixPath(name.format(part)) for name in (first, second))
+    other = {"train": "test", "test": "train"}[part] + "-0.parquet"
+    with pytest.raises(InputError) as caught:
+        chosen(*map(str, files), other)
+    assert str(caught.value) == (
+        f"here: {files[0]} and {files[1]} are files of two forms, perhaps the same examples twice; keep one"
+    )
+
+
+def test_files_in_a_folder_of_a_part_are_called_whatever_they_like() -> None:
+    files = ["train/roses.parquet", "train/tulips-2.parquet", "test/train.parquet"]
+    assert chosen(*files) == (files[:2], files[2:])

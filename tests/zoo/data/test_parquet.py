@@ -122,26 +122,25 @@ COARSE = pa.array([0, 0, 1, 1])
             {},
             None,
             Columns(image="image"),
-            "there is no column image; set data.image to one of its columns img, label",
+            "there is no column image; set data.image to img",
         ),
         (
             {},
             None,
             Columns(label="fine"),
-            "there is no column fine; set data.label to one of its columns img, label",
+            "there is no column fine; set data.label to label",
         ),
         (
-            {},
+            {"coarse": COARSE, "weight": pa.array([0.5] * 4)},
             None,
             Columns(label="img"),
-            "column img does not hold labels (integers); set data.label to one of its columns img, label",
+            "column img does not hold labels (integers); set data.label to one of its columns label, coarse",
         ),
         (
             {},
             None,
             Columns(image="label"),
-            "column label does not hold images (binary, or a struct with `bytes`); set data.image to one of its "
-            "columns img, label",
+            "column label does not hold images (binary, or a struct with `bytes`); set data.image to img",
         ),
     ],
 )
@@ -168,12 +167,19 @@ def test_missing_columns_are_named(tmp_path: Path, columns: dict[str, Any], mess
     assert refused(tmp_path) == f"{tmp_path / TRAIN}: {message}"
 
 
+def test_where_no_column_fits_all_are_listed(tmp_path: Path) -> None:
+    small(tmp_path, 4, 4)
+    write(tmp_path / TRAIN, pa.table({"img": [b""], "name": ["rose"]}))
+    assert refused(tmp_path, Columns(label="name")) == (
+        f"{tmp_path / TRAIN}: column name does not hold labels (integers); set data.label to one of its columns img, "
+        "name"
+    )
+
+
 def test_every_file_needs_the_columns(tmp_path: Path) -> None:
     small(tmp_path, 4, 4)
     write(tmp_path / TEST, pa.table({"img": [b""], "class": [1]}))
-    assert refused(tmp_path) == (
-        f"{tmp_path / TEST}: there is no column label; set data.label to one of its columns img, class"
-    )
+    assert refused(tmp_path) == f"{tmp_path / TEST}: there is no column label; set data.label to class"
 
 
 # What is wrong with rows and files
@@ -218,22 +224,38 @@ def test_what_is_wrong_is_said_with_file_and_row(
 def test_labels_without_names_are_held_to_those_of_training(tmp_path: Path) -> None:
     small(tmp_path, 4, 4)
     write(tmp_path / TEST, table(pixels(2, 4, 4), [0, 3]))
-    assert refused(tmp_path) == f"{tmp_path / TEST}: a label 3 is out of range: {tmp_path / TRAIN} has 0 to 2"
+    message = (
+        f"{tmp_path / TEST}: a label 3 is out of range: no training example has it, those in {tmp_path / TRAIN} have "
+        "0 to 2"
+    )
+    assert refused(tmp_path) == message
+    small(tmp_path / "named", 4, 4)
+    for name in (TRAIN, TEST):
+        rows = table(pixels(4, 4, 4), [0, 1, 2, 3 if name == TEST else 0], described(img="Image", label=4))
+        write(tmp_path / name, rows)
+    assert refused(tmp_path) == message
     write(tmp_path / TRAIN, table(pixels(2, 4, 4), [0, 2]))
     assert refused(tmp_path) == f"{tmp_path / TRAIN}: a label 2 is out of range for 2 training examples"
 
 
-@pytest.mark.parametrize(
-    ("shape", "said", "advice"),
-    [((3, 4, 4), "4 x 4 pixels, colour", ""), ((5, 4), "5 x 4 pixels, grey", ": set data.size")],
-)
-def test_training_and_test_images_are_alike(tmp_path: Path, shape: tuple[int, ...], said: str, advice: str) -> None:
+def test_training_and_test_images_are_alike(tmp_path: Path) -> None:
     small(tmp_path, 4, 4)
-    write(tmp_path / TEST, table(pixels(3, *shape), [0, 1, 2]))
+    write(tmp_path / TEST, table(pixels(3, 5, 4), [0, 1, 2]))
     assert refused(tmp_path) == (
-        f"{tmp_path / TRAIN} has images of 4 x 4 pixels, grey and {tmp_path / TEST} of {said}; they should be alike"
-        f"{advice}"
+        f"{tmp_path / TRAIN} has images of 4 x 4 pixels, grey and {tmp_path / TEST} of 5 x 4 pixels, grey; they "
+        "should be alike: set data.size"
     )
+
+
+@pytest.mark.parametrize("grey", [TRAIN, TEST])
+def test_grey_images_of_one_part_get_the_channels_of_the_other(tmp_path: Path, grey: str) -> None:
+    x, other = small(tmp_path, 3, 4, 4)
+    flat = pixels(5, 4, 4)
+    write(tmp_path / grey, table(flat, [0, 1, 2, 0, 1]))
+    dataset = read_parquet(tmp_path)
+    wide = np.repeat(flat[:, None], 3, axis=1)
+    np.testing.assert_array_equal(dataset.x_train, wide if grey == TRAIN else x)
+    np.testing.assert_array_equal(dataset.x_test, wide if grey == TEST else other)
 
 
 @pytest.mark.parametrize("name", [TRAIN, TEST])
@@ -292,6 +314,13 @@ def test_what_was_decoded_is_not_decoded_again(tmp_path: Path, cache: Path, monk
     assert kept.is_file()
 
 
+def test_columns_that_are_named_or_found_are_kept_once(tmp_path: Path, cache: Path) -> None:
+    small(tmp_path / "set", 3, 4, 4)
+    for columns in (None, Columns(label="label"), Columns("img", "label")):
+        read_parquet(tmp_path / "set", columns)
+    assert len(list((cache / "decoded").iterdir())) == 1
+
+
 def small_other(folder: Path) -> Callable[[], object]:
     def make() -> object:
         write(folder / TEST, table(pixels(3, 3, 4, 4), [0, 1, 2]))
@@ -348,3 +377,19 @@ def test_folders_are_loaded_by_path_or_name(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(InputError) as caught:
         load("no/flowers")
     assert str(caught.value) == f"there is no data folder {places}"
+
+
+@pytest.mark.parametrize("name", ["mine/train.parquet", "train.parquet"])
+def test_a_file_is_not_taken_for_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / name, table(pixels(2, 4, 4), [0, 1]))
+    with pytest.raises(InputError) as caught:
+        load(name)
+    assert str(caught.value) == f"data.name: {name} is a file; it should be the data set's folder"
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "./" + "a" * 300, "a" * 300 + ".npz"])
+def test_a_name_too_long_for_a_file_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load(name)
+    assert str(caught.value) == f"data.name: {Path(name)} cannot be looked at: File name too long"

@@ -72,6 +72,12 @@ def test_scaling_by_stretches_changes_no_bit(monkeypatch: pytest.MonkeyPatch) ->
         np.testing.assert_array_equal(scale(how, x)[0], expected)
 
 
+@pytest.mark.parametrize(("how", "by"), [("standard", None), ("range", Moments((0.0,), (1.0,)))])
+def test_moments_and_standard_go_together(how: Scale, by: Moments | None) -> None:
+    with pytest.raises(ValueError, match='moments go with scale "standard"'):
+        scaled(np.zeros((3, 4)), how, by)
+
+
 def data(**changes: Any) -> Data:
     return Data(**{"name": "any", "digest": "", "seed": 0, "validation": 1, "scale": "standard", **changes})
 

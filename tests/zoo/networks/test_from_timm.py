@@ -162,3 +162,40 @@ def test_modules_of_timm_are_imported_like_any_other() -> None:
     """Only `timm:` itself is special."""
     with pytest.raises(InputError, match=r'cannot import "timm\.models:resnet18"'):
         described("timm.models:resnet18")
+
+
+def test_a_timm_that_raises_while_it_is_imported_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does with a torchvision that was made for another torch."""
+
+    def broken(_: str) -> ModuleType:
+        raise RuntimeError("operator torchvision::nms does not exist\nat all")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(InputError) as caught:
+        described()
+    assert str(caught.value) == (
+        'model.name: "timm:resnet18" needs timm, which cannot be imported: operator torchvision::nms does not exist'
+    )
+
+
+def test_a_folder_called_timm_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder: Any = ModuleType("timm")
+    folder.__path__ = ["here/timm"]
+    monkeypatch.setitem(sys.modules, "timm", folder)
+    with pytest.raises(InputError) as caught:
+        described()
+    assert str(caught.value) == 'model.name: "timm:resnet18" needs timm, and here/timm is another'
+
+
+def test_the_real_timm_makes_networks() -> None:
+    try:
+        pytest.importorskip("timm", reason="timm is not installed")
+    except RuntimeError as error:
+        pytest.skip(f"timm cannot be imported, torchvision may be for another torch: {error}")
+    network = described(inputs=(32, 32), num_classes=7)
+    first, again, other = (made(network, seed) for seed in (0, 0, 1))
+    assert network.source is not None
+    assert network.source.startswith("timm ")
+    assert first.eval()(torch.zeros(2, 32, 32)).shape == (2, 7)
+    assert torch.equal(first.get_parameter("conv1.weight"), again.get_parameter("conv1.weight"))
+    assert not torch.equal(first.get_parameter("conv1.weight"), other.get_parameter("conv1.weight"))

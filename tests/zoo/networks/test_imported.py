@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+import importlib
+import linecache
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,3 +70,38 @@ def test_what_cannot_be_imported_or_called_is_said_in_one_line(
 def test_nothing_is_imported_without_a_colon() -> None:
     with pytest.raises(InputError, match=r'unknown network "torch\.nn".*package\.module:factory'):
         made("torch.nn")
+
+
+def module(folder: Path, name: str, text: str) -> None:
+    """Write a module, to be imported anew."""
+    path = folder / (name.replace(".", "/") + ".py")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    for known in [each for each in sys.modules if each.partition(".")[0] == name.partition(".")[0]]:
+        del sys.modules[known]
+    importlib.invalidate_caches()
+    linecache.clearcache()
+
+
+NETS = "import functools\nfrom torch import nn\nclass Two(nn.Linear): pass\nsmall = functools.partial(Two, 2)\n"
+
+
+def test_an_edit_where_a_factory_comes_from_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    sources = []
+    for edit in ("", "# edited\n"):
+        module(tmp_path, "re_exported.nets", NETS + edit)
+        module(tmp_path, "re_exported.__init__", "from re_exported.nets import Two\n")
+        sources.append(describe("re_exported:Two", {}, (2,), 2).source)
+    assert sources[0] != sources[1]
+
+
+@pytest.mark.parametrize("factory", ["Two", "small"])
+def test_a_factory_of_the_named_module_stands_for_that_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str
+) -> None:
+    """Golden: it is part of keys."""
+    monkeypatch.syspath_prepend(tmp_path)
+    module(tmp_path, "own_nets", NETS)
+    assert describe(f"own_nets:{factory}", {}, (2,), 2).source == hashlib.sha256(NETS.encode()).hexdigest()[:32]

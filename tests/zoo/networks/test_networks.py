@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from typing import Any
 
@@ -137,6 +138,10 @@ def test_options_at_their_default_are_not_described(name: str) -> None:
         ("vgg-16", {"width": -1.0}, "model.width: Input should be greater than 0, not -1.0"),
         ("vit", {"patch": 5}, "model.patch: Input should divide 32×32 pixels, not 5"),
         ("vit", {"heads": 5}, "model.heads: Input should divide the width, 192, not 5"),
+        ("conv-4", {"width": math.inf}, "model.width: Input should be a finite number, not inf"),
+        ("vgg-11", {"width": math.nan}, "model.width: Input should be a finite number, not nan"),
+        ("vit", {"mlp_ratio": math.inf}, "model.mlp_ratio: Input should be a finite number, not inf"),
+        ("conv-2", {"dropout": math.nan}, "model.dropout: Input should be a finite number, not nan"),
         ("vit", {"depth": 0}, "model.depth: Input should be greater than 0, not 0"),
     ],
 )
@@ -144,6 +149,25 @@ def test_wrong_options_are_refused_in_one_line(name: str, options: dict[str, Any
     with pytest.raises(InputError) as caught:
         made(name, **options)
     assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("conv-2", {"width": 1e13}),
+        ("conv-2", {"width": 1e300}),
+        ("vgg-11", {"width": 1e13}),
+        ("vit", {"mlp_ratio": 1e12}),
+        ("vit", {"mlp_ratio": 1e308}),
+        ("resnet-20", {"width": 10**30}),
+        ("mlp", {"widths": [10**12]}),
+    ],
+)
+def test_networks_too_large_for_any_memory_are_refused_in_one_line(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        made(name, **options)
+    assert str(caught.value).startswith(f'model.name: "{name}" cannot be made with these options: ')
     assert "\n" not in str(caught.value)
 
 

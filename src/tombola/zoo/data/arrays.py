@@ -8,7 +8,7 @@ import numpy as np
 
 from tombola.errors import InputError
 from tombola.zoo.data.dataset import Array, Dataset
-from tombola.zoo.data.places import folders
+from tombola.zoo.data.places import first, folders
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 
@@ -19,7 +19,7 @@ def find_npz(name: str, data_dir: Path | None) -> Path:
     Raises `InputError` that says where it looked.
     """
     places = [Path(name), *(folder / name for folder in folders(data_dir))]
-    path = next((place for place in places if place.is_file()), None)
+    path = first(places, Path.is_file)
     if path is None:
         raise InputError(f"there is no data file {' or '.join(dict.fromkeys(map(str, places)))}")
     return path

@@ -12,7 +12,7 @@ from tombola.zoo.data.columns import Columns
 from tombola.zoo.data.dataset import Dataset
 from tombola.zoo.data.download import download
 from tombola.zoo.data.layout import choose_files, files_in
-from tombola.zoo.data.parquet import read_parquet
+from tombola.zoo.data.parquet import labels_in, read_parquet
 from tombola.zoo.data.places import folders
 
 FILES = ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet")
@@ -25,7 +25,8 @@ class CifarSource:
     name: str
     url: str
     classes: dict[str, int]
-    """How many classes each column of labels has; the first column is the usual one."""
+    """How many classes each column of labels has; the first is the usual one. If it is the only one, it may have
+    another name."""
     examples: tuple[int, int] = (50_000, 10_000)
     """In training and test set, equally many of every class."""
     side: int = 32
@@ -48,11 +49,10 @@ def load_cifar(source: CifarSource, data_dir: Path | None, columns: Columns | No
     Raises `InputError` that says where it looked and which file is missing, damaged or another.
     """
     columns = columns or Columns()
-    if columns.label is None:
-        columns = replace(columns, label=next(iter(source.classes)))
     folder = _locate(source, data_dir)
-    dataset = read_parquet(folder, columns)
-    _check(source, folder, dataset, columns)
+    label, classes = _labels(source, folder, columns.label)
+    dataset = read_parquet(folder, replace(columns, label=label))
+    _check(source, folder, dataset, columns.size or source.side, classes)
     return dataset
 
 
@@ -79,16 +79,29 @@ def _check_parquet(path: Path) -> None:
         raise ValueError("what came is not a Parquet file")
 
 
-def _check(source: CifarSource, folder: Path, dataset: Dataset, columns: Columns) -> None:
+def _labels(source: CifarSource, folder: Path, named: str | None) -> tuple[str, int]:
+    """The column of labels, and how many classes it should have.
+
+    Raises `InputError` that gives the columns to choose from.
+    """
+    columns = labels_in(folder)
+    usual = next(iter(source.classes))
+    label = named or usual
+    if label in columns and label in source.classes:
+        return label, source.classes[label]
+    only = columns[0] if len(columns) == 1 and columns[0] not in source.classes else None
+    if only is not None and named in (None, only):
+        return only, source.classes[usual]
+    known = [only] if only is not None else [column for column in source.classes if column in columns]
+    if not known:
+        raise InputError(f"{folder} does not hold {source.name}: it has no column {' or '.join(source.classes)}")
+    raise InputError(f"{folder}: no labels {label} of {source.name}; set data.label to {' or '.join(known)}")
+
+
+def _check(source: CifarSource, folder: Path, dataset: Dataset, side: int, classes: int) -> None:
     """Raises `InputError` unless numbers, shapes and classes are the published ones."""
-    side = columns.size or source.side
     if dataset.inputs != (3, side, side):
         raise InputError(f"{folder} does not hold {source.name}: its images have shape {dataset.inputs}")
-    classes = source.classes.get(columns.label or "")
-    if classes is None:
-        raise InputError(
-            f'data.label: of "{source.name}" it should be {" or ".join(source.classes)}, not {columns.label}'
-        )
     for part, labels, examples in zip(
         ("training", "test"), (dataset.y_train, dataset.y_test), source.examples, strict=True
     ):

@@ -50,13 +50,18 @@ def find_columns(path: Path, schema: pa.Schema, columns: Columns) -> Found:
     """
     features = _features(schema)
     images = [field.name for field in schema if _holds_images(field.type)]
-    integers = [field.name for field in schema if pa.types.is_integer(field.type)]
+    integers = label_columns(schema)
     image = _choose(path, schema, "image", columns.image, images, _of_type(features, "Image", images))
     classes = _of_type(features, "ClassLabel", integers)
     likely = classes or [name for name in integers if name in ("label", "labels")]
     label = _choose(path, schema, "label", columns.label, integers, likely)
     names = features[label].get("names") if label in classes else None
     return Found(image, label, len(names) if isinstance(names, list) else None)
+
+
+def label_columns(schema: pa.Schema) -> list[str]:
+    """The columns that could hold labels."""
+    return [field.name for field in schema if pa.types.is_integer(field.type)]
 
 
 def _choose(
@@ -67,7 +72,9 @@ def _choose(
         if named in fitting:
             return named
         problem = f"column {named} does not hold {kind}" if named in schema.names else f"there is no column {named}"
-        raise InputError(f"{path}: {problem}; set data.{what} to one of its columns {', '.join(schema.names)}")
+        choices = fitting or schema.names
+        advice = f"one of its columns {', '.join(choices)}" if len(choices) > 1 else choices[0]
+        raise InputError(f"{path}: {problem}; set data.{what} to {advice}")
     candidates = likely or fitting
     if not candidates:
         raise InputError(f"{path}: no column of {kind}; it has {', '.join(schema.names) or 'no columns'}")

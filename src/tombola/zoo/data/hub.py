@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import logging
 import re
 from pathlib import Path, PurePosixPath
 
+import platformdirs
+
 from tombola.errors import InputError
+from tombola.files import replacing
 from tombola.zoo.data.columns import Columns
 from tombola.zoo.data.dataset import Dataset
-from tombola.zoo.data.layout import Layout, choose_files, files_in, homes
+from tombola.zoo.data.layout import Layout, choose_files, homes
 from tombola.zoo.data.parquet import read_files
 
 log = logging.getLogger(__name__)
@@ -27,7 +30,7 @@ def load_hub(name: str, columns: Columns | None = None) -> Dataset:
     """Read `hf:owner/name`, or `hf:owner/name/configuration`, from Hugging Face's hub.
 
     Its training and test files in Parquet are downloaded to the cache of `huggingface_hub`, from which they are read
-    when the hub cannot be reached later.
+    when the hub cannot be reached later, if all of them came then.
 
     Raises `InputError` without the extra `hub`, for a name of another form, for a data set that is not there or has
     no such files, and as `read_parquet` does.
@@ -57,6 +60,7 @@ def _fetch(repository: str, configuration: str | None) -> tuple[Path, Layout]:
         patterns = [str(file) for file in layout.train + layout.test]
         log.info("fetching %s from the hub", where)
         folder = snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=patterns)
+        _remember(repository, Path(folder), files)
         return Path(folder), layout
     except InputError:
         raise
@@ -66,11 +70,12 @@ def _fetch(repository: str, configuration: str | None) -> tuple[Path, Layout]:
             "log in with `hf auth login`"
         ) from error
     except Exception as error:  # the hub's library passes on whatever its HTTP library raises
-        kept = _kept(repository, configuration)
-        if kept is not None:
-            return kept
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{where} could not be downloaded from Hugging Face's hub: {reason}") from error
+        kept, lack = _kept(repository, configuration)
+        if kept is None:
+            message = f"{where} could not be downloaded from Hugging Face's hub: {reason}{lack}"
+            raise InputError(message) from error
+        return kept
 
 
 def _published(repository: str, configuration: str | None) -> tuple[str, list[PurePosixPath]]:
@@ -91,16 +96,38 @@ def _published(repository: str, configuration: str | None) -> tuple[str, list[Pu
     return REVISIONS[0], files
 
 
-def _kept(repository: str, configuration: str | None) -> tuple[Path, Layout] | None:
-    """What an earlier download left in the cache, if it is whole."""
-    from huggingface_hub import snapshot_download
+def _remember(repository: str, folder: Path, files: list[PurePosixPath]) -> None:
+    """Keep a list of the Parquet files that the hub has, one list for each `folder`, which stands for a commit: what
+    lies there by itself does not say whether there should be more."""
+    path = _lists(repository) / f"{folder.name}.json"
+    published = [str(file) for file in files if file.suffix == ".parquet"]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({"folder": str(folder), "files": published}), encoding="utf-8")
+    except OSError as error:
+        log.info("a later search will need the hub again: %s", error)
 
-    for revision in REVISIONS:
+
+def _kept(repository: str, configuration: str | None) -> tuple[tuple[Path, Layout] | None, str]:
+    """What the latest whole download left in the cache, if there is one; and what another lacks.
+
+    Raises `InputError` as `choose_files` does.
+    """
+    lack = ""
+    for path in sorted(_lists(repository).glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:
-            folder = snapshot_download(repository, repo_type="dataset", revision=revision, local_files_only=True)
-        except OSError as error:  # it also counts the files that were not asked for as missing
-            folder = getattr(error, "snapshot_path", "")
-        if folder:
-            with contextlib.suppress(InputError):
-                return Path(folder), choose_files(repository, files_in(Path(folder)), configuration)
-    return None
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            folder, files = Path(kept["folder"]), [PurePosixPath(file) for file in kept["files"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # spoilt
+        layout = choose_files(f"{PREFIX}{repository}", files, configuration)
+        gone = [file for file in layout.train + layout.test if not (folder / file).is_file()]
+        if not gone:
+            return (folder, layout), ""
+        lack = lack or f"; of what came earlier {gone[0]} is missing"
+    return None, lack
+
+
+def _lists(repository: str) -> Path:
+    return Path(platformdirs.user_cache_dir("tombola")) / "hub" / repository

@@ -19,6 +19,9 @@ FIRST = ("", "data", "plain_text", "default")
 DEPTH = 3
 """`configuration/train/0000.parquet` is the deepest."""
 
+NAMED = re.compile(rf"({'|'.join(TRAIN + TEST)})(?:(-).*)?\.parquet$")
+SERIES = re.compile(r"-(\d+)-of-(\d+)")
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -42,7 +45,8 @@ def choose_files(where: str, files: Iterable[PurePosixPath], configuration: str 
     itself, in `data`, `plain_text` and `default`, and then in all other sub-folders, of which just one may have
     them: or in the sub-folder `configuration` alone.
 
-    Raises `InputError` when there are none, several sub-folders have some, or a file of a numbered series is missing.
+    Raises `InputError` when there are none, several sub-folders have some, a file of a numbered series is missing, or
+    a part has files of several forms, which may hold the same examples twice.
     """
     paths = sorted(files)
     candidates = homes(paths)
@@ -80,30 +84,44 @@ def _part_of(path: PurePosixPath) -> tuple[str, str] | None:
     parts = list(path.parts)
     if path.suffix != ".parquet" or len(parts) > DEPTH:
         return None
-    named = re.match(r"([a-z]+)(-.*)?\.parquet$", parts[-1])
-    if named and named[1] in TRAIN + TEST and len(parts) < DEPTH:
-        return "/".join(parts[:-1]), named[1]
-    if len(parts) > 1 and parts[-2] in TRAIN + TEST:
+    if len(parts) > 1 and parts[-2] in TRAIN + TEST:  # whatever the file is called
         return "/".join(parts[:-2]), parts[-2]
-    return None
+    named = NAMED.match(parts[-1])
+    return ("/".join(parts[:-1]), named[1]) if named and len(parts) < DEPTH else None
 
 
 def _part(where: str, paths: list[PurePosixPath], home: str, names: tuple[str, ...]) -> tuple[PurePosixPath, ...]:
     for name in names:
         files = tuple(path for path in paths if _part_of(path) == (home, name))
         if files:
+            _check_alike(where, files)
             _check_whole(where, files)
             return files
     return ()
 
 
+def _check_alike(where: str, files: tuple[PurePosixPath, ...]) -> None:
+    """`train-00000-of-00001.parquet` and `train/0000.parquet` most likely hold the same examples."""
+    for path in files[1:]:
+        if _form(path) != _form(files[0]):
+            raise InputError(
+                f"{where}: {files[0]} and {path} are files of two forms, perhaps the same examples twice; keep one"
+            )
+
+
+def _form(path: PurePosixPath) -> tuple[object, ...]:
+    """The same for files that may be pieces of one part."""
+    named = NAMED.match(path.name)
+    return path.parent, named and named.groups(), bool(SERIES.search(path.name))
+
+
 def _check_whole(where: str, files: tuple[PurePosixPath, ...]) -> None:
     """`train-00000-of-00002.parquet` says that there is another."""
-    numbered = [re.search(r"-(\d+)-of-(\d+)", path.name) for path in files]
-    totals = {int(match[2]) for match in numbered if match}
-    if len(totals) > 1:
+    numbered = [match for match in (SERIES.search(path.name) for path in files) if match]
+    numbers = {int(match[1]) for match in numbered}
+    totals = {int(match[2]) for match in numbered}
+    if len(totals) > 1 or len(numbers) < len(numbered):
         raise InputError(f"{where}: {files[0]} and {files[-1]} belong to different series of files")
-    if totals and None not in numbered:
-        missing = sorted(set(range(totals.pop())) - {int(match[1]) for match in numbered if match})
-        if missing:
-            raise InputError(f"{where}: {files[0]} is one of a series, of which number {missing[0]} is missing")
+    missing = sorted(set(range(*totals)) - numbers) if totals else []
+    if missing:
+        raise InputError(f"{where}: {files[0]} is one of a series, of which number {missing[0]} is missing")

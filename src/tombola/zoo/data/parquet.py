@@ -17,7 +17,7 @@ from PIL import Image
 
 from tombola.errors import InputError
 from tombola.zoo.data import decoded
-from tombola.zoo.data.columns import Columns, Found, find_columns
+from tombola.zoo.data.columns import Columns, Found, find_columns, label_columns
 from tombola.zoo.data.dataset import Array, Dataset
 from tombola.zoo.data.images import Unfit, decode
 from tombola.zoo.data.layout import Layout, choose_files, files_in
@@ -52,14 +52,23 @@ def read_parquet(folder: Path, columns: Columns | None = None) -> Dataset:
 
 def read_files(folder: Path, layout: Layout, columns: Columns | None = None) -> Dataset:
     """Read the data set in those files of a folder, as `read_parquet` does."""
-    columns = columns or Columns()
     parts = [Part(name, tuple(folder / file for file in getattr(layout, name))) for name in ("train", "test")]
+    first = parts[0].files[0]
+    columns = columns or Columns()
+    found = find_columns(first, _schema(first), columns)
+    columns = replace(columns, image=found.image, label=found.label)
     key = _key(parts, columns)
     dataset = decoded.read(key)
     if dataset is None:
         dataset = _decoded(parts, columns)
         decoded.write(key, dataset)
     return dataset
+
+
+def labels_in(folder: Path) -> list[str]:
+    """The columns in a folder of Parquet files that could hold labels."""
+    layout = choose_files(str(folder), files_in(folder))
+    return label_columns(_schema(folder / layout.train[0]))
 
 
 def _key(parts: list[Part], columns: Columns) -> str:
@@ -76,24 +85,26 @@ def _key(parts: list[Part], columns: Columns) -> str:
 
 
 def _decoded(parts: list[Part], columns: Columns) -> Dataset:
-    with _open(parts[0].files[0]) as first:
-        found = find_columns(parts[0].files[0], first.schema_arrow, columns)
-    columns = replace(columns, image=found.image, label=found.label)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow thinks of an image's description is nobody's concern here
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         (x_train, y_train), (x_test, y_test) = [_read_part(part, columns) for part in parts]
     train, test = parts[0].files[0], parts[1].files[0]
-    if x_train.shape[1:] != x_test.shape[1:]:
+    if x_train.shape[-2:] != x_test.shape[-2:]:
         raise InputError(
-            f"{train} has images of {_said(x_train[0])} and {test} of {_said(x_test[0])}; they should be alike"
-            + ("" if columns.size or x_train.shape[-2:] == x_test.shape[-2:] else ": set data.size")
+            f"{train} has images of {_said(x_train[0])} and {test} of {_said(x_test[0])}; they should be alike: "
+            "set data.size"
         )
+    if x_train.ndim != x_test.ndim:  # the grey images of one part get the channels of the other
+        x_train, x_test = _coloured(x_train), _coloured(x_test)
     classes = int(y_train.max()) + 1
     if classes > len(y_train):
         raise InputError(f"{train}: a label {classes - 1} is out of range for {len(y_train):,} training examples")
     if y_test.max() >= classes:
-        raise InputError(f"{test}: a label {y_test.max()} is out of range: {train} has 0 to {classes - 1}")
+        raise InputError(
+            f"{test}: a label {y_test.max()} is out of range: no training example has it, those in {train} have 0 to "
+            f"{classes - 1}"
+        )
     return Dataset(x_train, y_train, x_test, y_test)
 
 
@@ -146,10 +157,14 @@ def _placed(row: str, images: Array, at: int, pixels: Array) -> Array:
             "bring all to one size"
         )
     if pixels.ndim == 3 and images.ndim == 3:  # the first image with colours, after grey ones
-        grey, images = images, np.empty((len(images), *pixels.shape), np.uint8)
-        images[:at] = grey[:at, None]
+        images = _coloured(images)
     images[at] = pixels  # a grey one has the same pixels in every channel
     return images
+
+
+def _coloured(images: Array) -> Array:
+    """The same images with three channels."""
+    return images if images.ndim == 4 else np.repeat(images[:, None], 3, axis=1)
 
 
 def _said(image: Array) -> str:
@@ -198,6 +213,11 @@ def _labels(path: Path, row: int, column: pa.Array, found: Found) -> Array:
             f"{path}, row {row + wrong:,}: {found.label} is {values[wrong]}; it should be from 0 to {largest}"
         )
     return np.asarray(values, np.int64)
+
+
+def _schema(path: Path) -> pa.Schema:
+    with _open(path) as file:
+        return file.schema_arrow
 
 
 def _rows(path: Path) -> int:

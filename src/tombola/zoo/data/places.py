@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import platformdirs
@@ -27,10 +28,24 @@ def find_folder(name: str, data_dir: Path | None) -> Path | None:
     None if there is none and `name` is a mere word. Raises `InputError` that says where it looked if it is a path.
     """
     places = [Path(name), *(folder / name for folder in folders(data_dir))]
-    found = next((place for place in places if place.is_dir()), None) if name else None
-    if found is None and re.search(r"[/\\]", name):
+    found = first(places, Path.is_dir) if name else None
+    if found is None and re.search(r"[/\\]|\.parquet$", name):
+        file = first(places, Path.is_file)
+        if file is not None:
+            raise InputError(f"data.name: {file} is a file; it should be the data set's folder")
         raise InputError(f"there is no data folder {' or '.join(dict.fromkeys(map(str, places)))}")
     return found
+
+
+def first(places: Iterable[Path], kind: Callable[[Path], bool]) -> Path | None:
+    """The first of that kind, such as `Path.is_dir`. Raises `InputError` where that cannot be known."""
+    for place in places:
+        try:
+            if kind(place):
+                return place
+        except OSError as error:  # too long a name, or no permission
+            raise InputError(f"data.name: {place} cannot be looked at: {error.strerror}") from error
+    return None
 
 
 def stamp(path: Path) -> tuple[tuple[str, int, int, int], ...]:

@@ -31,9 +31,11 @@ def scaled(x: Array, how: Scale, by: Moments | None = None) -> Array:
 
     `range`: pixels, which are unsigned integers of 8 or 16 bits, are divided by the largest value of their type, so
     that they are from 0 to 1; other numbers stay as they are. `unit-norm`: after that, each example is divided by its
-    L2 norm. `standard`: after that, the mean in `by` is taken from each feature, of images from each channel, which
-    is then divided by the standard deviation.
+    L2 norm. `standard`: after `range`, the mean in `by` is taken from each feature, of images from each channel,
+    which is then divided by the standard deviation.
     """
+    if (how == "standard") != (by is not None):
+        raise ValueError(f'moments go with scale "standard", and it with them; scale is "{how}"')
     work: Callable[[Array], Array] = _in_range
     if how == "unit-norm":
         work = _unit_norm

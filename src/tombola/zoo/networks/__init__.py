@@ -14,7 +14,7 @@ from tombola.errors import InputError, unknown
 from tombola.run import Network, Start
 from tombola.zoo.networks import from_timm, imported
 from tombola.zoo.networks.conv import conv_2, conv_4, conv_6
-from tombola.zoo.networks.imported import Factory
+from tombola.zoo.networks.imported import Factory, line
 from tombola.zoo.networks.initialise import reorder
 from tombola.zoo.networks.lenet5 import lenet_5
 from tombola.zoo.networks.mlp import lenet_300_100, mlp
@@ -102,10 +102,12 @@ def _named(name: str, options: dict[str, Any]) -> Factory:
 def _make_named(network: Network) -> nn.Module:
     factory = _named(network.name, network.options)
     try:
-        make = validate_call(config=ConfigDict(strict=True))(factory)
+        make = validate_call(config=ConfigDict(strict=True, allow_inf_nan=False))(factory)
         return make(inputs=network.inputs, classes=network.classes, **network.options)
     except ValidationError as error:
         problem = error.errors()[0]
         option = ".".join(map(str, problem["loc"]))
         given = "" if problem["type"].startswith("missing") else f", not {problem['input']!r}"
         raise InputError(f'model.{option}: {problem["msg"]}{given} (an option of network "{network.name}")') from None
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:  # what torch says of sizes beyond reason
+        raise InputError(f'model.name: "{network.name}" cannot be made with these options: {line(error)}') from error

@@ -59,8 +59,12 @@ def _add_channel(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 def _timm(name: str) -> Any:
     try:
-        return importlib.import_module("timm")
-    except ImportError as error:
-        if error.name == "timm":
+        timm = importlib.import_module("timm")
+    except Exception as error:  # a torchvision made for another torch raises whatever it stumbles over
+        if isinstance(error, ImportError) and error.name == "timm":
             raise InputError(f'model.name: "{name}" needs timm: pip install "tombola[timm]"') from None
         raise InputError(f'model.name: "{name}" needs timm, which cannot be imported: {line(error)}') from error
+    if not hasattr(timm, "create_model"):
+        place = next(iter(getattr(timm, "__path__", ())), timm)  # a folder of that name
+        raise InputError(f'model.name: "{name}" needs timm, and {place} is another')
+    return timm

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import inspect
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -17,7 +18,8 @@ Factory = Callable[..., nn.Module]
 
 
 def find(path: str) -> tuple[Factory, str | None]:
-    """A class or function by import path, and a hash of the source text of its module.
+    """A class or function by import path, and a hash of the source text of its module: of the one that is named,
+    and of the one that it comes from, where that is another.
 
     Raises `InputError` where there is none.
     """
@@ -27,11 +29,18 @@ def find(path: str) -> tuple[Factory, str | None]:
         factory = getattr(module, name)
     except Exception as error:
         raise InputError(f'model.name: cannot import "{path}": {line(error)}') from error
+    modules = [module]
+    if inspect.isfunction(factory) or inspect.isclass(factory):  # others are of functools, or the like
+        modules.append(inspect.getmodule(factory) or module)
+    source = "".join(map(_source, dict.fromkeys(modules)))
+    return factory, hashlib.sha256(source.encode()).hexdigest()[:32] if source else None
+
+
+def _source(module: ModuleType) -> str:
     try:
-        source = inspect.getsource(module)
+        return inspect.getsource(module)
     except (OSError, TypeError):  # compiled, or typed in
-        return factory, None
-    return factory, hashlib.sha256(source.encode()).hexdigest()[:32]
+        return ""
 
 
 def make(network: Network) -> nn.Module:
