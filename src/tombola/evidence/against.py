@@ -28,7 +28,6 @@ class Pair:
     """A replicate's ticket and what it is compared with. Draws of a control share data and masks: they are averaged
     and count once."""
 
-    replicate: int
     accuracy: tuple[float, float]
     """Test accuracy at early stop, of the ticket and of the other."""
     stop: tuple[float, float]
@@ -41,7 +40,6 @@ def pairs(tickets: Branch, others: Branch) -> Iterator[Pair]:
         both = [[row for row in rows[replicate] if not row.measures.diverged] for rows in (tickets, others)]
         if all(both):
             yield Pair(
-                replicate,
                 (_mean(both[0], _accuracy), _mean(both[1], _accuracy)),
                 (_mean(both[0], _stop), _mean(both[1], _stop)),
             )

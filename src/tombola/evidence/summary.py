@@ -75,6 +75,9 @@ def _level(rows: Sequence[Row], verdict: Verdict, criteria: Criteria, rewound: b
     branches = sorted({row.branch for row in here}, key=lambda branch: (branch != "ticket", branch))
     ticket = next(row for row in here if row.branch == "ticket")
     beside = verdict.dense
+    accuracy = beside and _difference(beside, -criteria.accuracy_margin)
+    stop = beside and _slowdown(beside, verdict.stop_margin)
+    tested = {"accuracy": accuracy, "stop": stop if rewound else None}
     return {
         "level": verdict.level,
         "weights": ticket.weights,
@@ -91,24 +94,15 @@ def _level(rows: Sequence[Row], verdict: Verdict, criteria: Criteria, rewound: b
             "stop_margin": verdict.stop_margin,
             "p_better_than_control": verdict.better,
             "winning": verdict.winning,
-            "better": [
-                name
-                for name in ("accuracy", *(["stop"] if rewound else []))
-                if beside and _better(beside, name) <= criteria.alpha
-            ],
-            "accuracy_difference": beside and _difference(beside, -criteria.accuracy_margin),
-            "stop_difference": beside and _slowdown(beside, verdict.stop_margin),
+            "better": [name for name, found in tested.items() if found and found["p_better"] <= criteria.alpha],
+            "accuracy_difference": accuracy,
+            "stop_difference": stop,
         },
         "against": {
             name: {"accuracy_difference": _difference(control, 0.0), "stop_difference": _slowdown(control, 0.0)}
             for name, control in verdict.controls.items()
         },
     }
-
-
-def _better(beside: Against, figure: str) -> float:
-    """The p-value of "the ticket is no better than the dense network"."""
-    return beside.accuracy.p_above(0.0) if figure == "accuracy" else beside.stop.p_below(1.0)
 
 
 def _difference(beside: Against, least: float) -> dict[str, Any]:
