@@ -29,4 +29,6 @@ def test_streams_never_change() -> None:
         "SHUFFLED": 10,
         "RANDOM_GLOBAL": 11,
         "LABELS": 12,
+        "AUGMENT": 13,
+        "STABILITY": 14,
     }
