@@ -69,8 +69,8 @@ def initial_weights(material: Material) -> Figure | Absent:
         "initial-weights",
         "Initial values of the weights that survive",
         "Grey: all weights of the layer, as training begins with them. Lines: those that tickets keep. Each shape "
-        "has area 1. The unit is the root mean square of the layer's initial weights; the outermost bins also hold what "
-        "lies further out.",
+        "has area 1. The unit is the root mean square of the layer's initial weights; the outermost bins also hold "
+        "what lies further out.",
         chart,
         rows,
         wide=True,
