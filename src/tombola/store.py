@@ -129,7 +129,7 @@ def check_writable(folder: Path) -> None:
     """Make the folder of a store. Raises `InputError` when it cannot be written."""
     try:
         if not folder.exists():
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)  # another process may be as quick
             (folder / ".gitignore").write_text("*\n", encoding="utf-8")
         (folder / "runs").mkdir(exist_ok=True)
     except OSError as error:
