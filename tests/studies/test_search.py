@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -22,8 +23,11 @@ def prune_by_magnitude(outcome: Outcome, mask: Mask, level: int) -> Mask:  # noq
     return prune(magnitude({name: outcome.final[name] for name in mask}, 0), mask, layerwise(RATES))
 
 
-def answer(study: Study[Any], diverge_at: int | None = None) -> tuple[list[list[Ask]], Any]:
+def answer(
+    study: Study[Any], diverge_at: int | None = None, outcome: Callable[[Ask], Outcome] | None = None
+) -> tuple[list[list[Ask]], Any]:
     """Drive a study with made-up outcomes; what it asked, and what it returned."""
+    made_up = outcome or (lambda ask: outcome_of(ask.run, diverged=ask.level == diverge_at))
     asked: list[list[Ask]] = []
     reply: Any = None
     while True:
@@ -33,7 +37,7 @@ def answer(study: Study[Any], diverge_at: int | None = None) -> tuple[list[list[
             return asked, end.value
         asks = question if isinstance(question, list) else [question]
         asked.append(asks)
-        outcomes = [outcome_of(ask.run, diverged=ask.level == diverge_at) for ask in asks]
+        outcomes = [made_up(ask) for ask in asks]
         reply = outcomes if isinstance(question, list) else outcomes[0]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import outcome_of, tiny
+from tests.studies.test_search import answer
 from tombola.experiment import Experiment, expected_runs
 from tombola.outcome import Outcome
 from tombola.run import Run, Trained
@@ -18,17 +19,8 @@ WALKS = Walks(candidates=[0, 10, 20], seeds=[7, 8], points=5, tolerance=0.02)
 
 def drive(study: Study[Any], error: Callable[[Ask], float]) -> tuple[list[Ask], Any]:
     """Drive a study with outcomes that have this error on the validation examples at the end."""
-    asked: list[Ask] = []
-    reply: Any = None
-    while True:
-        try:
-            question = study.send(reply)
-        except StopIteration as end:
-            return asked, end.value
-        asks = question if isinstance(question, list) else [question]
-        asked += asks
-        outcomes = [ended_with(ask, error(ask)) for ask in asks]
-        reply = outcomes if isinstance(question, list) else outcomes[0]
+    asked, result = answer(study, outcome=lambda ask: ended_with(ask, error(ask)))
+    return [ask for question in asked for ask in question], result
 
 
 def ended_with(ask: Ask, error: float) -> Outcome:

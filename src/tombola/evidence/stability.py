@@ -54,8 +54,8 @@ def _candidate(here: Sequence[Line], k: int, tolerance: float, confidence: float
         if interval["low"] is not None:
             interval["low"] = max(interval["low"], 0.0)  # no barrier is lower: ends count
         found[f"{part}_barrier"] = {"values": values, **interval}
-    stable = sum(value <= tolerance for value in found["validation_barrier"]["values"])
-    return found | {"replicates": len(_by_replicate(here, "validation")), "stable": stable}
+    barriers = found["validation_barrier"]["values"]
+    return found | {"replicates": len(barriers), "stable": sum(value <= tolerance for value in barriers)}
 
 
 def _by_replicate(here: Sequence[Line], part: str) -> dict[int, float]:
