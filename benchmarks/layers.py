@@ -24,7 +24,7 @@ from tombola.length import Length
 from tombola.mask import Mask
 from tombola.run import Data, Network, Run, Start, Training
 from tombola.zoo.data.split import Examples, Split
-from tombola.zoo.networks.conv import conv_2
+from tombola.zoo.networks.conv import conv
 
 INPUTS = (3, 32, 32)
 
@@ -53,7 +53,7 @@ def main(
     torch.manual_seed(0)
     examples = Examples(torch.randn(600, *INPUTS), torch.randint(0, 10, (600,)))
     split = Split(examples, examples, examples)
-    ours, theirs = (conv_2(INPUTS, classes=10, width=width) for _ in range(2))
+    ours, theirs = (conv(2, INPUTS, classes=10, width=width) for _ in range(2))
     mask = Mask({name: torch.rand(kept.shape) < density for name, kept in Mask.full(ours).items()})
     mask.apply_(ours)
     theirs.load_state_dict(ours.state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 from typing import Any
@@ -13,28 +14,28 @@ from torch import nn
 from tombola.errors import InputError, unknown
 from tombola.run import Network, Start
 from tombola.zoo.networks import from_timm, imported
-from tombola.zoo.networks.conv import conv_2, conv_4, conv_6
+from tombola.zoo.networks.conv import conv
 from tombola.zoo.networks.imported import Factory, line
 from tombola.zoo.networks.initialise import reorder
 from tombola.zoo.networks.lenet5 import lenet_5
 from tombola.zoo.networks.mlp import lenet_300_100, mlp
 from tombola.zoo.networks.resnet import resnet, resnet_18, resnet_20
-from tombola.zoo.networks.vgg import vgg_11, vgg_16, vgg_19
+from tombola.zoo.networks.vgg import vgg
 from tombola.zoo.networks.vit import vit
 
 NETWORKS: dict[str, Factory] = {
     "lenet-300-100": lenet_300_100,
     "mlp": mlp,
     "lenet-5": lenet_5,
-    "conv-2": conv_2,
-    "conv-4": conv_4,
-    "conv-6": conv_6,
+    "conv-2": functools.partial(conv, 2),
+    "conv-4": functools.partial(conv, 4),
+    "conv-6": functools.partial(conv, 6),
     "resnet": resnet,
     "resnet-18": resnet_18,
     "resnet-20": resnet_20,
-    "vgg-11": vgg_11,
-    "vgg-16": vgg_16,
-    "vgg-19": vgg_19,
+    "vgg-11": functools.partial(vgg, 11),
+    "vgg-16": functools.partial(vgg, 16),
+    "vgg-19": functools.partial(vgg, 19),
     "vit": vit,
 }
 """Each is called with the shape of an example, the number of classes and the options, as keywords."""

@@ -9,53 +9,26 @@ from tombola.zoo.networks.images import Images, scaled
 from tombola.zoo.networks.initialise import Initialisation, NormWeights, initialise
 
 CHANNELS = [64, 128, 256, 512, 512]
-CONVOLUTIONS = {"vgg-11": [1, 1, 2, 2, 2], "vgg-16": [2, 2, 3, 3, 3], "vgg-19": [2, 2, 4, 4, 4]}
-"""How many of them each stage has: columns A, D and E of the table."""
+CONVOLUTIONS = {11: [1, 1, 2, 2, 2], 16: [2, 2, 3, 3, 3], 19: [2, 2, 4, 4, 4]}
+"""By depth, how many of them each stage has: columns A, D and E of the table."""
 
 
-def vgg_11(
+def vgg(
+    depth: int,
     inputs: tuple[int, ...],
     classes: int,
     width: PositiveFloat = 1.0,
     init: Initialisation = "glorot-normal",
     norm: NormWeights = "ones",
-) -> nn.Sequential:
-    """VGG-11: 9,222,848 weights on CIFAR-10. Options: see `_vgg`."""
-    return _vgg("vgg-11", inputs, classes, width, init, norm)
-
-
-def vgg_16(
-    inputs: tuple[int, ...],
-    classes: int,
-    width: PositiveFloat = 1.0,
-    init: Initialisation = "glorot-normal",
-    norm: NormWeights = "ones",
-) -> nn.Sequential:
-    """VGG-16 (Frankle et al. 2020): 14,715,584 weights on CIFAR-10. Options: see `_vgg`."""
-    return _vgg("vgg-16", inputs, classes, width, init, norm)
-
-
-def vgg_19(
-    inputs: tuple[int, ...],
-    classes: int,
-    width: PositiveFloat = 1.0,
-    init: Initialisation = "glorot-normal",
-    norm: NormWeights = "ones",
-) -> nn.Sequential:
-    """VGG-19 (Frankle & Carbin 2019, figure 2): 20,024,000 weights on CIFAR-10. Options: see `_vgg`."""
-    return _vgg("vgg-19", inputs, classes, width, init, norm)
-
-
-def _vgg(
-    name: str, inputs: tuple[int, ...], classes: int, width: float, init: Initialisation, norm: NormWeights
 ) -> nn.Sequential:
     """3×3 convolutions with batch norm in five stages, max pooling between them; then the average over all pixels,
-    and one linear layer. `width` multiplies the number of channels.
+    and one linear layer. `depth` is 11, 16 (Frankle et al. 2020) or 19 (Frankle & Carbin 2019, figure 2): 9,222,848,
+    14,715,584 and 20,024,000 weights on CIFAR-10. `width` multiplies the number of channels.
     """
-    images = Images.of(inputs, name, least=2 ** (len(CHANNELS) - 1))
+    images = Images.of(inputs, f"vgg-{depth}", least=2 ** (len(CHANNELS) - 1))
     layers = images.layers()
     before, index = images.channels, 0
-    for stage, (channels, convolutions) in enumerate(zip(CHANNELS, CONVOLUTIONS[name], strict=True)):
+    for stage, (channels, convolutions) in enumerate(zip(CHANNELS, CONVOLUTIONS[depth], strict=True)):
         if stage:
             layers[f"pool{stage}"] = nn.MaxPool2d(2)
         after = scaled(channels, width)
