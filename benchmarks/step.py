@@ -27,10 +27,11 @@ from tombola.engines.sparse.stack import stack_of
 from tombola.engines.sparse.stack_learner import StackLearner
 from tombola.experiment import Experiment
 from tombola.mask import Mask
-from tombola.prune import prune
+from tombola.pruning import Pruner
 from tombola.recipe import Recipe, load_recipe
 from tombola.run import Run
-from tombola.scores import SCORES
+from tombola.scores import random
+from tombola.scores.grounds import Grounds
 from tombola.starting import masked_network
 from tombola.workers import cores
 from tombola.zoo.data import prepare
@@ -44,9 +45,10 @@ def masks(recipe: Recipe, run: Run, levels: int) -> list[Mask]:
     """The recipe's ladder of densities, pruned at random: where the weights left are makes no difference here."""
     state = build(run.start).state_dict()
     weights = {name: state[name] for name in run.mask}
+    pruner = Pruner(random, recipe.search.scope_of(run.mask.shapes))
     ladder = [run.mask]
     for level in range(levels):
-        ladder.append(prune(SCORES["random"](weights, level), ladder[-1], recipe.search.groups(list(run.mask))))
+        ladder.append(pruner(Grounds(weights, ladder[-1], seed=level)))
     return ladder
 
 

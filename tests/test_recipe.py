@@ -7,10 +7,10 @@ import pytest
 
 from tests.conftest import TINY, tiny
 from tombola.errors import InputError
-from tombola.prune import Group
 from tombola.recipe import ControlSection, describe, load_recipe, parse_recipe, recipes
+from tombola.scopes import Globally, Layerwise
 
-LAYERS = ["fc1.weight", "fc2.weight", "output.weight"]
+LAYERS = {"fc1.weight": (300, 784), "fc2.weight": (100, 300), "output.weight": (10, 100)}
 
 
 def test_the_recipes_that_come_with_it_are_valid_and_say_what_they_are() -> None:
@@ -40,10 +40,8 @@ def test_convolutional_networks_have_the_settings_of_the_paper(
     assert (options.optimizer, options.lr, options.batch_size, str(options.length)) == ("adam", lr, 60, length)
     assert recipe.model.name == name[:4] + "-" + name[4]
     assert recipe.model.options == ({"dropout": 0.5} if "dropout" in name else {})
-    rates = {
-        group.layers[0]: group.rate for group in recipe.search.groups(["conv1.weight", "fc1.weight", "o.weight"])
-    }
-    assert rates == {"conv1.weight": conv, "fc1.weight": 0.2, "o.weight": 0.1}
+    shapes = {"conv1.weight": (64, 3, 3, 3), "fc1.weight": (256, 9), "o.weight": (10, 256)}
+    assert recipe.search.scope_of(shapes) == Layerwise({"conv1.weight": conv, "fc1.weight": 0.2, "o.weight": 0.1})
     assert recipe.controls == {"reinit": ControlSection(draws=3)}
 
 
@@ -69,12 +67,8 @@ def test_deeper_networks_have_the_settings_of_the_paper(name: str, lr: float, wa
     assert [str(milestone) for milestone in options.milestones] == milestones
     assert (options.batch_size, str(options.length)) == ((128, "30000it") if resnet else (64, "112000it"))
     assert (recipe.data.flip, recipe.data.crop, recipe.data.validation) == (True, 4, 5000)
-    (group,) = recipe.search.groups(
-        ["conv1.weight", "block1.shortcut.0.weight", "output.weight"] if resnet else ["c", "output"]
-    )
-    assert group.rate == 0.2
-    assert "output.weight" not in group.layers
-    assert "block1.shortcut.0.weight" not in group.layers
+    layers = ["conv1.weight", "block1.shortcut.0.weight", "output.weight"] if resnet else ["conv1.weight", "output"]
+    assert recipe.search.scope_of(dict.fromkeys(layers, (1,))) == Globally(("conv1.weight",), 0.2)
 
 
 @pytest.mark.parametrize(("name", "alone"), [("resnet20-cifar10-openlth", []), ("vgg16-cifar10-openlth", ["output"])])
@@ -106,11 +100,7 @@ def test_lenet_mnist_has_the_settings_of_the_paper() -> None:
     assert str(recipe.training.length) == "50000it"
     assert str(recipe.training.evaluate_every) == "100it"
     assert recipe.data.validation == 5000
-    assert recipe.search.groups(LAYERS) == [
-        Group(("fc1.weight",), 0.2),
-        Group(("fc2.weight",), 0.2),
-        Group(("output.weight",), 0.1),
-    ]
+    assert recipe.search.scope_of(LAYERS) == Layerwise({"fc1.weight": 0.2, "fc2.weight": 0.2, "output.weight": 0.1})
     assert (recipe.replicates, recipe.search.levels, recipe.controls) == (
         5,
         21,
@@ -119,7 +109,7 @@ def test_lenet_mnist_has_the_settings_of_the_paper() -> None:
 
 
 def test_openlth_prunes_globally_and_leaves_the_output_layer_out() -> None:
-    assert load_recipe("lenet-mnist-openlth").search.groups(LAYERS) == [Group(("fc1.weight", "fc2.weight"), 0.2)]
+    assert load_recipe("lenet-mnist-openlth").search.scope_of(LAYERS) == Globally(("fc1.weight", "fc2.weight"), 0.2)
 
 
 def test_a_recipe_is_read_from_a_file(tmp_path: Path) -> None:
@@ -149,7 +139,7 @@ def test_every_value_can_be_overridden() -> None:
     assert str(recipe.training.length) == "40ep"
     assert recipe.training.lr == 1.0
     assert recipe.search.one_shot is True
-    assert recipe.search.groups(LAYERS) == [Group(("fc2.weight",), 0.5), Group(("output.weight",), 0.35)]
+    assert recipe.search.scope_of(LAYERS) == Layerwise({"fc2.weight": 0.5, "output.weight": 0.35})
     assert recipe.data.name == "my.npz"
     assert recipe.model.options == {"widths": [5, 5]}
     assert recipe.name == "other"
@@ -227,7 +217,7 @@ def test_a_value_can_be_taken_away() -> None:
     recipe = load_recipe("digits", ["search.rate=", "search.output_rate=", "search.density=0.1", "rewind="])
     assert recipe.search.density == 0.1
     recipe = load_recipe("digits", ["search.output_rate=", "search.scope=global", 'search.leave_out=["output"]'])
-    assert recipe.search.groups(LAYERS)[0].layers == ("fc1.weight", "fc2.weight")
+    assert recipe.search.scope_of(LAYERS).groups == (("fc1.weight", "fc2.weight"),)
 
 
 def test_layers_with_dots_in_their_names_are_quoted() -> None:
@@ -272,7 +262,7 @@ def test_files_that_are_no_recipes_are_named(tmp_path: Path) -> None:
 )
 def test_layers_are_known_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        tiny(**changes).search.groups(LAYERS)
+        tiny(**changes).search.scope_of(LAYERS)
     assert message in str(caught.value)
 
 

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from tombola.batches import batches
 from tombola.errors import InputError
 from tombola.length import Length
 from tombola.mask import Mask
 from tombola.outcome import Outcome
-from tombola.prune import check_rounds, prune
+from tombola.pruning import Pruner
 from tombola.recipe import Recipe
 from tombola.run import Data, Network, Run, Start
+from tombola.scopes import check_rounds
 from tombola.scores import SCORES
+from tombola.scores.grounds import Grounds
 from tombola.seeds import Purpose, derive
 from tombola.studies import Study
 from tombola.studies.controls import CONTROLS, Plan, Seed
 from tombola.studies.rewinding import Retrain, fine_tune, rewind_learning_rate, rewind_weights, rewound_to
 from tombola.studies.search import Prune, iterative_search, one_shot_search
 from tombola.studies.stability import Walks, all_candidates, smallest_stable
-from tombola.zoo.data import load
+from tombola.zoo.data import load, prepare
 from tombola.zoo.data.columns import Columns
 from tombola.zoo.data.split import check_inputs, training_examples
 from tombola.zoo.networks import build, describe
 from tombola.zoo.networks.imported import line
+
+SCORED_BATCHES = 20
+"""How many batches scores that look at examples are given."""
 
 
 def expected_runs(recipe: Recipe) -> int:
@@ -60,6 +67,7 @@ class Experiment:
 
     def __init__(self, recipe: Recipe, data_dir: Path | None = None) -> None:
         self.recipe = recipe
+        self._data_dir = data_dir
         columns = Columns(recipe.data.image, recipe.data.label, recipe.data.size)
         dataset = load(recipe.data.name, data_dir, columns)
         examples = training_examples(dataset, recipe.data.validation, recipe.data.fraction)
@@ -87,8 +95,9 @@ class Experiment:
         self._full = Mask.full(network)
         if not self._full:
             raise InputError(f'model.name: "{recipe.model.name}" has no linear or convolutional layer to prune')
-        self._groups = recipe.search.groups(list(self._full))
-        check_rounds(self._full, self._groups, recipe.search.levels)
+        scope = recipe.search.scope_of(self._full.shapes)
+        check_rounds(self._full, scope, recipe.search.levels)
+        self._pruner = Pruner(SCORES[recipe.search.score], scope)
 
     def studies(self) -> list[Study[None]]:
         """One study for each replicate, in order."""
@@ -157,14 +166,31 @@ class Experiment:
         return seed
 
     def _pruning(self, replicate: int) -> Prune:
-        score = SCORES[self.recipe.search.score]
+        def prune(outcome: Outcome, run: Run, level: int) -> Mask:
+            return self._pruner(
+                Grounds(
+                    weights={name: outcome.final[name] for name in run.mask},
+                    mask=run.mask,
+                    seed=derive(self.recipe.seed, Purpose.SCORE, replicate, level),
+                    _start=lambda: build(run.start).state_dict(),
+                    _network=lambda: self._trained(run, outcome),
+                    _batches=lambda: self._examples(run),
+                )
+            )
 
-        def pruned(outcome: Outcome, mask: Mask, level: int) -> Mask:
-            weights = {name: outcome.final[name] for name in mask}
-            seed = derive(self.recipe.seed, Purpose.SCORE, replicate, level)
-            return prune(score(weights, seed), mask, self._groups)
+        return prune
 
-        return pruned
+    def _trained(self, run: Run, outcome: Outcome) -> nn.Module:
+        network = build(run.start)
+        network.load_state_dict(outcome.final)
+        run.mask.apply_(network)
+        return network
+
+    def _examples(self, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first batches that the run trained on."""
+        train = prepare(run.data, self._data_dir).train
+        for order in batches(run.seed, len(train), run.training.batch_size, 0, SCORED_BATCHES):
+            yield train[order]
 
 
 @torch.no_grad()

@@ -80,6 +80,11 @@ class Mask(Mapping[str, Tensor]):
         """How many weights each layer has when dense."""
         return {name: kept.numel() for name, kept in self.items()}
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each layer's weight."""
+        return {name: tuple(kept.shape) for name, kept in self.items()}
+
     @cached_property
     def count(self) -> int:
         """How many weights are left."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -26,8 +25,8 @@ from pydantic_core import ErrorDetails
 from tombola.errors import InputError, unknown
 from tombola.evidence.verdict import Criteria
 from tombola.length import Length
-from tombola.prune import Group, globally, layerwise
 from tombola.run import Described, Training
+from tombola.scopes import Scope, scope
 from tombola.scores import SCORES
 from tombola.seeds import Purpose
 from tombola.studies.controls import CONTROLS, OTHER_MASKS
@@ -77,14 +76,15 @@ class SearchSection(Described):
     levels: int = Field(ge=0)
     """How many prunings; level 0 is the dense network."""
     rate: Rate | None = Field(default=None, gt=0, lt=1)
-    """What each pruning removes of the weights left in every layer, or of all weights left if the scope is global."""
+    """What each pruning removes of the weights left in every layer, or of all together with scope global or erk."""
     output_rate: Rate | None = Field(default=None, ge=0, lt=1)
     """The same for the output layer; as `rate` when it is not given."""
     rates: dict[str, float] = {}
     """The same for single layers, by name or pattern (`fc*`); these come before the other two."""
     density: float | None = Field(default=None, gt=0, lt=1)
     """Instead of `rate`: the fraction of weights left after all levels, each keeping density^(1/levels)."""
-    scope: Literal["layer", "global"] = "layer"
+    scope: Literal["layer", "global", "erk"] = "layer"
+    """See `tombola.scopes`."""
     score: str = "magnitude"
     one_shot: bool = False
     """Prune the trained dense network once to each density, instead of in rounds of training."""
@@ -116,8 +116,10 @@ class SearchSection(Described):
             name = "rates" if self.rates else "output_rate"
             if self.density is not None:
                 raise ValueError(f"{name} goes with rate, not with density")
-            if self.scope == "global":
-                raise ValueError(f'{name} has no meaning with scope = "global"; leave layers out with leave_out')
+            if self.scope != "layer":
+                raise ValueError(
+                    f'{name} has no meaning with scope = "{self.scope}"; leave layers out with leave_out'
+                )
         return self
 
     @property
@@ -129,29 +131,18 @@ class SearchSection(Described):
         assert self.rate is not None
         return self.rate
 
-    def groups(self, layers: Sequence[str]) -> list[Group]:
-        """The scope: which of a network's `layers` are pruned together and at what rate; the last is the output.
+    def scope_of(self, shapes: Mapping[str, tuple[int, ...]]) -> Scope:
+        """The scope over layers whose weights have these `shapes`, in the network's order; the last is the output.
 
         Raises `InputError` when a name or pattern matches no layer.
         """
-        names = [layer.removesuffix(".weight") for layer in layers]
-        for where, patterns in (("rates", list(self.rates)), ("leave_out", self.leave_out)):
-            for pattern in patterns:
-                if not fnmatch.filter(names, pattern):
-                    raise InputError(f"search.{where}: {unknown('layer', pattern, names)}")
-        rates = {}
-        for layer, name in zip(layers, names, strict=True):
-            if any(fnmatch.fnmatch(name, pattern) for pattern in self.leave_out):
-                continue
-            own = [rate for pattern, rate in self.rates.items() if fnmatch.fnmatch(name, pattern)]
-            rates[layer] = self.round_rate
-            if own:
-                rates[layer] = own[0]
-            elif layer == layers[-1] and self.output_rate is not None:
-                rates[layer] = self.output_rate
-        if not rates:
-            raise InputError("search.leave_out: every layer is left out; at least one should be pruned")
-        return globally(rates, self.round_rate) if self.scope == "global" else layerwise(rates)
+        rates = dict(self.rates)
+        if self.output_rate is not None:
+            rates.setdefault(list(shapes)[-1].removesuffix(".weight"), self.output_rate)
+        try:
+            return scope(self.scope, shapes, self.round_rate, rates, self.leave_out)
+        except InputError as error:
+            raise InputError(f"search.{error}") from None
 
 
 AUTO = "auto"

@@ -73,8 +73,10 @@ def test_sides_that_disagree_are_not_compared() -> None:
 def test_pruning_by_hand_keeps_as_many_as_tombola() -> None:
     from tombola.experiment import Experiment
     from tombola.mask import Mask
-    from tombola.prune import prune
+    from tombola.pruning import Pruner
     from tombola.recipe import load_recipe
+    from tombola.scores import magnitude
+    from tombola.scores.grounds import Grounds
     from tombola.zoo.networks import build
 
     recipe = load_recipe("lenet-mnist", ["data.name=digits", "data.validation=300"])
@@ -83,8 +85,7 @@ def test_pruning_by_hand_keeps_as_many_as_tombola() -> None:
     mask = run.mask
     for _ in range(5):
         theirs = search.prune_by_magnitude(weights, mask, recipe)
-        scores = {name: tensor.abs() for name, tensor in weights.items()}
-        mask = prune(scores, mask, recipe.search.groups(list(mask)))
+        mask = Pruner(magnitude, recipe.search.scope_of(mask.shapes))(Grounds(weights, mask))
         assert isinstance(theirs, Mask)
         assert theirs == mask
     assert np.isclose(mask.density, 0.8**5, atol=0.01)

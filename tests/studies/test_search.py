@@ -9,9 +9,11 @@ import torch
 from tests.conftest import outcome_of
 from tombola.mask import Mask
 from tombola.outcome import Outcome
-from tombola.prune import layerwise, prune
+from tombola.pruning import Pruner
 from tombola.run import Run
+from tombola.scopes import Layerwise
 from tombola.scores import magnitude
+from tombola.scores.grounds import Grounds
 from tombola.studies import Ask, Study
 from tombola.studies.controls import Plan, reinit
 from tombola.studies.search import iterative_search, one_shot_search
@@ -19,8 +21,9 @@ from tombola.studies.search import iterative_search, one_shot_search
 RATES = {"fc1.weight": 0.4, "fc2.weight": 0.4, "output.weight": 0.2}
 
 
-def prune_by_magnitude(outcome: Outcome, mask: Mask, level: int) -> Mask:  # noqa: ARG001
-    return prune(magnitude({name: outcome.final[name] for name in mask}, 0), mask, layerwise(RATES))
+def prune_by_magnitude(outcome: Outcome, run: Run, level: int) -> Mask:  # noqa: ARG001
+    weights = {name: outcome.final[name] for name in run.mask}
+    return Pruner(magnitude, Layerwise(RATES))(Grounds(weights, run.mask))
 
 
 def answer(
@@ -49,7 +52,7 @@ def test_the_iterative_search_trains_prunes_and_resets(dense: Run) -> None:
     for before, ticket in pairwise(tickets):
         assert ticket.run.start == dense.start  # reset to the initial weights
         assert ticket.run == dense.masked(ticket.run.mask)  # and nothing else changed
-        assert ticket.run.mask == prune_by_magnitude(outcome_of(before.run), before.run.mask, ticket.level)
+        assert ticket.run.mask == prune_by_magnitude(outcome_of(before.run), before.run, ticket.level)
         for name, left in ticket.run.mask.counts.items():
             was = before.run.mask.counts[name]
             assert left == was - round(RATES[name] * was)

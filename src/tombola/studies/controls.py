@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tombola import scores
 from tombola.mask import Mask
 from tombola.outcome import Outcome
-from tombola.prune import keep
+from tombola.pruning import keep_best
 from tombola.run import Run
+from tombola.scopes import Group, weights_left
+from tombola.scores.weights import uniform
 from tombola.studies import Ask, Study
 from tombola.studies.rewinding import Retrain, rewind_weights
 from tombola.studies.search import Prune, pruned_at_once
@@ -41,6 +42,11 @@ class Plan:
     """How the search pruned."""
     retrain: Retrain = rewind_weights
     """What the search did after pruning."""
+
+    @property
+    def dense(self) -> Mask:
+        """The mask of the dense network."""
+        return self.tickets[0].run.mask
 
     def wanted(self, level: int) -> bool:
         """Whether there are controls at this level."""
@@ -81,8 +87,8 @@ def random(plan: Plan) -> Study[None]:
     """
 
     def run_of(ticket: Ask, draw: int) -> Run:
-        worth = scores.random(ticket.run.mask, plan.seed(0, draw))
-        return ticket.run.masked(keep(worth, {(name,): left for name, left in ticket.run.mask.counts.items()}))
+        worth = uniform(ticket.run.mask, plan.seed(0, draw))
+        return ticket.run.masked(keep_best(worth, plan.dense, _layers(ticket.run.mask)))
 
     yield plan.asks("random", run_of)
 
@@ -112,8 +118,8 @@ def random_global(plan: Plan) -> Study[None]:
     def run_of(ticket: Ask, draw: int) -> Run:
         mask = ticket.run.mask
         pruned = tuple(name for name, left in mask.counts.items() if left < mask.sizes[name])
-        worth = scores.random(mask, plan.seed(0, draw))
-        return ticket.run.masked(keep(worth, {pruned: sum(mask.counts[name] for name in pruned)}))
+        worth = uniform(mask, plan.seed(0, draw))
+        return ticket.run.masked(keep_best(worth, plan.dense, weights_left(mask, [pruned])))
 
     yield plan.asks("random_global", run_of)
 
@@ -124,9 +130,8 @@ def large_init(plan: Plan) -> Study[None]:
     initial = build(plan.tickets[0].run.start).state_dict()
 
     def run_of(ticket: Ask, draw: int) -> Run:  # noqa: ARG001 - there is one
-        mask = ticket.run.mask
-        worth = scores.magnitude({name: initial[name] for name in mask}, 0)
-        return ticket.run.masked(keep(worth, {(name,): left for name, left in mask.counts.items()}))
+        worth = {name: initial[name].abs() for name in ticket.run.mask}
+        return ticket.run.masked(keep_best(worth, plan.dense, _layers(ticket.run.mask)))
 
     yield plan.asks("large_init", run_of)
 
@@ -140,6 +145,10 @@ def one_shot(plan: Plan) -> Study[None]:
         levels = plan.tickets[-1].level
         asks = pruned_at_once(plan.tickets[0].run, outcome, levels, plan.prune, "one_shot", plan.retrain)
         yield [ask for ask in asks if plan.wanted(ask.level)]
+
+
+def _layers(mask: Mask) -> dict[Group, int]:
+    return weights_left(mask, [(name,) for name in mask])
 
 
 CONTROLS: dict[str, Callable[[Plan], Study[None]]] = {

@@ -10,8 +10,8 @@ from tombola.run import Run
 from tombola.studies import Ask, Study
 from tombola.studies.rewinding import Retrain, rewind_weights
 
-Prune = Callable[[Outcome, Mask, int], Mask]
-"""(what came of a training, the mask it had, the level to reach) -> the smaller mask of that level."""
+Prune = Callable[[Outcome, Run, int], Mask]
+"""(what came of a training, the run with the mask to prune, the level to reach) -> the smaller mask of that level."""
 
 
 def iterative_search(dense: Run, levels: int, prune: Prune, retrain: Retrain = rewind_weights) -> Study[list[Ask]]:
@@ -26,7 +26,7 @@ def iterative_search(dense: Run, levels: int, prune: Prune, retrain: Retrain = r
         outcome: Outcome = yield ticket
         if ticket.level == levels or outcome.measures.diverged:
             return tickets
-        mask = prune(outcome, ticket.run.mask, ticket.level + 1)
+        mask = prune(outcome, ticket.run, ticket.level + 1)
         ticket = Ask("ticket", ticket.level + 1, retrain(dense, ticket.run, mask))
         tickets.append(ticket)
 
@@ -52,6 +52,6 @@ def pruned_at_once(
     asks = []
     mask = dense.mask
     for level in range(1, levels + 1):
-        mask = prune(outcome, mask, level)
+        mask = prune(outcome, dense.masked(mask), level)
         asks.append(Ask(branch, level, retrain(dense, dense, mask)))
     return asks
