@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tombola.outcome import Outcome
-from tombola.run import Run
+from tombola.run import AnyRun
 from tombola.starting import Recall, starting_network, unknown_runs
 
 BINS = 64
@@ -41,7 +41,7 @@ class Layer:
     order; for images with channels, at each pixel."""
 
 
-def anatomy(run: Run, outcome: Outcome, recall: Recall = unknown_runs) -> list[Layer]:
+def anatomy(run: AnyRun, outcome: Outcome, recall: Recall = unknown_runs) -> list[Layer]:
     """The layers of a run, in the network's order."""
     start = starting_network(run.start, recall).state_dict()
     diverged, inputs = outcome.measures.diverged, run.start.network.inputs

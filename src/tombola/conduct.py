@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tombola.engines import Engine
 from tombola.outcome import Outcome
-from tombola.run import Run
+from tombola.run import AnyRun
 from tombola.store import Store
 from tombola.studies import Ask, Study
 
@@ -27,7 +27,7 @@ class Listener(Protocol):
         """`ask` is answered: by a training just now, or (`trained` is False) from the store."""
 
 
-def train(runs: Sequence[Run], store: Store, engine: Engine) -> list[bool]:
+def train(runs: Sequence[AnyRun], store: Store, engine: Engine[Any]) -> list[bool]:
     """Make sure that the store knows what comes of `runs`, which are of one shape. False for those it already did.
 
     Any number of processes may do this with the same runs: one of them trains each.
@@ -63,7 +63,7 @@ class Conductor:
         self,
         studies: Sequence[Study[Any]],
         store: Store,
-        engine: Engine,
+        engine: Engine[Any],
         executor: Executor,
         listener: Listener,
         at_once: int,
@@ -76,8 +76,8 @@ class Conductor:
         self.at_once = at_once
         self.results: list[Any] = [None] * len(studies)
         self.wanted: dict[str, list[tuple[_Question, int]]] = {}  # key of a run -> the asks it answers
-        self.queue: list[tuple[int, int, Run]] = []  # a heap: the smallest question first, then in order
-        self.training: dict[Future[list[bool]], list[Run]] = {}
+        self.queue: list[tuple[int, int, AnyRun]] = []  # a heap: the smallest question first, then in order
+        self.training: dict[Future[list[bool]], list[AnyRun]] = {}
         self.count = itertools.count()
 
     def conduct(self) -> list[Any]:
@@ -118,7 +118,7 @@ class Conductor:
             heapq.heappush(self.queue, (len(question.asks), next(self.count), run))
         self.wanted.setdefault(run.key, []).append((question, index))
 
-    def _next(self) -> list[Run]:
+    def _next(self) -> list[AnyRun]:
         """The first run of the queue, and as many of its shape as the engine trains as one; an even share of them
         where several are trained at once."""
         first = heapq.heappop(self.queue)[2]
@@ -132,13 +132,13 @@ class Conductor:
         heapq.heapify(self.queue)
         return [first, *(run for _, _, run in alike)]
 
-    def _start(self, runs: list[Run]) -> None:
+    def _start(self, runs: list[AnyRun]) -> None:
         for run in runs:
             question, index = self.wanted[run.key][0]
             self.listener.started(question.study, question.asks[index])
         self.training[self.executor.submit(train, runs, self.store, self.engine)] = runs
 
-    def _finish(self, run: Run, trained: bool) -> None:
+    def _finish(self, run: AnyRun, trained: bool) -> None:
         outcome = self.store.get(run)
         if outcome is None:
             raise RuntimeError(f"the outcome of run {run.key} vanished from {self.store.folder}")
@@ -161,7 +161,7 @@ class Conductor:
 def conduct(
     studies: Sequence[Study[Any]],
     store: Store,
-    engine: Engine,
+    engine: Engine[Any],
     executor: Executor,
     listener: Listener,
     at_once: int = 1,

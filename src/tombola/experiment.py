@@ -16,7 +16,7 @@ from tombola.mask import Mask
 from tombola.outcome import Outcome
 from tombola.pruning import Pruner
 from tombola.recipe import Recipe
-from tombola.run import Data, Network, Run, Start
+from tombola.run import AnyRun, Data, Network, Run, Start
 from tombola.scopes import check_rounds
 from tombola.scores import SCORES
 from tombola.scores.grounds import Grounds
@@ -166,7 +166,8 @@ class Experiment:
         return seed
 
     def _pruning(self, replicate: int) -> Prune:
-        def prune(outcome: Outcome, run: Run, level: int) -> Mask:
+        def prune(outcome: Outcome, run: AnyRun, level: int) -> Mask:
+            assert isinstance(run, Run)
             return self._pruner(
                 Grounds(
                     weights={name: outcome.final[name] for name in run.mask},

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PlainSerializer, field_serializer, model_validator
 
 from tombola.length import Length
 from tombola.mask import Mask
+
+SomeRun = TypeVar("SomeRun", bound="AnyRun")
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -190,14 +192,11 @@ class Training(Described):
         return self.model_copy(update=lengths | {"milestones": milestones})
 
 
-class Run(Described):
-    """One training: from these weights, with this mask, on this data, in this way, by this seed."""
+class AnyRun(Described):
+    """What every run is, whoever trains it: these weights, this mask, this seed. Studies derive runs from it."""
 
     start: Start
     mask: Annotated[InstanceOf[Mask], PlainSerializer(lambda mask: mask.digest, return_type=str)]
-    data: Data
-    training: Training
-    """With lengths in iterations."""
     seed: int
     """Everything random during training comes from it: batch order, augmentation, dropout."""
     begin: int = Field(default=0, ge=0)
@@ -207,52 +206,35 @@ class Run(Described):
     """The iteration that it ends at, if that is not where the training ends. Where it began there already, nothing is
     trained: the weights are only evaluated."""
 
-    @property
-    def last(self) -> int:
-        """The iteration it ends at."""
-        return self.training.length.iterations if self.end is None else self.end
-
-    @property
-    def mixed(self) -> bool:
-        """Whether it only evaluates weights between those of two runs."""
-        return self.start.trained is not None and self.start.trained.towards is not None
-
-    def masked(self, mask: Mask) -> Run:
+    def masked(self, mask: Mask) -> Self:
         """The same training, from the same initial weights, of the weights left in `mask` alone."""
         return self.model_copy(update={"mask": mask})
 
-    def reinitialised(self, seed: int) -> Run:
+    def reinitialised(self, seed: int) -> Self:
         """The same training with the same mask, all of it, from newly drawn initial weights."""
         return self._from_the_beginning({"seed": seed})
 
-    def reusing(self, seed: int, keep_signs: bool = False) -> Run:
+    def reusing(self, seed: int, keep_signs: bool = False) -> Self:
         """The same with the same mask, all of it, from these initial weights in another order within each layer."""
         return self._from_the_beginning({"reuse": Reuse(seed=seed, keep_signs=keep_signs)})
 
-    def _from_the_beginning(self, drawn: dict[str, Any]) -> Run:
+    def _from_the_beginning(self, drawn: dict[str, Any]) -> Self:
         start = self.start.model_copy(update=drawn | {"trained": None})
         return self.model_copy(update={"start": start, "begin": 0, "end": None})
 
-    def until(self, end: int) -> Run:
+    def until(self, end: int) -> Self:
         """Only the first `end` iterations of this training."""
         return self.model_copy(update={"end": end})
 
-    def after(self, run: Run, begin: int, end: int | None = None) -> Run:
+    def after(self, run: AnyRun, begin: int, end: int | None = None) -> Self:
         """This training from iteration `begin` on (to `end`), from the weights that `run` ended with."""
         start = self.start.model_copy(update={"trained": Trained(run=run.key)})
         return self.model_copy(update={"start": start, "begin": begin, "end": end})
 
-    def between(self, one: Run, other: Run, share: float) -> Run:
-        """No training, but an evaluation at its end: of weights on the straight line from those that `one` ended with
-        to those of the `other`."""
-        start = self.start.model_copy(update={"trained": Trained(run=one.key, towards=other.key, share=share)})
-        return self.model_copy(update={"start": start, "begin": one.last, "end": one.last})
-
     @property
     def shape(self) -> tuple[object, ...]:
-        """Equal for runs that differ in nothing but initial weights, masks, splits and seeds."""
-        split = self.data.model_copy(update={"seed": 0})
-        return self.start.network.model_dump_json(), split, self.training, self.begin, self.end, self.mixed
+        """Equal for runs that an engine may train as one."""
+        return (self.key,)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -268,6 +250,38 @@ class Run(Described):
         """32 hexadecimal digits, the hash of the description: the run's name in the store."""
         text = json.dumps([KEY_FORMAT, self.description], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+class Run(AnyRun):
+    """One training: from these weights, with this mask, on this data, in this way, by this seed."""
+
+    data: Data
+    training: Training
+    """With lengths in iterations."""
+
+    @property
+    def last(self) -> int:
+        """The iteration it ends at."""
+        return self.training.length.iterations if self.end is None else self.end
+
+    @property
+    def mixed(self) -> bool:
+        """Whether it only evaluates weights between those of two runs."""
+        return self.start.trained is not None and self.start.trained.towards is not None
+
+    def between(self, one: Run, other: Run, share: float) -> Run:
+        """No training, but an evaluation at its end: of weights on the straight line from those that `one` ended with
+        to those of the `other`."""
+        start = self.start.model_copy(update={"trained": Trained(run=one.key, towards=other.key, share=share)})
+        return self.model_copy(update={"start": start, "begin": one.last, "end": one.last})
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Equal for runs that differ in nothing but initial weights, masks, splits and seeds."""
+        split = self.data.model_copy(update={"seed": 0})
+        return self.start.network.model_dump_json(), split, self.training, self.begin, self.end, self.mixed
 
     def __hash__(self) -> int:
         return hash(self.key)

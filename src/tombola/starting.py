@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.mask import State
-from tombola.run import Run, Start
+from tombola.run import AnyRun, Start
 from tombola.zoo.networks import build
 
 Recall = Callable[[str], State]
@@ -34,7 +34,7 @@ def starting_network(start: Start, recall: Recall = unknown_runs) -> nn.Module:
     return network
 
 
-def masked_network(run: Run, recall: Recall = unknown_runs) -> nn.Module:
+def masked_network(run: AnyRun, recall: Recall = unknown_runs) -> nn.Module:
     """The same for a run, its pruned weights zero."""
     network = starting_network(run.start, recall)
     run.mask.apply_(network)

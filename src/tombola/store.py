@@ -29,7 +29,7 @@ from tombola.errors import DamagedFile, InputError
 from tombola.files import read_tensors, sweep, write_tensors
 from tombola.mask import State
 from tombola.outcome import Outcome
-from tombola.run import Run
+from tombola.run import AnyRun
 from tombola.workers import give_up_if_told
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Store:
     checkpoint_every: float = 30.0
     """Seconds between the checkpoints of a training."""
 
-    def get(self, run: Run) -> Outcome | None:
+    def get(self, run: AnyRun) -> Outcome | None:
         """What came of `run`, or None if it was never trained.
 
         A damaged entry is set aside, with a warning, and counts as never trained.
@@ -76,13 +76,13 @@ class Store:
                 f"the same command again trains it again"
             ) from error
 
-    def put(self, run: Run, outcome: Outcome) -> None:
+    def put(self, run: AnyRun, outcome: Outcome) -> None:
         """Remember what came of `run`."""
         tensors, about = outcome.to_tensors(run.mask)
         write_tensors(self._entry(run.key), tensors, about | {"run": _plain(run)})
 
     @contextmanager
-    def claim(self, run: Run) -> Iterator[None]:
+    def claim(self, run: AnyRun) -> Iterator[None]:
         """Hold `run` for this process; another that wants it waits, and then finds it answered.
 
         The operating system drops the claim of a process that dies.
@@ -97,7 +97,7 @@ class Store:
             with contextlib.suppress(OSError):  # Windows keeps files that are open
                 path.unlink(missing_ok=True)
 
-    def checkpoint(self, runs: Sequence[Run]) -> Checkpoint:
+    def checkpoint(self, runs: Sequence[AnyRun]) -> Checkpoint:
         """Where `runs`, trained as one, keep their state while they train."""
         name = (
             runs[0].key if len(runs) == 1 else hashlib.sha256("".join(r.key for r in runs).encode()).hexdigest()[:32]
@@ -136,7 +136,7 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"the store {folder} cannot be written: {error.strerror}") from error
 
 
-def _plain(run: Run) -> Any:
+def _plain(run: AnyRun) -> Any:
     """The run's description as it comes back from JSON (tuples become lists)."""
     return json.loads(json.dumps(run.description))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -15,23 +15,26 @@ from tombola.engines.sparse import Sparse
 from tombola.engines.stacked import Stacked
 from tombola.errors import InputError, unknown
 from tombola.outcome import Outcome
-from tombola.run import Run
+from tombola.run import AnyRun, Run
 from tombola.starting import Recall, unknown_runs
 from tombola.store import Checkpoint
 
 
-class Engine(Protocol):
+Trains = TypeVar("Trains", bound=AnyRun, contravariant=True)
+
+
+class Engine(Protocol[Trains]):
     """Trains runs. Engines hold no state between runs and can be sent to another process.
 
     All engines give the same batches and masks, and losses equal to rounding as long as nothing random happens inside
     the network: dropout draws as the engine likes. Each is tested against `Eager`.
     """
 
-    def capacity(self, run: Run) -> Capacity:
+    def capacity(self, run: Trains) -> Capacity:
         """How it likes to be given `run`, and others of the same `Run.shape`."""
         ...
 
-    def train(self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = unknown_runs) -> list[Outcome]:
+    def train(self, runs: Sequence[Trains], checkpoint: Checkpoint, recall: Recall = unknown_runs) -> list[Outcome]:
         """Train `runs`, which are of one shape and no more than the engine's capacity.
 
         It goes on from where `checkpoint` left off, if that holds anything, and looks up to it now and then. Weights
@@ -40,14 +43,14 @@ class Engine(Protocol):
         ...
 
 
-ENGINES: dict[str, Callable[[Path | None, str], Engine]] = {"eager": Eager, "sparse": Sparse, "stacked": Stacked}
+ENGINES: dict[str, Callable[[Path | None, str], Engine[Run]]] = {"eager": Eager, "sparse": Sparse, "stacked": Stacked}
 """Each is called with the folder to look for data in first (or None), and the device."""
 
 
 AUTO = "auto"
 
 
-def engine(name: str, data_dir: Path | None = None, device: str = "cpu") -> Engine:
+def engine(name: str, data_dir: Path | None = None, device: str = "cpu") -> Engine[Run]:
     """The engine of that name, or with `auto` the fastest, on a device: `cpu`, `cuda` or `cuda:N`.
 
     Raises `InputError` for an unknown name, and for a device that is not there or not for this engine.

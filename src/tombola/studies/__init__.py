@@ -10,7 +10,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tombola.run import Run
+from tombola.run import AnyRun
 
 Result = TypeVar("Result")
 
@@ -37,7 +37,7 @@ class Ask:
     """`ticket`, the name of a control, or what else the study needs: `trunk`, `stability`."""
     level: int
     """How many prunings made the mask; level 0 is the dense network."""
-    run: Run
+    run: AnyRun
     draw: int = 0
     """Which of several draws of a control, or of several lines."""
     point: Point | None = None

@@ -15,7 +15,7 @@ import torch
 from tombola.mask import Mask
 from tombola.outcome import Outcome
 from tombola.pruning import keep_best
-from tombola.run import Run
+from tombola.run import AnyRun
 from tombola.scopes import Group, weights_left
 from tombola.scores.weights import uniform
 from tombola.studies import Ask, Study
@@ -52,7 +52,7 @@ class Plan:
         """Whether there are controls at this level."""
         return level > 0 and (self.levels is None or level in self.levels)
 
-    def asks(self, branch: str, run_of: Callable[[Ask, int], Run]) -> list[Ask]:
+    def asks(self, branch: str, run_of: Callable[[Ask, int], AnyRun]) -> list[Ask]:
         """The control of each ticket and draw."""
         return [
             Ask(branch, ticket.level, run_of(ticket, draw), draw)
@@ -86,7 +86,7 @@ def random(plan: Plan) -> Study[None]:
     Of one draw, the mask of a level lies within that of the level before, as if pruned at random all the way.
     """
 
-    def run_of(ticket: Ask, draw: int) -> Run:
+    def run_of(ticket: Ask, draw: int) -> AnyRun:
         worth = uniform(ticket.run.mask, plan.seed(0, draw))
         return ticket.run.masked(keep_best(worth, plan.dense, _layers(ticket.run.mask)))
 
@@ -100,7 +100,7 @@ def shuffled(plan: Plan) -> Study[None]:
     By itself such a mask is distributed as one of `random`; here every level is shuffled anew.
     """
 
-    def run_of(ticket: Ask, draw: int) -> Run:
+    def run_of(ticket: Ask, draw: int) -> AnyRun:
         generator = np.random.default_rng(plan.seed(ticket.level, draw))
         mask = {}
         for name, kept in ticket.run.mask.items():
@@ -115,7 +115,7 @@ def random_global(plan: Plan) -> Study[None]:
     """Is it that the network is sparse? A random mask with as many weights over all pruned layers together; masks of
     one draw lie within each other."""
 
-    def run_of(ticket: Ask, draw: int) -> Run:
+    def run_of(ticket: Ask, draw: int) -> AnyRun:
         mask = ticket.run.mask
         pruned = tuple(name for name, left in mask.counts.items() if left < mask.sizes[name])
         worth = uniform(mask, plan.seed(0, draw))
@@ -129,7 +129,7 @@ def large_init(plan: Plan) -> Study[None]:
     those left began large ("large init" in Zhou et al. 2019; magnitude pruning at initialisation). None is drawn."""
     initial = build(plan.tickets[0].run.start).state_dict()
 
-    def run_of(ticket: Ask, draw: int) -> Run:  # noqa: ARG001 - there is one
+    def run_of(ticket: Ask, draw: int) -> AnyRun:  # noqa: ARG001 - there is one
         worth = {name: initial[name].abs() for name in ticket.run.mask}
         return ticket.run.masked(keep_best(worth, plan.dense, _layers(ticket.run.mask)))
 

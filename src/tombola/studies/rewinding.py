@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tombola.mask import Mask
-from tombola.run import Run
+from tombola.run import AnyRun, Run, SomeRun
 from tombola.studies import Ask, Study
 
-Retrain = Callable[[Run, Run, Mask], Run]
+Retrain = Callable[[AnyRun, AnyRun, Mask], AnyRun]
 """(the dense network's run, the run whose weights were pruned, the mask of those left) -> the run of the ticket."""
 
 
-def rewound_to(dense: Run, k: int) -> Study[Run]:
+def rewound_to(dense: SomeRun, k: int) -> Study[SomeRun]:
     """Train the first k iterations, the trunk, and return the dense network's run from there on (Frankle et al. 2020,
     "Linear Mode Connectivity and the Lottery Ticket Hypothesis", section 2). The optimizer begins anew at k."""
     if k == 0:
@@ -26,7 +26,7 @@ def rewound_to(dense: Run, k: int) -> Study[Run]:
     return dense.after(trunk, begin=k)
 
 
-def rewind_weights(dense: Run, trained: Run, mask: Mask) -> Run:  # noqa: ARG001
+def rewind_weights(dense: AnyRun, trained: AnyRun, mask: Mask) -> AnyRun:  # noqa: ARG001
     """The same start as the dense network's: its initial weights, or those that the trunk left."""
     return dense.masked(mask)
 
@@ -40,7 +40,8 @@ def fine_tune(k: int) -> Retrain:
     """Weights stay as they were trained, and training goes on for T - k iterations at the last learning rate (Han et
     al. 2015)."""
 
-    def retrain(dense: Run, trained: Run, mask: Mask) -> Run:
+    def retrain(dense: AnyRun, trained: AnyRun, mask: Mask) -> AnyRun:
+        assert isinstance(dense, Run), "the length of a training of the user's own is not known"
         length = dense.training.length.iterations
         return dense.masked(mask).after(trained, begin=length, end=2 * length - k)
 

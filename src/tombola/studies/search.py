@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 from tombola.mask import Mask
 from tombola.outcome import Outcome
-from tombola.run import Run
+from tombola.run import AnyRun
 from tombola.studies import Ask, Study
 from tombola.studies.rewinding import Retrain, rewind_weights
 
-Prune = Callable[[Outcome, Run, int], Mask]
+Prune = Callable[[Outcome, AnyRun, int], Mask]
 """(what came of a training, the run with the mask to prune, the level to reach) -> the smaller mask of that level."""
 
 
-def iterative_search(dense: Run, levels: int, prune: Prune, retrain: Retrain = rewind_weights) -> Study[list[Ask]]:
+def iterative_search(dense: AnyRun, levels: int, prune: Prune, retrain: Retrain = rewind_weights) -> Study[list[Ask]]:
     """Train, prune, reset what is left to its initial weights, and again (Frankle & Carbin 2019, section 1).
 
     Every run starts from the weights that `dense` starts from: that is the reset, unless `retrain` says otherwise.
@@ -31,7 +31,7 @@ def iterative_search(dense: Run, levels: int, prune: Prune, retrain: Retrain = r
         tickets.append(ticket)
 
 
-def one_shot_search(dense: Run, levels: int, prune: Prune, retrain: Retrain = rewind_weights) -> Study[list[Ask]]:
+def one_shot_search(dense: AnyRun, levels: int, prune: Prune, retrain: Retrain = rewind_weights) -> Study[list[Ask]]:
     """Train the dense network once and prune that to each density (Frankle & Carbin 2019, sections 1 and 2).
 
     The densities are those of `iterative_search` with the same `prune`, to the weight.
@@ -46,7 +46,7 @@ def one_shot_search(dense: Run, levels: int, prune: Prune, retrain: Retrain = re
 
 
 def pruned_at_once(
-    dense: Run, outcome: Outcome, levels: int, prune: Prune, branch: str, retrain: Retrain = rewind_weights
+    dense: AnyRun, outcome: Outcome, levels: int, prune: Prune, branch: str, retrain: Retrain = rewind_weights
 ) -> list[Ask]:
     """The trained dense network pruned to the density of each level, all by the same trained weights."""
     asks = []
