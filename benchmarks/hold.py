@@ -1,0 +1,93 @@
+"""What a hold costs: a training step of ResNet-18 (He et al. 2015) held at 20% of its weights, beside a dense one.
+
+    python -m benchmarks.hold
+
+Each side trains the same steps on the same batches of CIFAR's shape from the same weights, the pruned ones zero, with
+SGD, momentum and weight decay; the hold's share is what keeps them zero. Dense weights leave zero slowly, at the
+learning rate given, so that the losses can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+import typer
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.common import agree, console, machine, median, take_turns, write
+from tombola.holding import hold
+from tombola.mask import Mask
+from tombola.zoo.networks.resnet import resnet_18
+
+INPUTS = (3, 32, 32)
+
+
+class Side:
+    """One network and its training; `loss` is the sum over all steps so far."""
+
+    def __init__(self, network: nn.Module, lr: float) -> None:
+        self.network = network
+        self.optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+        self.loss = torch.zeros((), device=next(network.parameters()).device)
+
+    def train(self, x: Tensor, y: Tensor, steps: int) -> None:
+        for _ in range(steps):
+            self.optimizer.zero_grad()
+            loss = functional.cross_entropy(self.network(x), y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.loss += loss.detach()
+
+
+def training(side: Side, x: Tensor, y: Tensor, steps: int, wait: Callable[[], None]) -> Callable[[], None]:
+    """So many steps of one side, until the device has done them."""
+
+    def call() -> None:
+        side.train(x, y, steps)
+        wait()
+
+    return call
+
+
+def main(
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda" if torch.cuda.is_available() else "cpu",
+    density: Annotated[float, typer.Option(help="Fraction of each layer's weights left.")] = 0.2,
+    batch: Annotated[int, typer.Option(help="Images of a step.")] = 32,
+    width: Annotated[int, typer.Option(help="Channels of the first stage; 64 is ResNet-18.")] = 64,
+    lr: Annotated[float, typer.Option(help="Learning rate; small, so that the losses agree.")] = 1e-5,
+    steps: Annotated[int, typer.Option(help="Steps of a turn.")] = 3,
+    turns: Annotated[int, typer.Option(help="Turns of each side.")] = 11,
+    save: Annotated[bool, typer.Option(help="Write results/hold.json, or hold-cuda.json.")] = True,
+) -> None:
+    """Measure, compare losses, print the ratio, write results/hold.json, or hold-cuda.json."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    place = torch.device(device)
+    ours, theirs = (resnet_18(INPUTS, classes=10, width=width).to(place) for _ in range(2))
+    mask = Mask({name: torch.rand(kept.shape) < density for name, kept in Mask.full(ours).items()})
+    hold(ours, mask)
+    theirs.load_state_dict(ours.state_dict())
+    x, y = torch.randn(batch, *INPUTS, device=place), torch.randint(0, 10, (batch,), device=place)
+    wait = torch.cuda.synchronize if place.type == "cuda" else (lambda: None)
+    held, dense = Side(ours, lr), Side(theirs, lr)
+    sides = {"held": training(held, x, y, steps, wait), "dense": training(dense, x, y, steps, wait)}
+    ms = {name: median(times) / steps * 1e3 for name, times in take_turns(sides, turns).items()}
+    agree(float(dense.loss), float(held.loss))
+    ratio = ms["held"] / ms["dense"]
+    table = Table("side", "ms per step", "times as long")
+    for name, each in ms.items():
+        table.add_row(name, f"{each:.2f}", f"{each / ms['dense']:.4f}")
+    console.print(f"{mask.count:,} of {mask.size:,} weights on {device}, batches of {batch}")
+    console.print(table)
+    console.print(machine())
+    if save:
+        result = {"device": device, "density": density, "batch": batch, "width": width, "ms": ms, "ratio": ratio}
+        console.print(f"Written to {write('hold' if place.type == 'cpu' else f'hold-{place.type}', result)}.")
+
+
+if __name__ == "__main__":
+    typer.run(main)
