@@ -27,6 +27,21 @@ class Listener(Protocol):
         """`ask` is answered: by a training just now, or (`trained` is False) from the store."""
 
 
+@dataclass(frozen=True)
+class Together:
+    """Several listeners as one."""
+
+    listeners: Sequence[Listener]
+
+    def started(self, study: int, ask: Ask) -> None:
+        for listener in self.listeners:
+            listener.started(study, ask)
+
+    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:
+        for listener in self.listeners:
+            listener.answered(study, ask, outcome, trained)
+
+
 def train(runs: Sequence[AnyRun], store: Store, engine: Engine[Any]) -> list[bool]:
     """Make sure that the store knows what comes of `runs`, which are of one shape. False for those it already did.
 

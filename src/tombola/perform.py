@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from tombola.conduct import Listener, conduct
+from tombola.conduct import Listener, Together, conduct
 from tombola.engines import engine as named_engine
 from tombola.evidence.verdict import judge, smallest_winning
 from tombola.experiment import Experiment
-from tombola.outcome import Outcome
 from tombola.recipe import Recipe
 from tombola.results import Results, read_results, versions
 from tombola.results_folder import ResultsFolder
 from tombola.starting import masked_network
 from tombola.store import Store, check_writable
-from tombola.studies import Ask
 from tombola.ticket import Ticket
 from tombola.workers import side_by_side
 
 TICKET = "ticket.safetensors"
-
-
-@dataclass(frozen=True)
-class Together:
-    """Several listeners as one."""
-
-    listeners: Sequence[Listener]
-
-    def started(self, study: int, ask: Ask) -> None:
-        for listener in self.listeners:
-            listener.started(study, ask)
-
-    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:
-        for listener in self.listeners:
-            listener.answered(study, ask, outcome, trained)
 
 
 def perform(

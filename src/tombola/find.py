@@ -1,0 +1,326 @@
+"""Find a ticket in any network, with any training function."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from torch import nn
+
+from tombola import scopes
+from tombola.agreed import shared_store
+from tombola.conduct import Listener, Together, conduct
+from tombola.engines.yours import Yours
+from tombola.errors import InputError, unknown
+from tombola.evidence.levels import Answer, Levels
+from tombola.mask import Mask
+from tombola.outcome import Outcome
+from tombola.own import Evaluate, Model, OwnNetwork, OwnRun, Train, restore, snapshot
+from tombola.procedure import digest
+from tombola.pruning import Pruner
+from tombola.report.live import live
+from tombola.results import versions
+from tombola.run import AnyRun
+from tombola.scopes import check_rounds
+from tombola.scores import SCORES, Score
+from tombola.scores.grounds import Grounds, Loss, cross_entropy
+from tombola.seeds import Purpose, derive
+from tombola.store import Store, check_writable
+from tombola.studies import Ask, Study
+from tombola.studies.controls import CONTROLS, Plan
+from tombola.studies.rewinding import rewound_to
+from tombola.studies.search import Prune, iterative_search, one_shot_search
+from tombola.ticket import Ticket
+from tombola.workers import Inline
+
+RATE = 0.2
+"""What a pruning removes where nothing is said: the paper's 20%."""
+
+MARK: Literal["mark"] = "mark"
+
+
+class Found(NamedTuple):
+    """What was found."""
+
+    ticket: Ticket
+    """The sparsest that matches the dense network; where none does, or nothing was evaluated, the sparsest of all."""
+    levels: Levels
+    """The table of all levels. It prints itself, and says which match."""
+
+
+def find_ticket(
+    model: Model,
+    train: Train,
+    *,
+    evaluate: Evaluate | None = None,
+    levels: int = 5,
+    rate: float | None = None,
+    density: float | None = None,
+    scope: str = "layer",
+    rates: Mapping[str, float] | None = None,
+    leave_out: Sequence[str] = (),
+    score: str | Score = "magnitude",
+    rewind: int | Literal["mark"] = 0,
+    one_shot: bool = False,
+    replicates: int = 1,
+    controls: Mapping[str, int] | None = None,
+    margin: float = 0.01,
+    confidence: float = 0.95,
+    data: Iterable[Any] | None = None,
+    loss: Loss = cross_entropy,
+    seed: int = 0,
+    store: str | Path | None = None,
+    settings: object = None,
+    progress: bool | None = None,
+    listeners: Sequence[Listener] = (),
+) -> Found:
+    """Train, prune, rewind, and again (Frankle & Carbin 2019, section 1), with a training function of your own.
+
+    `model` is a network, or a function that makes one. A network is trained itself, put back to its initial weights
+    before every training, and afterwards. `train(model)` trains it, with whatever loop, optimizer and framework; it
+    makes its optimizer anew. Meanwhile pruned weights are held at zero (see `tombola.hold`), and nothing else about
+    the network is changed. Python's, NumPy's and torch's global random states begin at the same seed for all
+    trainings of a replicate, and are put back.
+
+    `evaluate(model)` says how good it is: a number, the greater the better (accuracy, minus the loss), or several by
+    name, of which the first is judged. It is called in evaluation mode, without gradients. Choose a ticket with
+    examples that you do not report on. Without it, what `train` returns is taken, if that is a number or several.
+
+    - `levels`: how many prunings. `rate`: the fraction of the weights left that each removes (default 0.2); or
+      `density`: the fraction left after all of them. `rates` gives layers, by name or pattern, their own.
+    - `scope`: `layer`, `global` or `erk`; `leave_out`: layers that are not pruned; `score`: a name in
+      `tombola.scores.SCORES`, or a function. For scores that look at examples, `data` is an iterable of batches as
+      `loss(network, batch)` takes them: pairs `(x, y)` of a classifier, if it is not given.
+    - `rewind`: weights go back to what they were after so many optimizer steps, or, with `"mark"`, where `train`
+      calls `tombola.mark()`. Training from there is given as `train(model, begin=steps)` if it has that parameter; if
+      not, `train` begins anew with those weights, for the dense network too.
+    - `one_shot`: prune the trained dense network once to each density.
+    - `replicates`: with other seeds; with other initial weights too if `model` is a function. `controls`: how many
+      draws of which, `{"reinit": 1, "random": 1}`; see `tombola.studies.controls`.
+    - `margin`: how far below the dense network's figure still matches it; see `Levels` for `confidence`.
+    - `store`: a folder that remembers finished trainings, so that the same call goes on where it was stopped. What
+      they depend on beside the source of the functions, and plain values, arrays and functions that these refer to,
+      say in `settings`; see `tombola.procedure`. Without it nothing is kept.
+    - `progress`: show it, in a terminal on standard error or in a notebook; by default where there is one.
+      `listeners` are told of every training.
+
+    In a distributed job all processes call it alike; a training counts as done when all of them have it.
+
+    Raises `InputError` for arguments that would not work. What `train` and `evaluate` raise comes through; `model` is
+    put back in any case, and what is in `store` stays there.
+    """
+    source = OwnNetwork(model)
+    search = _Search(
+        source=source,
+        levels=levels,
+        one_shot=one_shot,
+        rewind=rewind,
+        seed=seed,
+        procedure=digest([train, evaluate, settings]),
+        controls=_controls(controls or {}, source),
+        score=_named(score),
+        data=data,
+        loss=loss,
+    )
+    _check(levels, rewind, replicates, margin, confidence)
+    try:
+        search.prepare(scope, _rate(rate, density, levels), rates, leave_out)
+        table = Levels(margin, confidence)
+        with contextlib.ExitStack() as stack:
+            folder = Path(store if store is not None else stack.enter_context(tempfile.TemporaryDirectory()))
+            check_writable(folder)
+            remembered = shared_store(folder)
+            noting = _Noting(table)
+            display = stack.enter_context(live(table, replicates * search.runs, progress))
+            studies = [search.study(replicate) for replicate in range(replicates)]
+            engine = Yours(source, train, evaluate)
+            conduct(studies, remembered, engine, Inline(), Together([noting, display, *listeners]))
+            return Found(search.ticket(noting, remembered), table)
+    finally:
+        source.put_back()
+
+
+@dataclass
+class _Search:
+    """The studies of one call, one for each replicate."""
+
+    source: OwnNetwork
+    levels: int
+    one_shot: bool
+    rewind: int | Literal["mark"]
+    seed: int
+    procedure: str
+    controls: Mapping[str, int]
+    score: Score
+    data: Iterable[Any] | None
+    loss: Loss
+
+    def prepare(self, scope: str, rate: float, rates: Mapping[str, float] | None, leave_out: Sequence[str]) -> None:
+        """Look at the network. Raises `InputError` where it cannot be pruned like that."""
+        self.dense = Mask.full(self.source.begin(self.source.described(0)))
+        if not self.dense:
+            raise InputError("model: it has no linear or convolutional layer to prune")
+        chosen = scopes.scope(scope, self.dense.shapes, rate, rates, leave_out)
+        check_rounds(self.dense, chosen, self.levels)
+        self.pruner = Pruner(self.score, chosen)
+
+    @property
+    def runs(self) -> int:
+        """How many each study asks for."""
+        return 1 + self.levels * (1 + sum(self.controls.values())) + (self.rewind != 0)
+
+    def study(self, replicate: int) -> Study[None]:
+        """The search, then the controls of what it found."""
+        prune = self._pruning(replicate)
+        whole = OwnRun(
+            start=self.source.described(derive(self.seed, Purpose.WEIGHTS, replicate)),
+            mask=self.dense,
+            seed=derive(self.seed, Purpose.TRAINING, replicate),
+            procedure=self.procedure,
+        )
+        if self.rewind == MARK:
+            trunk = whole.model_copy(update={"at_mark": True})
+            yield Ask("trunk", 0, trunk)
+            dense = whole.after(trunk, begin=0)
+        else:
+            dense = yield from rewound_to(whole, self.rewind)
+        tickets = yield from (one_shot_search if self.one_shot else iterative_search)(dense, self.levels, prune)
+        for name, draws in self.controls.items():
+
+            def drawing(level: int, draw: int, name: str = name) -> int:
+                return derive(self.seed, Purpose[name.upper()], replicate, level, draw)
+
+            yield from CONTROLS[name](Plan(tickets, draws, drawing, prune=prune))
+
+    def _pruning(self, replicate: int) -> Prune:
+        def prune(outcome: Outcome, run: AnyRun, level: int) -> Mask:
+            drawn = run.start.model_copy(update={"trained": None})
+            return self.pruner(
+                Grounds(
+                    weights={name: outcome.final[name] for name in run.mask},
+                    mask=run.mask,
+                    seed=derive(self.seed, Purpose.SCORE, replicate, level),
+                    _start=lambda: snapshot(self.source.begin(drawn)),
+                    _network=lambda: self._trained(run, outcome),
+                    _batches=None if self.data is None else lambda: self.data or (),
+                    loss=self.loss,
+                )
+            )
+
+        return prune
+
+    def _trained(self, run: AnyRun, outcome: Outcome) -> nn.Module:
+        network = copy.deepcopy(self.source.begin(run.start.model_copy(update={"trained": None})))
+        restore(network, outcome.final)
+        run.mask.apply_(network)
+        return network
+
+    def ticket(self, noting: _Noting, store: Store) -> Ticket:
+        """The sparsest that matches; of its replicates the best."""
+        match = noting.table.sparsest_match
+        level = match.level if match is not None and match.level else max(level for level, _ in noting.tickets)
+        values = noting.table.values("ticket", level)
+        best = max(values, key=lambda replicate: values[replicate], default=0)
+        run = noting.tickets[level, best]
+        network = self.source.begin(run.start, store.recall)
+        start = {name: tensor for name, tensor in snapshot(network).items() if name in network.state_dict()}
+        for name, kept in run.mask.items():
+            start[name].masked_fill_(~kept, 0)
+        provenance = {
+            "level": level,
+            "replicate": best,
+            "matches": match is not None and match.level > 0,
+            "figures": {n: a.figures for a in noting.table.of("ticket", level) for n in [str(a.replicate)]},
+            "run": run.description,
+            "key": run.key,
+            "versions": versions(),
+        }
+        return Ticket(run.mask, start, provenance)
+
+
+class _Noting:
+    """Listens, and fills the table."""
+
+    def __init__(self, table: Levels) -> None:
+        self.table = table
+        self.tickets: dict[tuple[int, int], AnyRun] = {}
+
+    def started(self, study: int, ask: Ask) -> None:
+        """See `Listener`."""
+
+    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+        """See `Listener`."""
+        if ask.branch == "trunk" or (ask.branch == "ticket" and (ask.level, study) in self.tickets):
+            return
+        if ask.branch == "ticket":
+            self.tickets[ask.level, study] = ask.run
+        figures = {n: float(values[-1]) for n, values in outcome.curves.items() if n != "iteration"}
+        measures, mask = outcome.measures, ask.run.mask
+        self.table.answers.append(
+            Answer(
+                study,
+                ask.level,
+                ask.branch,
+                ask.draw,
+                mask.count,
+                mask.size,
+                {} if measures.diverged else figures,
+                measures.diverged,
+                measures.iterations,
+            )
+        )
+
+
+def _named(score: str | Score) -> Score:
+    if not isinstance(score, str):
+        return score
+    if score not in SCORES:
+        raise unknown("score", score, SCORES)
+    return SCORES[score]
+
+
+def _rate(rate: float | None, density: float | None, levels: int) -> float:
+    """The rate of one level."""
+    for name, value in (("rate", rate), ("density", density)):
+        if value is not None and not 0 < value < 1:
+            raise InputError(f"{name}: should be between 0 and 1, not {value!r}")
+    if density is None:
+        return RATE if rate is None else rate
+    if rate is not None:
+        raise InputError("rate, density: give one of them: what each level removes, or what the last one leaves")
+    return 1.0 - float(density ** (1 / levels))
+
+
+def _check(levels: int, rewind: object, replicates: int, margin: float, confidence: float) -> None:
+    checks: list[tuple[str, object, bool, str]] = [
+        ("levels", levels, isinstance(levels, int) and levels >= 1, "at least 1"),
+        ("replicates", replicates, isinstance(replicates, int) and replicates >= 1, "at least 1"),
+        (
+            "rewind",
+            rewind,
+            rewind == MARK or (isinstance(rewind, int) and rewind >= 0),
+            f'a number of optimizer steps, or "{MARK}"',
+        ),
+        ("margin", margin, margin >= 0, "at least 0"),
+        ("confidence", confidence, 0.5 < confidence < 1, "between 0.5 and 1"),
+    ]
+    for name, value, fine, right in checks:
+        if not fine:
+            raise InputError(f"{name}: should be {right}, not {value!r}")
+
+
+def _controls(wanted: Mapping[str, int], source: OwnNetwork) -> Mapping[str, int]:
+    known = [name for name in CONTROLS if name != "large_init"]  # that needs no training: score="large_init"
+    for name in wanted:
+        if name not in known:
+            raise unknown("control", name, known)
+        if name == "reinit" and not source.drawn:
+            raise InputError(
+                'controls: "reinit" draws new initial weights: give a function that makes the model, not a model'
+            )
+    return wanted

@@ -1,0 +1,153 @@
+"""Own: a network and a training function of the user's, and the runs made of them."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tombola.errors import InputError
+from tombola.mask import State
+from tombola.procedure import digest
+from tombola.run import AnyRun, Network, Start
+from tombola.starting import Recall, unknown_runs
+from tombola.zoo.networks.initialise import reorder
+
+Model = nn.Module | Callable[[], nn.Module]
+"""A network, or a function that makes one and draws its initial weights."""
+
+Figures = float | Mapping[str, float]
+"""How good a network is: a number, the greater the better; or several by name, of which the first is judged."""
+
+Train = Callable[..., Figures | Any]
+"""`train(network)`; where it has a parameter of that name, `train(network, begin=k)`: the iteration to begin at."""
+
+Evaluate = Callable[[nn.Module], Figures]
+
+
+class OwnRun(AnyRun):
+    """One training by the user's own function."""
+
+    procedure: str
+    """A hash of that function, of what it refers to, and of the settings given with it; see `tombola.procedure`."""
+    at_mark: bool = False
+    """It ends where the function calls `tombola.mark()`."""
+
+
+@dataclass
+class OwnNetwork:
+    """Where a user's network comes from. A module is used itself, and put back to its initial weights for every
+    training; a function is called for every training."""
+
+    model: Model
+    _initial: State = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model, nn.Module):
+            self._initial = snapshot(self.model)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there can be other initial weights."""
+        return not isinstance(self.model, nn.Module)
+
+    def described(self, seed: int) -> Start:
+        """The start with the weights that are drawn by `seed`; those of a module, whatever the seed."""
+        if isinstance(self.model, nn.Module):
+            about = [type(self.model), str(self.model), self._initial]
+            name, seed = type(self.model).__qualname__, 0
+        else:
+            about = [self.model]
+            name = getattr(self.model, "__qualname__", type(self.model).__qualname__)
+        return Start(network=Network(name=f"own:{name}", source=digest(about), inputs=(), classes=0), seed=seed)
+
+    def begin(self, start: Start, recall: Recall = unknown_runs) -> nn.Module:
+        """The network with the weights of `start`, none of them pruned.
+
+        Raises `InputError` where the function makes no module.
+        """
+        if isinstance(self.model, nn.Module):
+            network = self.model
+            restore(network, self._initial)
+        else:
+            with seeded(start.seed):
+                network = self.model()
+            if not isinstance(network, nn.Module):
+                raise InputError(f"model: should make a torch.nn.Module, not {type(network).__name__}")
+        if start.reuse is not None:
+            reorder(network, start.reuse)
+        if start.trained is not None:
+            restore(network, recall(start.trained.run))
+        return network
+
+    def put_back(self) -> None:
+        """Leave the user's module as it was given."""
+        if isinstance(self.model, nn.Module):
+            restore(self.model, self._initial)
+
+
+def snapshot(network: nn.Module) -> State:
+    """Copies of all parameters and buffers on the CPU, sharded ones whole; buffers that are no part of a `state_dict`
+    too."""
+    tensors = network.state_dict() | dict(network.named_buffers())
+    return {
+        name: _whole(value).detach().cpu().clone() for name, value in tensors.items() if isinstance(value, Tensor)
+    }
+
+
+def _whole(tensor: Any) -> Tensor:
+    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole
+
+
+@torch.no_grad()
+def restore(network: nn.Module, state: State) -> None:
+    """Put a snapshot back, in place."""
+    network.load_state_dict({n: t for n, t in state.items() if n in network.state_dict()}, strict=False)
+    for name, buffer in network.named_buffers():
+        if name in state:
+            buffer.copy_(state[name])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global random states of Python, NumPy and torch begin at `seed`, and are put back afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
+    with torch.random.fork_rng():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def takes_beginning(train: Train) -> bool:
+    """Whether `train` has a parameter named `begin`, for the iteration that training begins at."""
+    try:
+        return "begin" in inspect.signature(train).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def figures(given: Any, where: str) -> dict[str, float]:
+    """Figures by name. Raises `InputError` where they are none."""
+    named = given if isinstance(given, Mapping) else {"score": given}
+    try:
+        found = {str(name): float(value) for name, value in named.items()}
+    except (TypeError, ValueError):
+        found = {}
+    if not found:
+        raise InputError(
+            f"{where}: should return a number, the greater the better, or several by name, not {given!r:.60}"
+        )
+    return found

@@ -1,0 +1,78 @@
+"""Live: how a search with the user's own function is shown while it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+
+from tombola.conduct import Listener
+from tombola.evidence.levels import Levels
+from tombola.outcome import Outcome
+from tombola.report.levels import as_html
+from tombola.report.progress import ProgressDisplay
+from tombola.studies import Ask
+
+
+class Silent:
+    """Shows nothing."""
+
+    def started(self, study: int, ask: Ask) -> None:
+        """See `Listener`."""
+
+    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:
+        """See `Listener`."""
+
+
+class NotebookDisplay:
+    """The table of levels in a notebook's cell, which grows as trainings end."""
+
+    def __init__(self, levels: Levels, runs: int) -> None:
+        from IPython.display import display  # a notebook has it
+
+        self._levels = levels
+        self._runs = runs
+        self._done = 0
+        self._now = "starting"
+        self._handle: Any = display(self, display_id=True)  # type: ignore[no-untyped-call]
+
+    def started(self, study: int, ask: Ask) -> None:
+        """See `Listener`."""
+        self._now = f"replicate {study}, {ask.branch} level {ask.level}"
+        self._handle.update(self)
+
+    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+        """See `Listener`."""
+        self._done += 1
+        self._handle.update(self)
+
+    def _repr_html_(self) -> str:
+        if self._done >= self._runs:
+            return as_html(self._levels)
+        return f"{as_html(self._levels)}<p>{self._done} of {self._runs} trainings · {self._now}</p>"
+
+    def __repr__(self) -> str:
+        return f"{self._done} of {self._runs} trainings"
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+@contextmanager
+def live(levels: Levels, runs: int, progress: bool | None) -> Iterator[Listener]:
+    """Show a search of so many `runs` as it goes; None for `progress` means where somebody is looking."""
+    console = Console(stderr=True)
+    if progress is False or (progress is None and not (in_notebook() or console.is_terminal)):
+        yield Silent()
+    elif in_notebook():
+        yield NotebookDisplay(levels, runs)
+    else:
+        with ProgressDisplay(console, runs) as display:
+            yield display
