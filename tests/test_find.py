@@ -428,3 +428,36 @@ def test_tied_weights_are_pruned_once() -> None:
     assert ticket.mask.counts == {"one.weight": 9, "output.weight": 3}
     network = ticket.into(Tied())
     assert network.one.weight is network.two.weight
+
+
+@pytest.mark.parametrize(
+    ("structure", "levels", "counts"),
+    [("neurons", 2, {"fc1.weight": 78, "output.weight": 40}), ("2:4", 1, None), ("blocks:2x2", 1, None)],
+)
+def test_structures_are_pruned_level_by_level(structure: str, levels: int, counts: dict[str, int] | None) -> None:
+    class Even(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1 = nn.Linear(8, 20)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(functional.pad(x, (0, 2)))
+
+    ticket, table = find_ticket(Small if counts else Even, train, levels=levels, structure=structure)
+    assert len(list(table)) == levels + 1
+    if counts:
+        rows = ticket.mask["fc1.weight"].sum(1)
+        assert ticket.mask.counts == counts
+        assert set(rows.tolist()) == {0, 6}
+    if structure == "2:4":
+        assert (ticket.mask["fc1.weight"].view(-1, 4).sum(1) == 2).all()
+
+
+def test_a_pattern_has_its_own_density() -> None:
+    with pytest.raises(InputError, match='structure "2:4" has its own density, in levels=1'):
+        find_ticket(Small, train, structure="2:4")
+
+
+def test_an_iterator_of_batches_serves_all_levels() -> None:
+    batches = iter([(X[:50], Y[:50]), (X[50:], Y[50:])])
+    assert find_ticket(small(), train, levels=3, score="synflow", data=batches).ticket.mask.density < 0.6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,11 +26,11 @@ from tombola.pruning import Pruner
 from tombola.report.live import live
 from tombola.results import versions
 from tombola.run import AnyRun
-from tombola.scopes import check_rounds
-from tombola.scores import SCORES, Score
-from tombola.scores.grounds import Grounds, Loss, cross_entropy
+from tombola.scores import Score
+from tombola.scores.grounds import Grounds, Loss, cross_entropy, repeatable
 from tombola.seeds import Purpose, derive
 from tombola.store import Store, check_writable
+from tombola.structures import Heads, pattern_of
 from tombola.studies import Ask, Study
 from tombola.studies.controls import CONTROLS, Plan
 from tombola.studies.rewinding import rewound_to
@@ -65,6 +65,8 @@ def find_ticket(
     rates: Mapping[str, float] | None = None,
     leave_out: Sequence[str] = (),
     score: str | Score = "magnitude",
+    structure: str | Heads = "weights",
+    rounds: int | None = None,
     rewind: int | Literal["mark"] = 0,
     one_shot: bool = False,
     replicates: int = 1,
@@ -93,9 +95,9 @@ def find_ticket(
 
     - `levels`: how many prunings. `rate`: the fraction of the weights left that each removes (default 0.2); or
       `density`: the fraction left after all of them. `rates` gives layers, by name or pattern, their own.
-    - `scope`: `layer`, `global` or `erk`; `leave_out`: layers that are not pruned; `score`: a name in
-      `tombola.scores.SCORES`, or a function. For scores that look at examples, `data` is an iterable of batches as
-      `loss(network, batch)` takes them: pairs `(x, y)` of a classifier, if it is not given.
+    - `scope`, `leave_out`, `score`, `structure` and `rounds` are those of `tombola.prune`. For scores that look at
+      examples, `data` is an iterable of batches as `loss(network, batch)` takes them: pairs `(x, y)` of a classifier,
+      if it is not given.
     - `rewind`: weights go back to what they were after so many optimizer steps, or, with `"mark"`, where `train`
       calls `tombola.mark()`. Training from there is given as `train(model, begin=steps)` if it has that parameter; if
       not, `train` begins anew with those weights, for the dense network too.
@@ -114,22 +116,29 @@ def find_ticket(
     Raises `InputError` for arguments that would not work. What `train` and `evaluate` raise comes through; `model` is
     put back in any case, and what is in `store` stays there.
     """
-    source = OwnNetwork(model)
-    search = _Search(
-        source=source,
-        levels=levels,
-        one_shot=one_shot,
-        rewind=rewind,
-        seed=seed,
-        procedure=digest([train, evaluate, settings]),
-        controls=_controls(controls or {}, source),
-        score=_named(score),
-        data=data,
-        loss=loss,
-    )
     _check(levels, rewind, replicates, margin, confidence)
+    source = OwnNetwork(model)
     try:
-        search.prepare(scope, _rate(rate, density, levels), rates, leave_out)
+        network = source.begin(source.described(0))
+        dense = Mask.full(network)
+        if not dense:
+            raise InputError("model: it has no linear or convolutional layer to prune")
+        chosen = scopes.scope(scope, dense.shapes, _rate(rate, density, levels, structure), rates, leave_out)
+        pruner = Pruner.named(network, score, chosen, structure, rounds)
+        pruner.check_rounds(dense, levels)
+        search = _Search(
+            source=source,
+            dense=dense,
+            pruner=pruner,
+            batches=None if data is None else repeatable(data),
+            loss=loss,
+            levels=levels,
+            one_shot=one_shot,
+            rewind=rewind,
+            controls=_controls(controls or {}, source),
+            seed=seed,
+            procedure=digest([train, evaluate, settings]),
+        )
         table = Levels(margin, confidence)
         with contextlib.ExitStack() as stack:
             folder = Path(store if store is not None else stack.enter_context(tempfile.TemporaryDirectory()))
@@ -150,24 +159,16 @@ class _Search:
     """The studies of one call, one for each replicate."""
 
     source: OwnNetwork
+    dense: Mask
+    pruner: Pruner
+    batches: Callable[[], Iterable[Any]] | None
+    loss: Loss
     levels: int
     one_shot: bool
     rewind: int | Literal["mark"]
+    controls: Mapping[str, int]
     seed: int
     procedure: str
-    controls: Mapping[str, int]
-    score: Score
-    data: Iterable[Any] | None
-    loss: Loss
-
-    def prepare(self, scope: str, rate: float, rates: Mapping[str, float] | None, leave_out: Sequence[str]) -> None:
-        """Look at the network. Raises `InputError` where it cannot be pruned like that."""
-        self.dense = Mask.full(self.source.begin(self.source.described(0)))
-        if not self.dense:
-            raise InputError("model: it has no linear or convolutional layer to prune")
-        chosen = scopes.scope(scope, self.dense.shapes, rate, rates, leave_out)
-        check_rounds(self.dense, chosen, self.levels)
-        self.pruner = Pruner(self.score, chosen)
 
     @property
     def runs(self) -> int:
@@ -207,7 +208,7 @@ class _Search:
                     seed=derive(self.seed, Purpose.SCORE, replicate, level),
                     _start=lambda: snapshot(self.source.begin(drawn)),
                     _network=lambda: self._trained(run, outcome),
-                    _batches=None if self.data is None else lambda: self.data or (),
+                    _batches=self.batches,
                     loss=self.loss,
                 )
             )
@@ -276,24 +277,20 @@ class _Noting:
         )
 
 
-def _named(score: str | Score) -> Score:
-    if not isinstance(score, str):
-        return score
-    if score not in SCORES:
-        raise unknown("score", score, SCORES)
-    return SCORES[score]
-
-
-def _rate(rate: float | None, density: float | None, levels: int) -> float:
+def _rate(rate: float | None, density: float | None, levels: int, structure: str | Heads) -> float:
     """The rate of one level."""
     for name, value in (("rate", rate), ("density", density)):
         if value is not None and not 0 < value < 1:
             raise InputError(f"{name}: should be between 0 and 1, not {value!r}")
-    if density is None:
-        return RATE if rate is None else rate
-    if rate is not None:
+    if rate is not None and density is not None:
         raise InputError("rate, density: give one of them: what each level removes, or what the last one leaves")
-    return 1.0 - float(density ** (1 / levels))
+    if isinstance(structure, str) and (pattern := pattern_of(structure)):
+        if levels != 1 or rate is not None or density is not None:
+            raise InputError(f'structure "{structure}" has its own density, in levels=1; give no rate and no density')
+        return 1 - pattern[0] / pattern[1]
+    if density is not None:
+        return 1.0 - float(density ** (1 / levels))
+    return RATE if rate is None else rate
 
 
 def _check(levels: int, rewind: object, replicates: int, margin: float, confidence: float) -> None:

@@ -1,17 +1,28 @@
-"""Pruning: score x scope -> a smaller mask, with exact counts."""
+"""Pruning: score x scope x structure -> a smaller mask, with exact counts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tombola import scopes, structures
+from tombola.errors import InputError, unknown
 from tombola.mask import Mask
-from tombola.scopes import Counts, Group, Scope, weights_left
-from tombola.scores import Score
-from tombola.scores.grounds import Grounds
+from tombola.scopes import Counts, Layerwise, Scope
+from tombola.scores import ROUNDS, SCORES, Score
+from tombola.scores.grounds import Grounds, Loss, cross_entropy, repeatable
+from tombola.structures import WEIGHTS, Structure
+
+Density = float | Mapping[str, float]
+"""The fraction that is kept, in (0, 1]; or that of some layers, by name or pattern."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,35 +31,184 @@ class Pruner:
 
     score: Score
     scope: Scope
+    structure: Structure = WEIGHTS
+    rounds: int = 1
+    """In how many rounds one pruning is done, each scoring what the one before has left; see `_in_rounds`."""
+
+    @classmethod
+    def named(
+        cls,
+        network: nn.Module,
+        score: str | Score,
+        scope: Scope,
+        structure: str | structures.Heads = "weights",
+        rounds: int | None = None,
+    ) -> Pruner:
+        """What prunes `network` by names; `rounds` are those of the score if they are not given.
+
+        Raises `InputError` for unknown names, and where the network has no such layers or structure.
+        """
+        made = structures.named(structure) if isinstance(structure, str) else structure
+        pruner = cls(_score(score), scope, made(network), _rounds(rounds, score))
+        pruner.left(Mask.full(network))
+        return pruner
+
+    def check_rounds(self, mask: Mask, rounds: int) -> None:
+        """Refuse a schedule that is bound to leave a group empty; see `tombola.scopes.check_rounds`."""
+        scopes.check_rounds(mask, self.scope, rounds, None if self.structure is WEIGHTS else self.left(mask))
 
     def __call__(self, grounds: Grounds) -> Mask:
         """The smaller mask, one pruning after that of `grounds`."""
-        counts = self.scope.keeps(weights_left(grounds.mask, self.scope.groups))
-        return keep_best(self.score(grounds), grounds.mask, counts)
+        goal = self.scope.keeps(self.left(grounds.mask))
+        if self.rounds > 1:
+            return self._in_rounds(grounds, goal)
+        return self.structure.keep_best(self.score(grounds), grounds.mask, goal)
+
+    def left(self, mask: Mask) -> Counts:
+        """How many units of the structure each group has left."""
+        return self.structure.left(mask, self.scope)
+
+    def _in_rounds(self, grounds: Grounds, goal: Counts) -> Mask:
+        """Round k of n leaves the fraction density^(k/n) of the units (Tanaka et al. 2020, section 6, algorithm 1).
+
+        No layer becomes empty while another has more than one unit to give. SynFlow promises this of layers in a row
+        without biases if every round removes little; so a round that would empty a layer is done in smaller steps,
+        scoring anew after each. Beside a shortcut, or before biases, the last of a layer may still score lowest of
+        all; then it is spared.
+        """
+        mask, first, spared = grounds.mask, self.left(grounds.mask), set[str]()
+        for k in range(1, self.rounds + 1):
+            aim = {group: _geometric(first[group], goal[group], k / self.rounds) for group in goal}
+            while self.left(mask) != aim:
+                mask = self._step(grounds.masked(mask), aim, spared)
+        return mask
+
+    def _step(self, grounds: Grounds, aim: Counts, spared: set[str]) -> Mask:
+        """Towards `aim`, as far as no layer becomes empty that is not `spared` already; at least one unit."""
+        left, scores = self.left(grounds.mask), self.score(grounds)
+        while True:
+            bounded = scores | {name: torch.full(scores[name].shape, torch.inf) for name in spared}
+            mask = self.structure.keep_best(bounded, grounds.mask, aim)
+            emptied = {*mask.empty_layers} - {*grounds.mask.empty_layers} - spared
+            if not emptied:
+                return mask
+            if max(left[group] - aim[group] for group in aim) == 1:
+                spared |= emptied
+            aim = {group: left[group] - (left[group] - aim[group] + 1) // 2 for group in aim}
 
 
-def keep_best(scores: Mapping[str, Tensor], mask: Mask, counts: Counts) -> Mask:
-    """Keep in each group exactly as many weights as `counts` says: those of the highest scores.
+def _geometric(first: int, last: int, share: float) -> int:
+    """Between two counts, in equal ratios; the last where the share is 1."""
+    return last if share == 1 or not first else round(first * (max(last, 1) / first) ** share)
 
-    Only weights that are left compete. Equal scores are settled by index: in the order of the group's
-    layers, then in row-major order, the first goes first. Layers that belong to no group are left alone.
 
-    Raises `ValueError` when a score is NaN: no order could be exact.
+def prune(
+    network: nn.Module,
+    density: Density | None = None,
+    *,
+    score: str | Score = "magnitude",
+    scope: str = "layer",
+    structure: str | structures.Heads = "weights",
+    data: Iterable[Any] | None = None,
+    loss: Loss = cross_entropy,
+    start: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    leave_out: Sequence[str] = (),
+    rounds: int | None = None,
+) -> Mask:
+    """Prune `network` as it is, in place: pruned weights become zero. Returns the mask, which `hold` keeps.
+
+    `density` is the fraction of weights that is kept, in (0, 1], of each layer or of all together as the `scope` says
+    (`layer`, `global`, `erk`); of n weights round((1 - density) n) go. A table gives single layers their own, by name
+    or pattern; others are left alone. So are biases, normalisation and layers in `leave_out`, none of which count.
+    With a `structure` (`neurons`, `channels`, `heads` or `Heads(...)`, `blocks:4x4`) it is the fraction of those; for
+    one like `2:4`, which has a density of its own, it may be missing.
+
+    `score` is one of `SCORES` or any function of `Grounds`. Scores that look at examples take `data`: batches
+    `(x, y)`, or whatever `loss(network, batch)` takes, on the network's device. Those that look at initial weights
+    take `start`, a `state_dict`; those that draw take `seed`. `rounds` is how often the score is taken anew on the
+    way (`synflow`: 100).
+
+    The network is scored as a copy, in evaluation mode; of its own it loses nothing but the weights. Layers that end
+    up empty are warned of. Raises `InputError` in one line, before anything is changed, for whatever cannot be.
+
+    >>> mask = prune(nn.Linear(10, 5), 0.3)
+    >>> mask.count
+    15
     """
-    kept = dict(mask)
-    for group, count in counts.items():
-        kept |= _best(scores, kept, group, count)
-    return Mask(kept)
+    full = Mask.full(network)
+    if not full:
+        raise InputError("model: it has no linear or convolutional layer to prune")
+    chosen = _scope(density, scope, structure, full.shapes, leave_out)
+    pruner = Pruner.named(network, score, chosen, structure, rounds)
+    parameters = dict(network.named_parameters())
+    grounds = Grounds(
+        weights={name: parameters[name].detach() for name in full},
+        mask=full,
+        seed=seed,
+        _start=None if start is None else lambda: _initial(start, full),
+        _network=lambda: copy.deepcopy(network),
+        _batches=None if data is None else repeatable(data),
+        loss=loss,
+    )
+    mask = pruner(grounds)
+    mask.apply_(network)
+    if empty := [name.removesuffix(".weight") for name in mask.empty_layers]:
+        more = f" and {len(empty) - 5} more layers" if len(empty) > 5 else ""
+        _log.warning("no weight is left in %s%s", ", ".join(empty[:5]), more)
+    return mask
 
 
-def _best(scores: Mapping[str, Tensor], kept: Mapping[str, Tensor], group: Group, count: int) -> dict[str, Tensor]:
-    """The masks of these layers with the `count` weights of highest scores among those left."""
-    left = torch.cat([kept[name].flatten() for name in group])
-    worth = torch.cat([scores[name].detach().cpu().flatten() for name in group])
-    candidates = left.nonzero().squeeze(1)
-    if worth[candidates].isnan().any():
-        raise ValueError(f"the scores of {', '.join(group)} are not all numbers")
-    worst_first = candidates[torch.argsort(worth[candidates], stable=True)]
-    left[worst_first[: len(candidates) - count]] = False
-    parts = torch.split(left, [kept[name].numel() for name in group])
-    return {name: part.view_as(kept[name]) for name, part in zip(group, parts, strict=True)}
+def _score(score: str | Score) -> Score:
+    if callable(score):
+        return score
+    if score not in SCORES:
+        raise unknown("score", score, SCORES)
+    return SCORES[score]
+
+
+def _rounds(rounds: int | None, score: str | Score) -> int:
+    if rounds is None:
+        return ROUNDS.get(score, 1) if isinstance(score, str) else 1
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        raise InputError(f"rounds: should be a whole number, at least 1, not {rounds!r}")
+    return rounds
+
+
+def _scope(
+    density: Density | None,
+    name: str,
+    structure: object,
+    shapes: Mapping[str, tuple[int, ...]],
+    leave_out: Sequence[str],
+) -> Scope:
+    pattern = structures.pattern_of(structure) if isinstance(structure, str) else None
+    if pattern is not None:
+        share = pattern[0] / pattern[1]
+        if density is not None and (isinstance(density, Mapping) or abs(_checked(density) - share) > 1e-6):
+            raise InputError(f'density: structure "{structure}" leaves {share:g} of every layer, not {density}')
+        density = share
+    if density is None:
+        raise InputError("density: how much is kept should be given, a number in (0, 1]")
+    if isinstance(leave_out, str):
+        raise InputError(f'leave_out: should be a list of names, ["{leave_out}"]')
+    if not isinstance(density, Mapping):
+        return scopes.scope(name, shapes, 1 - _checked(density), leave_out=leave_out)
+    if name != "layer":
+        raise InputError(f'density: one for each layer goes with scope "layer", not "{name}"')
+    rates = {pattern: 1 - _checked(share, f' of "{pattern}"') for pattern, share in density.items()}
+    among = scopes.scope(name, shapes, 0, leave_out=leave_out).groups
+    return Layerwise({n: rate for n, rate in scopes.by_name(rates, shapes, "density").items() if (n,) in among})
+
+
+def _checked(density: object, of: str = "") -> float:
+    if isinstance(density, bool) or not isinstance(density, int | float) or not 0 < density <= 1:
+        raise InputError(f"density{of}: should be a number greater than 0 and at most 1, not {density!r}")
+    return density
+
+
+def _initial(start: Mapping[str, Tensor], full: Mask) -> Mapping[str, Tensor]:
+    for name, shape in full.shapes.items():
+        if name not in start or tuple(start[name].shape) != shape:
+            raise InputError(f"start: should be a state_dict of this network; {name} of shape {shape} is not in it")
+    return start

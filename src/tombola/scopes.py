@@ -9,10 +9,12 @@ import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tombola.errors import InputError, unknown
 from tombola.mask import Mask
+
+Value = TypeVar("Value")
 
 Group = tuple[str, ...]
 """Layers whose weights compete with each other."""
@@ -128,24 +130,24 @@ def share_out(total: int, shares: Mapping[Group, float], most: Counts) -> dict[G
     return {group: given[group] for group in shares}
 
 
-def check_rounds(mask: Mask, scope: Scope, rounds: int) -> None:
-    """Refuse a schedule that is bound to leave a group of layers empty, or to go on when nothing is removed.
+def check_rounds(mask: Mask, scope: Scope, rounds: int, units: Counts | None = None) -> None:
+    """Refuse a schedule that is bound to leave a group of layers empty, or to go on when nothing is removed. Where
+    not weights are pruned but larger units, `units` says how many there are.
 
     Raises `InputError` that says at which level, and how many levels would be right. In a group of several
     layers one of them may still run empty; which one is known only after training (see `Mask.empty_layers`).
     """
-    sizes = left = weights_left(mask, scope.groups)
+    sizes = left = dict(weights_left(mask, scope.groups) if units is None else units)
     for level in range(1, rounds + 1):
         keeps = scope.keeps(left)
-        advice = f"; set search.levels to at most {level - 1}, or another rate"
+        advice = f"; set levels to at most {level - 1}, or another rate"
         if keeps == left:
-            raise InputError(f"search: at level {level} pruning would remove nothing{advice}")
+            raise InputError(f"at level {level} pruning would remove nothing{advice}")
         for group, kept in keeps.items():
             if kept == 0 and left[group]:
                 what = f"layer {group[0]}" if len(group) == 1 else "the network"
-                raise InputError(
-                    f"search: pruning leaves {what} ({sizes[group]:,} weights) empty at level {level}{advice}"
-                )
+                of = "weights" if units is None else "units"
+                raise InputError(f"pruning leaves {what} ({sizes[group]:,} {of}) empty at level {level}{advice}")
         left = keeps
 
 
@@ -167,23 +169,29 @@ def scope(
     """
     if name not in SCOPES:
         raise unknown("scope", name, SCOPES)
-    own = rates or {}
-    if own and name != "layer":
+    if rates and name != "layer":
         raise InputError(f'rates: have no meaning with scope "{name}"; leave layers out with leave_out')
-    layers = {layer.removesuffix(".weight"): layer for layer in shapes}
-    for where, patterns in (("rates", own), ("leave_out", leave_out)):
-        for pattern in patterns:
-            if not fnmatch.filter(layers, pattern):
-                raise InputError(f"{where}: {unknown('layer', pattern, layers)}")
-    pruned = {layer: full for layer, full in layers.items() if not _first(leave_out, layer)}
+    own = by_name(rates or {}, shapes, "rates")
+    left_out = by_name(dict.fromkeys(leave_out), shapes, "leave_out")
+    pruned = [layer for layer in shapes if layer not in left_out]
     if not pruned:
         raise InputError("leave_out: every layer is left out; at least one should be pruned")
     if name == "global":
-        return Globally(tuple(pruned.values()), rate)
+        return Globally(tuple(pruned), rate)
     if name == "erk":
-        return ErdosRenyi({full: shapes[full] for full in pruned.values()}, rate)
-    return Layerwise({full: own.get(_first(own, layer) or "", rate) for layer, full in pruned.items()})
+        return ErdosRenyi({layer: shapes[layer] for layer in pruned}, rate)
+    return Layerwise({layer: own.get(layer, rate) for layer in pruned})
 
 
-def _first(patterns: Iterable[str], layer: str) -> str | None:
-    return next((pattern for pattern in patterns if fnmatch.fnmatch(layer, pattern)), None)
+def by_name(values: Mapping[str, Value], layers: Iterable[str], where: str) -> dict[str, Value]:
+    """By layer, its value in a table of names and patterns (`fc*`); the first that matches counts. Layers that none
+    matches have none. Raises `InputError`, which says `where`, for a name or pattern that matches no layer."""
+    names = {layer.removesuffix(".weight"): layer for layer in layers}
+    found: dict[str, Value] = {}
+    for pattern, value in values.items():
+        matching = fnmatch.filter(names, pattern)
+        if not matching:
+            raise InputError(f"{where}: {unknown('layer', pattern, names)}")
+        for name in matching:
+            found.setdefault(names[name], value)
+    return {layer: found[layer] for layer in names.values() if layer in found}

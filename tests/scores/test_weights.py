@@ -3,11 +3,15 @@ from __future__ import annotations
 import torch
 
 from tests.scores.helpers import grounds
-from tombola.scores.weights import magnitude, random
+from tombola.scores.weights import magnitude, random, small_final
 
 
 def test_magnitude_is_the_absolute_value() -> None:
     assert magnitude(grounds(a=torch.tensor([-2.0, 0.0, 1.0])))["a"].tolist() == [2.0, 0.0, 1.0]
+
+
+def test_small_final_is_the_opposite_of_magnitude() -> None:
+    assert small_final(grounds(a=torch.tensor([-2.0, 0.5, 1.0])))["a"].tolist() == [-2.0, -0.5, -1.0]
 
 
 def test_random_scores_come_from_the_seed_and_from_nothing_else() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -40,19 +41,41 @@ class Grounds:
     loss: Loss = cross_entropy
 
     def start(self) -> Mapping[str, Tensor]:
-        """The weights that training started from, none of them pruned, by name."""
+        """The initial weights as they were drawn, none of them pruned, by name."""
         return _there(self._start, "the initial weights", "start=STATE")()
 
     def network(self) -> nn.Module:
         """A network of its own with the trained weights, pruned ones zero; in evaluation mode."""
         return _there(self._network, "the network", "the network itself")().eval()
 
-    def batches(self) -> Iterable[Any]:
-        """Training examples: batches as `loss` takes them."""
-        return _there(self._batches, "training examples", "data=BATCHES")()
+    def batches(self) -> Iterator[Any]:
+        """Training examples: batches as `loss` takes them, at least one."""
+        batches = iter(_there(self._batches, "training examples", "data=BATCHES")())
+        try:
+            first = next(batches)
+        except StopIteration:
+            raise InputError("this score looks at training examples, and data has not one batch") from None
+        return itertools.chain([first], batches)
+
+    def masked(self, mask: Mask) -> Grounds:
+        """The same with only the weights of this smaller mask left."""
+        weights = {name: weight * mask[name].to(weight.device) for name, weight in self.weights.items()}
+
+        def network() -> nn.Module:
+            masked = self.network()
+            mask.apply_(masked)
+            return masked
+
+        return replace(self, weights=weights, mask=mask, _network=network)
 
 
 def _there(make: Callable[[], Made] | None, what: str, give: str) -> Callable[[], Made]:
     if make is None:
         raise InputError(f"this score looks at {what}, and there is nothing to look at: give {give}")
     return make
+
+
+def repeatable(data: Iterable[Any]) -> Callable[[], Iterable[Any]]:
+    """The batches as often as they are wanted: an iterator would be used up the first time."""
+    batches = list(data) if isinstance(data, Iterator) else data
+    return lambda: batches

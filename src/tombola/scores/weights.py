@@ -16,6 +16,11 @@ def magnitude(grounds: Grounds) -> dict[str, Tensor]:
     return {name: weight.abs() for name, weight in grounds.weights.items()}
 
 
+def small_final(grounds: Grounds) -> dict[str, Tensor]:
+    """-|w| at the end of training: a criterion that should fail (Zhou et al. 2019, section 2)."""
+    return {name: -weight.abs() for name, weight in grounds.weights.items()}
+
+
 def random(grounds: Grounds) -> dict[str, Tensor]:
     """Uniform draws, which make pruning random: the baseline that every other score has to beat."""
     return uniform(grounds.weights, grounds.seed)

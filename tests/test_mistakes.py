@@ -1,0 +1,205 @@
+"""Eleven mistakes of this field's public code, one test each; `docs/architecture.md` lists those that look closer."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tests.conftest import tiny
+from tests.engines.helpers import Interrupted, Interrupting, same_bits, train
+from tests.studies.test_search import answer, prune_by_magnitude
+from tombola.engines.eager import Eager
+from tombola.engines.modules import ModuleLearner
+from tombola.experiment import Experiment
+from tombola.find import find_ticket
+from tombola.holding import hold
+from tombola.mask import Mask
+from tombola.pruning import prune
+from tombola.ranking import keep_best
+from tombola.run import Run
+from tombola.scopes import scope, weights_left
+from tombola.starting import starting_network
+from tombola.store import Checkpoint
+from tombola.studies.controls import Plan, reinit, shuffled
+from tombola.studies.search import iterative_search
+
+X, Y = torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 10), nn.Tanh(), nn.Linear(10, 3))
+
+
+def half(model: nn.Module, seed: int = 0) -> Mask:
+    generator = torch.Generator().manual_seed(seed)
+    return Mask({n: torch.rand(kept.shape, generator=generator) < 0.5 for n, kept in Mask.full(model).items()})
+
+
+def steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int = 1) -> None:
+    for _ in range(count):
+        optimizer.zero_grad()
+        functional.cross_entropy(model(X), Y).backward()
+        optimizer.step()
+
+
+def test_1_gradients_are_masked_where_the_mask_is_off_not_where_the_weight_is_small_or_negative() -> None:
+    model = network()
+    weight, kept = model[0].weight, half(model)["0.weight"]
+    with torch.no_grad():
+        weight.mul_(1e-6)  # tiny weights of either sign
+    with hold(model, Mask({"0.weight": kept})):
+        functional.cross_entropy(model(X), Y).backward()
+    assert weight.grad is not None
+    assert torch.equal(weight.grad != 0, kept)
+    assert (weight[kept] < 0).any()
+
+
+def test_2_a_shuffle_and_a_reinitialisation_change_something(dense: Run) -> None:
+    tickets = answer(iterative_search(dense, 2, prune_by_magnitude))[1]
+    plan = Plan(tickets, 2, lambda level, draw: 10 * level + draw)
+    for ask in answer(shuffled(plan))[0][0]:
+        assert ask.run.mask != tickets[ask.level].run.mask
+        assert ask.run.mask.counts == tickets[ask.level].run.mask.counts
+    for ask in answer(reinit(plan))[0][0]:
+        ours, theirs = (starting_network(run.start) for run in (ask.run, tickets[ask.level].run))
+        assert all((ours.get_parameter(n) != theirs.get_parameter(n)).all() for n in ask.run.mask)
+
+
+def test_3_rewinding_rewinds() -> None:
+    starts = []
+
+    def noting(model: nn.Module) -> None:
+        starts.append(copy.deepcopy(model.state_dict()))
+        steps(model, torch.optim.SGD(model.parameters(), 0.1), 5)
+
+    find_ticket(network(), noting, levels=3, rate=0.4)
+    for start in starts[1:]:
+        for name, tensor in start.items():
+            kept = tensor != 0
+            assert torch.equal(tensor[kept], starts[0][name][kept])
+    assert (starts[3]["0.weight"] == 0).sum() > (starts[1]["0.weight"] == 0).sum() > 0
+
+
+@pytest.mark.parametrize("name", ["layer", "global", "erk"])
+def test_4_achieved_counts_are_the_requested_ones_ties_and_left_out_layers_included(name: str) -> None:
+    mask = Mask.full(nn.Sequential(nn.Linear(7, 11), nn.Linear(11, 13), nn.Linear(13, 5)))
+    scores = {layer: torch.zeros(kept.shape) for layer, kept in mask.items()}  # all are equal
+    chosen = scope(name, mask.shapes, 0.37, leave_out=["2"])
+    pruned = keep_best(scores, mask, chosen.keeps(weights_left(mask, chosen.groups)))
+    assert pruned.counts["2.weight"] == 65
+    left = pruned.count - 65
+    if name == "layer":
+        assert pruned.counts == {
+            "0.weight": 77 - round(0.37 * 77),
+            "1.weight": 143 - round(0.37 * 143),
+            "2.weight": 65,
+        }
+    else:
+        assert left == 220 - round(0.37 * 220)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1, nesterov=True),
+        lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.5),
+        lambda p: torch.optim.Adam(p, 0.01, fused=True),
+        lambda p: torch.optim.RMSprop(p, 0.01, momentum=0.9, foreach=True),
+    ],
+)
+def test_5_neither_momentum_nor_weight_decay_revives_a_pruned_weight(optimizer: Any) -> None:
+    model = network()
+    mask = half(model)
+    trained = optimizer(model.parameters())
+    steps(model, trained, 5)  # it remembers pruned weights
+    with hold(model, mask):
+        for _ in range(10):
+            steps(model, trained)
+            for name, kept in mask.items():
+                assert not model.get_parameter(name)[~kept].any()
+
+
+def test_6_controls_depend_on_their_seed_and_on_no_global_random_state(dense: Run) -> None:
+    tickets = answer(iterative_search(dense, 1, prune_by_magnitude))[1]
+
+    def draw(seed: int) -> list[str]:
+        for module in (random.seed, np.random.seed, torch.manual_seed):
+            module(seed)
+        plan = Plan(tickets, 2, lambda level, draw: 10 * level + draw)
+        return [ask.run.key for study in (shuffled, reinit) for ask in answer(study(plan))[0][0]]
+
+    assert draw(1) == draw(2)
+    assert len(set(draw(1))) == 4
+
+
+def test_7_the_best_iteration_is_that_of_the_validation_set(dense: Run) -> None:
+    run = dense.model_copy(update={"training": dense.training.model_copy(update={"test_curve": True, "lr": 0.05})})
+    outcome = train(run)
+    best = int(outcome.curves["validation_loss"].argmin())
+    assert outcome.measures.stop_iteration == int(outcome.curves["iteration"][best])
+    assert outcome.measures.test_accuracy_at_stop == pytest.approx(float(outcome.curves["test_accuracy"][best]))
+
+
+def test_8_a_held_network_can_be_copied_and_its_names_stay(tmp_path: Path) -> None:
+    model = network()
+    names = list(model.state_dict())
+    with hold(model, half(model)):
+        assert list(model.state_dict()) == names == list(copy.deepcopy(model).state_dict())
+        torch.save(model.state_dict(), tmp_path / "state.pt")
+    assert network().load_state_dict(torch.load(tmp_path / "state.pt")).missing_keys == []
+
+
+def test_9_a_step_asks_the_device_for_nothing(dense: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever makes Python wait for a number goes through one of these."""
+    from tombola.zoo.data import prepare
+
+    split = prepare(dense.data)
+    learner = ModuleLearner(starting_network(dense.start), dense.masked(half_of(dense)), split, torch.device("cpu"))
+    model = network()
+    hold(model, half(model))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    order = torch.arange(40).view(1, 1, 40)
+
+    def waits(*_: object) -> None:
+        raise AssertionError("it waits for the device")
+
+    for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__", "cpu", "nonzero"):
+        monkeypatch.setattr(torch.Tensor, name, waits)
+    learner.train(order, 0)
+    steps(model, optimizer)
+
+
+def half_of(run: Run) -> Mask:
+    generator = torch.Generator().manual_seed(0)
+    return Mask({n: torch.rand(kept.shape, generator=generator) < 0.5 for n, kept in run.mask.items()})
+
+
+def test_10_a_resumed_run_is_the_same_run_dropout_included(tmp_path: Path) -> None:
+    dropping = {"name": "mlp", "widths": [20, 10], "dropout": 0.3}
+    run = Experiment(tiny(model=dropping, training__momentum=0.0)).dense(0)
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Interrupted):
+        Eager().train([run], Interrupting(path))
+    torch.manual_seed(99)
+    (resumed,) = Eager().train([run], Checkpoint(path))
+    assert same_bits(resumed, train(run))
+
+
+def test_11_a_layer_pruned_away_is_said_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    model = network()
+    with torch.no_grad():
+        model[2].weight.mul_(1e-3)  # so small that a global pruning takes all of it
+    with caplog.at_level(logging.WARNING, logger="tombola"):
+        mask = prune(model, density=0.3, scope="global")
+    assert mask.empty_layers == ["2.weight"]
+    assert "no weight is left in 2" in caplog.text
