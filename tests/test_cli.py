@@ -128,7 +128,7 @@ def test_recipes_are_listed() -> None:
         (["run", "none.toml"], "none.toml cannot be read"),
         (["run", "tiny.toml", "--set", "training.optimiser=sgd"], 'did you mean "optimizer"?'),
         (["run", "tiny.toml", "--set", "training.lr=-1"], "training.lr: input should be greater than 0"),
-        (["run", "tiny.toml", "--set", "search.levels=99"], "set search.levels to at most"),
+        (["run", "tiny.toml", "--set", "search.levels=99"], "set levels to at most"),
         (["run", "tiny.toml", "--set", "data.name=mnits"], 'unknown data set "mnits": did you mean "mnist"?'),
         (["run", "tiny.toml", "--set", "data.name=none.npz"], "there is no data file none.npz"),
         (["run", "tiny.toml", "--set", "data.name=mine.npz"], "y_test missing"),

@@ -2,17 +2,27 @@ from __future__ import annotations
 
 import linecache
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from tests.conftest import tiny
+from tests.conftest import outcome_of, tiny
 from tests.studies.test_search import answer
+from tombola.batches import batches
 from tombola.errors import InputError
 from tombola.experiment import Experiment, expected_runs
+from tombola.outcome import Outcome
 from tombola.recipe import load_recipe
+from tombola.scores import SCORES
+from tombola.scores.grounds import Grounds
+from tombola.scores.weights import magnitude
+from tombola.studies import Ask
+from tombola.zoo.data import prepare
+from tombola.zoo.networks import build
 
 
 def test_each_replicate_has_its_own_weights_split_and_order() -> None:
@@ -76,6 +86,57 @@ def test_random_scores_differ_by_level_and_replicate() -> None:
     assert answer(experiment.study(0))[0][1][0].run.mask == masks[0]
 
 
+@pytest.mark.parametrize("rewind", [0, 7])
+def test_scores_are_shown_the_trained_network_its_start_and_the_batches_it_trained_on(
+    rewind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Grounds] = []
+
+    def score(grounds: Grounds) -> dict[str, Tensor]:
+        seen.append(grounds)
+        return magnitude(grounds)
+
+    def outcome(ask: Ask) -> Outcome:
+        made = outcome_of(ask.run)
+        state = build(ask.run.start).state_dict()
+        return replace(made, final={name: value + 1 for name, value in state.items()} | made.final)
+
+    monkeypatch.setitem(SCORES, "seen", score)
+    recipe = tiny(search={"levels": 2, "rate": 0.5, "score": "seen"}, rewind={"to": f"{rewind}it"})
+    asked, _ = answer(Experiment(recipe).study(0), outcome=outcome)
+    tickets = [ask for question in asked for ask in question if ask.branch == "ticket"][:2]
+    for ask, grounds in zip(tickets, seen, strict=True):
+        run, final = ask.run, outcome(ask).final
+        network = grounds.network()
+        assert not network.training
+        assert grounds.network() is not network
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, final[name])
+            assert name not in run.mask or not value[~run.mask[name]].any()
+        initial = build(run.start).state_dict()
+        assert all(torch.equal(value, initial[name]) for name, value in grounds.start().items())
+        train = prepare(run.data).train
+        wanted = batches(run.seed, len(train), 40, rewind, 20)
+        for (x, y), order in zip(grounds.batches(), wanted, strict=True):
+            assert torch.equal(x, train[order][0])
+            assert torch.equal(y, train[order][1])
+
+
+def test_a_search_of_neurons_counts_neurons() -> None:
+    asked, _ = answer(Experiment(tiny(search={"levels": 2, "rate": 0.5, "structure": "neurons"})).study(0))
+    masks = [asks[0].run.mask for asks in asked[:3]]
+    assert [int(mask["fc1.weight"].any(1).sum()) for mask in masks] == [20, 10, 5]
+    assert [int(mask["fc2.weight"].any(1).sum()) for mask in masks] == [10, 5, 3]  # half of 5 is rounded to even, 2
+    assert all(mask["output.weight"].all() for mask in masks)
+
+
+def test_a_search_reaches_a_pattern_in_one_level() -> None:
+    search = {"levels": 1, "density": 0.5, "structure": "2:4", "leave_out": ["output"]}
+    asked, _ = answer(Experiment(tiny(search=search)).study(0))
+    mask = asked[1][0].run.mask
+    assert all((mask[f"{layer}.weight"].view(-1, 4).sum(1) == 2).all() for layer in ("fc1", "fc2"))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -88,7 +149,10 @@ def test_random_scores_differ_by_level_and_replicate() -> None:
         ({"model__width": [3]}, 'unknown option of network "mlp" "width": did you mean "widths"?'),
         ({"model": {"name": "mlp"}}, "model.widths: missing"),
         ({"model__widths": "wide"}, "model.widths: input should be a valid list"),
-        ({"model__init": "normal"}, "model.init: input should be 'glorot-normal' or 'kaiming-normal'"),
+        (
+            {"model__init": "normal"},
+            "model.init: input should be 'glorot-normal', 'kaiming-normal' or 'signed-constant'",
+        ),
         ({"model": {"name": "no_such_module:Network"}}, 'cannot import "no_such_module:Network"'),
         ({"model": {"name": "torch.nn:Linear"}}, 'cannot call "torch.nn:Linear": missing a required argument'),
         ({"model": {"name": "torch:zeros", "size": [3]}}, "cannot be called"),
@@ -101,9 +165,25 @@ def test_random_scores_differ_by_level_and_replicate() -> None:
         ({"model": {"name": "torch.nn:Linear", "in_features": 8, "out_features": 4}}, "not (2, 10)"),
         ({"model": {"name": "torch.nn:Linear", "in_features": 9, "out_features": 4}}, "does not take 2 examples of"),
         ({"model": {"name": f"{__name__}:Unprunable"}}, "no linear or convolutional layer"),
-        ({"search__levels": 40}, "would remove nothing; set search.levels to at most"),
+        ({"search__levels": 40}, "would remove nothing; set levels to at most"),
         ({"search": {"levels": 9, "rate": 0.6}}, "leaves layer output.weight (100 weights) empty at level 6"),
         ({"search__leave_out": ["fc9"]}, "unknown layer"),
+        (
+            {"search": {"levels": 1, "rate": 0.5, "structure": "channels"}},
+            "search.structure: no layer that is pruned has",
+        ),
+        (
+            {"search": {"levels": 1, "rate": 0.5, "structure": "heads"}},
+            "search.structure: no attention with layers qkv",
+        ),
+        (
+            {"search": {"levels": 1, "rate": 0.5, "structure": "2:4"}},
+            "2:4 needs a multiple of 4 inputs, output has 10",
+        ),
+        (
+            {"search": {"levels": 5, "rate": 0.6, "structure": "neurons"}},
+            "layer fc1.weight (20 units) empty at level 4",
+        ),
     ],
 )
 def test_what_would_not_work_is_said_before_anything_is_trained(changes: dict[str, Any], message: str) -> None:

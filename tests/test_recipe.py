@@ -7,8 +7,9 @@ import pytest
 
 from tests.conftest import TINY, tiny
 from tombola.errors import InputError
-from tombola.recipe import ControlSection, describe, load_recipe, parse_recipe, recipes
+from tombola.recipe import describe, load_recipe, parse_recipe, recipes
 from tombola.scopes import Globally, Layerwise
+from tombola.sections import ControlSection
 
 LAYERS = {"fc1.weight": (300, 784), "fc2.weight": (100, 300), "output.weight": (10, 100)}
 
@@ -171,6 +172,10 @@ def test_a_final_density_is_reached_in_equal_steps() -> None:
         ("search.scope=globl", 'search.scope: unknown scope "globl": did you mean "global"?'),
         ("search.scope=global", "output_rate has no meaning with scope"),
         ("search.score=magnitud", 'unknown score "magnitud": did you mean "magnitude"?'),
+        ("search.structure=neuron", 'unknown structure "neuron": did you mean "neurons"?'),
+        ("search.structure=4:2", 'structure "4:2": of every m weights at least one should stay and one go'),
+        ("search.structure=2:4", 'structure = "2:4" goes with levels = 1 and density = 0.5'),
+        ("search.rounds=0", "search.rounds: input should be greater than or equal to 1, not 0"),
         ("search.levels=-1", "search.levels: input should be greater than or equal to 0, not -1"),
         ("search.rates.fc1=2.0", 'the rate of "fc1" should be at least 0 and less than 1, not 2'),
         ("data.scale=unit", 'unknown scale "unit": did you mean "unit-norm"?'),

@@ -31,4 +31,8 @@ def test_streams_never_change() -> None:
         "LABELS": 12,
         "AUGMENT": 13,
         "STABILITY": 14,
+        "SPARSE_START": 15,
+        "GROWTH": 16,
+        "UNTRAINED": 17,
+        "TRANSFER_RANDOM": 18,
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,20 @@ from tombola.batches import batches
 from tombola.errors import InputError
 from tombola.length import Length
 from tombola.mask import Mask
+from tombola.method_options import IN_TRAINING
+from tombola.methods import METHODS, Means, extra_runs, scored
 from tombola.outcome import Outcome
-from tombola.pruning import Pruner
 from tombola.recipe import Recipe
 from tombola.run import AnyRun, Data, Network, Run, Start
-from tombola.scopes import check_rounds
-from tombola.scores import SCORES
 from tombola.scores.grounds import Grounds
+from tombola.sections import RewindSection
 from tombola.seeds import Purpose, derive
 from tombola.studies import Study
 from tombola.studies.controls import CONTROLS, Plan, Seed
 from tombola.studies.rewinding import Retrain, fine_tune, rewind_learning_rate, rewind_weights, rewound_to
 from tombola.studies.search import Prune, iterative_search, one_shot_search
 from tombola.studies.stability import Walks, all_candidates, smallest_stable
+from tombola.studies.transfer import transfer
 from tombola.zoo.data import load, prepare
 from tombola.zoo.data.columns import Columns
 from tombola.zoo.data.split import check_inputs, training_examples
@@ -43,11 +46,11 @@ def expected_runs(recipe: Recipe) -> int:
         control.draws * (levels if control.levels is None else len(set(control.levels)))
         for control in recipe.controls.values()
     )
-    return recipe.replicates * (1 + levels + controls + _runs_besides(recipe))
+    return recipe.replicates * (1 + levels + controls + extra_runs(recipe) + _runs_besides(recipe))
 
 
 def _runs_besides(recipe: Recipe) -> int:
-    """How many runs of one replicate are neither tickets nor controls; with `auto`, at most."""
+    """How many runs of one replicate are neither tickets nor controls, nor of a method; with `auto`, at most."""
     trunks = set()
     if recipe.rewind.method == "weights" and isinstance(recipe.rewind.to, Length):
         trunks.add(recipe.rewind.to)
@@ -55,7 +58,10 @@ def _runs_besides(recipe: Recipe) -> int:
     if recipe.stability:
         trunks |= set(recipe.stability.candidates)
         lines = len(recipe.stability.candidates) * recipe.stability.pairs * recipe.stability.points
-    return lines + len(trunks - {Length()})
+    transferred = 0
+    if to := recipe.transfer:
+        transferred = 1 + (1 + to.draws) * (recipe.search.levels if to.levels is None else len(set(to.levels)))
+    return lines + len(trunks - {Length()}) + transferred
 
 
 class Experiment:
@@ -89,15 +95,21 @@ class Experiment:
             raise InputError(f"stability.candidates: should be in order, not {', '.join(map(str, candidates))}")
         self._digest = dataset.digest
         check_inputs(dataset, self._data(seed=0))
+        self._like: Network | None = None
         self._network = describe(recipe.model.name, recipe.model.options, dataset.inputs, dataset.classes)
         network = build(self._start(seed=0))
         _check_output(network, self._network, recipe.training.batch_size)
         self._full = Mask.full(network)
         if not self._full:
             raise InputError(f'model.name: "{recipe.model.name}" has no linear or convolutional layer to prune')
-        scope = recipe.search.scope_of(self._full.shapes)
-        check_rounds(self._full, scope, recipe.search.levels)
-        self._pruner = Pruner(SCORES[recipe.search.score], scope)
+        self._pruner = recipe.search.pruner(network)
+        try:
+            self._pruner.check_rounds(self._full, recipe.search.levels)
+        except InputError as error:
+            raise InputError(f"search.levels: {error}") from None
+        self._target = self._elsewhere(dataset.inputs) if recipe.transfer else None
+        if make := METHODS.get(recipe.search.method):
+            make(self._means(0), self.dense(0))  # what does not fit is said now
 
     def studies(self) -> list[Study[None]]:
         """One study for each replicate, in order."""
@@ -106,7 +118,6 @@ class Experiment:
     def study(self, replicate: int) -> Study[None]:
         """The search for tickets, then the controls of every ticket found, then the stability of the network."""
         recipe = self.recipe
-        search = one_shot_search if recipe.search.one_shot else iterative_search
         pruning = self._pruning(replicate)
         retrain: Retrain = rewind_weights
         dense = whole = self.dense(replicate)
@@ -118,12 +129,28 @@ class Experiment:
             dense = yield from rewound_to(whole, k)
         else:
             retrain = {"learning-rate": rewind_learning_rate, "fine-tuning": fine_tune}[recipe.rewind.method](k)
-        tickets = yield from search(dense, recipe.search.levels, pruning, retrain)
+        if make := METHODS.get(recipe.search.method):
+            tickets = yield from make(self._means(replicate), dense)
+        else:
+            search = one_shot_search if recipe.search.at_once else iterative_search
+            tickets = yield from search(dense, recipe.search.levels, pruning, retrain)
         for name, control in recipe.controls.items():
-            plan = Plan(tickets, control.draws, self._drawing(name, replicate), control.levels, pruning, retrain)
+            drawing, pruned = self._drawing(name, replicate), recipe.search.method in IN_TRAINING
+            plan = Plan(tickets, control.draws, drawing, control.levels, pruning, retrain, pruned)
             yield from CONTROLS[name](plan)
+        if recipe.transfer and self._target:
+            drawing = self._drawing("transfer_random", replicate)
+            target = self._target.dense(replicate)
+            yield from transfer(tickets, target, recipe.transfer.levels, recipe.transfer.draws, drawing)
         if self._rewind is not None and self._candidates:
             yield from all_candidates(whole, self._walks(replicate))
+
+    @property
+    def kinds(self) -> list[Run]:
+        """One run of each kind of network and data that the studies ask for, the dense network's first."""
+        dense = self.dense(0)
+        scores = [scored(self._means(0), dense)] if self.recipe.search.method == "edge-popup" else []
+        return [dense, *scores, *([self._target.dense(0)] if self._target else [])]
 
     def dense(self, replicate: int) -> Run:
         """The dense network's run. Each replicate has its own initial weights, validation split and batch order."""
@@ -155,7 +182,29 @@ class Experiment:
         return Walks(self._candidates, seeds, stability.points, stability.tolerance)
 
     def _start(self, seed: int) -> Start:
-        return Start(network=self._network, seed=seed)
+        return Start(network=self._network, seed=seed, like=self._like)
+
+    def _elsewhere(self, inputs: tuple[int, ...]) -> Experiment:
+        """The experiment of the dense network on the data that tickets are transferred to."""
+        transfer = self.recipe.transfer
+        assert transfer is not None
+        there = {"data": transfer.data, "transfer": None, "stability": None, "rewind": RewindSection()}
+        try:
+            target = Experiment(self.recipe.model_copy(update=there), self._data_dir)
+        except InputError as error:
+            raise InputError(f"transfer: {error}") from None
+        if target._network.inputs != inputs:
+            raise InputError(
+                f"transfer.data: examples should have the shape {inputs} of those of the search, not "
+                f"{target._network.inputs}"
+            )
+        if target._network != self._network:
+            target._like = self._network
+        return target
+
+    def _means(self, replicate: int) -> Means:
+        pruning, grounds = self._pruning(replicate), self._grounds(replicate)
+        return Means(self.recipe, replicate, self._pruner, pruning, grounds, self._examples)
 
     def _drawing(self, control: str, replicate: int) -> Seed:
         """The seeds of what a control draws; there are none of one that draws nothing."""
@@ -166,20 +215,23 @@ class Experiment:
         return seed
 
     def _pruning(self, replicate: int) -> Prune:
-        def prune(outcome: Outcome, run: AnyRun, level: int) -> Mask:
+        grounds = self._grounds(replicate)
+        return lambda outcome, run, level: self._pruner(grounds(outcome, run, level))
+
+    def _grounds(self, replicate: int) -> Callable[[Outcome, AnyRun, int], Grounds]:
+        def grounds(outcome: Outcome, run: AnyRun, level: int) -> Grounds:
             assert isinstance(run, Run)
-            return self._pruner(
-                Grounds(
-                    weights={name: outcome.final[name] for name in run.mask},
-                    mask=run.mask,
-                    seed=derive(self.recipe.seed, Purpose.SCORE, replicate, level),
-                    _start=lambda: build(run.start).state_dict(),
-                    _network=lambda: self._trained(run, outcome),
-                    _batches=lambda: self._examples(run),
-                )
+            trained = functools.cache(lambda: self._trained(run, outcome))
+            return Grounds(
+                weights={name: outcome.final[name] for name in run.mask},
+                mask=run.mask,
+                seed=derive(self.recipe.seed, Purpose.SCORE, replicate, level),
+                _start=lambda: build(run.start).state_dict(),
+                _network=lambda: copy.deepcopy(trained()),
+                _batches=lambda: self._examples(run, run.begin, SCORED_BATCHES),
             )
 
-        return prune
+        return grounds
 
     def _trained(self, run: Run, outcome: Outcome) -> nn.Module:
         network = build(run.start)
@@ -187,10 +239,10 @@ class Experiment:
         run.mask.apply_(network)
         return network
 
-    def _examples(self, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
-        """The first batches that the run trained on."""
+    def _examples(self, run: Run, first: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """So many batches that the run trained on, their images as they are without augmentation."""
         train = prepare(run.data, self._data_dir).train
-        for order in batches(run.seed, len(train), run.training.batch_size, 0, SCORED_BATCHES):
+        for order in batches(run.seed, len(train), run.training.batch_size, first, count):
             yield train[order]
 
 

@@ -50,7 +50,8 @@ def perform(
     results = ResultsFolder(out, recipe, command, remembered.recall)
     check_writable(store)
     try:
-        threads = answers.capacity(experiment.dense(0)).threads
+        # What trains in plain PyTorch draws from its global generator, which threads would share.
+        threads = all(answers.capacity(run).threads for run in experiment.kinds)
         with side_by_side(workers, threads) as executor:
             listener = Together([results, *listeners])
             conduct(experiment.studies(), remembered, answers, executor, listener, workers)
@@ -66,7 +67,7 @@ def _keep_ticket(results: ResultsFolder, store: Store) -> None:
     """Write the smallest winning ticket; among replicates, the one of best validation accuracy at early stop."""
     recipe, path = results.recipe, results.folder / TICKET
     found = smallest_winning(
-        judge(results.rows, recipe.replicates, recipe.verdict, recipe.controlled, recipe.rewound)
+        judge(results.rows, recipe.replicates, recipe.verdict, recipe.controlled, recipe.no_ticket)
     )
     if found is None:
         path.unlink(missing_ok=True)

@@ -8,192 +8,41 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
-    model_serializer,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 
 from tombola.errors import InputError, unknown
 from tombola.evidence.verdict import Criteria
-from tombola.length import Length
+from tombola.method_options import (
+    IN_TRAINING,
+    SECTIONS,
+    EarlyBirdSection,
+    EdgePopupSection,
+    GradualSection,
+    RiglSection,
+    SetSection,
+)
 from tombola.run import Described, Training
-from tombola.scopes import Scope, scope
-from tombola.scores import SCORES
+from tombola.sections import (
+    AUTO,
+    ControlSection,
+    DataSection,
+    ModelSection,
+    RewindSection,
+    SearchSection,
+    StabilitySection,
+    TransferSection,
+)
 from tombola.seeds import Purpose
 from tombola.studies.controls import CONTROLS, OTHER_MASKS
-
-Rate = float
-"""A fraction of the weights left that one pruning removes."""
-
-
-class DataSection(Described):
-    """`[data]`: see `tombola.run.Data` for what the names mean."""
-
-    name: str
-    validation: int = Field(ge=1)
-    scale: Literal["range", "unit-norm", "standard"] = "range"
-    fraction: float = Field(default=1.0, gt=0, le=1)
-    label_noise: float = Field(default=0.0, ge=0, le=1)
-    image: str | None = None
-    label: str | None = None
-    size: int | None = Field(default=None, ge=1)
-    mean: Annotated[tuple[float, ...], Field(strict=False)] | None = None
-    std: Annotated[tuple[float, ...], Field(strict=False)] | None = None
-    flip: bool = False
-    crop: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _check(self) -> DataSection:
-        if (self.mean is None) != (self.std is None) or (self.mean is not None and self.scale != "standard"):
-            raise ValueError('mean and std go together, with scale = "standard"')
-        return self
-
-
-class ModelSection(Described):
-    """`[model]`: a network's name, and its options beside it."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return self.model_extra or {}
-
-
-class SearchSection(Described):
-    """`[search]`: how tickets are looked for."""
-
-    levels: int = Field(ge=0)
-    """How many prunings; level 0 is the dense network."""
-    rate: Rate | None = Field(default=None, gt=0, lt=1)
-    """What each pruning removes of the weights left in every layer, or of all together with scope global or erk."""
-    output_rate: Rate | None = Field(default=None, ge=0, lt=1)
-    """The same for the output layer; as `rate` when it is not given."""
-    rates: dict[str, float] = {}
-    """The same for single layers, by name or pattern (`fc*`); these come before the other two."""
-    density: float | None = Field(default=None, gt=0, lt=1)
-    """Instead of `rate`: the fraction of weights left after all levels, each keeping density^(1/levels)."""
-    scope: Literal["layer", "global", "erk"] = "layer"
-    """See `tombola.scopes`."""
-    score: str = "magnitude"
-    one_shot: bool = False
-    """Prune the trained dense network once to each density, instead of in rounds of training."""
-    leave_out: list[str] = []
-    """Layers that are not pruned, by name or pattern."""
-
-    @field_validator("score")
-    @classmethod
-    def _known_score(cls, score: str) -> str:
-        if score not in SCORES:
-            raise unknown("score", score, SCORES)
-        return score
-
-    @field_validator("rates")
-    @classmethod
-    def _fractions(cls, rates: dict[str, float]) -> dict[str, float]:
-        for layer, rate in rates.items():
-            if not 0 <= rate < 1:
-                raise ValueError(f'the rate of "{layer}" should be at least 0 and less than 1, not {rate:g}')
-        return rates
-
-    @model_validator(mode="after")
-    def _check(self) -> SearchSection:
-        if (self.rate is None) == (self.density is None):
-            raise ValueError("give either rate (for each level) or density (after the last level)")
-        if self.density is not None and self.levels == 0:
-            raise ValueError("density needs at least one level to be reached in")
-        if self.output_rate is not None or self.rates:
-            name = "rates" if self.rates else "output_rate"
-            if self.density is not None:
-                raise ValueError(f"{name} goes with rate, not with density")
-            if self.scope != "layer":
-                raise ValueError(
-                    f'{name} has no meaning with scope = "{self.scope}"; leave layers out with leave_out'
-                )
-        return self
-
-    @property
-    def round_rate(self) -> Rate:
-        """The rate of one level. To keep density d after n levels, each keeps d^(1/n) of what is left: this is
-        what "p^(1/n)% per round" (Frankle & Carbin 2019, section 1) means."""
-        if self.density is not None:
-            return 1.0 - float(self.density ** (1 / self.levels))
-        assert self.rate is not None
-        return self.rate
-
-    def scope_of(self, shapes: Mapping[str, tuple[int, ...]]) -> Scope:
-        """The scope over layers whose weights have these `shapes`, in the network's order; the last is the output.
-
-        Raises `InputError` when a name or pattern matches no layer.
-        """
-        rates = dict(self.rates)
-        if self.output_rate is not None:
-            rates.setdefault(list(shapes)[-1].removesuffix(".weight"), self.output_rate)
-        try:
-            return scope(self.scope, shapes, self.round_rate, rates, self.leave_out)
-        except InputError as error:
-            raise InputError(f"search.{error}") from None
-
-
-AUTO = "auto"
-
-
-class RewindSection(Described):
-    """`[rewind]`: what happens to the weights left after each pruning; see `tombola.studies.rewinding`."""
-
-    to: Length | Literal["auto"] = Length()
-    """The iteration k. `auto`: the smallest of `[stability]`'s candidates that is stable, in each replicate."""
-    method: Literal["weights", "learning-rate", "fine-tuning"] = "weights"
-
-    @field_validator("to", mode="before")
-    @classmethod
-    def _length_or_auto(cls, to: Any) -> Any:
-        if to == AUTO:
-            return to
-        try:
-            return Length.parse(to)
-        except ValueError as error:
-            raise ValueError(f'{error}, or "{AUTO}"') from None
-
-
-class StabilitySection(Described):
-    """`[stability]`: from which iterations on pairs of trainings are compared; see `tombola.studies.stability`."""
-
-    candidates: list[Length] = Field(min_length=1)
-    pairs: int = Field(default=1, ge=1)
-    """How many other batch orders the dense network's is paired with."""
-    points: int = Field(default=11, ge=3)
-    """Where each line is evaluated, both ends included."""
-    tolerance: float = Field(default=0.02, ge=0, lt=1)
-    """The highest error barrier that counts as none: 2 points in Frankle et al. (2020, section 3)."""
-
-
-class ControlSection(Described):
-    """One of `[controls]`: a number of draws, or `{ draws = 3, levels = [3, 7] }`."""
-
-    draws: int = Field(default=1, ge=0, le=1000)
-    """At each level and in each replicate."""
-    levels: list[Annotated[int, Field(ge=1)]] | None = None
-    """At which levels; at all below the dense network if it is not given."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, given: Any) -> Any:
-        return {"draws": given} if isinstance(given, int) and not isinstance(given, bool) else given
-
-    @model_serializer(mode="wrap")
-    def _shorten(self, serialise: SerializerFunctionWrapHandler) -> Any:
-        return self.draws if self.levels is None else serialise(self)
 
 
 class Recipe(Described):
@@ -211,6 +60,12 @@ class Recipe(Described):
     stability: StabilitySection | None = None
     controls: dict[str, ControlSection] = {}
     """See `tombola.studies.controls` for what there is."""
+    transfer: TransferSection | None = None
+    gradual: GradualSection | None = None
+    set: SetSection | None = None
+    rigl: RiglSection | None = None
+    early_bird: EarlyBirdSection | None = None
+    edge_popup: EdgePopupSection | None = None
     verdict: Criteria = Criteria()
 
     @field_validator("controls", mode="before")
@@ -239,9 +94,43 @@ class Recipe(Described):
             raise ValueError(
                 'rewind.method: "fine-tuning" goes on at the last learning rate, which a cosine leaves near 0'
             )
-        if self.search.one_shot and "one_shot" in self.controls:
+        if self.search.at_once and "one_shot" in self.controls:
             raise ValueError("controls.one_shot: the search is one-shot itself")
+        if "rewound" in self.controls and self.rewound:
+            raise ValueError("controls.rewound: these tickets are rewound themselves")
+        if self.transfer and max(self.transfer.levels or [0]) > self.search.levels:
+            raise ValueError(f"transfer.levels: there are {self.search.levels} levels, and none is higher")
+        self._check_method()
         return self
+
+    def _check_method(self) -> None:
+        """Refuse what does not go with the search's method."""
+        search, method = self.search, self.search.method
+        for other, section in SECTIONS.items():
+            if getattr(self, section) is not None and method != other:
+                raise ValueError(f'{section}: goes with search.method = "{other}", not "{method}"')
+        if method not in SECTIONS:
+            return
+        for where, what, right in (
+            ("search.levels", search.levels, 1),
+            ("rewind.to", str(self.rewind.to), "0it"),
+            ("rewind.method", self.rewind.method, "weights"),
+        ):
+            if what != right:
+                raise ValueError(f'{where}: should be {right} with search.method = "{method}", not {what}')
+        if method in ("set", "rigl", "edge-popup"):
+            for key, right in (("score", "magnitude"), ("structure", "weights")):
+                if getattr(search, key, right) != right:
+                    raise ValueError(f'search.{key}: has no meaning with search.method = "{method}"')
+        if method == "edge-popup" and search.scope == "global":
+            raise ValueError('search.scope: search.method = "edge-popup" needs a number for each layer: layer or erk')
+        tolerance = (self.early_bird or EarlyBirdSection()).tolerance
+        left = round(1 - search.round_rate, 9)
+        if method == "early-bird" and 2 * left <= tolerance:
+            raise ValueError(
+                f"early_bird.tolerance: any two masks of {left:.2g} of the weights are within {2 * left:.2g}; should "
+                f"be less, not {tolerance:g}"
+            )
 
     def controlled(self, level: int) -> bool:
         """Whether the control that tickets must be better than is trained at this level."""
@@ -251,7 +140,14 @@ class Recipe(Described):
     @property
     def rewound(self) -> bool:
         """Whether weights go back after pruning, to what they were before training or early in it."""
-        return self.rewind.method == "weights"
+        return self.no_ticket is None
+
+    @property
+    def no_ticket(self) -> str | None:
+        """Why nothing that the search finds is a lottery ticket, in a few words; None where it may be."""
+        if self.search.method in IN_TRAINING:
+            return "mask changed while training"
+        return None if self.rewind.method == "weights" else "trained longer"
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as TOML values."""

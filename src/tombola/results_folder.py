@@ -32,7 +32,7 @@ from tombola.results import (
     versions,
 )
 from tombola.starting import Recall, unknown_runs
-from tombola.studies import Ask, Place
+from tombola.studies import PASSING, Ask, Place
 from tombola.studies.stability import final_accuracy
 from tombola.table import Row
 
@@ -106,7 +106,7 @@ class ResultsFolder:
             self._points[study, ask.place] = _point(study, ask, outcome)
         else:
             self._works[study, ask.place] = work
-            if ask.branch != "trunk":
+            if ask.branch not in PASSING:
                 self._note(study, ask, outcome)
         if not self._complete_before and time.monotonic() > self._next_write:
             self.write(finished=False)

@@ -73,6 +73,9 @@ class Start(Described):
     """What happens to the weights after they are drawn."""
     trained: Trained | None = None
     """The weights that an earlier training left are taken instead of those drawn."""
+    like: Network | None = None
+    """Another network, whose weights, drawn by the same seed, are taken wherever names and shapes agree: how a ticket
+    keeps its initial weights on data with other classes."""
 
 
 class Data(Described):
@@ -253,6 +256,7 @@ class AnyRun(Described):
 
     def __hash__(self) -> int:
         return hash(self.key)
+
 
 class Run(AnyRun):
     """One training: from these weights, with this mask, on this data, in this way, by this seed."""

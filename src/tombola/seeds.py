@@ -28,6 +28,10 @@ class Purpose(IntEnum):
     LABELS = 12  # which training labels are randomised, and what they become
     AUGMENT = 13  # how each image is turned and cut while training
     STABILITY = 14  # everything random in a training that the dense network's is compared with
+    SPARSE_START = 15  # the mask that sparse training begins with
+    GROWTH = 16  # which weights are grown at random
+    UNTRAINED = 17  # the random subnetwork that a supermask is compared with
+    TRANSFER_RANDOM = 18  # the random masks that transferred tickets are compared with
 
 
 def sequence(seed: int, purpose: Purpose, *where: int) -> np.random.SeedSequence:

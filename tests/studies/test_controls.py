@@ -54,7 +54,8 @@ def test_each_is_asked_for_at_each_level_and_draw(name: str, tickets: list[Ask])
     for ask in asks:
         ticket = ticket_of(ask, tickets)
         assert (ask.run.seed, ask.run.data, ask.run.training) == (ticket.seed, ticket.data, ticket.training)
-        assert ask.run != ticket or name == "one_shot"  # made-up outcomes have the same weights at every level
+        # made-up outcomes have the same weights at every level, and these tickets are rewound already
+        assert ask.run != ticket or name in ("one_shot", "rewound")
 
 
 @pytest.mark.parametrize("name", DRAWN)

@@ -19,7 +19,6 @@ from tombola.run import AnyRun, Run
 from tombola.starting import Recall, unknown_runs
 from tombola.store import Checkpoint
 
-
 Trains = TypeVar("Trains", bound=AnyRun, contravariant=True)
 
 

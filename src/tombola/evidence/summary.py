@@ -12,8 +12,8 @@ from tombola.evidence.against import Against, censored
 from tombola.evidence.interval import mean_interval
 from tombola.evidence.stability import lines, rewound_to, stability
 from tombola.evidence.verdict import Criteria, Verdict, judge, smallest_winning
-from tombola.recipe import AUTO
 from tombola.results import Results
+from tombola.sections import AUTO
 from tombola.table import Row
 
 FIGURES = (
@@ -31,7 +31,7 @@ FIGURES = (
 def summarise(results: Results) -> dict[str, Any]:
     """Levels, branches, intervals and verdicts, as JSON values. Accuracies are fractions."""
     recipe = results.recipe
-    verdicts = judge(results.rows, recipe.replicates, recipe.verdict, recipe.controlled, recipe.rewound)
+    verdicts = judge(results.rows, recipe.replicates, recipe.verdict, recipe.controlled, recipe.no_ticket)
     found = smallest_winning(verdicts)
     levels = [_level(results.rows, verdict, recipe.verdict, recipe.rewound) for verdict in verdicts]
     return {
@@ -41,8 +41,10 @@ def summarise(results: Results) -> dict[str, Any]:
         "runs": asdict(results.tally),
         "engines": results.engines,
         "method": recipe.rewind.method,
+        "search": recipe.search.method,
+        "transfer": recipe.transfer.data.name if recipe.transfer else None,
         "criteria": recipe.verdict.model_dump(),
-        "late": sum(row.level == 0 and censored(row) for row in results.rows),
+        "late": sum((row.level, row.branch) == (0, "ticket") and censored(row) for row in results.rows),
         "levels": levels,
         "stability": _stability(results),
         "smallest_winning": found and _named(next(level for level in levels if level["level"] == found.level)),

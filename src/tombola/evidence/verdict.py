@@ -22,6 +22,7 @@ from pydantic import Field
 from tombola.evidence.against import Against, Branch, against, by_level, censored, grid
 from tombola.evidence.paired import better_in_any, enough_for
 from tombola.run import Described
+from tombola.studies import BESIDE
 from tombola.table import Row
 
 FEWEST_REPLICATES = 3
@@ -118,14 +119,14 @@ def judge(
     replicates: int,
     criteria: Criteria,
     controlled: Callable[[int], bool] = lambda level: False,  # noqa: ARG005
-    rewound: bool = True,
+    no_ticket: str | None = None,
 ) -> list[Verdict]:
     """The verdict on every level there are tickets of, from dense to sparse.
 
     `controlled` says at which levels the control is to be trained that tickets must be better than, whether or not it
     has been yet; where it was trained it counts in any case. A replicate that diverged at a level was no match: such
-    a level does not win. Nor does any where weights are not `rewound` after pruning: they have been trained for
-    longer than the dense network's, and their early stop says nothing.
+    a level does not win. Nor does any where weights are not rewound after pruning, but trained for longer than the
+    dense network's, or under a mask that changed: `no_ticket` says which, and their early stop says nothing.
     """
     levels = {level: branches for level, branches in by_level(rows).items() if "ticket" in branches}
     dense = levels[0]["ticket"] if 0 in levels else {}
@@ -136,7 +137,7 @@ def judge(
         if level == 0:
             verdicts.append(Verdict(0, "dense"))
             continue
-        judge_level = Judge(branches, dense, replicates, criteria, stop_margin, controlled(level), rewound)
+        judge_level = Judge(branches, dense, replicates, criteria, stop_margin, controlled(level), no_ticket)
         verdict = judge_level.verdict(level, before)
         verdicts.append(verdict)
         if verdict.few and not verdict.winning and not before:
@@ -165,7 +166,7 @@ class Judge:
     criteria: Criteria
     stop_margin: float
     controlled: bool
-    rewound: bool
+    no_ticket: str | None
 
     def verdict(self, level: int, before: Sequence[Question]) -> Verdict:
         """The verdict; `before` is what denser levels leave open."""
@@ -180,7 +181,7 @@ class Judge:
             controls={
                 name: comparison
                 for name, others in self.branches.items()
-                if name != "ticket" and (comparison := against(tickets, others, alpha))
+                if name not in ("ticket", *BESIDE) and (comparison := against(tickets, others, alpha))
             },
         )
         diverged = sum(row.measures.diverged for row in _rows(tickets))
@@ -201,13 +202,13 @@ class Judge:
         found = replace(
             found,
             accurate=beside.accuracy.p_above(least) <= alpha,
-            fast=self.rewound and not late and beside.stop.p_below(latest) <= alpha,
+            fast=self.no_ticket is None and not late and beside.stop.p_below(latest) <= alpha,
             better=better,
         )
         worse = self.criteria.beat if self._worse_than_control(found) else None
         for reason, holds in (
             ("less accurate", beside.accuracy.p_below(least) <= alpha),
-            ("trained longer", not self.rewound),
+            (self.no_ticket or "", self.no_ticket is not None),
             ("slower", beside.stop.p_above(1 + self.criteria.stop_margin) <= alpha),
             ("too many weights", not found.few),
             (f"worse than {worse}", worse is not None),
@@ -232,7 +233,7 @@ class Judge:
         there = control.accuracy.n if control else 0
         if control is None or there < self.replicates:
             return None, [Question(f"{name} in {there} of {self.replicates} replicates", instead=FINISH)]
-        p = better_in_any([control.accuracy.a, *([control.sooner] if self.rewound else [])], self.criteria.alpha)
+        p = better_in_any([control.accuracy.a, *([] if self.no_ticket else [control.sooner])], self.criteria.alpha)
         return p, [] if p <= self.criteria.alpha else [Question(f"no better than {name}", control.more_to_be_better)]
 
     def _worse_than_control(self, found: Verdict) -> bool:

@@ -17,7 +17,7 @@ from tombola.report.figures.levels import ACCURACY, GAP, STOP, TRAIN, level_figu
 from tombola.report.figures.stability import barriers_figure, walks_figure
 from tombola.report.figures.weights import initial_weights, pixels
 from tombola.report.material import Material
-from tombola.report.words import answer, count, late, rewound
+from tombola.report.words import answer, count, late, rewound, transferred
 
 
 def document(material: Material) -> Document:
@@ -173,6 +173,8 @@ def _notes(material: Material) -> list[str]:
         notes.append(f"{count(diverged, 'run')} diverged: the loss was not finite. Figures leave them out.")
     if material.summary["late"]:
         notes.append(late(material.summary))
+    if material.summary["transfer"]:
+        notes.append(transferred(material.summary))
     where: dict[str, list[int]] = {}
     for _, level, layer in material.results.collapsed:
         where.setdefault(layer, []).append(level)

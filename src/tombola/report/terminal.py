@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tombola.report.words import answer, better, count, late, rewound
+from tombola.report.words import answer, better, count, late, rewound, transferred
 from tombola.ticket import Ticket
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         notes.append(f"{count(summary['runs']['diverged'], 'run')} diverged: the loss was not finite.")
     if summary["late"]:
         notes.append(late(summary))
+    if summary["transfer"]:
+        notes.append(transferred(summary))
     where: dict[str, list[str]] = {}
     for found in summary["collapsed"]:
         where.setdefault(found["layer"], []).append(f"level {found['level']} of replicate {found['replicate']}")

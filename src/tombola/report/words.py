@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tombola.method_options import IN_TRAINING
+
 
 def answer(summary: dict[str, Any]) -> str:
     """The answer of an experiment and how sure it is, from what `tombola.evidence.summary.summarise` gave."""
@@ -13,6 +15,11 @@ def answer(summary: dict[str, Any]) -> str:
         return (
             f"Weights were not rewound after pruning ({summary['method']}): they were trained for longer than the "
             f"dense network's, so none of this is a lottery ticket. The table says how accurate they are."
+        )
+    if summary["search"] in IN_TRAINING:
+        return (
+            f"The mask changed while the network trained ({summary['search']}), so none of this is a lottery ticket. "
+            f"The table says how accurate it is."
         )
     found = summary["smallest_winning"]
     unfinished = "" if summary["finished"] else " So far, with runs still to do."
@@ -108,6 +115,14 @@ def rewound(stability: dict[str, Any]) -> str:
     ]
     none = f"; in {chosen.count(None)} none of the candidates was, and the last was taken" if None in chosen else ""
     return f"Tickets were rewound to the smallest stable k: {', '.join(each) or 'there is none'}{none}."
+
+
+def transferred(summary: dict[str, Any]) -> str:
+    """What rows of other data are."""
+    return (
+        f"Rows named transfer are of {summary['transfer']}: the dense network at level 0, then tickets found on the "
+        f"data of the search; transfer_random are random masks there. The verdict does not look at them."
+    )
 
 
 def count(number: float, noun: str) -> str:

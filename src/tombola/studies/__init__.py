@@ -25,6 +25,13 @@ class Point:
     """How far along the line, from 0 to 1."""
 
 
+PASSING = ("trunk", "segment", "edge_popup")
+"""Branches of trainings on the way to others. They are no rows of the tables."""
+
+BESIDE = ("drawn", "supermask", "untrained", "transfer", "transfer_random")
+"""Branches that are shown and that tickets are not compared with: they were trained on other data, in part or not at
+all."""
+
 Place = tuple[str, int, int, Point | None, str]
 """Branch, level, draw, point, and the run's key."""
 
@@ -34,7 +41,7 @@ class Ask:
     """A study's question: what comes of this run? The rest says where in the study it stands."""
 
     branch: str
-    """`ticket`, the name of a control, or what else the study needs: `trunk`, `stability`."""
+    """`ticket`, the name of a control, or what else the study needs: `stability`, one of `PASSING` or of `BESIDE`."""
     level: int
     """How many prunings made the mask; level 0 is the dense network."""
     run: AnyRun

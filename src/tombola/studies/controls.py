@@ -14,7 +14,7 @@ import torch
 
 from tombola.mask import Mask
 from tombola.outcome import Outcome
-from tombola.pruning import keep_best
+from tombola.ranking import keep_best
 from tombola.run import AnyRun
 from tombola.scopes import Group, weights_left
 from tombola.scores.weights import uniform
@@ -42,6 +42,8 @@ class Plan:
     """How the search pruned."""
     retrain: Retrain = rewind_weights
     """What the search did after pruning."""
+    from_dense: bool = False
+    """Whether tickets start with weights that are pruned, so that other masks are put on the dense network's run."""
 
     @property
     def dense(self) -> Mask:
@@ -51,6 +53,10 @@ class Plan:
     def wanted(self, level: int) -> bool:
         """Whether there are controls at this level."""
         return level > 0 and (self.levels is None or level in self.levels)
+
+    def unpruned(self, ticket: Ask) -> AnyRun:
+        """A run like the ticket's, from the beginning if need be, on which any mask may be put."""
+        return self.tickets[0].run if self.from_dense else ticket.run
 
     def asks(self, branch: str, run_of: Callable[[Ask, int], AnyRun]) -> list[Ask]:
         """The control of each ticket and draw."""
@@ -88,7 +94,7 @@ def random(plan: Plan) -> Study[None]:
 
     def run_of(ticket: Ask, draw: int) -> AnyRun:
         worth = uniform(ticket.run.mask, plan.seed(0, draw))
-        return ticket.run.masked(keep_best(worth, plan.dense, _layers(ticket.run.mask)))
+        return plan.unpruned(ticket).masked(keep_best(worth, plan.dense, _layers(ticket.run.mask)))
 
     yield plan.asks("random", run_of)
 
@@ -106,7 +112,7 @@ def shuffled(plan: Plan) -> Study[None]:
         for name, kept in ticket.run.mask.items():
             order = torch.from_numpy(generator.permutation(kept.numel()))
             mask[name] = kept.flatten()[order].view_as(kept)
-        return ticket.run.masked(Mask(mask))
+        return plan.unpruned(ticket).masked(Mask(mask))
 
     yield plan.asks("shuffled", run_of)
 
@@ -119,7 +125,7 @@ def random_global(plan: Plan) -> Study[None]:
         mask = ticket.run.mask
         pruned = tuple(name for name, left in mask.counts.items() if left < mask.sizes[name])
         worth = uniform(mask, plan.seed(0, draw))
-        return ticket.run.masked(keep_best(worth, plan.dense, weights_left(mask, [pruned])))
+        return plan.unpruned(ticket).masked(keep_best(worth, plan.dense, weights_left(mask, [pruned])))
 
     yield plan.asks("random_global", run_of)
 
@@ -131,9 +137,15 @@ def large_init(plan: Plan) -> Study[None]:
 
     def run_of(ticket: Ask, draw: int) -> AnyRun:  # noqa: ARG001 - there is one
         worth = {name: initial[name].abs() for name in ticket.run.mask}
-        return ticket.run.masked(keep_best(worth, plan.dense, _layers(ticket.run.mask)))
+        return plan.unpruned(ticket).masked(keep_best(worth, plan.dense, _layers(ticket.run.mask)))
 
     yield plan.asks("large_init", run_of)
+
+
+def rewound(plan: Plan) -> Study[None]:
+    """Is it a ticket after all? The mask that was found while training, on the initial weights, trained from the
+    beginning. None is drawn."""
+    yield plan.asks("rewound", lambda ticket, draw: plan.tickets[0].run.masked(ticket.run.mask))  # noqa: ARG005
 
 
 def one_shot(plan: Plan) -> Study[None]:
@@ -160,6 +172,7 @@ CONTROLS: dict[str, Callable[[Plan], Study[None]]] = {
     "random_global": random_global,
     "large_init": large_init,
     "one_shot": one_shot,
+    "rewound": rewound,
 }
 """By the name of their branch. One that draws has a purpose of its own, of the same name, in `tombola.seeds`."""
 

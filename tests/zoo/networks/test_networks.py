@@ -126,7 +126,7 @@ def test_options_at_their_default_are_not_described(name: str) -> None:
         ("conv-2", {"dropout": 1.0}, "model.dropout: Input should be less than 1, not 1.0"),
         ("conv-2", {"dropout": "half"}, "model.dropout: Input should be a valid number, not 'half'"),
         ("conv-4", {"width": 0}, "model.width: Input should be greater than 0, not 0"),
-        ("conv-6", {"init": "zeros"}, "model.init: Input should be 'glorot-normal' or 'kaiming-normal', not 'zeros'"),
+        ("conv-6", {"init": "zeros"}, "model.init: Input should be 'glorot-normal', 'kaiming-normal' or 'signed-con"),
         ("resnet", {}, "model.depth: Missing required argument"),
         ("resnet", {"depth": 2}, "model.depth: Input should be greater than or equal to 8, not 2"),
         ("resnet", {"depth": 18}, "model.depth: Input should be 6n + 2 (8, 14, 20, 32, 44, 56, 110), not 18"),

@@ -20,6 +20,7 @@ from tombola.zoo.networks.initialise import reorder
 from tombola.zoo.networks.lenet5 import lenet_5
 from tombola.zoo.networks.mlp import lenet_300_100, mlp
 from tombola.zoo.networks.resnet import resnet, resnet_18, resnet_20
+from tombola.zoo.networks.supermask import supermask
 from tombola.zoo.networks.vgg import vgg
 from tombola.zoo.networks.vit import vit
 
@@ -39,6 +40,9 @@ NETWORKS: dict[str, Factory] = {
     "vit": vit,
 }
 """Each is called with the shape of an example, the number of classes and the options, as keywords."""
+
+WRAPPERS: dict[str, Factory] = {"supermask": supermask}
+"""The same for networks made of another: studies describe these, recipes name the other."""
 
 
 _LOCK = threading.Lock()
@@ -67,10 +71,19 @@ def build(start: Start) -> nn.Module:
     network = start.network
     with _LOCK, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(start.seed)
-        built = _make(network)
+        built = make(network)
     if start.reuse is not None:
         reorder(built, start.reuse)
+    if start.like is not None:
+        _take(built, build(start.model_copy(update={"network": start.like, "like": None})))
     return built
+
+
+def _take(network: nn.Module, other: nn.Module) -> None:
+    """Give `network` whatever the `other` has of the same name and shape."""
+    own, others = network.state_dict(), other.state_dict()
+    fitting = {name: value for name, value in others.items() if name in own and own[name].shape == value.shape}
+    network.load_state_dict(own | fitting)
 
 
 def _find(name: str, options: dict[str, Any]) -> tuple[Factory, str | None]:
@@ -82,7 +95,8 @@ def _find(name: str, options: dict[str, Any]) -> tuple[Factory, str | None]:
     return _named(name, options), None
 
 
-def _make(network: Network) -> nn.Module:
+def make(network: Network) -> nn.Module:
+    """What `network` describes, its weights drawn from torch's global generator. Raises as `build` does."""
     if network.name.startswith(from_timm.PREFIX):
         return from_timm.make(network)
     if ":" in network.name:
@@ -91,13 +105,14 @@ def _make(network: Network) -> nn.Module:
 
 
 def _named(name: str, options: dict[str, Any]) -> Factory:
-    if name not in NETWORKS:
+    factory = (NETWORKS | WRAPPERS).get(name)
+    if factory is None:
         raise unknown("network", name, [*NETWORKS, "package.module:factory", "timm:NAME"])
-    known = [option for option in inspect.signature(NETWORKS[name]).parameters if option not in ("inputs", "classes")]
+    known = [option for option in inspect.signature(factory).parameters if option not in ("inputs", "classes")]
     for option in options:
         if option not in known:
             raise unknown(f'option of network "{name}"', option, known)
-    return NETWORKS[name]
+    return factory
 
 
 def _make_named(network: Network) -> nn.Module:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tombola.mask import prunable
 from tombola.run import Reuse
 
-Initialisation = Literal["glorot-normal", "kaiming-normal"]
+Initialisation = Literal["glorot-normal", "kaiming-normal", "signed-constant"]
 NormWeights = Literal["ones", "uniform"]
+
+
+@torch.no_grad()
+def _signed_constant(weight: Tensor) -> Tensor:
+    nn.init.kaiming_normal_(weight)
+    fan_in = weight[0].numel()
+    return weight.sign_().mul_(math.sqrt(2 / fan_in))
+
 
 _DRAW: dict[str, Callable[..., object]] = {
     "glorot-normal": nn.init.xavier_normal_,
     "kaiming-normal": nn.init.kaiming_normal_,
+    "signed-constant": _signed_constant,
 }
 _DRAW_NORM: dict[str, Callable[..., object]] = {"ones": nn.init.ones_, "uniform": nn.init.uniform_}
 
@@ -27,6 +37,7 @@ def initialise(network: nn.Module, how: Initialisation, norm: NormWeights = "one
 
     `glorot-normal`: standard deviation sqrt(2 / (fan in + fan out)) (Glorot & Bengio 2010).
     `kaiming-normal`: standard deviation sqrt(2 / fan in) (He et al. 2015).
+    `signed-constant`: that standard deviation, with a random sign (Ramanujan et al. 2020, section 4).
     `norm` is of batch norm: `ones`, or `uniform`, drawn from [0, 1) (facebookresearch/open_lth).
     """
     for module in network.modules():

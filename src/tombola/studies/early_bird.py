@@ -1,0 +1,77 @@
+"""Early-bird tickets: the mask is there long before training ends."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from tombola.mask import Mask
+from tombola.outcome import Outcome
+from tombola.run import Run
+from tombola.studies import Ask, Study
+from tombola.studies.search import Prune
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """When masks are drawn from the dense network while it trains, and when to stop."""
+
+    at: Sequence[int]
+    """The iterations."""
+    window: int = 5
+    """How many of the last masks must agree."""
+    tolerance: float = 0.1
+    """The largest distance between any two of them that counts as agreement; see `distance`."""
+    go_on: bool = False
+    """Whether the ticket goes on from the weights at which its mask was drawn, as in the paper, and not from the
+    initial weights."""
+
+
+def early_bird_search(dense: Run, drawing: Drawing, prune: Prune) -> Study[list[Ask]]:
+    """Train the dense network, draw a mask every so often, and take the first that the last few agree on (You et al.
+    2020, "Drawing Early-Bird Tickets", algorithm 1). Where they never do, the last is taken, with a warning.
+
+    The paper's code compares the newest mask with the others of the window, of channels; here any two, of weights.
+    On the way the optimizer begins anew at each draw (see `segments`). Returns the dense network, trained by itself
+    from beginning to end, and the ticket; what the mask was drawn from is asked for as `drawn`, so that it has a row,
+    whose iterations say when that was.
+    """
+    ticket = Ask("ticket", 0, dense)
+    yield ticket
+    last: deque[Mask] = deque(maxlen=drawing.window)
+    going_on = dense
+    for k in drawing.at:
+        segment = going_on.until(k)
+        outcome: Outcome = yield Ask("segment", 1, segment)
+        if outcome.measures.diverged:
+            return [ticket]
+        last.append(prune(outcome, segment, 1))
+        if agree(last, drawing):
+            break
+        going_on = dense.after(segment, begin=k)
+    else:
+        log.warning("no early bird: masks still differ by more than %g; the last is taken", drawing.tolerance)
+    yield Ask("drawn", 1, segment)
+    run = dense.masked(last[-1])
+    found = Ask("ticket", 1, run.after(segment, begin=segment.last) if drawing.go_on else run)
+    yield found
+    return [ticket, found]
+
+
+def agree(masks: Sequence[Mask], drawing: Drawing) -> bool:
+    """Whether there are enough masks, and no two of them are further apart than the tolerance."""
+    return len(masks) == drawing.window and all(
+        distance(a, b) <= drawing.tolerance for a, b in combinations(masks, 2)
+    )
+
+
+def distance(one: Mask, other: Mask) -> float:
+    """The normalised Hamming distance: in what fraction of all weights two masks differ (You et al. 2020).
+    Masks of density d are at most 2d apart, unrelated ones about 2d(1 - d): a tolerance means less the sparser
+    they are."""
+    return ((one | other) - (one & other)).count / one.size

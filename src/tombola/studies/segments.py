@@ -1,0 +1,51 @@
+"""Segments: a training whose mask changes on the way, each stretch between two changes a run of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from tombola.mask import Mask
+from tombola.outcome import Outcome
+from tombola.run import Run
+from tombola.studies import Ask, Study
+
+Change = Callable[[Outcome, Run, int], Mask]
+"""(what came of the training so far, its last segment, the iteration it stands at) -> the mask from there on."""
+
+Scores = Callable[[Outcome, Run, int], Mapping[str, Tensor]]
+"""(the same) -> a score for every prunable weight, pruned or not."""
+
+
+def in_segments(run: Run, at: Sequence[int], change: Change) -> Study[Ask]:
+    """Train `run` and change its mask at each of the iterations `at`, which are in order and within the training.
+
+    A weight that a change brings back starts at zero, because that is what it was while it was pruned. Learning rates
+    and batches go on as if nothing had happened; the optimizer begins anew at each change, its state being no part of
+    an outcome, which the papers' own code does not do (`docs/other-ways.md` says what it costs).
+
+    Asks for the segments under the branch `segment`, and for the last, in which the mask is final, as the ticket of
+    level 1, which is returned. Where a segment diverges, the ticket goes on from there and diverges too.
+    """
+    going_on = run
+    for k in at:
+        segment = going_on.until(k)
+        outcome: Outcome = yield Ask("segment", 1, segment)
+        diverged = outcome.measures.diverged
+        mask = segment.mask if diverged else change(outcome, segment, k)
+        going_on = run.masked(mask).after(segment, begin=k)
+        if diverged:
+            break
+    ticket = Ask("ticket", 1, going_on)
+    yield ticket
+    return ticket
+
+
+def evenly(begin: int, end: int, parts: int) -> list[int]:
+    """The ends of so many equal parts of the iterations from `begin` to `end`, rounded.
+
+    >>> evenly(0, 10, 4)
+    [2, 5, 8, 10]
+    """
+    return [round(begin + (end - begin) * part / parts) for part in range(1, parts + 1)]
