@@ -275,7 +275,8 @@ def test_or_to_what_they_were_at_a_mark() -> None:
         mark()
         train(network)
 
-    find_ticket(small(), marking, levels=2, rewind="mark")
+    _, levels = find_ticket(small(), marking, evaluate=evaluate, levels=2, rewind="mark")
+    assert [answer.iterations for answer in levels.answers] == [90] * 3  # those before the mark, and all of them
     assert len(recorder.starts) == 4
     assert [int(start["norm.num_batches_tracked"]) for start in recorder.starts] == [0, 30, 30, 30]
 

@@ -70,7 +70,7 @@ def searching(rank: int, folder: Path, name: str, dies_at: int) -> None:
 def same(levels: Levels, rows: list[dict[str, object]]) -> None:
     for ours, theirs in zip(levels.rows(), rows, strict=True):
         assert ours["weights"] == theirs["weights"]
-        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
+        assert ours["figure"] == pytest.approx(theirs["figure"], abs=1e-5)
 
 
 def test_two_processes_find_what_one_does_and_go_on_where_they_were_killed(tmp_path: Path) -> None:

@@ -7,11 +7,16 @@ network's accuracy in no more iterations with far fewer weights (Frankle & Carbi
 from tombola.conduct import conduct
 from tombola.engines import Engine, engine
 from tombola.errors import InputError
+from tombola.evidence.levels import Levels
 from tombola.evidence.summary import summarise
 from tombola.experiment import Experiment
+from tombola.find import Found, find_ticket
+from tombola.holding import Held, held, hold
+from tombola.marking import mark
 from tombola.mask import Mask, prunable
 from tombola.outcome import Measures, Outcome
 from tombola.perform import perform
+from tombola.pruning import prune
 from tombola.recipe import Recipe, load_recipe, recipes
 from tombola.report.page import write_comparison, write_report
 from tombola.results import Results, read_results
@@ -27,7 +32,10 @@ __all__ = [
     "Data",
     "Engine",
     "Experiment",
+    "Found",
+    "Held",
     "InputError",
+    "Levels",
     "Mask",
     "Measures",
     "Network",
@@ -42,11 +50,16 @@ __all__ = [
     "Training",
     "conduct",
     "engine",
+    "find_ticket",
+    "held",
+    "hold",
     "iterative_search",
     "load_recipe",
+    "mark",
     "one_shot_search",
     "perform",
     "prunable",
+    "prune",
     "read_results",
     "recipes",
     "reinit",

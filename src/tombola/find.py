@@ -87,7 +87,8 @@ def find_ticket(
     before every training, and afterwards. `train(model)` trains it, with whatever loop, optimizer and framework; it
     makes its optimizer anew. Meanwhile pruned weights are held at zero (see `tombola.hold`), and nothing else about
     the network is changed. Python's, NumPy's and torch's global random states begin at the same seed for all
-    trainings of a replicate, and are put back.
+    trainings of a replicate, and are put back. (A framework that seeds them itself, as Hugging Face's Trainer does,
+    makes replicates alike: give it `torch.initial_seed()`.)
 
     `evaluate(model)` says how good it is: a number, the greater the better (accuracy, minus the loss), or several by
     name, of which the first is judged. It is called in evaluation mode, without gradients. Choose a ticket with
@@ -186,8 +187,8 @@ class _Search:
         )
         if self.rewind == MARK:
             trunk = whole.model_copy(update={"at_mark": True})
-            yield Ask("trunk", 0, trunk)
-            dense = whole.after(trunk, begin=0)
+            outcome: Outcome = yield Ask("trunk", 0, trunk)
+            dense = whole.after(trunk, begin=outcome.measures.iterations)
         else:
             dense = yield from rewound_to(whole, self.rewind)
         tickets = yield from (one_shot_search if self.one_shot else iterative_search)(dense, self.levels, prune)

@@ -141,7 +141,7 @@ def takes_beginning(train: Train) -> bool:
 
 def figures(given: Any, where: str) -> dict[str, float]:
     """Figures by name. Raises `InputError` where they are none."""
-    named = given if isinstance(given, Mapping) else {"score": given}
+    named = given if isinstance(given, Mapping) else {"figure": given}
     try:
         found = {str(name): float(value) for name, value in named.items()}
     except (TypeError, ValueError):

@@ -61,7 +61,7 @@ def test_the_readmes_commands_and_code(tmp_path: Path, monkeypatch: pytest.Monke
     assert sparsest["weights_left"] < 0.025
     assert mean(sparsest, "ticket", at_stop) - mean(sparsest, "reinit", at_stop) > 0.01
 
-    run, load = snippets()
+    _, _, run, load = snippets()
     exec(run, {})
     if summary["smallest_winning"] is None:
         return
@@ -71,3 +71,19 @@ def test_the_readmes_commands_and_code(tmp_path: Path, monkeypatch: pytest.Monke
     exec(f"import tombola\n{load}", namespace)
     weights = sum(int((p != 0).sum()) for n, p in namespace["network"].named_parameters() if n.endswith("weight"))
     assert weights == summary["smallest_winning"]["weights"]
+
+
+def test_the_readmes_own_network_and_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    search, parts, _, _ = snippets()
+    from examples.plain_loop import x, y
+
+    namespace: dict[str, Any] = {}
+    exec(search, namespace)
+    ticket, levels = namespace["ticket"], namespace["levels"]
+    assert [level.state for level in levels].count("matches") >= 3
+    assert levels[5].weights_left == pytest.approx(0.168, abs=1e-3)
+    assert "16.8%" in capsys.readouterr().out
+    namespace |= {"model": ticket.into(namespace["make"]()), "batches": [(x[:100], y[:100])]}
+    exec(parts, namespace)
+    assert namespace["mask"].count == 10_040
+    assert namespace["held"].mask == namespace["mask"]

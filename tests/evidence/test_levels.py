@@ -38,7 +38,8 @@ def test_levels_are_tested_in_sequence() -> None:
     dense = [0.9] * 5
     good = [0.91, 0.92, 0.91, 0.92, 0.91]
     levels = table(dense, [0.9, 0.95, 0.85, 0.92, 0.88], good)
-    assert levels[2].state == "cannot tell"  # behind one that cannot be told
+    assert (levels[2].state, levels[2].behind) == ("cannot tell", 1)
+    assert "cannot tell: behind level 1" in str(levels)
     assert table(dense, good, good)[2].state == "matches"
 
 

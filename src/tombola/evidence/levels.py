@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from tombola.evidence.interval import Interval, mean_interval
@@ -48,6 +48,8 @@ class Level:
     """By how much it is above the dense network's."""
     low: float | None = None
     """The difference's lower bound; None where there are too few replicates for one."""
+    behind: int | None = None
+    """The level whose question is still open, where this one would match by itself."""
 
     @property
     def matches(self) -> bool:
@@ -77,10 +79,13 @@ class Levels:
 
     def __iter__(self) -> Iterator[Level]:
         """From dense to sparse."""
-        dense, largest = self.values("ticket", 0), 0.0
+        dense, first = self.values("ticket", 0), None
         for level in sorted({answer.level for answer in self.answers if answer.branch == "ticket"}):
-            found, p = self._judge(level, dense, largest)
-            largest = max(largest, p)
+            found = self._judge(level, dense)
+            if found.state == "matches" and first is not None:
+                found = replace(found, state="cannot tell", behind=first)
+            elif level and first is None and not found.matches:
+                first = level
             yield found
 
     def __getitem__(self, level: int) -> Level:
@@ -117,27 +122,26 @@ class Levels:
         rows = [asdict(answer) for answer in self.answers]
         return [row | row.pop("figures") for row in rows]
 
-    def _judge(self, level: int, dense: dict[int, float], largest: float) -> tuple[Level, float]:
-        """A level, and the p-value of "it is below the margin"; `largest` is that of denser levels."""
+    def _judge(self, level: int, dense: dict[int, float]) -> Level:
+        """A level by itself."""
         answers, values = self.of("ticket", level), self.values("ticket", level)
         left = sum(answer.weights / answer.weights_total for answer in answers) / len(answers)
         if any(answer.diverged for answer in answers):
-            return Level(level, left, "diverged"), 1.0
+            return Level(level, left, "diverged")
         if not values:
-            return Level(level, left, "dense" if level == 0 else "not evaluated"), 1.0
+            return Level(level, left, "dense" if level == 0 else "not evaluated")
         figure = mean_interval(list(values.values()), self.confidence)
         both = sorted(values.keys() & dense.keys())
         if level == 0 or not both:
-            return Level(level, left, "dense" if level == 0 else "not evaluated", figure), 0.0
+            return Level(level, left, "dense" if level == 0 else "not evaluated", figure)
         paired = Paired.difference([values[r] for r in both], [dense[r] for r in both], 1 - self.confidence)
-        p = paired.p_above(-self.margin)
-        state = self._state(paired, max(p, largest))
-        return Level(level, left, state, figure, paired.estimate, paired.low if len(both) > 2 else None), p
+        low = paired.low if paired.n >= FEWEST_REPLICATES else None
+        return Level(level, left, self._state(paired), figure, paired.estimate, low)
 
-    def _state(self, paired: Paired, p: float) -> State:
+    def _state(self, paired: Paired) -> State:
         if paired.n < FEWEST_REPLICATES:
             return "within the margin" if paired.estimate >= -self.margin else "below the margin"
-        if p <= paired.alpha:
+        if paired.p_above(-self.margin) <= paired.alpha:
             return "matches"
         return "worse" if paired.p_below(-self.margin) <= paired.alpha else "cannot tell"
 

@@ -60,7 +60,7 @@ def _cells(levels: Levels) -> list[list[str]]:
                 "dense" if level.level == 0 else "ticket",
                 _figure(level.figure),
                 _difference(level),
-                "" if level.level == 0 else level.state,
+                _state(level),
             ]
         )
         for branch in levels.branches:
@@ -76,6 +76,12 @@ def _figure(interval: Interval | None) -> str:
         return ""
     half = "" if interval.high is None else f" ±{interval.high - interval.mean:.4f}"
     return f"{interval.mean:.4f}{half}"
+
+
+def _state(level: Level) -> str:
+    if level.level == 0:
+        return ""
+    return level.state if level.behind is None else f"{level.state}: behind level {level.behind}"
 
 
 def _difference(level: Level) -> str:
@@ -95,5 +101,5 @@ def _legend(levels: Levels) -> str:
         )
     return (
         f"{count(replicates, 'replicate')}, means ± {levels.confidence:.0%} confidence. A ticket matches when we are "
-        f"that sure that its {levels.judged} is at most {levels.margin:g} below the dense network's."
+        f"that sure that its {levels.judged} is not more than {levels.margin:g} below the dense network's."
     )

@@ -1,0 +1,56 @@
+"""The plainest loop: an MLP on scikit-learn's handwritten digits.
+
+`find_ticket` is given a function that makes the network, one that trains it and one that says how good it is. Nothing
+in them knows of tickets.
+
+With the defaults (5 replicates, 65 trainings, 40 s on one core) tickets match the dense network's 96.7% down to 13.2%
+of the weights, with 96.5%: we are 95% sure of at most 0.8 points less. At 8.8% they have 96.0%, and it cannot be
+told. The same masks on newly drawn weights have 94.9% and 93.6% there.
+"""
+
+from __future__ import annotations
+
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import tombola
+
+pixels, labels = load_digits(return_X_y=True)
+x, held_out_x, y, held_out_y = map(
+    torch.from_numpy, train_test_split(pixels.astype("float32") / 16, labels, test_size=600, random_state=0)
+)
+
+
+def make() -> nn.Module:
+    """An MLP of 50,200 weights."""
+    return nn.Sequential(nn.Linear(64, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
+
+
+def train(model: nn.Module) -> None:
+    """25 epochs of Adam, 500 steps."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(25):
+        for batch in torch.randperm(len(x)).split(60):
+            optimizer.zero_grad()
+            cross_entropy(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+
+
+def evaluate(model: nn.Module) -> float:
+    """Accuracy on the 600 images held out."""
+    return (model(held_out_x).argmax(1) == held_out_y).float().mean().item()
+
+
+def main(levels: int = 6, replicates: int = 5) -> tombola.Found:
+    """A third of the weights goes at each level; the control has the same masks on newly drawn weights."""
+    return tombola.find_ticket(
+        make, train, evaluate=evaluate, levels=levels, rate=1 / 3, replicates=replicates, controls={"reinit": 1}
+    )
+
+
+if __name__ == "__main__":
+    ticket, levels = main()
+    print(levels)
