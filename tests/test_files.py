@@ -77,3 +77,13 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         write_half()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.bool, torch.int64])
+def test_numbers_of_every_kind_come_back(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = {"x": torch.tensor([[0.0, 1.0], [2.0, 4.0]]).to(dtype).t(), "scalar": torch.ones(()).to(dtype)}
+    write_tensors(tmp_path / "numbers.safetensors", tensors, {})
+    read, _ = read_tensors(tmp_path / "numbers.safetensors")
+    for name, tensor in tensors.items():
+        assert read[name].dtype == dtype
+        assert torch.equal(read[name].float(), tensor.float())

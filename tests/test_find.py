@@ -462,3 +462,18 @@ def test_a_pattern_has_its_own_density() -> None:
 def test_an_iterator_of_batches_serves_all_levels() -> None:
     batches = iter([(X[:50], Y[:50]), (X[50:], Y[50:])])
     assert find_ticket(small(), train, levels=3, score="synflow", data=batches).ticket.mask.density < 0.6
+
+
+def test_a_network_of_half_precision_is_searched_and_saved(tmp_path: Path) -> None:
+    def half(model: nn.Module) -> None:
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(5):
+            optimizer.zero_grad()
+            functional.cross_entropy(model(X.bfloat16()).float(), Y).backward()
+            optimizer.step()
+
+    ticket, _ = find_ticket(small().bfloat16(), half, levels=2, store=tmp_path / "store")
+    ticket.save(tmp_path / "half.safetensors")
+    loaded = Ticket.load(tmp_path / "half.safetensors")
+    assert loaded.start["fc1.weight"].dtype == torch.bfloat16
+    assert torch.equal(loaded.start["fc1.weight"], ticket.start["fc1.weight"])

@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -27,6 +27,7 @@ from tombola.errors import InputError
 from tombola.evidence.comparison import compare as compare_results
 from tombola.evidence.summary import summarise
 from tombola.experiment import expected_runs
+from tombola.integrations.loggers import Logging, logger
 from tombola.perform import TICKET, perform
 from tombola.recipe import describe, load_recipe
 from tombola.recipe import recipes as known_recipes
@@ -147,13 +148,21 @@ def run(
             envvar="TOMBOLA_STORE", help="Where runs are remembered [default: .tombola beside the results]."
         ),
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LOGGER", help="Also log to tensorboard[:FOLDER], wandb[:PROJECT] or mlflow[:EXPERIMENT]."
+        ),
+    ] = None,
     report: Annotated[bool, typer.Option(help="Whether to write report.html when it is finished.")] = True,
     as_json: Json = False,
 ) -> None:
     """Search for winning tickets. The same command again goes on where it was stopped."""
     chosen = load_recipe(recipe, overrides or [])
     folder = out or Path("results") / chosen.name
-    with ProgressDisplay(err_console, expected_runs(chosen)) as progress:
+    with ExitStack() as stack:
+        loggers = [stack.enter_context(closing(logger(spec))) for spec in log or []]
+        progress = stack.enter_context(ProgressDisplay(err_console, expected_runs(chosen)))
         results = perform(
             chosen,
             folder,
@@ -163,7 +172,7 @@ def run(
             workers=workers or (cores() if device == "cpu" else 1),
             data_dir=data_dir,
             checkpoint_every=checkpoint_every,
-            listeners=[progress],
+            listeners=[progress, *map(Logging, loggers)],
             command=_command(recipe, out, overrides or []),
         )
     summary = summarise(results)

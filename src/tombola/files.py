@@ -12,6 +12,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from tombola.errors import DamagedFile
@@ -89,5 +90,6 @@ def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
     sha = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
         sha.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        sha.update(tensor.numpy().tobytes())
+        # As bytes, because NumPy does not know all of torch's numbers.
+        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()

@@ -38,9 +38,6 @@ from tombola.studies.search import Prune, iterative_search, one_shot_search
 from tombola.ticket import Ticket
 from tombola.workers import Inline
 
-RATE = 0.2
-"""What a pruning removes where nothing is said: the paper's 20%."""
-
 MARK: Literal["mark"] = "mark"
 
 
@@ -280,18 +277,11 @@ class _Noting:
 
 def _rate(rate: float | None, density: float | None, levels: int, structure: str | Heads) -> float:
     """The rate of one level."""
-    for name, value in (("rate", rate), ("density", density)):
-        if value is not None and not 0 < value < 1:
-            raise InputError(f"{name}: should be between 0 and 1, not {value!r}")
-    if rate is not None and density is not None:
-        raise InputError("rate, density: give one of them: what each level removes, or what the last one leaves")
     if isinstance(structure, str) and (pattern := pattern_of(structure)):
         if levels != 1 or rate is not None or density is not None:
             raise InputError(f'structure "{structure}" has its own density, in levels=1; give no rate and no density')
         return 1 - pattern[0] / pattern[1]
-    if density is not None:
-        return 1.0 - float(density ** (1 / levels))
-    return RATE if rate is None else rate
+    return scopes.round_rate(rate, density, levels)
 
 
 def _check(levels: int, rewind: object, replicates: int, margin: float, confidence: float) -> None:

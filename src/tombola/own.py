@@ -110,7 +110,8 @@ def _whole(tensor: Any) -> Tensor:
 @torch.no_grad()
 def restore(network: nn.Module, state: State) -> None:
     """Put a snapshot back, in place."""
-    network.load_state_dict({n: t for n, t in state.items() if n in network.state_dict()}, strict=False)
+    known = network.state_dict().keys()
+    network.load_state_dict({name: tensor for name, tensor in state.items() if name in known}, strict=False)
     for name, buffer in network.named_buffers():
         if name in state:
             buffer.copy_(state[name])

@@ -36,6 +36,26 @@ class Scope(Protocol):
         ...
 
 
+RATE = 0.2
+"""What a pruning removes where nothing is said: 20% (Frankle & Carbin 2019, section 2)."""
+
+
+def round_rate(rate: float | None, density: float | None, rounds: int) -> float:
+    """The rate of each of so many prunings: `rate`, or that with which the fraction `density` is left after all.
+
+    To keep density d after n prunings, each keeps d^(1/n) of what is left: this is what "p^(1/n)% per round" means
+    (Frankle & Carbin 2019, section 1). Raises `InputError` where both are given, or one is not between 0 and 1.
+    """
+    for name, value in (("rate", rate), ("density", density)):
+        if value is not None and not 0 < value < 1:
+            raise InputError(f"{name}: should be between 0 and 1, not {value!r}")
+    if density is None:
+        return RATE if rate is None else rate
+    if rate is not None:
+        raise InputError("rate, density: give one of them: what each level removes, or what the last one leaves")
+    return 1.0 - float(density ** (1 / rounds))
+
+
 def weights_left(mask: Mask, groups: Sequence[Group]) -> dict[Group, int]:
     """How many weights of each group are left."""
     counts = mask.counts

@@ -22,7 +22,7 @@ from tombola.mask import Mask
 from tombola.method_options import Method
 from tombola.pruning import Pruner
 from tombola.run import Described
-from tombola.scopes import Scope, scope
+from tombola.scopes import Scope, round_rate, scope
 from tombola.scores import SCORES
 
 Rate = float
@@ -145,12 +145,8 @@ class SearchSection(Described):
 
     @property
     def round_rate(self) -> Rate:
-        """The rate of one level. To keep density d after n levels, each keeps d^(1/n) of what is left: this is
-        what "p^(1/n)% per round" (Frankle & Carbin 2019, section 1) means."""
-        if self.density is not None:
-            return 1.0 - float(self.density ** (1 / self.levels))
-        assert self.rate is not None
-        return self.rate
+        """The rate of one level."""
+        return round_rate(self.rate, self.density, self.levels)
 
     def scope_of(self, shapes: Mapping[str, tuple[int, ...]]) -> Scope:
         """The scope over layers whose weights have these `shapes`, in the network's order; the last is the output.

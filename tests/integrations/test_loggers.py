@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import json
+import math
+import struct
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import tomli_w
+import wandb
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.testing import CliRunner
+from wandb.proto import wandb_internal_pb2 as wandb_records
+
+from tests.conftest import outcome_of, tiny
+from tombola.cli import app
+from tombola.errors import InputError
+from tombola.integrations import extras
+from tombola.integrations.loggers import Logging, MLflow, TensorBoard, WeightsAndBiases, logger
+from tombola.perform import perform
+from tombola.run import Run
+from tombola.studies import Ask, Point
+
+Points = dict[str, list[tuple[int, float]]]
+"""A name -> its points: (step, value)."""
+
+WRITTEN: list[tuple[dict[str, float], int]] = [
+    ({"größe/verlust": 1.5, "größe/güte": 0.1}, 0),
+    ({"größe/verlust": math.nan, "größe/güte": 0.2}, 100),
+    ({"größe/verlust": math.inf}, 200),
+    ({"anderes/verlust": 2.5}, 50),  # begins anew, before where the other is
+    ({"anderes/verlust": 1.25}, 100),
+]
+EXPECTED = {
+    "größe/verlust": [(0, 1.5), (100, math.nan), (200, math.inf)],
+    "größe/güte": [(0, 0.1), (100, 0.2)],
+    "anderes/verlust": [(50, 2.5), (100, 1.25)],
+}
+SHORT = {"replicates": 1, "training__length": "20it", "search__levels": 1, "controls__reinit": 2}
+
+
+@pytest.fixture(autouse=True)
+def _offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "WANDB_MODE": "offline",
+        "WANDB_SILENT": "true",
+        "WANDB_DIR": str(tmp_path),
+        "MLFLOW_ALLOW_FILE_STORE": "true",  # databases need more than mlflow-skinny
+        "MLFLOW_TRACKING_URI": (tmp_path / "mlruns").as_uri(),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    wandb.teardown()  # it would remember the environment of the test before
+
+
+def in_tensorboard(folder: Path) -> Points:
+    found = EventAccumulator(str(folder)).Reload()
+    return {name: [(e.step, e.value) for e in found.Scalars(name)] for name in found.Tags()["scalars"]}
+
+
+def records(folder: Path) -> Iterator[Any]:
+    """What is in the file of an offline run: a log of blocks of 32 KiB, in which a record may take several pieces."""
+    wandb.teardown()  # what is finished may still be on its way to the disk
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    content, at, whole = file.read_bytes(), 7, b""
+    while at + 7 <= len(content):
+        left = 2**15 - at % 2**15
+        if left < 7:
+            at += left
+            continue
+        _, size, kind = struct.unpack("<IHB", content[at : at + 7])
+        whole = (b"" if kind in (1, 2) else whole) + content[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):
+            record = wandb_records.Record()
+            record.ParseFromString(whole)
+            yield record
+
+
+def in_wandb(folder: Path) -> Points:
+    found: Points = defaultdict(list)
+    axes = {}
+    for record in records(folder):
+        if record.HasField("metric"):
+            axes[record.metric.name] = record.metric.step_metric
+        if record.HasField("history"):
+            row = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+            for name, value in row.items():
+                if axes.get(name):
+                    found[name].append((row[axes[name]], float(value)))
+    return dict(found)
+
+
+def in_mlflow(experiment: str = "tombola") -> Points:
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    names = run.data.metrics
+    return {name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)] for name in names}
+
+
+def same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    return sorted_points(found) == sorted_points(expected)
+
+
+def sorted_points(points: Mapping[str, Any]) -> list[Any]:
+    # TensorBoard keeps single precision
+    return sorted((name, [(step, f"{value:.6g}") for step, value in values]) for name, values in points.items())
+
+
+def write(to: Any) -> None:
+    for values, step in WRITTEN:
+        to.log(values, step)
+    to.close()
+
+
+def test_tensorboard_holds_what_was_logged(tmp_path: Path) -> None:
+    write(TensorBoard(tmp_path / "läufe"))
+    assert same(in_tensorboard(tmp_path / "läufe"), EXPECTED)
+
+
+def test_what_tensorboard_was_given_is_there_before_it_is_closed(tmp_path: Path) -> None:
+    made = TensorBoard(tmp_path)
+    made.log({"loss": 1.0}, 3)
+    assert in_tensorboard(tmp_path) == {"loss": [(3, 1.0)]}
+    made.close()
+
+
+def test_weights_and_biases_holds_what_was_logged_on_an_axis_of_its_own(tmp_path: Path) -> None:
+    write(WeightsAndBiases(project="tombola"))
+    assert same(in_wandb(tmp_path), EXPECTED)
+
+
+def test_a_wandb_run_of_the_users_own_gets_names_and_is_not_finished(tmp_path: Path) -> None:
+    run = wandb.init(project="mine", config={"lr": 0.1})
+    run.log({"my/loss": 1.0})
+    write(WeightsAndBiases(run))
+    run.log({"my/loss": 0.5})  # it still can
+    assert dict(run.config) == {"lr": 0.1}
+    run.finish()
+    rows = [
+        {"/".join(item.nested_key): item.value_json for item in record.history.item}
+        for record in records(tmp_path)
+        if record.HasField("history")
+    ]
+    assert [row["my/loss"] for row in rows if "my/loss" in row] == ["1", "0.5"]
+    assert not any("my/loss" in row and "tombola/iteration" in row for row in rows)
+    assert same(in_wandb(tmp_path), EXPECTED)
+
+
+def test_a_new_wandb_run_is_not_one_that_is_there_already() -> None:
+    run = wandb.init(project="mine")
+    ours = WeightsAndBiases(project="tombola")
+    ours.close()
+    run.log({"my/loss": 0.5})
+    assert wandb.run is run
+    run.finish()
+
+
+def test_mlflow_holds_what_was_logged() -> None:
+    write(MLflow("größe"))
+    assert same(in_mlflow("größe"), EXPECTED)
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("größe").experiment_id])
+    assert run.info.status == "FINISHED"
+
+
+def test_an_mlflow_run_of_the_users_own_is_not_ended_and_the_active_one_left_alone() -> None:
+    client = mlflow.MlflowClient()
+    mine = client.create_run(client.create_experiment("mine")).info.run_id
+    write(MLflow(run_id=mine))
+    assert same(in_mlflow("mine"), EXPECTED)
+    assert client.get_run(mine).info.status == "RUNNING"
+    assert mlflow.active_run() is None
+
+
+def test_an_experiment_is_logged_as_it_is_answered(tmp_path: Path) -> None:
+    recipe = tiny(**SHORT)
+    results = perform(recipe, tmp_path / "out", listeners=[Logging(TensorBoard(tmp_path / "first"))])
+    found = in_tensorboard(tmp_path / "first")
+    losses = found["ticket/level-01/replicate-0/validation_loss"]
+    assert [step for step, _ in losses] == [10, 20]
+    (row,) = (row for row in results.rows if row.branch == "ticket" and row.level == 1)
+    assert found["ticket/level-01/replicate-0/measures/test_accuracy"] == [
+        (20, pytest.approx(row.measures.test_accuracy))
+    ]
+    runs = {name.split("/measures/")[0] for name in found if "/measures/" in name}
+    assert runs == {
+        "ticket/level-00/replicate-0",
+        "ticket/level-01/replicate-0",
+        "reinit/level-01/replicate-0/draw-0",
+        "reinit/level-01/replicate-0/draw-1",
+    }
+    perform(recipe, tmp_path / "out", listeners=[Logging(TensorBoard(tmp_path / "again"))])  # all from the store
+    assert same(in_tensorboard(tmp_path / "again"), found)
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.points: list[tuple[str, int, float]] = []
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self.points += [(name, step, value) for name, value in values.items()]
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_what_is_answered_twice_is_logged_once_and_names_are_never_shared(dense: Run) -> None:
+    notes = Notes()
+    listener = Logging(notes)
+    asks = [
+        Ask("ticket", 0, dense),
+        Ask("ticket", 0, dense),
+        Ask("trunk", 0, dense.until(5)),
+        Ask("trunk", 0, dense.until(6)),
+        Ask("stability", 0, dense, 1, Point(10, 0.25)),
+    ]
+    for ask in asks:
+        listener.started(0, ask)
+        listener.answered(0, ask, outcome_of(ask.run), trained=True)
+    logged = [name for name, step, _ in notes.points if step == 50 and name.endswith("validation_loss")]
+    assert logged == [
+        "ticket/level-00/replicate-0/validation_loss",
+        "trunk/level-00/replicate-0/draw-0/validation_loss",
+        f"trunk/level-00/replicate-0/draw-0/run-{asks[3].run.key[:8]}/validation_loss",
+        "stability/level-00/replicate-0/draw-1/k-10/share-0.25/validation_loss",
+    ]
+    assert ("ticket/level-00/replicate-0/measures/diverged", 100, 0.0) in notes.points
+
+
+def test_the_command_line_logs_to_all_that_are_named(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(tomli_w.dumps(tiny(**SHORT).resolved()))
+    arguments = ["run", "tiny.toml", "--workers", "1", "--no-report"]
+    for spec in ("tensorboard:logs/für mich", "wandb:mine", "mlflow:mine"):
+        arguments += ["--log", spec]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.stderr
+    found = in_tensorboard(tmp_path / "logs" / "für mich")
+    assert "reinit/level-01/replicate-0/draw-1/validation_accuracy" in found
+    assert same(in_wandb(tmp_path), found)
+    assert same(in_mlflow("mine"), found)
+
+
+def test_loggers_have_usual_places(tmp_path: Path) -> None:
+    for spec in ("tensorboard", "wandb", "mlflow"):
+        with closing(logger(spec)) as made:
+            made.log({"loss": 1.0}, 0)
+    assert in_tensorboard(tmp_path / "runs") == {"loss": [(0, 1.0)]}
+    assert in_mlflow("tombola") == {"loss": [(0, 1.0)]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("tensorbord", 'unknown logger "tensorbord": did you mean "tensorboard"?'),
+        ("tensorboard:/proc/nowhere", "the TensorBoard folder /proc/nowhere cannot be written"),
+    ],
+)
+def test_wrong_loggers_get_one_clear_line(tmp_path: Path, spec: str, message: str) -> None:
+    (tmp_path / "tiny.toml").write_text(tomli_w.dumps(tiny(**SHORT).resolved()))
+    result = CliRunner().invoke(app, ["run", "tiny.toml", "--log", spec])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_places_that_cannot_be_used_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
+    with pytest.raises(InputError, match="mlflow: The filesystem tracking backend"):
+        MLflow()
+    with pytest.raises(InputError, match="wandb: "):
+        WeightsAndBiases(mode="onlin")
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
+def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def absent(module: str) -> Any:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(extras.importlib, "import_module", absent)
+    with pytest.raises(InputError, match=rf"this needs {name}: pip install 'tombola\[{name}\]'"):
+        logger(name)
+
+
+def test_a_library_that_is_broken_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(module: str) -> Any:  # noqa: ARG001
+        raise RuntimeError("made for another torch\nby somebody")
+
+    monkeypatch.setattr(extras.importlib, "import_module", broken)
+    with pytest.raises(InputError, match="this needs lightning, which cannot be imported: made for another torch"):
+        extras.needed("lightning.pytorch", "lightning")
+
+
+def test_tombola_alone_imports_none_of_them() -> None:
+    names = ["lightning", "pytorch_lightning", "transformers", "tensorboard", "wandb", "mlflow", "accelerate"]
+    code = f"import sys, tombola, tombola.cli; print([n for n in {names} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
