@@ -86,6 +86,10 @@ def test_whatever_can_change_a_result_changes_the_key() -> None:
         described(test_curve=True),
         described(precision="tf32"),
         described(precision="bf16"),
+        run.until(10),
+        run.paused(10),
+        run.after(run.paused(10), begin=10),
+        run.resuming(run.paused(10)),
     ]
     assert len({run.key, *(other.key for other in others)}) == len(others) + 1
 

@@ -165,7 +165,7 @@ class Conductor:
 
     def _answer(self, question: _Question, index: int, outcome: Outcome, trained: bool) -> None:
         # Of a list, which may be hundreds, no study wants the weights: they would fill the memory.
-        question.outcomes[index] = outcome if question.alone else replace(outcome, final={})
+        question.outcomes[index] = outcome if question.alone else replace(outcome, final={}, optimizer={})
         self.listener.answered(question.study, question.asks[index], outcome, trained)
 
     def _reply(self, question: _Question) -> Outcome | list[Outcome]:

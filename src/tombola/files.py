@@ -90,6 +90,6 @@ def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
     sha = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
         sha.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        # As bytes, because NumPy does not know all of torch's numbers.
-        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        flat = torch.empty(tensor.numel(), dtype=tensor.dtype).copy_(tensor.reshape(-1))
+        sha.update(flat.view(torch.uint8).numpy().tobytes())  # NumPy does not know all of torch's numbers
     return sha.hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -60,16 +60,39 @@ class Outcome:
     """Which engine answered."""
     seconds: float
     """How long the training took."""
+    optimizer: State = field(default_factory=dict)
+    """What the optimizer remembers at the end, of a run that keeps it, by torch's names and those of the parameters:
+    `momentum_buffer/fc1.weight`, `exp_avg/fc1.weight`, `step/fc1.weight`. Of pruned weights it is zero."""
 
     def to_tensors(self, mask: Mask) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The outcome as tensors and JSON values, for a file. Of a masked layer only the kept weights are written."""
         curves = {f"curve/{name}": values for name, values in self.curves.items()}
         about = {"measures": self.measures.model_dump(), "engine": self.engine, "seconds": self.seconds}
-        return packing.pack(self.final, mask) | curves, about
+        remembered = packing.pack(self.optimizer, optimizer_mask(self.optimizer, mask))
+        optimizer = {f"optimizer/{name}": tensor for name, tensor in remembered.items()}
+        return packing.pack(self.final, mask) | curves | optimizer, about
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], about: dict[str, Any]) -> Outcome:
         """Read back what `to_tensors` gave."""
         final, _ = packing.unpack(tensors)
-        curves = {name.removeprefix("curve/"): t for name, t in tensors.items() if name.startswith("curve/")}
-        return cls(final, curves, Measures(**about["measures"]), about["engine"], about["seconds"])
+        optimizer, _ = packing.unpack(_under("optimizer/", tensors))
+        measures = Measures(**about["measures"])
+        return cls(final, _under("curve/", tensors), measures, about["engine"], about["seconds"], optimizer)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def optimizer_mask(optimizer: State, mask: Mask) -> Mask:
+    """The mask of each entry of an optimizer's state that has a number for every weight of a masked parameter."""
+    of_entry = {entry: mask.get(entry.partition("/")[2]) for entry in optimizer}
+    return Mask({e: kept for e, kept in of_entry.items() if kept is not None and kept.shape == optimizer[e].shape})
+
+
+def forgetting_pruned(optimizer: State, mask: Mask) -> State:
+    """The state of an optimizer that remembers nothing of the weights that `mask` prunes."""
+    return optimizer | {
+        entry: optimizer[entry].masked_fill(~kept, 0) for entry, kept in optimizer_mask(optimizer, mask).items()
+    }

@@ -62,6 +62,9 @@ class Trained(Described):
     """The key of another run of the same network."""
     share: float = Field(default=0.0, ge=0, le=1)
     """How far towards that one's weights, 1 being all the way."""
+    optimizer: bool = False
+    """The optimizer goes on from there too: from what it remembered, which is nothing of weights that were pruned
+    then, or are now."""
 
 
 class Start(Described):
@@ -203,8 +206,8 @@ class AnyRun(Described):
     seed: int
     """Everything random during training comes from it: batch order, augmentation, dropout."""
     begin: int = Field(default=0, ge=0)
-    """How many iterations of the training are taken as done: batches and learning rates go on from there, the
-    optimizer begins anew."""
+    """How many iterations of the training are taken as done: batches and learning rates go on from there; the
+    optimizer only where `Trained.optimizer` says so."""
     end: int | None = Field(default=None, ge=0)
     """The iteration that it ends at, if that is not where the training ends. Where it began there already, nothing is
     trained: the weights are only evaluated."""
@@ -264,11 +267,33 @@ class Run(AnyRun):
     data: Data
     training: Training
     """With lengths in iterations."""
+    keeps_optimizer: bool = False
+    """What its optimizer remembers at the end is part of the outcome."""
+
+    def paused(self, at: int) -> Run:
+        """This training up to iteration `at`, to be resumed there."""
+        return self.model_copy(update={"end": at, "keeps_optimizer": True})
+
+    def resuming(self, run: Run) -> Run:
+        """This training from where `run` was paused: from its weights, with its optimizer.
+
+        With the same mask it gives the bits of a training without a pause, unless torch draws dropout, whose noise
+        begins anew. Raises `ValueError` where `run` was not paused.
+        """
+        if not run.keeps_optimizer:
+            raise ValueError(f"run {run.key} was not paused: its optimizer's state is not kept")
+        start = self.start.model_copy(update={"trained": Trained(run=run.key, optimizer=True)})
+        return self.model_copy(update={"start": start, "begin": run.last})
 
     @property
     def last(self) -> int:
         """The iteration it ends at."""
         return self.training.length.iterations if self.end is None else self.end
+
+    @property
+    def resumes(self) -> bool:
+        """Whether its optimizer goes on from an earlier run."""
+        return self.start.trained is not None and self.start.trained.optimizer
 
     @property
     def mixed(self) -> bool:
@@ -285,7 +310,8 @@ class Run(AnyRun):
     def shape(self) -> tuple[object, ...]:
         """Equal for runs that differ in nothing but initial weights, masks, splits and seeds."""
         split = self.data.model_copy(update={"seed": 0})
-        return self.start.network.model_dump_json(), split, self.training, self.begin, self.end, self.mixed
+        ends = self.begin, self.resumes, self.end, self.keeps_optimizer
+        return self.start.network.model_dump_json(), split, self.training, ends, self.mixed
 
     def __hash__(self) -> int:
         return hash(self.key)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from tombola.mask import State
+from tombola.outcome import forgetting_pruned
 from tombola.run import AnyRun, Start
 from tombola.zoo.networks import build
 
-Recall = Callable[[str], State]
-"""The key of a run -> the `state_dict` it ended with."""
+
+class Recall(Protocol):
+    """What earlier runs left."""
+
+    def __call__(self, key: str, /, *, optimizer: bool = False) -> State:
+        """The `state_dict` that the run of that key ended with, or what its optimizer remembered."""
+        ...
 
 
-def unknown_runs(key: str) -> State:
+def unknown_runs(key: str, /, *, optimizer: bool = False) -> State:  # noqa: ARG001
     """For where no run starts after another. Raises `LookupError`."""
     raise LookupError(f"run {key} is not known here")
 
@@ -39,6 +45,17 @@ def masked_network(run: AnyRun, recall: Recall = unknown_runs) -> nn.Module:
     network = starting_network(run.start, recall)
     run.mask.apply_(network)
     return network
+
+
+def starting_optimizer(run: AnyRun, recall: Recall = unknown_runs) -> State:
+    """What the optimizer of `run` remembers from the start, as in `Outcome.optimizer`; empty where it begins anew.
+
+    Raises whatever `recall` does.
+    """
+    trained = run.start.trained
+    if trained is None or not trained.optimizer:
+        return {}
+    return forgetting_pruned(recall(trained.run, optimizer=True), run.mask)
 
 
 def on_the_line(one: State, other: State, share: float) -> State:

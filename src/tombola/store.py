@@ -64,11 +64,15 @@ class Store:
             log.warning("%s; it is set aside as %s and will be trained again", error, aside)
             return None
 
-    def recall(self, key: str) -> State:
-        """The weights that the run of that key ended with. Raises `LookupError` if it is not there, or damaged."""
+    def recall(self, key: str, /, *, optimizer: bool = False) -> State:
+        """The weights that the run of that key ended with, or what its optimizer remembered.
+
+        Raises `LookupError` if it is not there, or damaged.
+        """
         try:
             tensors, about = read_tensors(self._entry(key))
-            return Outcome.from_tensors(tensors, about).final
+            outcome = Outcome.from_tensors(tensors, about)
+            return outcome.optimizer if optimizer else outcome.final
         except (FileNotFoundError, DamagedFile) as error:
             reason = "is not there" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
             raise LookupError(

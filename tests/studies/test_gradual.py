@@ -30,7 +30,7 @@ def test_segments_are_parts_of_one_training_each_with_its_own_mask(dense: Run) -
     ]
     assert [ask.run.mask for ask in asks] == [dense.mask, masks[20], masks[50]]
     for before, ask in pairwise(asks):
-        assert ask.run.start.trained == Trained(run=before.run.key)
+        assert ask.run.start.trained == Trained(run=before.run.key, optimizer=True)
         assert (ask.run.seed, ask.run.data, ask.run.training) == (dense.seed, dense.data, dense.training)
     assert ticket == asks[-1]
 

@@ -131,6 +131,20 @@ def test_a_ticket_that_was_drawn_early_is_judged_and_written(tmp_path: Path) -> 
         assert ticket.provenance["recipe"]["search"]["method"] == "early-bird"
 
 
+@pytest.mark.parametrize("engine", ["eager", "sparse"])
+def test_masks_are_drawn_early_from_the_network_that_is_trained(engine: str, tmp_path: Path) -> None:
+    """Pausing on the way changes no bit of the dense training."""
+    recipe = recipe_of("early-bird", model={"name": "mlp", "widths": [20, 10]}, early_bird={"draws": 4, "window": 9})
+    performed(recipe, tmp_path, notes := Notes(), engine=engine)
+    store = Store(tmp_path / "store")
+    asks = {(study, ask.branch, ask.level): ask for study, ask in notes.asks}
+    for study in range(2):
+        whole, drawn = (
+            store.recall(asks[study, branch, level].run.key) for branch, level in (("ticket", 0), ("drawn", 1))
+        )
+        assert all(torch.equal(whole[name], drawn[name]) for name in whole)  # they never agree: the last is the end
+
+
 def test_untrained_subnetworks_are_runs_of_no_iterations(tmp_path: Path) -> None:
     results = performed(recipe_of("edge-popup", replicates=3), tmp_path, notes := Notes(), workers=2)
     store = Store(tmp_path / "store")

@@ -48,7 +48,7 @@ class Eager:
         with reproducible(noise, device), multiplications(run.training.precision, device):
             network = masked_network(run, recall).to(device)
             learner = ModuleLearner(network, run, split, device)
-            return carry_out(LiveTraining(runs, learner, len(split.train)), checkpoint, self.name)
+            return carry_out(LiveTraining(runs, learner, len(split.train), recall), checkpoint, self.name)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from tombola.engines.history import Score
 from tombola.engines.modules import EVALUATION_BATCH
 from tombola.engines.optimizers import Rates, normalising, optimizer
 from tombola.engines.precision import at_least_single, autocast
-from tombola.engines.snapshots import restore_surroundings, surroundings
+from tombola.engines.snapshots import remembered, remind, restore_surroundings, surroundings
 from tombola.engines.training import Part
 from tombola.mask import State
 from tombola.run import Run
@@ -217,6 +217,25 @@ class EnsembleLearner:
     def _set(self, values: State) -> None:
         for name, tensor in [*self.network.named_parameters(), *self.network.named_buffers()]:
             tensor.copy_(values[name])
+
+    def optimizers(self) -> list[State]:
+        """See `Learner`."""
+        stacked = remembered(self.optimizer, self.parameters)
+        return [
+            {entry: value[run].clone() if value.dim() else value for entry, value in stacked.items()}
+            for run in range(len(self.rows))
+        ]
+
+    def load_optimizers(self, states: Sequence[State]) -> None:
+        """See `Learner`. A stack has one count of steps: raises `ValueError` where its runs' differ."""
+        stacked = {entry: torch.stack([state[entry] for state in states]) for entry in states[0]}
+        for entry, values in stacked.items():
+            if entry.startswith("step/"):
+                if (values != values[0]).any():
+                    raise ValueError("optimizers that have made different numbers of steps cannot go on as one stack")
+                stacked[entry] = values[0]
+        remind(self.optimizer, self.parameters, stacked)
+        self._prepare()
 
     def state(self) -> dict[str, Tensor]:
         """See `Learner`."""

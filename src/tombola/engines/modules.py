@@ -12,7 +12,7 @@ from tombola.engines.augmenting import Augmenting
 from tombola.engines.history import Score
 from tombola.engines.optimizers import Rates, normalising, optimizer
 from tombola.engines.precision import at_least_single, autocast
-from tombola.engines.snapshots import entries, restore_surroundings, surroundings
+from tombola.engines.snapshots import entries, remembered, remind, restore_surroundings, surroundings
 from tombola.engines.training import Part
 from tombola.mask import Mask, State
 from tombola.run import Run
@@ -36,15 +36,15 @@ class ModuleLearner:
         self.device = device
         self.precision = run.training.precision
         self.split = split.to(device)
-        self.optimizer = optimizer(dict(network.named_parameters()), normalising(network), run.training)
+        self.parameters: State = dict(network.named_parameters())
+        self.optimizer = optimizer(self.parameters, normalising(network), run.training)
         self.rates = Rates(self.optimizer, run.training)
         self.augmenting = Augmenting.of([run], [split], device)
         self.at_once = evaluated_at_once(network, self.split.test.x[:1])
         self.loss_sum = torch.zeros((), device=device)
         self.best = self._copy()
-        parameters = dict(network.named_parameters())
         self.masked = [
-            (parameters[name], kept.to(device, parameters[name].dtype))
+            (self.parameters[name], kept.to(device, self.parameters[name].dtype))
             for name, kept in (run.mask if mask is None else mask).items()
             if not kept.all()
         ]
@@ -113,6 +113,15 @@ class ModuleLearner:
     def weights(self) -> list[State]:
         """See `Learner`."""
         return [{name: tensor.cpu() for name, tensor in self._copy().items()}]
+
+    def optimizers(self) -> list[State]:
+        """See `Learner`."""
+        return [remembered(self.optimizer, self.parameters)]
+
+    def load_optimizers(self, states: Sequence[State]) -> None:
+        """See `Learner`."""
+        (state,) = states
+        remind(self.optimizer, self.parameters, state)
 
     def _copy(self) -> State:
         return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}

@@ -7,10 +7,29 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, optim
 
+from tombola.mask import State
+
 
 def entries(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """The entries under `name/`, without that."""
     return {entry.removeprefix(f"{name}/"): t for entry, t in tensors.items() if entry.startswith(f"{name}/")}
+
+
+def remembered(optimizer: optim.Optimizer, parameters: Mapping[str, Tensor]) -> State:
+    """What `optimizer` remembers of these parameters, as in `Outcome.optimizer`."""
+    return {
+        f"{kind}/{name}": value.detach().cpu().clone()
+        for name, parameter in parameters.items()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+        if value is not None
+    }
+
+
+def remind(optimizer: optim.Optimizer, parameters: Mapping[str, Tensor], state: State) -> None:
+    """Have `optimizer` go on from what one of its kind remembered."""
+    for entry, value in state.items():
+        kind, _, name = entry.partition("/")
+        optimizer.state[parameters[name]][kind] = value.to(parameters[name].device, copy=True)
 
 
 def surroundings(optimizer: optim.Optimizer, device: torch.device) -> dict[str, Tensor]:

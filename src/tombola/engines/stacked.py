@@ -63,7 +63,7 @@ class Stacked:
             examples = at_once(len(runs), limits.cost, device)
             learner = EnsembleLearner(networks, runs, splits, device, examples)
             del networks  # one copy of the weights is enough
-            return carry_out(LiveTraining(runs, learner, len(splits[0].train)), checkpoint, self.name)
+            return carry_out(LiveTraining(runs, learner, len(splits[0].train), recall), checkpoint, self.name)
 
     def _limits(self, run: Run) -> Limits:
         key = (run.shape, self.data_dir, self.device)

@@ -16,8 +16,9 @@ from torch import Tensor
 from tombola.batches import batches
 from tombola.engines.history import History, Score
 from tombola.mask import State
-from tombola.outcome import Outcome
+from tombola.outcome import Outcome, forgetting_pruned
 from tombola.run import Run
+from tombola.starting import Recall, starting_optimizer, unknown_runs
 from tombola.store import Checkpoint
 from tombola.workers import give_up_if_told
 
@@ -54,6 +55,13 @@ class Learner(Protocol):
         """The present weights: each network's whole `state_dict`, on the CPU."""
         ...
 
+    def optimizers(self) -> list[State]:
+        """What each run's optimizer remembers, as in `Outcome.optimizer`; of pruned weights it may be anything."""
+        ...
+
+    def load_optimizers(self, states: Sequence[State]) -> None:
+        """Go on from what the optimizers of earlier runs remembered. Nothing was trained yet."""
+
     def state(self) -> dict[str, Tensor]:
         """All that the rest of the training depends on: weights, best weights, optimizer, random state, loss sums."""
         ...
@@ -64,9 +72,9 @@ class Learner(Protocol):
 
 class LiveTraining:
     """The trainings of `runs`, which differ in nothing but starts, masks, splits and seeds, after `iteration`
-    iterations."""
+    iterations. What optimizers go on from comes from `recall`."""
 
-    def __init__(self, runs: Sequence[Run], learner: Learner, examples: int) -> None:
+    def __init__(self, runs: Sequence[Run], learner: Learner, examples: int, recall: Recall = unknown_runs) -> None:
         self.runs = runs
         self.learner = learner
         self.examples = examples
@@ -77,6 +85,8 @@ class LiveTraining:
         self.histories = [History() for _ in runs]
         self.seconds = 0.0
         self._stretch = 10
+        if runs[0].resumes:
+            learner.load_optimizers([starting_optimizer(run, recall) for run in runs])
 
     @property
     def finished(self) -> bool:
@@ -132,10 +142,14 @@ class LiveTraining:
             for history, stop, end in zip(self.histories, at_stop, at_end, strict=True)
         ]
         seconds = (self.seconds + time.monotonic() - began) / len(self.runs)
-        finals = [{}] * len(self.runs) if self.runs[0].mixed else self.learner.weights()
+        nothing: list[State] = [{}] * len(self.runs)
+        finals = nothing if self.runs[0].mixed else self.learner.weights()
+        optimizers = self.learner.optimizers() if self.runs[0].keeps_optimizer else nothing
         return [
-            Outcome(final, history.curves(), measures, engine, seconds)
-            for final, history, measures in zip(finals, self.histories, figures, strict=True)
+            Outcome(final, history.curves(), measures, engine, seconds, forgetting_pruned(optimizer, run.mask))
+            for run, final, history, measures, optimizer in zip(
+                self.runs, finals, self.histories, figures, optimizers, strict=True
+            )
         ]
 
     def _final_scores(self, best: bool) -> list[tuple[Score, Score]]:

@@ -37,23 +37,23 @@ def early_bird_search(dense: Run, drawing: Drawing, prune: Prune) -> Study[list[
     2020, "Drawing Early-Bird Tickets", algorithm 1). Where they never do, the last is taken, with a warning.
 
     The paper's code compares the newest mask with the others of the window, of channels; here any two, of weights.
-    On the way the optimizer begins anew at each draw (see `segments`). Returns the dense network, trained by itself
-    from beginning to end, and the ticket; what the mask was drawn from is asked for as `drawn`, so that it has a row,
-    whose iterations say when that was.
+    Returns the dense network, trained by itself from beginning to end, and the ticket; what the mask was drawn from,
+    the dense network some way on, is asked for as `drawn`, so that it has a row, whose iterations say when that was.
+    A ticket that goes on from there begins with a new optimizer, as does one from the initial weights.
     """
     ticket = Ask("ticket", 0, dense)
     yield ticket
     last: deque[Mask] = deque(maxlen=drawing.window)
     going_on = dense
     for k in drawing.at:
-        segment = going_on.until(k)
+        segment = going_on.paused(k)
         outcome: Outcome = yield Ask("segment", 1, segment)
         if outcome.measures.diverged:
             return [ticket]
         last.append(prune(outcome, segment, 1))
         if agree(last, drawing):
             break
-        going_on = dense.after(segment, begin=k)
+        going_on = dense.resuming(segment)
     else:
         log.warning("no early bird: masks still differ by more than %g; the last is taken", drawing.tolerance)
     yield Ask("drawn", 1, segment)

@@ -21,22 +21,22 @@ Scores = Callable[[Outcome, Run, int], Mapping[str, Tensor]]
 def in_segments(run: Run, at: Sequence[int], change: Change) -> Study[Ask]:
     """Train `run` and change its mask at each of the iterations `at`, which are in order and within the training.
 
-    A weight that a change brings back starts at zero, because that is what it was while it was pruned. Learning rates
-    and batches go on as if nothing had happened; the optimizer begins anew at each change, its state being no part of
-    an outcome, which the papers' own code does not do (`docs/other-ways.md` says what it costs).
+    A weight that a change brings back starts at zero, because that is what it was while it was pruned. Learning
+    rates, batches and the optimizer go on as if nothing had happened. Of weights that were pruned the optimizer
+    remembers nothing: those that come begin with zero momentum, as in RigL's code (google-research/rigl,
+    `reset_momentum`; there with `initial_acc_scale` times the gradient, which is 0 if it is not given).
 
     Asks for the segments under the branch `segment`, and for the last, in which the mask is final, as the ticket of
     level 1, which is returned. Where a segment diverges, the ticket goes on from there and diverges too.
     """
     going_on = run
     for k in at:
-        segment = going_on.until(k)
+        segment = going_on.paused(k)
         outcome: Outcome = yield Ask("segment", 1, segment)
-        diverged = outcome.measures.diverged
-        mask = segment.mask if diverged else change(outcome, segment, k)
-        going_on = run.masked(mask).after(segment, begin=k)
-        if diverged:
+        if outcome.measures.diverged:  # maybe before k: its optimizer would stand elsewhere
+            going_on = run.masked(segment.mask).after(segment, begin=k)
             break
+        going_on = run.masked(change(outcome, segment, k)).resuming(segment)
     ticket = Ask("ticket", 1, going_on)
     yield ticket
     return ticket

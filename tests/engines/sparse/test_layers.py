@@ -15,7 +15,7 @@ def assert_it_does_what_the_dense_layer_does(layer: nn.Linear | nn.Conv2d, x: Te
         layer.weight.mul_(kept)
     sparse = SparseLayer(layer, kept)
     assert sparse.values.numel() == kept.sum()
-    assert torch.equal(sparse.dense_weight(), layer.weight)
+    assert torch.equal(sparse.dense(sparse.values), layer.weight)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     expected, got = layer(inputs[0]), sparse(inputs[1])
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)

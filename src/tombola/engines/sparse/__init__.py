@@ -64,7 +64,7 @@ class Sparse:
         from tombola.engines.sparse.stack_learner import StackLearner
 
         learner = StackLearner(stack, masked_network(run, recall).state_dict(), run, split)
-        return carry_out(LiveTraining([run], learner, len(split.train)), checkpoint, self._name("loop"))
+        return carry_out(LiveTraining([run], learner, len(split.train), recall), checkpoint, self._name("loop"))
 
     def _train_module(self, run: Run, split: Split, checkpoint: Checkpoint, recall: Recall) -> list[Outcome]:
         from tombola.engines.sparse.speeds import Speeds
@@ -79,7 +79,7 @@ class Sparse:
                 log.info("%s stays dense: %s", name, reason)
             learner = SwappedLearner(swapped, run, split, torch.device(self.device))
             how = f"layers {', '.join(swapped.layers)}" if swapped.layers else "no layer"
-            return carry_out(LiveTraining([run], learner, len(split.train)), checkpoint, self._name(how))
+            return carry_out(LiveTraining([run], learner, len(split.train), recall), checkpoint, self._name(how))
 
     def _name(self, how: str) -> str:
         import numba

@@ -36,10 +36,10 @@ class SparseLayer(nn.Module):
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self._plans: dict[tuple[int, ...], tuple[Geometry, Kernel]] = {}
 
-    def dense_weight(self) -> Tensor:
-        """The weights as the dense layer has them."""
+    def dense(self, values: Tensor) -> Tensor:
+        """These values of the weights left where the dense layer has them, among zeros."""
         dense = torch.zeros(self.shape)
-        dense.reshape(-1)[self.order] = self.values.detach()
+        dense.reshape(-1)[self.order] = values.detach()
         return dense
 
     def forward(self, x: Tensor) -> Tensor:

@@ -75,7 +75,8 @@ class Options(NamedTuple):
     noise: int
     """Seed of dropout."""
     begin: int
-    """The iteration that training begins at."""
+    """The iteration at which the optimizer began, which is less than the first where it goes on from an earlier run;
+    Adam counts its steps from there."""
 
 
 @compiled

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from tombola.engines.history import Score
+from tombola.engines.snapshots import entries
 from tombola.engines.sparse import loop
 from tombola.engines.sparse.layout import Layout, padded
+from tombola.engines.sparse.products import Floats
 from tombola.engines.sparse.stack import Stack
 from tombola.engines.training import Part
 from tombola.mask import State
@@ -43,6 +45,7 @@ class StackLearner:
             first=np.zeros_like(parameters) if adam or training.momentum else nothing,
             second=np.zeros_like(parameters) if adam else nothing,
         )
+        self.iteration = run.begin
         self.best = parameters.copy()
         self.width = padded(training.batch_size)
         self.rooms = self.layout.rooms(self.width)
@@ -56,6 +59,7 @@ class StackLearner:
         still = (self.layout.shape, self.now, self.rooms, self.width, self.options)
         rates = learning_rates(self.training, first, len(places))
         self.losses = loop.train(*still, x, train.y.numpy(), places, rates, first, self.losses)
+        self.iteration = first + len(places)
 
     def take_losses(self) -> list[float]:
         """See `Learner`."""
@@ -81,6 +85,32 @@ class StackLearner:
     def weights(self) -> list[State]:
         """See `Learner`."""
         return [self.layout.unpack(self.now.parameters)]
+
+    def optimizers(self) -> list[State]:
+        """See `Learner`."""
+        steps = torch.tensor(float(self.iteration - self.options.begin))
+        state = {
+            f"{kind}/{name}": value
+            for kind, values in self._moments().items()
+            for name, value in self.layout.unpack(values).items()
+        }
+        names = {entry.partition("/")[2] for entry in state} if self.options.adam else set()
+        return [state | {f"step/{name}": steps.clone() for name in sorted(names)}]
+
+    def load_optimizers(self, states: Sequence[State]) -> None:
+        """See `Learner`."""
+        (state,) = states
+        for kind, values in self._moments().items():
+            if moments := entries(state, kind):
+                values[:] = self.layout.pack(moments)
+        for steps in list(entries(state, "step").values())[:1]:  # of every parameter the same
+            self.options = self.options._replace(begin=self.iteration - int(steps))
+
+    def _moments(self) -> dict[str, Floats]:
+        """What the optimizer remembers, by torch's names."""
+        if self.options.adam:
+            return {"exp_avg": self.now.first, "exp_avg_sq": self.now.second}
+        return {"momentum_buffer": self.now.first} if self.options.momentum else {}
 
     def state(self) -> dict[str, Tensor]:
         """See `Learner`. Dropout needs no random state: its draws follow from the iteration."""

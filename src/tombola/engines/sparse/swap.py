@@ -25,16 +25,35 @@ class Swapped:
 
     def state(self) -> State:
         """The `state_dict` the module would have with its own layers: the same names, in the same order."""
+        return self.dense(self.network.state_dict())
+
+    def dense(self, entries: State) -> State:
+        """Entries of parameters as they would be with the module's own layers. Names may have a kind in front, as in
+        `Outcome.optimizer`."""
         state: State = {}
-        for entry, tensor in self.network.state_dict().items():
-            layer, _, last = entry.rpartition(".")
-            if layer in self.layers and last == "values":
-                sparse = self.network.get_submodule(layer)
-                assert isinstance(sparse, SparseLayer)
-                state[f"{layer}.weight"] = sparse.dense_weight()
-            else:
-                state[entry] = tensor.detach().clone()
+        for entry, tensor in entries.items():
+            sparse = self._sparse(entry, "values")
+            name = entry if sparse is None else f"{entry.removesuffix('values')}weight"
+            state[name] = sparse.dense(tensor) if sparse and tensor.dim() else tensor.detach().clone()
         return state
+
+    def packed(self, entries: State) -> State:
+        """The other way round: of sparse layers, only the weights left."""
+        state: State = {}
+        for entry, tensor in entries.items():
+            sparse = self._sparse(entry, "weight")
+            name = entry if sparse is None else f"{entry.removesuffix('weight')}values"
+            state[name] = tensor.reshape(-1)[sparse.order] if sparse and tensor.dim() else tensor
+        return state
+
+    def _sparse(self, entry: str, parameter: str) -> SparseLayer | None:
+        """The sparse layer whose parameter of that name the entry is of."""
+        layer, _, last = entry.rpartition("/")[2].rpartition(".")
+        if layer not in self.layers or last != parameter:
+            return None
+        sparse = self.network.get_submodule(layer)
+        assert isinstance(sparse, SparseLayer)
+        return sparse
 
     def undo(self) -> None:
         """Give the module its own layers back, with the weights they have now."""

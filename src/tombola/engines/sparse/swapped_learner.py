@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from tombola.engines.modules import ModuleLearner
@@ -24,3 +26,11 @@ class SwappedLearner(ModuleLearner):
     def weights(self) -> list[State]:
         """See `Learner`: under the names that the module had."""
         return [self.swapped.state()]
+
+    def optimizers(self) -> list[State]:
+        """See `Learner`."""
+        return [self.swapped.dense(state) for state in super().optimizers()]
+
+    def load_optimizers(self, states: Sequence[State]) -> None:
+        """See `Learner`."""
+        super().load_optimizers([self.swapped.packed(state) for state in states])
