@@ -13,9 +13,11 @@ from torch.nn import functional
 
 from tombola.errors import InputError
 from tombola.find import Found, find_ticket
-from tombola.holding import held
+from tombola.holding import held, hold
 from tombola.marking import mark
 from tombola.mask import Mask
+from tombola.own import seeded
+from tombola.seeds import Purpose, derive
 from tombola.ticket import Ticket
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -131,25 +133,107 @@ def test_every_ticket_begins_with_the_initial_weights_and_its_mask() -> None:
         assert torch.equal(ticket.start[name], initial[name] * kept)
 
 
-def test_the_model_is_left_as_it_was_given() -> None:
-    model = small().eval()
-    initial, before = everything(model), traces(model)
+def careless(network: nn.Module) -> None:
+    """Leaves everything else than it found it."""
+    train(network)
+    functional.cross_entropy(network(X), Y).backward()  # gradients that the next training would begin with
+    network.register_forward_hook(lambda *_: None)
+    network.extra = 1  # type: ignore[assignment]
+    network.eval().bfloat16().requires_grad_(False)
 
+
+def test_the_model_is_left_as_it_was_given_and_no_training_sees_what_another_left() -> None:
+    model = small()
+    model.norm.eval()
+    initial, before = everything(model), traces(model)
+    starts = []
+
+    def noting(network: nn.Module) -> None:
+        parameters = dict(network.named_parameters())
+        starts.append(
+            (
+                [module.training for module in network.modules()],
+                {(p.dtype, p.requires_grad, p.grad) for p in parameters.values()},
+                len(network._forward_hooks),
+                hasattr(network, "extra"),
+            )
+        )
+        careless(network)
+
+    with hold(model, Mask.full(model)) as own:
+        find_ticket(model, noting, levels=2)
+        assert held(model) == own.mask
+    assert starts[0] == starts[1] == starts[2]
+    assert starts[0][1:] == ({(torch.float32, True, None)}, 0, False)
+    assert starts[0][0] == [module.training for module in model.modules()]
+    for name, tensor in everything(model).items():
+        assert torch.equal(tensor, initial[name]), name
+    assert traces(model) == before
+
+
+def test_what_train_raises_comes_through() -> None:
     def failing(network: nn.Module) -> None:
         train(network)
         raise RuntimeError("out of patience")
 
-    find_ticket(model, train, evaluate=evaluate, levels=2)
-    for name, tensor in everything(model).items():
-        assert torch.equal(tensor, initial[name]), name
-    assert traces(model) == before
-    assert not model.training
-    assert held(model) is None
+    model = small()
     with pytest.raises(RuntimeError, match="out of patience"):
         find_ticket(model, failing, levels=2)
-    for name, tensor in everything(model).items():
-        assert torch.equal(tensor, initial[name]), name
     assert held(model) is None
+
+
+def test_a_function_that_makes_the_same_network_again_is_refused() -> None:
+    """That would be rewinding that does not rewind."""
+    model = small()
+    with pytest.raises(InputError, match="gave other initial weights when it was called again"):
+        find_ticket(lambda: model, train, levels=2)
+
+
+def test_a_training_of_something_else_is_refused() -> None:
+    other = small()
+    with pytest.raises(InputError, match="left the network that it was given as it was"):
+        find_ticket(small(), lambda _: train(other), levels=1)
+
+
+def test_what_cannot_be_pruned_and_rewound_is_refused_in_one_line() -> None:
+    def another_head(network: Any) -> None:
+        network.output = nn.Linear(20, 3)
+        optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        network(X).sum().backward()
+        optimizer.step()
+
+    def renaming(network: Any) -> None:
+        network.wrapped = network.fc1
+        del network.fc1
+
+    with pytest.raises(InputError, match=r"train: took fc1\.weight away"):
+        find_ticket(small(), renaming, levels=1)
+    with pytest.raises(InputError, match=r"give the network as it is before torch\.compile"):
+        find_ticket(torch.compile(small(), backend="eager"), train)  # type: ignore[arg-type]
+    with pytest.raises(InputError) as caught:
+        find_ticket(small(), another_head, levels=1)
+    assert "output.weight" in str(caught.value)
+
+
+def test_masks_come_from_the_weights_as_trained_whatever_evaluate_does() -> None:
+    def breaking(network: nn.Module) -> float:
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+        return 1.0
+
+    ours = find_ticket(small(), train, evaluate=breaking, levels=2).ticket
+    assert ours.mask == find_ticket(small(), train, evaluate=lambda _: 1.0, levels=2).ticket.mask
+
+
+def test_rewound_weights_are_those_of_a_training_by_hand() -> None:
+    by_hand = small()
+    with seeded(derive(0, Purpose.TRAINING, 0)):
+        train(by_hand, steps=7)
+    ticket, _ = find_ticket(small(), train, levels=1, rewind=7)
+    for name, tensor in by_hand.state_dict().items():
+        kept = ticket.mask.get(name, torch.ones(tensor.shape, dtype=torch.bool))
+        assert torch.equal(ticket.start[name], tensor * kept)
 
 
 def test_pruned_weights_are_zero_at_every_step_and_while_it_is_evaluated() -> None:
@@ -307,11 +391,11 @@ def test_a_density_is_reached_in_equal_steps_and_layers_can_be_left_out() -> Non
 
 
 def test_figures_have_names_and_the_first_is_judged() -> None:
-    _, levels = find_ticket(small(), train, evaluate=lambda m: {"minus loss": -1.0, "other": evaluate(m)}, levels=1)
-    assert levels.judged == "minus loss"
+    _, levels = find_ticket(small(), train, evaluate=lambda m: {"z": 1.0, "a": evaluate(m), "iteration": 3}, levels=1)
+    assert levels.judged == "z"
     assert levels[1].state == "within the margin"
-    assert [set(answer.figures) for answer in levels.answers] == [{"minus loss", "other"}] * 2
-    assert {"minus loss", "replicate", "weights"} <= levels.rows()[0].keys()
+    assert [list(answer.figures) for answer in levels.answers] == [["z", "a", "iteration"]] * 2
+    assert {"z", "replicate", "weights"} <= levels.rows()[0].keys()
 
 
 def test_without_evaluate_what_train_returns_is_taken() -> None:
@@ -329,12 +413,14 @@ def test_a_search_ends_where_training_diverges() -> None:
     def exploding(network: nn.Module) -> None:
         with torch.no_grad():
             for parameter in network.parameters():
-                parameter.fill_(float("nan") if held(network) else 1.0)
+                parameter.mul_(1.5)
+        mask = held(network)
+        if mask is not None and mask.density < 0.7:
+            network.output.bias.data.fill_(float("nan"))  # type: ignore[union-attr, operator]
 
     _, levels = find_ticket(small(), exploding, evaluate=evaluate, levels=5)
-    assert [level.state for level in levels][-1] == "diverged"
-    assert len(list(levels)) < 6
-    assert levels.sparsest_match is None
+    assert [level.state for level in levels] == ["dense", "within the margin", "diverged"]
+    assert levels.sparsest_match == levels[1]
 
 
 def test_replicates_of_a_function_have_other_initial_weights_and_controls_too() -> None:
@@ -387,6 +473,9 @@ def test_a_score_may_be_a_function_of_ones_own() -> None:
         ({"evaluate": lambda _: "good"}, "evaluate: should return a number"),
         ({"replicates": 0}, "replicates: should be at least 1"),
         ({"margin": -1}, "margin: should be at least 0"),
+        ({"margin": "1%"}, "margin: should be at least 0, not '1%'"),
+        ({"leave_out": "output"}, "leave_out: should be a list of names"),
+        ({"controls": {"random": 1.5}}, 'controls: "random" should have a number of draws'),
     ],
 )
 def test_mistakes_are_named(arguments: dict[str, Any], message: str) -> None:

@@ -636,3 +636,18 @@ def test_a_hold_never_waits_for_the_device() -> None:
         network_.cuda()
         network_(x).sum().backward()  # the masks are made for the device again
         optimizer.step()
+
+
+def test_a_part_of_the_network_may_be_called_as_wrappers_call_theirs() -> None:
+    class Confusing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+            self.module = nn.ModuleDict({"fc": nn.Linear(4, 4)})
+
+    network = Confusing()
+    mask = Mask({name: torch.eye(4, dtype=torch.bool) for name in ("fc.weight", "module.fc.weight")})
+    hold(network, mask)
+    assert held(network) == mask
+    for weight in (network.fc.weight, network.module["fc"].weight):
+        assert torch.equal(weight != 0, mask["fc.weight"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -71,3 +73,30 @@ def test_no_handler_of_errors_takes_it_for_one() -> None:
             pytest.fail("it was caught")
     assert watch.reached
     assert not issubclass(Reached, Exception)
+
+
+def test_steps_of_an_optimizer_that_another_drives_are_not_counted_twice() -> None:
+    network = nn.Linear(2, 2)
+
+    class Driving(torch.optim.Optimizer):
+        def __init__(self) -> None:
+            super().__init__(network.parameters(), {})
+            self.inner = sgd(network)
+
+        def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+            self.inner.step()
+            self.inner.step()
+
+    with watching(network, end=3) as watch:
+        driving = Driving()
+        for _ in range(5):
+            step(driving)
+    assert watch.reached
+    assert watch.steps == 3
+
+
+def test_a_signal_that_was_caught_is_remembered() -> None:
+    with watching(nn.Linear(2, 2), at_mark=True) as watch, contextlib.suppress(BaseException):
+        mark()
+    assert watch.thrown
+    assert not watch.reached

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import copy
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import nn
 
 from tombola import scopes
 from tombola.agreed import shared_store
 from tombola.conduct import Listener, Together, conduct
-from tombola.engines.yours import Yours
+from tombola.engines.yours import FIGURE, Yours
 from tombola.errors import InputError, unknown
 from tombola.evidence.levels import Answer, Levels
 from tombola.mask import Mask
@@ -37,6 +38,9 @@ from tombola.studies.rewinding import rewound_to
 from tombola.studies.search import Prune, iterative_search, one_shot_search
 from tombola.ticket import Ticket
 from tombola.workers import Inline
+
+NO_CONTROLS = ("large_init", "rewound")
+"""Of the first the mask needs no training, `score="large_init"` is that; the second is the ticket itself."""
 
 MARK: Literal["mark"] = "mark"
 
@@ -80,12 +84,12 @@ def find_ticket(
 ) -> Found:
     """Train, prune, rewind, and again (Frankle & Carbin 2019, section 1), with a training function of your own.
 
-    `model` is a network, or a function that makes one. A network is trained itself, put back to its initial weights
-    before every training, and afterwards. `train(model)` trains it, with whatever loop, optimizer and framework; it
-    makes its optimizer anew. Meanwhile pruned weights are held at zero (see `tombola.hold`), and nothing else about
-    the network is changed. Python's, NumPy's and torch's global random states begin at the same seed for all
-    trainings of a replicate, and are put back. (A framework that seeds them itself, as Hugging Face's Trainer does,
-    makes replicates alike: give it `torch.initial_seed()`.)
+    `model` is a network, of which every training gets a copy, or a function that makes one anew for every training.
+    `train(model)` trains it, with whatever loop, optimizer and framework; it makes its optimizer anew. Meanwhile
+    pruned weights are held at zero (see `tombola.hold`), and nothing else about the network is changed. Python's,
+    NumPy's and torch's global random states begin at the same seed for all trainings of a replicate, and are put
+    back. (A framework that seeds them itself, as Hugging Face's Trainer does, makes replicates alike: give it
+    `torch.initial_seed()`.)
 
     `evaluate(model)` says how good it is: a number, the greater the better (accuracy, minus the loss), or several by
     name, of which the first is judged. It is called in evaluation mode, without gradients. Choose a ticket with
@@ -111,45 +115,43 @@ def find_ticket(
 
     In a distributed job all processes call it alike; a training counts as done when all of them have it.
 
-    Raises `InputError` for arguments that would not work. What `train` and `evaluate` raise comes through; `model` is
-    put back in any case, and what is in `store` stays there.
+    Raises `InputError` for arguments that would not work. What `train` and `evaluate` raise comes through; what is in
+    `store` stays there.
     """
-    _check(levels, rewind, replicates, margin, confidence)
+    _check(levels, rewind, replicates, margin, confidence, leave_out)
     source = OwnNetwork(model)
-    try:
-        network = source.begin(source.described(0))
-        dense = Mask.full(network)
-        if not dense:
-            raise InputError("model: it has no linear or convolutional layer to prune")
-        chosen = scopes.scope(scope, dense.shapes, _rate(rate, density, levels, structure), rates, leave_out)
-        pruner = Pruner.named(network, score, chosen, structure, rounds)
-        pruner.check_rounds(dense, levels)
-        search = _Search(
-            source=source,
-            dense=dense,
-            pruner=pruner,
-            batches=None if data is None else repeatable(data),
-            loss=loss,
-            levels=levels,
-            one_shot=one_shot,
-            rewind=rewind,
-            controls=_controls(controls or {}, source),
-            seed=seed,
-            procedure=digest([train, evaluate, settings]),
-        )
-        table = Levels(margin, confidence)
-        with contextlib.ExitStack() as stack:
-            folder = Path(store if store is not None else stack.enter_context(tempfile.TemporaryDirectory()))
-            check_writable(folder)
-            remembered = shared_store(folder)
-            noting = _Noting(table)
-            display = stack.enter_context(live(table, replicates * search.runs, progress))
-            studies = [search.study(replicate) for replicate in range(replicates)]
-            engine = Yours(source, train, evaluate)
-            conduct(studies, remembered, engine, Inline(), Together([noting, display, *listeners]))
-            return Found(search.ticket(noting, remembered), table)
-    finally:
-        source.put_back()
+    network = source.begin(source.described(0))
+    dense = Mask.full(network)
+    if not dense:
+        raise InputError("model: it has no linear or convolutional layer to prune")
+    chosen = scopes.scope(scope, dense.shapes, _rate(rate, density, levels, structure), rates, leave_out)
+    pruner = Pruner.named(network, score, chosen, structure, rounds)
+    pruner.check_rounds(dense, levels)
+    search = _Search(
+        source=source,
+        dense=dense,
+        pruner=pruner,
+        batches=None if data is None else repeatable(data),
+        loss=loss,
+        levels=levels,
+        one_shot=one_shot,
+        rewind=rewind,
+        controls=_controls(controls or {}, source),
+        seed=seed,
+        procedure="" if store is None else digest([train, evaluate, settings]),
+        device=next(network.parameters()).device,
+    )
+    table = Levels(margin, confidence)
+    with contextlib.ExitStack() as stack:
+        folder = Path(store if store is not None else stack.enter_context(tempfile.TemporaryDirectory()))
+        check_writable(folder)
+        remembered = shared_store(folder)
+        noting = _Noting(table)
+        display = stack.enter_context(live(table, replicates * search.runs, progress))
+        studies = [search.study(replicate) for replicate in range(replicates)]
+        engine = Yours(source, train, evaluate)
+        conduct(studies, remembered, engine, Inline(), Together([noting, display, *listeners]))
+        return Found(search.ticket(noting, remembered), table)
 
 
 @dataclass
@@ -167,6 +169,8 @@ class _Search:
     controls: Mapping[str, int]
     seed: int
     procedure: str
+    device: torch.device
+    """Where the network is, and scores are taken."""
 
     @property
     def runs(self) -> int:
@@ -201,10 +205,10 @@ class _Search:
             drawn = run.start.model_copy(update={"trained": None})
             return self.pruner(
                 Grounds(
-                    weights={name: outcome.final[name] for name in run.mask},
+                    weights={name: outcome.final[name].to(self.device) for name in run.mask},
                     mask=run.mask,
                     seed=derive(self.seed, Purpose.SCORE, replicate, level),
-                    _start=lambda: snapshot(self.source.begin(drawn)),
+                    _start=lambda: {n: t.to(self.device) for n, t in snapshot(self.source.begin(drawn)).items()},
                     _network=lambda: self._trained(run, outcome),
                     _batches=self.batches,
                     loss=self.loss,
@@ -214,7 +218,7 @@ class _Search:
         return prune
 
     def _trained(self, run: AnyRun, outcome: Outcome) -> nn.Module:
-        network = copy.deepcopy(self.source.begin(run.start.model_copy(update={"trained": None})))
+        network = self.source.begin(run.start.model_copy(update={"trained": None}))
         restore(network, outcome.final)
         run.mask.apply_(network)
         return network
@@ -224,7 +228,8 @@ class _Search:
         match = noting.table.sparsest_match
         level = match.level if match is not None and match.level else max(level for level, _ in noting.tickets)
         values = noting.table.values("ticket", level)
-        best = max(values, key=lambda replicate: values[replicate], default=0)
+        there = [replicate for at, replicate in noting.tickets if at == level]
+        best = max(there, key=lambda replicate: values.get(replicate, -math.inf))
         run = noting.tickets[level, best]
         network = self.source.begin(run.start, store.recall)
         start = {name: tensor for name, tensor in snapshot(network).items() if name in network.state_dict()}
@@ -233,8 +238,8 @@ class _Search:
         provenance = {
             "level": level,
             "replicate": best,
-            "matches": match is not None and match.level > 0,
-            "figures": {n: a.figures for a in noting.table.of("ticket", level) for n in [str(a.replicate)]},
+            "state": noting.table[level].state,
+            "figures": {str(answer.replicate): answer.figures for answer in noting.table.of("ticket", level)},
             "run": run.description,
             "key": run.key,
             "versions": versions(),
@@ -258,7 +263,8 @@ class _Noting:
             return
         if ask.branch == "ticket":
             self.tickets[ask.level, study] = ask.run
-        figures = {n: float(values[-1]) for n, values in outcome.curves.items() if n != "iteration"}
+        curves = {name.removeprefix(FIGURE): c for name, c in outcome.curves.items() if name.startswith(FIGURE)}
+        figures = {name: float(values[-1]) for name, values in curves.items()}
         measures, mask = outcome.measures, ask.run.mask
         self.table.answers.append(
             Answer(
@@ -284,7 +290,9 @@ def _rate(rate: float | None, density: float | None, levels: int, structure: str
     return scopes.round_rate(rate, density, levels)
 
 
-def _check(levels: int, rewind: object, replicates: int, margin: float, confidence: float) -> None:
+def _check(
+    levels: int, rewind: object, replicates: int, margin: object, confidence: object, leave_out: object
+) -> None:
     checks: list[tuple[str, object, bool, str]] = [
         ("levels", levels, isinstance(levels, int) and levels >= 1, "at least 1"),
         ("replicates", replicates, isinstance(replicates, int) and replicates >= 1, "at least 1"),
@@ -294,8 +302,9 @@ def _check(levels: int, rewind: object, replicates: int, margin: float, confiden
             rewind == MARK or (isinstance(rewind, int) and rewind >= 0),
             f'a number of optimizer steps, or "{MARK}"',
         ),
-        ("margin", margin, margin >= 0, "at least 0"),
-        ("confidence", confidence, 0.5 < confidence < 1, "between 0.5 and 1"),
+        ("margin", margin, isinstance(margin, int | float) and margin >= 0, "at least 0"),
+        ("confidence", confidence, isinstance(confidence, float) and 0.5 < confidence < 1, "between 0.5 and 1"),
+        ("leave_out", leave_out, not isinstance(leave_out, str), "a list of names"),
     ]
     for name, value, fine, right in checks:
         if not fine:
@@ -303,10 +312,12 @@ def _check(levels: int, rewind: object, replicates: int, margin: float, confiden
 
 
 def _controls(wanted: Mapping[str, int], source: OwnNetwork) -> Mapping[str, int]:
-    known = [name for name in CONTROLS if name != "large_init"]  # that needs no training: score="large_init"
-    for name in wanted:
+    known = [name for name in CONTROLS if name not in NO_CONTROLS]
+    for name, draws in wanted.items():
         if name not in known:
             raise unknown("control", name, known)
+        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 0:
+            raise InputError(f'controls: "{name}" should have a number of draws, not {draws!r}')
         if name == "reinit" and not source.drawn:
             raise InputError(
                 'controls: "reinit" draws new initial weights: give a function that makes the model, not a model'

@@ -10,7 +10,13 @@ from tombola.errors import InputError, unknown
 from tombola.held_weight import HeldWeight, held_weight, held_weights, misfit
 from tombola.mask import Mask
 
-_WRAPPERS = {"module", "_orig_mod"}  # what DistributedDataParallel, AveragedModel and torch.compile put into names
+_WRAPPERS = {
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "AveragedModel": "module",
+    "OptimizedModule": "_orig_mod",  # of torch.compile
+}
+"""By class, what a wrapper calls the network within it: a part of all names that is not the network's."""
 
 
 def hold(network: nn.Module, mask: Mask) -> Held:
@@ -23,8 +29,8 @@ def hold(network: nn.Module, mask: Mask) -> Held:
 
     No parameter is renamed and no key added to a `state_dict`. Copies and pickles of the network, and of its layers,
     are held as it is, and independently of it; a dense `state_dict` is pruned when it has been loaded. Another hold
-    replaces the one before. Names in the mask are those without wrappers: the parts `module` and `_orig_mod` are left
-    out. A parameter replaced by another, as `fully_shard` does, is noticed before the next step, so steps are right;
+    replaces the one before. Names in the mask are the network's own, or those that wrappers around it make of them. A
+    parameter replaced by another, as `fully_shard` does, is noticed before the next step, so steps are right;
     a clipping between the first backward pass and that step alone sees the dense gradient.
 
     Raises `InputError`, and changes nothing, where the mask has a name that the network does not have, or another
@@ -48,12 +54,12 @@ def hold(network: nn.Module, mask: Mask) -> Held:
 
 def held(network: nn.Module) -> Mask | None:
     """The mask that `network`, or what is held of it, is held by; None where nothing is."""
-    found = {}
+    found, within = {}, _within_wrappers(network)
     for name, _ in network.named_parameters():
         path, _, own = name.rpartition(".")
         weight = held_weight(network.get_submodule(path), own)
         if weight is not None:
-            found[_plain(name)] = weight.kept
+            found[_plain(name, within)] = weight.kept
     return Mask(found) if found else None
 
 
@@ -86,29 +92,45 @@ class Held:
 
 def _places(network: nn.Module, mask: Mask) -> dict[tuple[nn.Module, str], tuple[nn.Parameter, Tensor]]:
     """Every layer that has a parameter of the mask, by whatever name, and which of its weights are kept."""
-    named: dict[str, nn.Parameter] = {}
+    within = _within_wrappers(network)
+    plain: dict[str, nn.Parameter] = {}
     owners: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
     for path, layer in network.named_modules(remove_duplicate=False):
         for own, parameter in layer.named_parameters(recurse=False, remove_duplicate=False):
-            named[_plain(f"{path}.{own}")] = parameter
+            plain[_plain(f"{path}.{own}" if path else own, within)] = parameter
             owners[id(parameter)].append((layer, own))
+    exact = dict(network.named_parameters(remove_duplicate=False))
     places = {}
     for name, kept in mask.items():
-        parameter = _find(_plain(name), named)
+        parameter = exact[name] if name in exact else _find(name, plain)
         if parameter.shape != kept.shape:
             raise misfit(name, kept, parameter)
         places.update(dict.fromkeys(owners[id(parameter)], (parameter, kept)))
     return places
 
 
-def _find(name: str, named: dict[str, nn.Parameter]) -> nn.Parameter:
-    if name in named:
-        return named[name]
-    if f"{name}_orig" in named:
+def _find(name: str, plain: dict[str, nn.Parameter]) -> nn.Parameter:
+    """By its name without wrappers; the mask may be one of the wrapped network."""
+    parts = [part for part in name.split(".") if part not in _WRAPPERS.values()]
+    for known in (name, ".".join(parts)):
+        if known in plain:
+            return plain[known]
+    if f"{name}_orig" in plain:
         raise InputError(f"mask: {name} is pruned by torch.nn.utils.prune; tombola.torch_prune.absorb makes it plain")
-    raise unknown("parameter in the mask", name, named)
+    raise unknown("parameter in the mask", name, plain)
 
 
-def _plain(name: str) -> str:
+def _within_wrappers(network: nn.Module) -> set[str]:
+    """The paths of what is within a wrapper."""
+    return {
+        f"{path}.{_WRAPPERS[base.__name__]}" if path else _WRAPPERS[base.__name__]
+        for path, layer in network.named_modules(remove_duplicate=False)
+        for base in type(layer).__mro__
+        if base.__name__ in _WRAPPERS
+    }
+
+
+def _plain(name: str, within: set[str]) -> str:
     """A parameter's name as it is without wrappers."""
-    return ".".join(part for part in name.split(".") if part and part not in _WRAPPERS)
+    parts = name.split(".")
+    return ".".join(part for index, part in enumerate(parts) if ".".join(parts[: index + 1]) not in within)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
-from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 
 class Reached(BaseException):
@@ -25,7 +25,8 @@ class Watch:
         """It ends where the user's function says `mark()`."""
         self.end = end
         """Or after so many steps."""
-        self.reached = False
+        self.thrown = self.reached = False
+        self._within = 0  # steps of optimizers that drive others
         self._first: weakref.WeakKeyDictionary[Optimizer, int | None] = weakref.WeakKeyDictionary()
         self._steps: Counter[int] = Counter()
 
@@ -35,8 +36,15 @@ class Watch:
         discriminator, count side by side; those that follow one another with the same, one after the other."""
         return max(self._steps.values(), default=0)
 
+    def stepping(self, *_: Any) -> None:
+        """A step begins."""
+        self._within += 1
+
     def stepped(self, optimizer: Optimizer, *_: Any) -> None:
-        """Count a step of an optimizer that trains this network. Raises `Reached`."""
+        """Count a step of an optimizer that trains this network, those made within it not. Raises `Reached`."""
+        self._within = max(0, self._within - 1)
+        if self._within:
+            return
         if optimizer not in self._first:
             own = {id(parameter) for parameter in self.network.parameters()}
             trained = (id(parameter) for group in optimizer.param_groups for parameter in group["params"])
@@ -46,7 +54,12 @@ class Watch:
             return
         self._steps[first] += 1
         if self.end is not None and self.steps >= self.end:
-            raise Reached
+            self.end_here()
+
+    def end_here(self) -> None:
+        """Raises `Reached`."""
+        self.thrown = True
+        raise Reached
 
 
 _watches: list[Watch] = []
@@ -56,7 +69,10 @@ _watches: list[Watch] = []
 def watching(network: nn.Module, end: int | None = None, at_mark: bool = False) -> Iterator[Watch]:
     """Count the steps of the optimizers that train `network`, and end the block quietly where it should end."""
     watch = Watch(network, end, at_mark)
-    handle = register_optimizer_step_post_hook(watch.stepped)
+    handles = [
+        register_optimizer_step_pre_hook(watch.stepping),
+        register_optimizer_step_post_hook(watch.stepped),
+    ]
     _watches.append(watch)
     try:
         yield watch
@@ -64,7 +80,8 @@ def watching(network: nn.Module, end: int | None = None, at_mark: bool = False) 
         watch.reached = True
     finally:
         _watches.remove(watch)
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def mark() -> None:
@@ -72,5 +89,6 @@ def mark() -> None:
 
     Anywhere else it does nothing, so it may stay in the function.
     """
-    if any(watch.at_mark for watch in _watches):
-        raise Reached
+    for watch in _watches:
+        if watch.at_mark:
+            watch.end_here()

@@ -68,6 +68,7 @@ class Outcome:
         """The outcome as tensors and JSON values, for a file. Of a masked layer only the kept weights are written."""
         curves = {f"curve/{name}": values for name, values in self.curves.items()}
         about = {"measures": self.measures.model_dump(), "engine": self.engine, "seconds": self.seconds}
+        about["curves"] = list(self.curves)  # a file of tensors has an order of its own
         remembered = packing.pack(self.optimizer, optimizer_mask(self.optimizer, mask))
         optimizer = {f"optimizer/{name}": tensor for name, tensor in remembered.items()}
         return packing.pack(self.final, mask) | curves | optimizer, about
@@ -78,7 +79,9 @@ class Outcome:
         final, _ = packing.unpack(tensors)
         optimizer, _ = packing.unpack(_under("optimizer/", tensors))
         measures = Measures(**about["measures"])
-        return cls(final, _under("curve/", tensors), measures, about["engine"], about["seconds"], optimizer)
+        curves = _under("curve/", tensors)
+        curves = {name: curves[name] for name in about.get("curves", curves)}
+        return cls(final, curves, measures, about["engine"], about["seconds"], optimizer)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from tombola.mask import State
 from tombola.procedure import digest
 from tombola.run import AnyRun, Network, Start
 from tombola.starting import Recall, unknown_runs
+from tombola.zoo.networks.imported import line
 from tombola.zoo.networks.initialise import reorder
 
 Model = nn.Module | Callable[[], nn.Module]
@@ -43,54 +45,69 @@ class OwnRun(AnyRun):
 
 @dataclass
 class OwnNetwork:
-    """Where a user's network comes from. A module is used itself, and put back to its initial weights for every
-    training; a function is called for every training."""
+    """Where a user's network comes from. Of a module every training gets a copy, so that nothing is left of it in the
+    next, or in the module itself; a function is called for every training.
+
+    Raises `InputError` for a module that cannot be copied, or is compiled.
+    """
 
     model: Model
-    _initial: State = field(init=False, default_factory=dict)
+    _pristine: nn.Module | None = field(init=False, default=None)
+    _drawn: dict[int, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.model, nn.Module):
-            self._initial = snapshot(self.model)
+        if not isinstance(self.model, nn.Module):
+            if not callable(self.model):
+                raise InputError(f"model: should be a torch.nn.Module or make one, not {type(self.model).__name__}")
+            return
+        if hasattr(self.model, "_orig_mod"):
+            raise InputError("model: give the network as it is before torch.compile; train may compile it")
+        self._pristine = self._copy(self.model)
 
     @property
     def drawn(self) -> bool:
         """Whether there can be other initial weights."""
-        return not isinstance(self.model, nn.Module)
+        return self._pristine is None
 
     def described(self, seed: int) -> Start:
         """The start with the weights that are drawn by `seed`; those of a module, whatever the seed."""
-        if isinstance(self.model, nn.Module):
-            about = [type(self.model), str(self.model), self._initial]
-            name, seed = type(self.model).__qualname__, 0
-        else:
-            about = [self.model]
-            name = getattr(self.model, "__qualname__", type(self.model).__qualname__)
+        name = getattr(self.model, "__qualname__", type(self.model).__qualname__)
+        about = self.model if self._pristine is None else [self._pristine, snapshot(self._pristine)]
+        seed = seed if self.drawn else 0
         return Start(network=Network(name=f"own:{name}", source=digest(about), inputs=(), classes=0), seed=seed)
 
     def begin(self, start: Start, recall: Recall = unknown_runs) -> nn.Module:
         """The network with the weights of `start`, none of them pruned.
 
-        Raises `InputError` where the function makes no module.
+        Raises `InputError` where the function makes no module, or one with other weights than before from the same
+        seed: that would be rewinding that does not rewind.
         """
-        if isinstance(self.model, nn.Module):
-            network = self.model
-            restore(network, self._initial)
-        else:
-            with seeded(start.seed):
-                network = self.model()
-            if not isinstance(network, nn.Module):
-                raise InputError(f"model: should make a torch.nn.Module, not {type(network).__name__}")
+        network = self._draw(start.seed) if self._pristine is None else self._copy(self._pristine)
         if start.reuse is not None:
             reorder(network, start.reuse)
         if start.trained is not None:
             restore(network, recall(start.trained.run))
         return network
 
-    def put_back(self) -> None:
-        """Leave the user's module as it was given."""
-        if isinstance(self.model, nn.Module):
-            restore(self.model, self._initial)
+    def _draw(self, seed: int) -> nn.Module:
+        with seeded(seed):
+            network = self.model()
+        if not isinstance(network, nn.Module):
+            raise InputError(f"model: should make a torch.nn.Module, not {type(network).__name__}")
+        weights = digest(snapshot(network))
+        if self._drawn.setdefault(seed, weights) != weights:
+            raise InputError(
+                "model: gave other initial weights when it was called again: it should make a new network each time, "
+                "and draw from the global random states alone"
+            )
+        return network
+
+    @staticmethod
+    def _copy(network: nn.Module) -> nn.Module:
+        try:
+            return copy.deepcopy(network)
+        except Exception as error:
+            raise InputError(f"model: cannot be copied ({line(error)}): give a function that makes it") from error
 
 
 def snapshot(network: nn.Module) -> State:
@@ -109,7 +126,13 @@ def _whole(tensor: Any) -> Tensor:
 
 @torch.no_grad()
 def restore(network: nn.Module, state: State) -> None:
-    """Put a snapshot back, in place."""
+    """Put a snapshot back, in place. Raises `InputError` where a tensor has another shape by now."""
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if name in state and state[name].shape != tensor.shape:
+            raise InputError(
+                f"train: {name} ended with shape {tuple(state[name].shape)} and began with {tuple(tensor.shape)}: "
+                f"give a function that makes the network as it is in the end"
+            )
     known = network.state_dict().keys()
     network.load_state_dict({name: tensor for name, tensor in state.items() if name in known}, strict=False)
     for name, buffer in network.named_buffers():
@@ -142,13 +165,20 @@ def takes_beginning(train: Train) -> bool:
 
 def figures(given: Any, where: str) -> dict[str, float]:
     """Figures by name. Raises `InputError` where they are none."""
-    named = given if isinstance(given, Mapping) else {"figure": given}
-    try:
-        found = {str(name): float(value) for name, value in named.items()}
-    except (TypeError, ValueError):
-        found = {}
+    found = as_figures(given)
     if not found:
         raise InputError(
             f"{where}: should return a number, the greater the better, or several by name, not {given!r:.60}"
         )
     return found
+
+
+def as_figures(given: Any) -> dict[str, float]:
+    """Figures by name, if they are such; else none."""
+    named = given if isinstance(given, Mapping) else {"figure": given}
+    if any(isinstance(value, bool | str | None) for value in named.values()):
+        return {}
+    try:
+        return {str(name): float(value) for name, value in named.items()}
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
+        return {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from tombola import packing
 from tombola.errors import DamagedFile, InputError
@@ -29,12 +29,16 @@ class Ticket:
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where it came from, as JSON values: the recipe, the run that trained it, its figures, versions."""
 
+    def __repr__(self) -> str:
+        return f"Ticket({self.mask})"
+
     def into(self, network: Module) -> Module:
         """Load the ticket into a network of the same architecture, in place, and return it.
 
         Raises `InputError` when names or shapes differ.
         """
-        own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        state = network.state_dict()
+        own = {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
         ours = {name: tuple(tensor.shape) for name, tensor in self.start.items()}
         if own != ours:
             name = next(n for n in [*ours, *own] if own.get(n) != ours.get(n))
@@ -42,7 +46,7 @@ class Ticket:
                 f"this ticket is for another architecture: {name} is {ours.get(name, 'missing')} in the ticket "
                 f"and {own.get(name, 'missing')} in the network"
             )
-        network.load_state_dict(self.start)
+        network.load_state_dict(self.start, strict=len(own) == len(state))  # or it has an extra state of its own
         return network
 
     def save(self, path: str | Path) -> None:

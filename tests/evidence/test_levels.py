@@ -28,6 +28,29 @@ def test_a_ticket_matches_when_it_is_shown_not_to_be_below_the_margin() -> None:
     assert levels[1].weights_left == 0.5
 
 
+def test_a_ticket_below_the_dense_network_but_within_the_margin_matches() -> None:
+    dense = [0.90, 0.91, 0.92, 0.93, 0.94]
+    ticket = [d - 0.006 - 0.001 * r for r, d in enumerate(dense)]  # from 0.6 to 1 points below
+    assert table(dense, ticket, margin=0.012)[1].state == "matches"
+    assert table(dense, ticket, margin=0.008)[1].state == "cannot tell"
+    assert table(dense, ticket, margin=0.005)[1].state == "worse"
+    levels = table(dense, ticket, margin=0.012)
+    levels.confidence = 0.999  # so sure five replicates cannot make us
+    assert levels[1].state == "cannot tell"
+
+
+def test_levels_that_some_replicates_did_not_reach_match_nothing() -> None:
+    dense = [0.9] * 5
+    levels = table(dense, [0.8] * 5, [0.95] * 2)
+    assert [level.state for level in levels] == ["dense", "worse", "diverged"]
+    assert levels.sparsest_match is None
+
+
+def test_with_one_replicate_too_no_level_matches_behind_one_that_does_not() -> None:
+    levels = table([0.9], [0.8], [0.95])
+    assert (levels[2].state, levels[2].behind) == ("cannot tell", 1)
+
+
 def test_what_varies_too_much_cannot_be_told() -> None:
     levels = table([0.9, 0.9, 0.9, 0.9, 0.9], [0.9, 0.95, 0.85, 0.92, 0.88])
     assert levels[1].state == "cannot tell"
@@ -54,7 +77,7 @@ def test_one_replicate_is_compared_and_shows_nothing(ticket: float, state: str) 
 def test_what_diverged_or_was_not_evaluated_matches_nothing() -> None:
     levels = table([0.9] * 3, [0.9] * 3)
     levels.answers.append(Answer(0, 2, "ticket", 0, 250, 1000, {}, diverged=True))
-    levels.answers.append(Answer(0, 3, "ticket", 0, 125, 1000, {}))
+    levels.answers += [Answer(replicate, 3, "ticket", 0, 125, 1000, {}) for replicate in range(3)]
     assert [level.state for level in levels][2:] == ["diverged", "not evaluated"]
     assert not levels[2].matches
     with pytest.raises(IndexError):
@@ -80,6 +103,12 @@ def test_names_of_figures_are_escaped_in_notebooks() -> None:
     levels = Levels(0.01)
     levels.answers.append(Answer(0, 0, "ticket", 0, 10, 10, {"<b>": 1.0}))
     assert "<b>" not in levels._repr_html_()
+
+
+def test_figures_do_not_take_the_names_of_columns() -> None:
+    levels = Levels(0.01, answers=[Answer(0, 0, "ticket", 0, 10, 10, {"weights": 0.5})])
+    assert levels.rows()[0]["weights"] == 10
+    assert levels.rows()[0]["figure weights"] == 0.5
 
 
 def test_rows_are_flat() -> None:

@@ -49,12 +49,12 @@ def test_a_notebook_gets_the_table_as_it_grows(notebook: Any) -> None:  # noqa: 
     with capture_output() as captured:
         find_ticket(Small, train, evaluate=evaluate, levels=2)
     pages = [output.data["text/html"] for output in captured.outputs]
-    assert len(pages) == 1 + 2 * 3  # at first; when each training begins, and when it ends
+    assert len(pages) == 1 + 2 * 3 + 1  # at first; when each training begins and when it ends; when all is done
     assert "0 of 3 trainings" in pages[0]
-    assert "ticket level 2" in pages[-2]
+    assert "ticket level 2" in pages[-3]
     assert "of 3 trainings" not in pages[-1]
     assert pages[-1].count("<tr>") == 1 + 3
-    assert sum(output.update for output in captured.outputs) == 6  # in its place, not below
+    assert sum(output.update for output in captured.outputs) == 7  # in its place, not below
 
 
 def test_it_can_be_silenced_there(notebook: Any) -> None:  # noqa: ARG001

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +12,15 @@ from torch import nn
 from tombola.engines.capacity import Capacity
 from tombola.errors import InputError
 from tombola.holding import hold
-from tombola.marking import watching
+from tombola.marking import Watch, watching
+from tombola.mask import State
 from tombola.outcome import Measures, Outcome
-from tombola.own import Evaluate, OwnNetwork, OwnRun, Train, figures, seeded, snapshot, takes_beginning
+from tombola.own import Evaluate, OwnNetwork, OwnRun, Train, as_figures, figures, seeded, snapshot, takes_beginning
 from tombola.starting import Recall, unknown_runs
 from tombola.store import Checkpoint
+
+FIGURE = "figure/"
+"""Before the names of figures among an outcome's curves."""
 
 
 @dataclass(frozen=True)
@@ -52,38 +56,50 @@ class Yours:
         (run,) = runs
         began = time.monotonic()
         network = self.network.begin(run.start, recall)
-        training = network.training
+        run.mask.apply_(network)
+        start = snapshot(network)
         ends = run.at_mark or run.end is not None
         with seeded(run.seed), hold(network, run.mask):
             with watching(network, run.end and run.end - run.begin, run.at_mark) as watch:
-                returned = self._call(network, run.begin)
+                returned = self._call(network, run)
             if ends and not watch.reached:
-                raise InputError(_never(run, watch.steps))
+                raise InputError(_never(run, watch))
+            final = snapshot(network)  # before anybody evaluates it, who may have other weights in mind
             found = {} if ends else self._figures(network, returned)
-            final = snapshot(network)
-        network.train(training)
+        _check(start, final, run)
         iterations = run.begin + watch.steps
-        curves = {name: torch.tensor([value], dtype=torch.float64) for name, value in found.items()}
+        curves = {f"{FIGURE}{name}": torch.tensor([value], dtype=torch.float64) for name, value in found.items()}
         curves["iteration"] = torch.tensor([iterations])
-        measures = Measures(
-            diverged=not all(final[name].isfinite().all() for name in run.mask), iterations=iterations
-        )
+        finite = all(tensor.isfinite().all() for tensor in final.values() if tensor.is_floating_point())
+        measures = Measures(diverged=not finite, iterations=iterations)
         return [Outcome(final, curves, measures, self.name, time.monotonic() - began)]
 
-    def _call(self, network: nn.Module, begin: int) -> object:
-        if takes_beginning(self.function):
-            return self.function(network, begin=begin)
+    def _call(self, network: nn.Module, run: OwnRun) -> object:
+        if run.start.trained is not None and takes_beginning(self.function):
+            return self.function(network, begin=run.begin)
         return self.function(network)
 
     def _figures(self, network: nn.Module, returned: object) -> dict[str, float]:
         """What `evaluate` says of the network, or `train` said."""
-        if self.evaluate is not None:
-            with torch.no_grad():
-                return figures(self.evaluate(network.eval()), "evaluate")
-        return figures(returned, "train") if isinstance(returned, int | float | Mapping) else {}
+        if self.evaluate is None:
+            return as_figures(returned)
+        with torch.no_grad():
+            return figures(self.evaluate(network.eval()), "evaluate")
 
 
-def _never(run: OwnRun, steps: int) -> str:
+def _check(start: State, final: State, run: OwnRun) -> None:
+    """Refuse what cannot be pruned and rewound."""
+    for name, kept in run.mask.items():
+        if name not in final or final[name].shape != kept.shape:
+            became = f"gave {name} another shape" if name in final else f"took {name} away from the network"
+            raise InputError(f"train: {became}: give a function that makes the network as it will be")
+    if all(name in final and torch.equal(tensor, final[name]) for name, tensor in start.items()):
+        raise InputError("train: left the network that it was given as it was; does it train another one?")
+
+
+def _never(run: OwnRun, watch: Watch) -> str:
+    if watch.thrown:
+        return "train: caught the signal that ends it where weights are rewound to (`except:` or `BaseException`)"
     if run.at_mark:
         return 'rewind: "mark" is where train calls tombola.mark(), and it returned without'
-    return f"rewind: should be before the end of training, which took {steps} optimizer steps, not {run.end}"
+    return f"rewind: should be before the end of training, which took {watch.steps} optimizer steps, not {run.end}"

@@ -82,7 +82,7 @@ class Levels:
         dense, first = self.values("ticket", 0), None
         for level in sorted({answer.level for answer in self.answers if answer.branch == "ticket"}):
             found = self._judge(level, dense)
-            if found.state == "matches" and first is not None:
+            if found.matches and first is not None:
                 found = replace(found, state="cannot tell", behind=first)
             elif level and first is None and not found.matches:
                 first = level
@@ -119,14 +119,17 @@ class Levels:
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat dictionary for each training: for data frames."""
-        rows = [asdict(answer) for answer in self.answers]
-        return [row | row.pop("figures") for row in rows]
+        rows = [(asdict(answer), answer.figures) for answer in self.answers]
+        for row, figures in rows:
+            del row["figures"]
+            row |= {f"figure {name}" if name in row else name: value for name, value in figures.items()}
+        return [row for row, _ in rows]
 
     def _judge(self, level: int, dense: dict[int, float]) -> Level:
         """A level by itself."""
         answers, values = self.of("ticket", level), self.values("ticket", level)
         left = sum(answer.weights / answer.weights_total for answer in answers) / len(answers)
-        if any(answer.diverged for answer in answers):
+        if any(answer.diverged for answer in answers) or len(answers) < self.replicates:  # it ended before
             return Level(level, left, "diverged")
         if not values:
             return Level(level, left, "dense" if level == 0 else "not evaluated")

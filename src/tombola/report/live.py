@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from tombola.evidence.levels import Levels
 from tombola.outcome import Outcome
 from tombola.report.levels import as_html
 from tombola.report.progress import ProgressDisplay
-from tombola.studies import Ask
+from tombola.studies import Ask, Place
 
 
 class Silent:
@@ -35,8 +35,9 @@ class NotebookDisplay:
 
         self._levels = levels
         self._runs = runs
-        self._done = 0
+        self._answered: set[tuple[int, Place]] = set()
         self._now = "starting"
+        self._closed = False
         self._handle: Any = display(self, display_id=True)  # type: ignore[no-untyped-call]
 
     def started(self, study: int, ask: Ask) -> None:
@@ -46,16 +47,21 @@ class NotebookDisplay:
 
     def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """See `Listener`."""
-        self._done += 1
+        self._answered.add((study, ask.place))  # a study may ask again for what it knows
         self._handle.update(self)
 
     def _repr_html_(self) -> str:
-        if self._done >= self._runs:
+        if self._closed:
             return as_html(self._levels)
-        return f"{as_html(self._levels)}<p>{self._done} of {self._runs} trainings · {self._now}</p>"
+        return f"{as_html(self._levels)}<p>{len(self._answered)} of {self._runs} trainings · {self._now}</p>"
+
+    def close(self) -> None:
+        """The search has ended."""
+        self._closed = True
+        self._handle.update(self)
 
     def __repr__(self) -> str:
-        return f"{self._done} of {self._runs} trainings"
+        return f"{len(self._answered)} of {self._runs} trainings"
 
 
 def in_notebook() -> bool:
@@ -72,7 +78,8 @@ def live(levels: Levels, runs: int, progress: bool | None) -> Iterator[Listener]
     if progress is False or (progress is None and not (in_notebook() or console.is_terminal)):
         yield Silent()
     elif in_notebook():
-        yield NotebookDisplay(levels, runs)
+        with closing(NotebookDisplay(levels, runs)) as notebook:
+            yield notebook
     else:
         with ProgressDisplay(console, runs) as display:
             yield display
