@@ -20,8 +20,9 @@ from tombola.methods import METHODS, Means, extra_runs, scored
 from tombola.outcome import Outcome
 from tombola.recipe import Recipe
 from tombola.run import AnyRun, Data, Network, Run, Start
+from tombola.scopes import RATE
 from tombola.scores.grounds import Grounds
-from tombola.sections import RewindSection
+from tombola.sections import SearchSection
 from tombola.seeds import Purpose, derive
 from tombola.studies import Study
 from tombola.studies.controls import CONTROLS, Plan, Seed
@@ -185,10 +186,11 @@ class Experiment:
         return Start(network=self._network, seed=seed, like=self._like)
 
     def _elsewhere(self, inputs: tuple[int, ...]) -> Experiment:
-        """The experiment of the dense network on the data that tickets are transferred to."""
+        """The dense network on the data that tickets are transferred to; nothing is searched there."""
         transfer = self.recipe.transfer
         assert transfer is not None
-        there = {"data": transfer.data, "transfer": None, "stability": None, "rewind": RewindSection()}
+        unsearched = SearchSection(levels=0, rate=RATE)
+        there = {"data": transfer.data, "transfer": None, "stability": None, "search": unsearched}
         try:
             target = Experiment(self.recipe.model_copy(update=there), self._data_dir)
         except InputError as error:

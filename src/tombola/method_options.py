@@ -64,6 +64,12 @@ class EarlyBirdSection(Described):
     go_on: bool = False
     """Whether the ticket goes on from the weights at which its mask was drawn, as in the paper."""
 
+    @model_validator(mode="after")
+    def _check(self) -> EarlyBirdSection:
+        if self.draws < self.window:
+            raise ValueError(f"draws should be at least window, {self.window}, not {self.draws}")
+        return self
+
 
 class EdgePopupSection(Described):
     """`[edge_popup]`: see `tombola.studies.supermask`."""

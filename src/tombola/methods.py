@@ -16,7 +16,7 @@ from tombola.pruning import Pruner
 from tombola.ranking import keep_best
 from tombola.recipe import Recipe
 from tombola.run import Run
-from tombola.scopes import Counts
+from tombola.scopes import Counts, weights_left
 from tombola.scores.grounds import Grounds
 from tombola.scores.growth import gradient
 from tombola.scores.weights import magnitude, uniform
@@ -28,7 +28,7 @@ from tombola.studies.gradual import gradual_search
 from tombola.studies.search import Prune
 from tombola.studies.segments import Scores, evenly
 from tombola.studies.supermask import supermask_search
-from tombola.zoo.networks import describe
+from tombola.zoo.networks import build, describe
 from tombola.zoo.networks.supermask import scores_of
 
 
@@ -60,14 +60,18 @@ class Means:
 
 
 def gradual(means: Means, dense: Run) -> Study[list[Ask]]:
-    """Gradual pruning."""
+    """Gradual pruning. Raises `InputError` where it would end with the training."""
     options, length = means.recipe.gradual or GradualSection(), dense.last
 
     def prune(outcome: Outcome, segment: Run, counts: Counts) -> Mask:
-        scores = means.pruner.score(means.grounds(outcome, segment, 1))
-        return means.pruner.structure.keep_best(scores, segment.mask, counts)
+        return means.pruner.prune_to(means.grounds(outcome, segment, 1), counts)
 
-    at = _changes("gradual", round(options.begin * length), round(options.end * length), options.changes)
+    end = round(options.end * length)
+    if end >= length:
+        raise InputError(
+            f"gradual.end: {options.end:g} of {length} iterations is their end; the last mask is to be trained"
+        )
+    at = _changes("gradual.changes", round(options.begin * length), end, options.changes)
     return gradual_search(dense, at, means.pruner.left(dense.mask), means.keeps(dense.mask), prune)
 
 
@@ -78,7 +82,7 @@ def sparse_evolution(means: Means, dense: Run) -> Study[list[Ask]]:
     def at_random(outcome: Outcome, segment: Run, k: int) -> Mapping[str, Tensor]:  # noqa: ARG001
         return uniform(segment.mask, means.seed(Purpose.GROWTH, k))
 
-    at = _before("set", round(options.end * dense.last), options.changes)
+    at = _changes("set.changes", 0, round(options.end * dense.last), options.changes, before=True)
     rewiring = Rewiring(at, lambda k: options.fraction, _dropped(means), at_random)  # noqa: ARG005
     return dynamic_search(dense, means.drawn(dense.mask, Purpose.SPARSE_START), rewiring)
 
@@ -91,29 +95,38 @@ def rigged(means: Means, dense: Run) -> Study[list[Ask]]:
     def slope(outcome: Outcome, segment: Run, k: int) -> Mapping[str, Tensor]:
         return gradient(replace(means.grounds(outcome, segment, 1), _batches=lambda: means.batches(segment, k, 1)))
 
-    rewiring = Rewiring(
-        _before("rigl", end, options.changes), annealed(options.fraction, end), _dropped(means), slope
-    )
+    at = _changes("rigl.changes", 0, end, options.changes, before=True)
+    rewiring = Rewiring(at, annealed(options.fraction, end), _dropped(means), slope)
     return dynamic_search(dense, means.drawn(dense.mask, Purpose.SPARSE_START), rewiring)
 
 
 def early_bird(means: Means, dense: Run) -> Study[list[Ask]]:
     """Early-bird tickets. Raises `InputError` where any two masks would agree."""
-    options = means.recipe.early_bird or EarlyBirdSection()
-    drawing = Drawing(
-        _changes("early_bird", 0, dense.last, options.draws), options.window, options.tolerance, options.go_on
-    )
+    options, keeps = means.recipe.early_bird or EarlyBirdSection(), means.keeps(dense.mask)
+    pruned = {group: left for group, left in means.pruner.left(dense.mask).items() if keeps[group] < left}
+    layers = tuple(name for group in pruned for name in group)
+    apart = {group: 2 * min(keeps[group], left - keeps[group]) / left for group, left in pruned.items()}
+    weights = weights_left(dense.mask, list(pruned))
+    furthest = round(sum(apart[group] * weights[group] for group in pruned) / max(1, sum(weights.values())), 9)
+    if furthest <= options.tolerance:
+        raise InputError(
+            f"early_bird.tolerance: any two masks that leave so many weights are within {furthest:.2g}; should be "
+            f"less, not {options.tolerance:g}"
+        )
+    at = _changes("early_bird.draws", 0, dense.last, options.draws, before=options.go_on)
+    drawing = Drawing(at, options.window, options.tolerance, options.go_on, layers)
     return early_bird_search(dense, drawing, means.prune)
 
 
 def edge_popup(means: Means, dense: Run) -> Study[list[Ask]]:
-    """Supermasks by edge-popup."""
-    counts = means.keeps(dense.mask)
+    """Supermasks by edge-popup. Raises `InputError` for a network that cannot be scored."""
+    counts, scoring = means.keeps(dense.mask), scored(means, dense)
+    build(scoring.start)
 
     def found(outcome: Outcome) -> Mask:
         return keep_best(scores_of(outcome.final), dense.mask, counts)
 
-    return supermask_search(dense, scored(means, dense), found, means.drawn(dense.mask, Purpose.UNTRAINED))
+    return supermask_search(dense, scoring, found, means.drawn(dense.mask, Purpose.UNTRAINED))
 
 
 def scored(means: Means, dense: Run) -> Run:
@@ -155,15 +168,9 @@ def _dropped(means: Means) -> Scores:
     return lambda outcome, segment, k: magnitude(means.grounds(outcome, segment, 1))  # noqa: ARG005
 
 
-def _changes(section: str, begin: int, end: int, changes: int) -> list[int]:
-    """The iterations of so many changes, the last of them at the end."""
-    if changes > end - begin:
-        raise InputError(
-            f"{section}: there are {end - begin} iterations from its beginning to its end, too few for {changes}"
-        )
-    return evenly(begin, end, changes)
-
-
-def _before(section: str, end: int, changes: int) -> list[int]:
-    """The same, the last of them as long before the end as they are apart."""
-    return _changes(section, 0, end, changes + 1)[:-1]
+def _changes(where: str, begin: int, end: int, changes: int, *, before: bool = False) -> list[int]:
+    """The iterations of so many changes, equally far apart, the last of them at the end; or as long `before` it."""
+    most = max(0, end - begin - before)
+    if changes > most:
+        raise InputError(f"{where}: from {begin} to iteration {end} there is room for {most}, not for {changes}")
+    return evenly(begin, end, changes + before)[:changes]

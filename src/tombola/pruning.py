@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from tombola import scopes, structures
 from tombola.errors import InputError, unknown
+from tombola.held_weight import held_weight
 from tombola.mask import Mask
+from tombola.ranking import check_numbers
 from tombola.scopes import Counts, Layerwise, Scope
 from tombola.scores import ROUNDS, SCORES, Score
 from tombola.scores.grounds import Grounds, Loss, cross_entropy, repeatable
@@ -59,14 +61,30 @@ class Pruner:
 
     def __call__(self, grounds: Grounds) -> Mask:
         """The smaller mask, one pruning after that of `grounds`."""
-        goal = self.scope.keeps(self.left(grounds.mask))
+        return self.prune_to(grounds, self.scope.keeps(self.left(grounds.mask)))
+
+    def prune_to(self, grounds: Grounds, goal: Counts) -> Mask:
+        """The smaller mask that leaves so many units of each group."""
         if self.rounds > 1:
             return self._in_rounds(grounds, goal)
-        return self.structure.keep_best(self.score(grounds), grounds.mask, goal)
+        return self.structure.keep_best(self._scores(grounds, goal), grounds.mask, goal)
 
     def left(self, mask: Mask) -> Counts:
         """How many units of the structure each group has left."""
         return self.structure.left(mask, self.scope)
+
+    def _scores(self, grounds: Grounds, goal: Counts) -> dict[str, Tensor]:
+        """The scores of the layers that compete. Raises `InputError` where one's own are not as `Score` says."""
+        scores = dict(self.score(grounds))
+        for name in (name for group in goal for name in group):
+            found, shape = scores.get(name), tuple(grounds.mask[name].shape)
+            if not isinstance(found, Tensor) or found.shape != shape:
+                what = f"a tensor of {tuple(found.shape)}" if isinstance(found, Tensor) else "no tensor"
+                raise InputError(
+                    f"score: it gives {what} for {name}, where one of the weight's shape {shape} belongs"
+                )
+            check_numbers(found.detach().cpu()[grounds.mask[name]], (name,))
+        return scores
 
     def _in_rounds(self, grounds: Grounds, goal: Counts) -> Mask:
         """Round k of n leaves the fraction density^(k/n) of the units (Tanaka et al. 2020, section 6, algorithm 1).
@@ -85,7 +103,7 @@ class Pruner:
 
     def _step(self, grounds: Grounds, aim: Counts, spared: set[str]) -> Mask:
         """Towards `aim`, as far as no layer becomes empty that is not `spared` already; at least one unit."""
-        left, scores = self.left(grounds.mask), self.score(grounds)
+        left, scores = self.left(grounds.mask), self._scores(grounds, aim)
         while True:
             bounded = scores | {name: torch.full(scores[name].shape, torch.inf) for name in spared}
             mask = self.structure.keep_best(bounded, grounds.mask, aim)
@@ -129,8 +147,10 @@ def prune(
     take `start`, a `state_dict`; those that draw take `seed`. `rounds` is how often the score is taken anew on the
     way (`synflow`: 100).
 
-    The network is scored as a copy, in evaluation mode; of its own it loses nothing but the weights. Layers that end
-    up empty are warned of. Raises `InputError` in one line, before anything is changed, for whatever cannot be.
+    The network is scored as a copy, in evaluation mode but for batch norm that has not seen a batch; of its own it
+    loses nothing but the weights. What a hold on it has pruned counts as gone, and the density is still that of the
+    whole network. Layers that end up empty are warned of. Raises `InputError` in one line, before anything is
+    changed, for whatever cannot be.
 
     >>> mask = prune(nn.Linear(10, 5), 0.3)
     >>> mask.count
@@ -142,21 +162,48 @@ def prune(
     chosen = _scope(density, scope, structure, full.shapes, leave_out)
     pruner = Pruner.named(network, score, chosen, structure, rounds)
     parameters = dict(network.named_parameters())
+    held = _held(network, full)
+    goal = chosen.keeps(pruner.left(full))
+    if held != full:
+        _check_held(pruner, held, goal)
     grounds = Grounds(
         weights={name: parameters[name].detach() for name in full},
-        mask=full,
+        mask=held,
         seed=seed,
         _start=None if start is None else lambda: _initial(start, full),
         _network=lambda: copy.deepcopy(network),
         _batches=None if data is None else repeatable(data),
         loss=loss,
     )
-    mask = pruner(grounds)
+    mask = pruner.prune_to(grounds, goal)
     mask.apply_(network)
     if empty := [name.removesuffix(".weight") for name in mask.empty_layers]:
         more = f" and {len(empty) - 5} more layers" if len(empty) > 5 else ""
         _log.warning("no weight is left in %s%s", ", ".join(empty[:5]), more)
     return mask
+
+
+def _held(network: nn.Module, full: Mask) -> Mask:
+    """Which weights a hold on the network, or on parts of it, has left; all where there is none."""
+    left = dict(full)
+    for name in full:
+        path, _, own = name.rpartition(".")
+        weight = held_weight(network.get_submodule(path), own)
+        if weight is not None:
+            left[name] = weight.kept
+    return Mask(left)
+
+
+def _check_held(pruner: Pruner, held: Mask, goal: Counts) -> None:
+    """Refuse what cannot be reached from what the hold has left."""
+    if isinstance(pruner.structure, structures.Pattern):
+        raise InputError(
+            f"structure: {pruner.structure} is of whole layers; first tombola.holding.release the network's hold"
+        )
+    for group, left in pruner.left(held).items():
+        if left < goal[group]:
+            of = group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}"
+            raise InputError(f"density: {goal[group]} are to stay of {of}, and the network's hold has left {left}")
 
 
 def _score(score: str | Score) -> Score:
@@ -182,6 +229,9 @@ def _scope(
     shapes: Mapping[str, tuple[int, ...]],
     leave_out: Sequence[str],
 ) -> Scope:
+    if name == "erk" and structure != "weights":
+        what = f'"{structure}"' if isinstance(structure, str) else "heads"
+        raise InputError(f'scope: "erk" goes with structure "weights", not {what}')
     pattern = structures.pattern_of(structure) if isinstance(structure, str) else None
     if pattern is not None:
         share = pattern[0] / pattern[1]

@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from tombola.errors import InputError, unknown
 from tombola.evidence.verdict import Criteria
+from tombola.length import Length
 from tombola.method_options import (
     IN_TRAINING,
     SECTIONS,
@@ -100,6 +101,8 @@ class Recipe(Described):
             raise ValueError("controls.rewound: these tickets are rewound themselves")
         if self.transfer and max(self.transfer.levels or [0]) > self.search.levels:
             raise ValueError(f"transfer.levels: there are {self.search.levels} levels, and none is higher")
+        if self.transfer and (self.rewind.to != Length() or self.rewind.method != "weights"):
+            raise ValueError('transfer: is from initial weights; goes with rewind.to = "0it" and method = "weights"')
         self._check_method()
         return self
 
@@ -122,15 +125,10 @@ class Recipe(Described):
             for key, right in (("score", "magnitude"), ("structure", "weights")):
                 if getattr(search, key, right) != right:
                     raise ValueError(f'search.{key}: has no meaning with search.method = "{method}"')
+            if search.rounds is not None:
+                raise ValueError(f'search.rounds: has no meaning with search.method = "{method}"')
         if method == "edge-popup" and search.scope == "global":
             raise ValueError('search.scope: search.method = "edge-popup" needs a number for each layer: layer or erk')
-        tolerance = (self.early_bird or EarlyBirdSection()).tolerance
-        left = round(1 - search.round_rate, 9)
-        if method == "early-bird" and 2 * left <= tolerance:
-            raise ValueError(
-                f"early_bird.tolerance: any two masks of {left:.2g} of the weights are within {2 * left:.2g}; should "
-                f"be less, not {tolerance:g}"
-            )
 
     def controlled(self, level: int) -> bool:
         """Whether the control that tickets must be better than is trained at this level."""
@@ -147,6 +145,8 @@ class Recipe(Described):
         """Why nothing that the search finds is a lottery ticket, in a few words; None where it may be."""
         if self.search.method in IN_TRAINING:
             return "mask changed while training"
+        if self.early_bird is not None and self.early_bird.go_on:
+            return "weights not rewound"
         return None if self.rewind.method == "weights" else "trained longer"
 
     def resolved(self) -> dict[str, Any]:

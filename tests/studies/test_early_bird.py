@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.conftest import outcome_of, random_mask, tiny
 from tests.studies.test_search import answer
@@ -14,6 +17,7 @@ from tombola.experiment import Experiment, expected_runs
 from tombola.mask import Mask
 from tombola.outcome import Outcome
 from tombola.run import Run, Trained
+from tombola.studies import Ask
 from tombola.studies.early_bird import Drawing, agree, distance, early_bird_search
 
 EARLY = {"search": {"levels": 1, "density": 0.2, "method": "early-bird"}, "early_bird": {"draws": 6}}
@@ -24,10 +28,35 @@ def settling(run: Run, after: int) -> Callable[..., Mask]:
     return lambda _outcome, segment, _level: random_mask(run, 0.3, seed=min(segment.last, after))
 
 
+def other_each_time(ask: Ask) -> Outcome:
+    """A made-up outcome whose weights are other ones at each iteration."""
+    generator = torch.Generator().manual_seed(ask.run.last)
+    final = {n: torch.randn(kept.shape, generator=generator) for n, kept in ask.run.mask.items()}
+    return replace(outcome_of(ask.run), final=final)
+
+
 def test_the_distance_is_the_fraction_of_weights_in_which_masks_differ() -> None:
     one = Mask({"a": torch.tensor([True, True, False, False])})
     other = Mask({"a": torch.tensor([True, False, True, False])})
     assert (distance(one, one), distance(one, other), distance(other, one)) == (0, 0.5, 0.5)
+
+
+def test_layers_that_are_never_pruned_do_not_bring_masks_closer() -> None:
+    rest = torch.ones(96, dtype=torch.bool)
+    one = Mask({"a": torch.tensor([True, True, False, False]), "b": rest})
+    other = Mask({"a": torch.tensor([True, False, True, False]), "b": rest})
+    assert (distance(one, other), distance(one, other, ["a"])) == (0.02, 0.5)
+    assert agree([one, other], Drawing([], window=2))
+    assert not agree([one, other], Drawing([], window=2, layers=["a"]))
+
+
+@settings(deadline=None)
+@given(kept=st.integers(0, 40), seed=st.integers(0, 10**6))
+def test_no_two_masks_are_further_apart_than_their_density_lets_them(kept: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    one, other = (Mask({"a": torch.randperm(40, generator=generator) < kept}) for _ in range(2))
+    assert distance(one, other) <= 2 * min(kept, 40 - kept) / 40
+    assert distance(one, Mask({"a": one["a"].roll(20)})) <= 2 * min(kept, 40 - kept) / 40
 
 
 def test_all_pairs_of_the_window_must_agree() -> None:
@@ -88,6 +117,51 @@ def test_no_more_runs_are_asked_for_than_expected() -> None:
     assert sum(map(len, asked)) * recipe.replicates <= expected_runs(recipe)
 
 
-def test_a_tolerance_that_any_two_masks_meet_is_refused() -> None:
-    with pytest.raises(InputError, match=r"any two masks of 0\.05 of the weights are within 0\.1; should be less"):
-        tiny(**EARLY | {"search": {"levels": 1, "density": 0.05, "method": "early-bird"}})
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"density": 0.05},
+        {"density": 0.95},
+        {"rate": 0.95, "rates": {"fc*": 0.0}, "output_rate": 0.04},
+        {"density": 0.05, "leave_out": ["fc2"]},
+    ],
+)
+def test_a_tolerance_that_any_two_masks_meet_is_refused(search: dict[str, Any]) -> None:
+    recipe = tiny(**EARLY | {"search": {"levels": 1, "method": "early-bird"} | search})
+    with pytest.raises(
+        InputError, match=r"any two masks that leave so many weights are within 0\.\d+; should be less"
+    ):
+        Experiment(recipe)
+
+
+def test_masks_are_compared_where_they_are_pruned() -> None:
+    """fc1, most of the weights, is left out: over all layers unrelated masks would be close."""
+    search = {"levels": 1, "density": 0.5, "method": "early-bird", "leave_out": ["fc1"]}
+    recipe = tiny(search=search, early_bird={"draws": 6, "window": 2, "tolerance": 0.2})
+    asked, _ = answer(Experiment(recipe).study(0), outcome=other_each_time)
+    assert [ask.run.last for question in asked for ask in question if ask.branch == "drawn"] == [60]
+
+
+def test_fewer_draws_than_must_agree_are_refused() -> None:
+    with pytest.raises(InputError, match="early_bird: draws should be at least window, 5, not 4"):
+        tiny(**EARLY | {"early_bird": {"draws": 4}})
+
+
+def test_a_ticket_that_goes_on_is_trained_even_where_masks_never_agree() -> None:
+    recipe = tiny(**EARLY | {"early_bird": {"draws": 6, "tolerance": 1e-9, "go_on": True}})
+    asked, _ = answer(Experiment(recipe).study(0), outcome=other_each_time)
+    asks = [ask for question in asked for ask in question]
+    assert [ask.run.last for ask in asks if ask.branch == "segment"] == [9, 17, 26, 34, 43, 51]
+    ticket = [ask.run for ask in asks if ask.branch == "ticket"][-1]
+    assert (ticket.begin, ticket.last) == (51, 60)
+
+
+def test_what_goes_on_is_not_rewound_so_its_mask_may_be() -> None:
+    recipe = tiny(**EARLY | {"early_bird": {"go_on": True}}, controls={"rewound": 1})
+    assert (recipe.no_ticket, recipe.rewound) == ("weights not rewound", False)
+    asked, _ = answer(Experiment(recipe).study(0))
+    asks = {ask.branch: ask.run for question in asked for ask in question}  # the last of each
+    assert asks["ticket"].begin > 0
+    assert asks["rewound"] == Experiment(recipe).dense(0).masked(asks["ticket"].mask)
+    with pytest.raises(InputError, match=r"controls\.rewound: these tickets are rewound themselves"):
+        tiny(**EARLY, controls={"rewound": 1})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,10 +12,12 @@ from tests.studies.test_search import answer
 from tombola.errors import InputError
 from tombola.experiment import Experiment, expected_runs
 from tombola.mask import Mask
+from tombola.outcome import Outcome
 from tombola.run import Run, Trained
 from tombola.studies import Ask
 from tombola.studies.gradual import on_the_way
 from tombola.studies.segments import evenly, in_segments
+from tombola.zoo.networks import build
 
 GRADUAL = {"search": {"levels": 1, "density": 0.2, "method": "gradual"}, "gradual": {"changes": 4, "end": 0.8}}
 
@@ -92,6 +95,22 @@ def test_gradual_pruning_ends_with_the_counts_of_the_search_in_one_shot() -> Non
     assert tickets[1].mask.counts == plain[1][0].run.mask.counts
 
 
+def test_gradual_pruning_by_synflow_leaves_no_layer_empty() -> None:
+    """It scores in rounds, as pruning once does: one scoring would empty the layers of most weights."""
+    search = {"levels": 1, "density": 0.002, "method": "gradual", "score": "synflow", "scope": "global"}
+    recipe = tiny(search=search, gradual={"changes": 1}, model={"name": "mlp", "widths": [300, 300, 100]})
+    asked, _ = answer(Experiment(recipe).study(0), outcome=untrained)
+    mask = [ask.run.mask for question in asked for ask in question if ask.branch == "ticket"][-1]
+    assert mask.count == mask.size - round(0.998 * mask.size)
+    assert not mask.empty_layers
+
+
+def untrained(ask: Ask) -> Outcome:
+    """A made-up outcome with the initial weights."""
+    outcome = outcome_of(ask.run)
+    return replace(outcome, final=build(ask.run.start.model_copy(update={"trained": None})).state_dict())
+
+
 def test_controls_of_masks_that_changed_start_from_the_beginning() -> None:
     experiment = Experiment(tiny(**GRADUAL, controls={"rewound": 1, "random": 1, "reinit": 1}))
     asked, _ = answer(experiment.study(0))
@@ -111,7 +130,20 @@ def test_controls_of_masks_that_changed_start_from_the_beginning() -> None:
         (GRADUAL | {"rewind": {"to": "5it"}}, "rewind.to: should be 0it with search.method"),
         (GRADUAL | {"rewind": {"method": "fine-tuning"}}, "rewind.method: should be weights with search.method"),
         (GRADUAL | {"gradual": {"begin": 0.9}}, "gradual: begin should be before end, 0.75, not 0.9"),
-        (GRADUAL | {"gradual": {"changes": 46}}, "gradual: there are 45 iterations from its beginning to its end"),
+        (GRADUAL | {"gradual": {"changes": 46}}, "gradual.changes: from 0 to iteration 45 there is room for 45, not"),
+        (GRADUAL | {"gradual": {"end": 0.999}}, "gradual.end: 0.999 of 60 iterations is their end"),
+        (
+            {"search": {"levels": 1, "density": 0.2, "method": "set"}, "set": {"changes": 60}},
+            "set.changes: from 0 to iteration 60 there is room for 59, not for 60",
+        ),
+        (
+            {"search": {"levels": 1, "density": 0.2, "method": "set", "rounds": 2}},
+            'search.rounds: has no meaning with search.method = "set"',
+        ),
+        (
+            {"search": {"levels": 1, "density": 0.2, "method": "edge-popup", "rounds": 2}},
+            'search.rounds: has no meaning with search.method = "edge-popup"',
+        ),
         ({"controls": {"rewound": 1}}, "controls.rewound: these tickets are rewound themselves"),
         ({"search__method": "rigl", "search__one_shot": True}, 'one_shot has no meaning with method = "rigl"'),
         (

@@ -9,6 +9,7 @@ from torch import nn
 from tests.conftest import outcome_of, random_mask, tiny
 from tests.studies.test_search import answer
 from tombola.engines.stackable import refusal
+from tombola.errors import InputError
 from tombola.experiment import Experiment, expected_runs
 from tombola.ranking import keep_best
 from tombola.run import Network, Run, Start
@@ -58,7 +59,32 @@ def test_only_scores_are_trained_and_weights_are_those_of_the_network_itself(
             there = getattr(network.get_submodule(layer), weight)
             assert int((there != 0).sum()) == count
     after = {n.replace("parametrizations.", "").removesuffix(".original"): b for n, b in network.named_buffers()}
-    assert all(torch.equal(before[name], after[name]) for name in keep)
+    for name in set(plain.state_dict()) - statistics(plain):  # biases and normalisation too
+        assert torch.equal(before[name], after[name]), name
+
+
+def statistics(network: nn.Module) -> set[str]:
+    """What batch norm counts, the only thing that training may change."""
+    return {name for name, _ in network.named_buffers()}
+
+
+class Tied(nn.Module):
+    """Two layers of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.output = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.output(self.second(self.first(x.flatten(1))))
+        return found
+
+
+def test_networks_that_share_weights_are_refused_as_each_layer_would_have_scores_of_its_own() -> None:
+    recipe = tiny(**POPUP, model={"name": f"{__name__}:Tied"})
+    with pytest.raises(InputError, match=r"model: first\.weight and second\.weight are one weight; edge-popup needs"):
+        Experiment(recipe)
 
 
 def test_scores_of_weights_that_are_not_there_learn_too() -> None:

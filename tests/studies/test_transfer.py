@@ -86,6 +86,18 @@ def test_tickets_keep_their_initial_weights_whatever_the_classes(tmp_path: Path,
     assert Start(network=here.start.network, seed=1).model_dump(exclude_defaults=True).keys() == {"network", "seed"}
 
 
+def test_nothing_is_searched_on_the_other_data_so_it_may_be_too_short_for_that(tmp_path: Path) -> None:
+    """Three epochs are fewer iterations there than masks are drawn here."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 9, (180, 8, 8)).astype(np.uint8), np.arange(180) % 10
+    np.savez(tmp_path / "few.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    search = {"levels": 1, "density": 0.2, "method": "early-bird"}
+    transfer = {"data": {"name": str(tmp_path / "few.npz"), "validation": 100}}
+    recipe = tiny(search=search, transfer=transfer, early_bird={"draws": 20}, training__length="3ep")
+    target = Experiment(recipe).kinds[-1]
+    assert target.last < 20 < Experiment(recipe).dense(0).last
+
+
 def test_what_cannot_be_transferred_is_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     wide, labels = rng.integers(0, 9, (300, 9, 9)).astype(np.uint8), np.arange(300) % 10
@@ -94,6 +106,9 @@ def test_what_cannot_be_transferred_is_refused(tmp_path: Path) -> None:
         Experiment(recipe_of(tmp_path / "wide.npz"))
     with pytest.raises(InputError, match=r"transfer: data\.validation: should be from 1 to"):
         Experiment(tiny(transfer={"data": {"name": str(other_data(tmp_path, 5)), "validation": 9000}}))
+    for rewind in ({"to": "5it"}, {"method": "learning-rate"}):
+        with pytest.raises(InputError, match=r"transfer: is from initial weights; goes with rewind\.to = \"0it\""):
+            tiny(transfer={"data": {"name": str(tmp_path / "wide.npz"), "validation": 100}}, rewind=rewind)
     with pytest.raises(InputError, match=r"transfer\.levels: there are 3 levels, and none is higher"):
         recipe_of(tmp_path / "wide.npz", levels=[4])
 

@@ -120,21 +120,36 @@ TRAINED = {("segment", 1), ("ticket", 1)}
 
 def test_a_ticket_that_was_drawn_early_is_judged_and_written(tmp_path: Path) -> None:
     wins = {"accuracy_margin": 0.99, "stop_margin": 99.0, "few": 0.99}
-    recipe = recipe_of("early-bird", verdict=wins | {"beat": "random"}, replicates=5, controls={"reinit": 1})
+    changes = {"model": {"name": "mlp", "widths": [200]}, "training__length": "160it", "training__lr": 0.1}
+    recipe = recipe_of(
+        "early-bird", verdict=wins | {"beat": "random"}, replicates=5, controls={"reinit": 1}, **changes
+    )
     results = performed(recipe, tmp_path, Notes())
     drawn = [row.measures.iterations for row in results.rows if row.branch == "drawn"]
     assert len(drawn) == 5
-    assert set(drawn) <= {20, 30, 40}
-    if summarise(results)["smallest_winning"]:
-        ticket = Ticket.load(tmp_path / "out/ticket.safetensors")
-        assert ticket.mask.density == pytest.approx(0.2, abs=1e-3)
-        assert ticket.provenance["recipe"]["search"]["method"] == "early-bird"
+    assert set(drawn) <= {80, 120, 160}
+    assert summarise(results)["smallest_winning"]
+    ticket = Ticket.load(tmp_path / "out/ticket.safetensors")
+    assert ticket.mask.density == pytest.approx(0.2, abs=1e-3)
+    assert ticket.provenance["recipe"]["search"]["method"] == "early-bird"
+
+
+def test_a_ticket_that_went_on_from_where_it_was_drawn_is_no_lottery_ticket(tmp_path: Path) -> None:
+    recipe = recipe_of("early-bird", early_bird={"draws": 4, "window": 2, "go_on": True}, replicates=3)
+    summary = summarise(performed(recipe, tmp_path, Notes()))
+    assert not summary["levels"][1]["verdict"]["winning"]
+    assert not summary["levels"][1]["verdict"]["fast"]
+    assert "none of this is a lottery ticket" in answer(summary)
 
 
 @pytest.mark.parametrize("engine", ["eager", "sparse"])
 def test_masks_are_drawn_early_from_the_network_that_is_trained(engine: str, tmp_path: Path) -> None:
     """Pausing on the way changes no bit of the dense training."""
-    recipe = recipe_of("early-bird", model={"name": "mlp", "widths": [20, 10]}, early_bird={"draws": 4, "window": 9})
+    recipe = recipe_of(
+        "early-bird",
+        model={"name": "mlp", "widths": [20, 10]},
+        early_bird={"draws": 4, "window": 4, "tolerance": 1e-9},
+    )
     performed(recipe, tmp_path, notes := Notes(), engine=engine)
     store = Store(tmp_path / "store")
     asks = {(study, ask.branch, ask.level): ask for study, ask in notes.asks}

@@ -42,6 +42,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "engines": results.engines,
         "method": recipe.rewind.method,
         "search": recipe.search.method,
+        "no_ticket": recipe.no_ticket,
         "transfer": recipe.transfer.data.name if recipe.transfer else None,
         "criteria": recipe.verdict.model_dump(),
         "late": sum((row.level, row.branch) == (0, "ticket") and censored(row) for row in results.rows),

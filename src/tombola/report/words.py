@@ -21,6 +21,11 @@ def answer(summary: dict[str, Any]) -> str:
             f"The mask changed while the network trained ({summary['search']}), so none of this is a lottery ticket. "
             f"The table says how accurate it is."
         )
+    if summary["no_ticket"]:
+        return (
+            f"Weights were not rewound ({summary['search']} going on), so none of this is a lottery ticket. "
+            f"The table says how accurate it is."
+        )
     found = summary["smallest_winning"]
     unfinished = "" if summary["finished"] else " So far, with runs still to do."
     if found is None:

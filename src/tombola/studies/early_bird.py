@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -29,7 +29,9 @@ class Drawing:
     """The largest distance between any two of them that counts as agreement; see `distance`."""
     go_on: bool = False
     """Whether the ticket goes on from the weights at which its mask was drawn, as in the paper, and not from the
-    initial weights."""
+    initial weights. Then the last mask should be drawn before the end."""
+    layers: Collection[str] | None = None
+    """Where masks are compared: the layers that are pruned. All if it is None."""
 
 
 def early_bird_search(dense: Run, drawing: Drawing, prune: Prune) -> Study[list[Ask]]:
@@ -66,12 +68,15 @@ def early_bird_search(dense: Run, drawing: Drawing, prune: Prune) -> Study[list[
 def agree(masks: Sequence[Mask], drawing: Drawing) -> bool:
     """Whether there are enough masks, and no two of them are further apart than the tolerance."""
     return len(masks) == drawing.window and all(
-        distance(a, b) <= drawing.tolerance for a, b in combinations(masks, 2)
+        distance(a, b, drawing.layers) <= drawing.tolerance for a, b in combinations(masks, 2)
     )
 
 
-def distance(one: Mask, other: Mask) -> float:
-    """The normalised Hamming distance: in what fraction of all weights two masks differ (You et al. 2020).
-    Masks of density d are at most 2d apart, unrelated ones about 2d(1 - d): a tolerance means less the sparser
-    they are."""
-    return ((one | other) - (one & other)).count / one.size
+def distance(one: Mask, other: Mask, layers: Collection[str] | None = None) -> float:
+    """The normalised Hamming distance: in what fraction of these layers' weights two masks differ (You et al. 2020).
+
+    Masks of density d are at most 2 min(d, 1 - d) apart, unrelated ones about 2d(1 - d): a tolerance means less the
+    further d is from a half.
+    """
+    names = one.keys() if layers is None else layers
+    return sum(int((one[name] ^ other[name]).sum()) for name in names) / sum(one.sizes[name] for name in names)

@@ -10,6 +10,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from tombola.errors import InputError
 from tombola.mask import State, prunable
 from tombola.run import Network
 
@@ -28,11 +29,18 @@ def supermask(
 
     The scores, drawn as in the authors' code (Kaiming uniform, a = √5), are the only parameters: weights, biases and
     normalisation are buffers, what the network itself is drawn with by the same seed, so no training changes them.
+    Raises `InputError` where layers share a weight, of which each would be another.
     """
     from tombola.zoo.networks import make
 
     network = make(Network(name=of, options=options or {}, source=source, inputs=inputs, classes=classes))
     layers = [name for name in prunable(network) if name in keep]
+    names: dict[Tensor, str] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        if names.setdefault(parameter, name) in layers and names[parameter] != name:
+            raise InputError(
+                f"model: {names[parameter]} and {name} are one weight; edge-popup needs one for each layer"
+            )
     _freeze(network)
     for name in layers:
         layer, _, weight = name.rpartition(".")
