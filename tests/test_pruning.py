@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tombola.errors import InputError
+from tombola.holding import hold
 from tombola.mask import Mask
 from tombola.pruning import Pruner, prune
 from tombola.scopes import Globally, Layerwise, scope
 from tombola.scores import SCORES
 from tombola.scores.gradients import snip
-from tombola.scores.grounds import Grounds
+from tombola.scores.grounds import Grounds, cross_entropy
 from tombola.scores.weights import magnitude
 from tombola.structures import Heads
 
@@ -347,6 +348,20 @@ def test_layers_that_end_up_empty_are_warned_of(caplog: pytest.LogCaptureFixture
             'structure: 3:7 needs a multiple of 7 inputs, 0 has 8; leave_out = ["0"]',
         ),
         ({"structure": "channels"}, "structure: no layer that is pruned has channels"),
+        ({"structure": "2:4", "scope": "erk"}, 'scope: "erk" goes with structure "weights", not "2:4"'),
+        ({"structure": "neurons", "scope": "erk"}, 'scope: "erk" goes with structure "weights", not "neurons"'),
+        (
+            {"score": lambda grounds: {}},  # noqa: ARG005
+            "score: it gives no tensor for 0.weight, where one of the weight's shape (12, 8) belongs",
+        ),
+        (
+            {"score": lambda grounds: {n: w.abs().flatten() for n, w in grounds.weights.items()}},
+            "score: it gives a tensor of (96,) for 0.weight, where one of the weight's shape (12, 8) belongs",
+        ),
+        (
+            {"score": lambda grounds: {n: w * torch.nan for n, w in grounds.weights.items()}, "rounds": 2},
+            "the scores of 0.weight are not all numbers",
+        ),
         ({"rounds": 0}, "rounds: should be a whole number, at least 1, not 0"),
         (
             {"score": "snip"},
@@ -370,6 +385,56 @@ def test_mistakes_are_named_in_one_line_before_anything_is_pruned(options: dict[
     assert "\n" not in str(caught.value)
     for name, weight in classifier().named_parameters():
         assert torch.equal(weight, dict(network.named_parameters())[name])
+
+
+@pytest.mark.parametrize("structure", ["weights", "neurons"])
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_what_a_hold_has_pruned_is_gone_already(structure: str, rounds: int) -> None:
+    network = classifier()
+    before = prune(network, 0.5, score="random", structure=structure)
+    hold(network, before)
+    mask = prune(network, 0.25, score="small_final", structure=structure, rounds=rounds)  # zeros would score highest
+    assert mask <= before
+    assert mask.counts == prune(classifier(), 0.25, structure=structure).counts
+    assert prune(network, 0.5, structure=structure) == before
+
+
+def test_a_hold_that_leaves_too_little_is_said() -> None:
+    network = classifier()
+    hold(network, prune(network, {"0": 0.25}))
+    with pytest.raises(
+        InputError, match=r"^density: 48 are to stay of 0.weight, and the network's hold has left 24$"
+    ):
+        prune(network, 0.5)
+    with pytest.raises(InputError, match=r"^structure: 2:4 is of whole layers; first tombola.holding.release"):
+        prune(network, structure="2:4")
+
+
+def test_before_training_batch_norm_normalises_batches_by_themselves() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(8, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, 4))
+    modes: list[list[bool]] = []
+
+    def loss(scored: nn.Module, batch: Any) -> Tensor:
+        modes.append([layer.training for layer in scored])
+        return cross_entropy(scored, batch)
+
+    def prune_by(score: str) -> list[bool]:
+        modes.clear()
+        prune(copy.deepcopy(network), 0.5, score=score, data=data(), loss=loss)
+        assert all(mode == modes[0] for mode in modes)
+        return modes[0]
+
+    only_norm, none = [False, True, False, False, False], [False] * 5
+    assert {score: prune_by(score) for score in ("snip", "grasp", "taylor", "wanda", "fisher")} == {
+        "snip": only_norm,
+        "grasp": only_norm,
+        "taylor": only_norm,
+        "wanda": only_norm,
+        "fisher": none,
+    }
+    network(data()[0][0])  # it sees a batch
+    assert prune_by("snip") == none
 
 
 def test_a_network_with_nothing_to_prune_is_refused() -> None:

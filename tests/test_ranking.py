@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tombola.errors import InputError
 from tombola.mask import Mask
 from tombola.ranking import keep_best
 from tombola.scopes import Globally, Layerwise, Scope, weights_left
@@ -92,5 +93,5 @@ def test_layers_left_out_are_left_alone() -> None:
 
 def test_scores_that_are_not_numbers_are_refused() -> None:
     mask = Mask({"a": torch.ones(2, dtype=torch.bool)})
-    with pytest.raises(ValueError, match="not all numbers"):
+    with pytest.raises(InputError, match="not all numbers"):
         prune({"a": torch.tensor([1.0, float("nan")])}, mask, Layerwise({"a": 0.5}))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from tombola.errors import InputError
 from tombola.mask import Mask
 from tombola.scopes import Counts, Group
 
@@ -17,7 +18,7 @@ def keep_best(scores: Mapping[str, Tensor], mask: Mask, counts: Counts) -> Mask:
     Only weights that are left compete. Equal scores are settled by index: in the order of the group's
     layers, then in row-major order, the first goes first. Layers that belong to no group are left alone.
 
-    Raises `ValueError` when a score is NaN: no order could be exact.
+    Raises `InputError` when a score is NaN: no order could be exact.
     """
     kept = dict(mask)
     for group, count in counts.items():
@@ -28,12 +29,11 @@ def keep_best(scores: Mapping[str, Tensor], mask: Mask, counts: Counts) -> Mask:
 def best(worth: Tensor, left: Tensor, count: int, of: Group) -> Tensor:
     """Which `count` of those `left` have the highest worth; vectors, bool like `left`. Of equals the first go first.
 
-    Raises `ValueError`, which names the layers `of` which they are, where a worth is NaN.
+    Raises `InputError`, which names the layers `of` which they are, where a worth is NaN.
     """
     candidates = left.nonzero().squeeze(1)
     worth = worth[candidates]
-    if worth.isnan().any():
-        raise ValueError(f"the scores of {', '.join(of)} are not all numbers")
+    check_numbers(worth, of)
     going = len(candidates) - count
     stay = left.clone()
     if going > 0:  # selecting takes a tenth of the time of sorting
@@ -42,6 +42,13 @@ def best(worth: Tensor, left: Tensor, count: int, of: Group) -> Tensor:
         equal = candidates[worth == bound]
         stay[equal[: going - int((worth < bound).sum())]] = False
     return stay
+
+
+def check_numbers(worth: Tensor, of: Group) -> None:
+    """Refuse NaN, which every comparison would place elsewhere: `InputError`, which names the layers `of` which it
+    is."""
+    if worth.isnan().any():
+        raise InputError(f"the scores of {', '.join(of)} are not all numbers: there is no best among them")
 
 
 def _best_weights(

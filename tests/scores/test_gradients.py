@@ -141,10 +141,20 @@ def test_frozen_weights_are_scored_too_and_no_gradient_is_wanted_elsewhere(score
 
 @pytest.mark.parametrize("score", [snip, taylor, fisher, grasp])
 def test_half_precision_is_added_up_in_single(score: Any) -> None:
+    """In bfloat16 a sum of equal terms would stop growing at 256 of them."""
     make, shape = NETWORKS["linear"]
-    batches = [(x.bfloat16(), y) for x, y in examples(shape)]
-    for found in score(of_network(make().bfloat16(), batches)).values():
-        assert found.isfinite().all()
+    network, ((x, y),) = make().bfloat16(), examples(shape, (1,))
+    once, often = (score(of_network(network, [(x.bfloat16(), y)] * times)) for times in (1, 600))
+    for name, found in often.items():
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, once[name], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("score", [taylor, fisher])
+def test_squares_of_small_gradients_do_not_vanish_in_half_precision(score: Any) -> None:
+    network = nn.Linear(3, 1, bias=False).half()
+    found = score(of_network(network, [torch.full((1, 3), 1e-4).half()], lambda net, x: net(x).sum()))
+    assert found["weight"].all()
 
 
 @pytest.mark.parametrize("score", [snip, taylor, fisher, grasp])

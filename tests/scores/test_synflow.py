@@ -48,6 +48,15 @@ def test_only_the_shape_of_an_example_is_looked_at() -> None:
         assert torch.equal(scores, after[name])
 
 
+def test_batch_norm_without_running_statistics_is_its_affine_part_too() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    without = copy.deepcopy(network)
+    without[1] = nn.BatchNorm1d(4, track_running_stats=False)
+    expected, found = (synflow(of_network(each, [(torch.randn(5, 3), None)])) for each in (network, without))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_what_is_missing_is_said() -> None:
     network = nn.Linear(3, 2)
     with pytest.raises(InputError, match="looks at training examples"):

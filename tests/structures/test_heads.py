@@ -110,6 +110,24 @@ def test_descriptions_that_do_not_fit_are_refused(description: Heads, message: s
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ({"key": 2, "value": 2}, "beside dense keys have other heads than queries, 2 rows and 6"),
+        ({"value": 3}, "values have 3 rows, which do not fit the 6 columns of dense"),
+        ({"qkv": 12}, "qkv, for three parts alike, has 12 rows, which do not fit the 6 columns of dense"),
+    ],
+)
+def test_heads_that_share_keys_or_values_are_refused(layers: dict[str, int], message: str) -> None:
+    rows = {"query": 6, "key": 6, "value": 6, "dense": 6} | layers
+    made = nn.ModuleDict({name: nn.Linear(6, count) for name, count in rows.items()})
+    names = ["qkv"] if "qkv" in layers else ["query", "key", "value"]
+    with pytest.raises(InputError) as caught:
+        Heads(1, output="dense", **{name: name for name in names})(made)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_network_without_known_attention_is_told_how_to_describe_it() -> None:
     with pytest.raises(
         InputError, match=r"no attention with layers qkv and proj was found; tombola.structures.Heads"

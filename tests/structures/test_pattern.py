@@ -18,14 +18,35 @@ def test_exactly_n_of_each_m_stay_and_they_are_the_best(
     data: st.DataObject, m: int, rows: int, times: int, scope: str
 ) -> None:
     n = data.draw(st.integers(1, m - 1))
-    made = nn.Sequential(nn.Linear(m * times, rows), nn.Conv2d(m, rows, times))
+    made = nn.Sequential(nn.Linear(m * times, rows), nn.Conv2d(2 * m, rows, times, groups=2 - rows % 2))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     scores = {name: torch.randint(-3, 3, w.shape, generator=generator).float() for name, w in Mask.full(made).items()}
     mask = prune(Pattern(n, m, made), Mask.full(made), 1 - n / m, scores, scope=scope)
     for name, kept in mask.items():
-        for stay, worth in zip(kept.reshape(-1, m).tolist(), scores[name].reshape(-1, m).tolist(), strict=True):
+        in_rows = (each.movedim(1, -1).reshape(-1, m).tolist() for each in (kept, scores[name]))
+        for stay, worth in zip(*in_rows, strict=True):
             best = sorted(range(m), key=lambda place: (worth[place], place))[m - n :]
             assert [place for place in range(m) if stay[place]] == sorted(best)
+
+
+def test_of_a_convolution_m_consecutive_input_channels_compete_at_each_place_of_the_kernel() -> None:
+    made = nn.Conv2d(8, 6, 3)
+    mask = prune(Pattern(2, 4, made), Mask.full(made), 0.5)["weight"]
+    for place in mask.permute(2, 3, 0, 1).reshape(9, 6, 8):
+        assert (place.view(6, 2, 4).sum(2) == 2).all()
+    grouped = nn.Sequential(nn.Conv2d(4, 6, 2, groups=2))
+    with pytest.raises(InputError, match="needs a multiple of 4 input channels, 0 has 2;"):
+        prune(Pattern(2, 4, grouped), Mask.full(grouped), 0.5)
+
+
+def test_scores_that_are_not_numbers_are_not_the_best() -> None:
+    made = nn.Linear(4, 2)
+    scores = {"weight": torch.tensor([[1.0, 2, torch.nan, 4], [5, 6, 7, 8]])}
+    with pytest.raises(InputError, match="scores of weight are not all numbers"):
+        prune(Pattern(2, 4, made), Mask.full(made), 0.5, scores)
+    before = Mask({"weight": ~scores["weight"].isnan()})  # of weights that are gone nothing is asked
+    kept = Pattern(2, 4, made).keep_best(scores, before, {("weight",): 4})["weight"]
+    assert kept.tolist() == [[False, True, False, True], [False, False, True, True]]
 
 
 def test_weights_pruned_before_are_not_among_the_best() -> None:
@@ -49,7 +70,7 @@ def test_layers_that_m_does_not_divide_are_refused() -> None:
         InputError, match=r'^structure: 2:4 needs a multiple of 4 inputs, 0 has 6; leave_out = \["0"\]'
     ):
         prune(Pattern(2, 4, made), full, 0.5)
-    with pytest.raises(InputError, match="needs a multiple of 4 inputs, 1 has 9"):
+    with pytest.raises(InputError, match="needs a multiple of 4 input channels, 1 has 1"):
         prune(Pattern(2, 4, made), full, 0.5, leave_out=["0"])
     with pytest.raises(InputError, match="transposed 2 has none in a row"):
         prune(Pattern(2, 4, made), full, 0.5, leave_out=["0", "1"])

@@ -105,6 +105,25 @@ def test_tiles_of_convolutions_are_those_of_their_matrix() -> None:
     assert int(mask.sum()) == 16
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_tiles_of_transposed_convolutions_are_of_outputs_by_inputs_too(groups: int) -> None:
+    made = nn.ConvTranspose1d(4, 8, 2, groups=groups)  # [4, 8 / groups, 2]
+    mask = prune(blocks(made, 2, 4), Mask.full(made), 0.5)["weight"]
+    matrix = torch.cat([part.transpose(0, 1) for part in mask.chunk(groups)]).flatten(1)  # [8, 8 / groups]
+    tiles = [tile for band in matrix.split(2, 0) for tile in band.split(4, 1)]
+    assert all(tile.all() or not tile.any() for tile in tiles)
+    assert sum(bool(tile.any()) for tile in tiles) == len(tiles) // 2
+
+
+def test_which_weights_make_a_unit_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In rounds it would take longer than all else."""
+    made = network(9, 8, 7, 2)
+    units, mask = neurons(made), Mask.full(made)
+    prune(units, mask, 0.5, scope="global")
+    monkeypatch.setattr(torch, "unique", None)
+    assert prune(units, prune(units, mask, 0.5, scope="global"), 0.5, scope="layer") <= mask
+
+
 def test_networks_without_such_units_are_refused_in_one_line() -> None:
     made = network(3, 4, 2)
     with pytest.raises(InputError, match=r"^structure: no layer that is pruned has channels$"):
@@ -120,5 +139,5 @@ def test_networks_without_such_units_are_refused_in_one_line() -> None:
 def test_scores_that_are_not_numbers_are_refused() -> None:
     made = network(2, 2, 1)
     scores = {"0.weight": torch.full((2, 2), torch.nan), "1.weight": torch.ones(1, 2)}
-    with pytest.raises(ValueError, match=r"scores of 0\.weight are not all numbers"):
+    with pytest.raises(InputError, match=r"scores of 0\.weight are not all numbers"):
         prune(neurons(made), Mask.full(made), 0.5, scores)

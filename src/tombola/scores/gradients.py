@@ -1,7 +1,8 @@
 """Scores that look at gradients of the loss on examples.
 
-Gradients are those of the network in evaluation mode, so nothing is drawn and a batch does not normalise itself. A
-batch weighs as much as any other, whatever its size. All raise `InputError` where network or examples are not known.
+Gradients are those of the network in evaluation mode, so nothing is drawn and a batch does not normalise itself,
+unless batch norm has not seen one yet; see `Grounds.network`. A batch weighs as much as any other, whatever its size.
+All raise `InputError` where network or examples are not known.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ def snip(grounds: Grounds) -> dict[str, Tensor]:
 
     The sensitivity is that of the weights given: those at initialisation make it the paper's.
     """
-    network, weights = _network(grounds)
-    gradients = _mean(_gradients(network, weights, grounds, grounds.batches()))
+    network, weights = with_gradients(grounds)
+    gradients = _mean(gradients_of(network, weights, grounds, grounds.batches()))
     return {n: (g * w.detach()).abs() for g, (n, w) in zip(gradients, weights.items(), strict=True)}
 
 
 def taylor(grounds: Grounds) -> dict[str, Tensor]:
     """The mean over batches of (g w)², g a batch's gradient: the squared change of the loss, to first order, when a
-    weight is removed (Molchanov et al. 2019, section 3.1, equation 8; averaged over batches as in section 3.2)."""
-    network, weights = _network(grounds)
-    squares = _mean([g.square() for g in batch] for batch in _gradients(network, weights, grounds, grounds.batches()))
+    weight is removed (Molchanov et al. 2019, section 3.1; averaged over batches as in section 3.2)."""
+    network, weights = with_gradients(grounds)
+    squares = _mean(
+        [g.square() for g in batch] for batch in gradients_of(network, weights, grounds, grounds.batches())
+    )
     return {n: s * _wide(w.detach()).square() for s, (n, w) in zip(squares, weights.items(), strict=True)}
 
 
@@ -40,11 +43,13 @@ def fisher(grounds: Grounds) -> dict[str, Tensor]:
     by, to second order, when a weight of a trained network is removed (Theis et al. 2018, section 2.1).
 
     Gradients are of single examples, which takes a backward pass for each. That of a batch is a mean already: its
-    square is the smaller the larger the batch, and `taylor` is what it would give.
+    square is the smaller the larger the batch, and `taylor` is what it would give. All batch norm is in evaluation
+    mode: an example by itself has no statistics.
     """
-    network, weights = _network(grounds)
+    network, weights = with_gradients(grounds)
+    network.eval()
     examples = (example for batch in grounds.batches() for example in _examples(batch))
-    squares = _mean([g.square() for g in one] for one in _gradients(network, weights, grounds, examples))
+    squares = _mean([g.square() for g in one] for one in gradients_of(network, weights, grounds, examples))
     return {n: s * _wide(w.detach()).square() / 2 for s, (n, w) in zip(squares, weights.items(), strict=True)}
 
 
@@ -56,9 +61,9 @@ def grasp(grounds: Grounds) -> dict[str, Tensor]:
     paper's experiments divide logits by a temperature of 200, which a `loss` of one's own can do. Batches are gone
     through twice.
     """
-    network, weights = _network(grounds)
+    network, weights = with_gradients(grounds)
     parameters = list(weights.values())
-    means = _mean(_gradients(network, weights, grounds, grounds.batches()))
+    means = _mean(gradients_of(network, weights, grounds, grounds.batches()))
     gradient = [mean.to(weight.dtype) for mean, weight in zip(means, parameters, strict=True)]
 
     def products() -> Iterator[Sequence[Tensor]]:
@@ -76,14 +81,14 @@ def grasp(grounds: Grounds) -> dict[str, Tensor]:
     return {n: p * w.detach() for p, (n, w) in zip(_mean(products()), weights.items(), strict=True)}
 
 
-def _network(grounds: Grounds) -> tuple[nn.Module, dict[str, Tensor]]:
+def with_gradients(grounds: Grounds) -> tuple[nn.Module, dict[str, Tensor]]:
     """A network of the score's own and those of its parameters that are scored; only these have gradients."""
     network = grounds.network().requires_grad_(False)
     parameters = dict(network.named_parameters())
     return network, {name: parameters[name].requires_grad_() for name in grounds.weights}
 
 
-def _gradients(
+def gradients_of(
     network: nn.Module, weights: dict[str, Tensor], grounds: Grounds, batches: Any
 ) -> Iterator[Sequence[Tensor]]:
     """The gradient of the loss of each batch; zero for weights it does not depend on."""

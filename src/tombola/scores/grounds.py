@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.errors import InputError
 from tombola.mask import Mask
@@ -45,8 +46,16 @@ class Grounds:
         return _there(self._start, "the initial weights", "start=STATE")()
 
     def network(self) -> nn.Module:
-        """A network of its own with the trained weights, pruned ones zero; in evaluation mode."""
-        return _there(self._network, "the network", "the network itself")().eval()
+        """A network of its own with the trained weights, pruned ones zero; in evaluation mode.
+
+        But for batch norm that has not seen a batch: its statistics, mean 0 and variance 1, say nothing, and with
+        them it would do nothing. It is in training mode, and normalises batches by themselves.
+        """
+        network = _there(self._network, "the network", "the network itself")().eval()
+        for module in network.modules():
+            if isinstance(module, _BatchNorm) and _untouched(module):
+                module.train()
+        return network
 
     def batches(self) -> Iterator[Any]:
         """Training examples: batches as `loss` takes them, at least one."""
@@ -67,6 +76,12 @@ class Grounds:
             return masked
 
         return replace(self, weights=weights, mask=mask, _network=network)
+
+
+def _untouched(norm: _BatchNorm) -> bool:
+    """Whether running statistics are those a layer is made with. Old checkpoints do not say how many batches."""
+    mean, variance = norm.running_mean, norm.running_var
+    return mean is None or variance is None or not (bool(mean.any()) or bool((variance != 1).any()))
 
 
 def _there(make: Callable[[], Made] | None, what: str, give: str) -> Callable[[], Made]:

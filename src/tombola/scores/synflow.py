@@ -17,15 +17,16 @@ def synflow(grounds: Grounds) -> dict[str, Tensor]:
     section 6).
 
     Of the examples only the shape of one is looked at. In float64, since R is a product over layers. Batch norm is as
-    before training, so that it neither looks at data nor takes from the flow what it would need the mean for. The
+    before training, its affine part alone: it neither looks at data nor takes from the flow what it would need the
+    mean for. Layer and group norm divide by the flow itself; with them the paper's conservation does not hold. The
     paper scores again in each of 100 rounds (see `ROUNDS`); scored once, it empties layers as others do.
     Raises `InputError` where network or examples are not known, or batches are not `(x, y)`.
     """
-    network = grounds.network().double().requires_grad_(False)
+    network = grounds.network().eval().double().requires_grad_(False)
     parameters = dict(network.named_parameters())
     for module in network.modules():
         if isinstance(module, _BatchNorm):
-            module.reset_running_stats()
+            _only_affine(module, next(iter(parameters.values())))
     with torch.no_grad():
         for parameter in parameters.values():
             parameter.abs_()
@@ -34,6 +35,12 @@ def synflow(grounds: Grounds) -> dict[str, Tensor]:
         flow = _output(network, _ones(grounds)).sum()
         gradients = torch.autograd.grad(flow, list(weights.values()), materialize_grads=True)
     return {name: (g * w.detach()).abs() for g, (name, w) in zip(gradients, weights.items(), strict=True)}
+
+
+def _only_affine(norm: _BatchNorm, like: Tensor) -> None:
+    """Give it the statistics of one that has not seen a batch, whether or not it keeps any."""
+    like = next(norm.parameters(), like)
+    norm.running_mean, norm.running_var = like.new_zeros(norm.num_features), like.new_ones(norm.num_features)
 
 
 def _ones(grounds: Grounds) -> Tensor:

@@ -35,7 +35,8 @@ class Heads:
 
     def __call__(self, network: nn.Module) -> Units:
         """Each head's rows of the projections to queries, keys and values, and its columns of the output projection
-        (Michel et al. 2019, section 2). Raises `InputError` for names that match no layer, or layers of other shapes.
+        (Michel et al. 2019, section 2). Raises `InputError` for names that match no layer, or layers of other shapes,
+        as those of grouped-query attention are.
         """
         given = [self.query, self.key, self.value] if self.qkv is None else [self.qkv]
         if None in given:
@@ -51,6 +52,7 @@ class Heads:
         for index, (output, *projections) in enumerate(zip(outward, *inward, strict=True)):
             heads = index * self.count + torch.arange(self.count)
             ids[output] = _spread(heads, parameters[output].t(), output).t()
+            _check(parameters[output], [parameters[name] for name in projections], output)
             for name in projections:
                 ids[name] = _spread(heads.repeat(3) if self.qkv else heads, parameters[name], name)
         order = list(parameters)
@@ -76,6 +78,19 @@ def heads(network: nn.Module) -> Units:
             "structure: no attention with layers qkv and proj was found; tombola.structures.Heads names others"
         )
     return Units(found, "heads")
+
+
+def _check(output: Tensor, projections: list[Tensor], name: str) -> None:
+    """Refuse attention whose heads do not each have rows of their own in all projections: grouped queries, say."""
+    layer, width, rows = name.removesuffix(".weight"), output.shape[1], [len(weight) for weight in projections]
+    if len(rows) == 3 and rows[0] != rows[1]:
+        raise InputError(
+            f"structure: beside {layer} keys have other heads than queries, {rows[1]} rows and {rows[0]}; "
+            "heads that share keys cannot be pruned"
+        )
+    if (rows[2] if len(rows) == 3 else rows[0] / 3) != width:
+        what = "values have" if len(rows) == 3 else "qkv, for three parts alike, has"
+        raise InputError(f"structure: {what} {rows[-1]} rows, which do not fit the {width} columns of {layer}")
 
 
 def _spread(units: Tensor, weight: Tensor, name: str) -> Tensor:

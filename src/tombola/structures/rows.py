@@ -27,10 +27,15 @@ def channels(network: nn.Module) -> Units:
 
 
 def blocks(network: nn.Module, height: int, width: int) -> Units:
-    """Tiles of `height` outputs by `width` inputs, row by row, of the weight as a matrix [out, in × kernel]; at the
-    edges tiles are what is left of them (Gray et al. 2017; Narang et al. 2017)."""
+    """Tiles of `height` outputs by `width` inputs, row by row, of the weight as a matrix [out, in × kernel], also of
+    transposed convolutions; at the edges tiles are what is left of them (Gray et al. 2017; Narang et al. 2017)."""
 
-    def tiles(layer: nn.Module, weight: Tensor) -> Tensor:  # noqa: ARG001
+    def tiles(layer: nn.Module, weight: Tensor) -> Tensor:
+        if isinstance(layer, _ConvTransposeNd):
+            return _turned(of_matrix(_turned(weight, layer.groups)), layer.groups)
+        return of_matrix(weight)
+
+    def of_matrix(weight: Tensor) -> Tensor:
         rows, columns = weight.flatten(1).shape
         across = -(-columns // width)
         down = torch.arange(rows).unsqueeze(1) // height
@@ -47,12 +52,18 @@ def _outputs(network: nn.Module, kind: type[nn.Module], what: str) -> Units:
 
 def _output(layer: nn.Module, weight: Tensor) -> Tensor:
     """Which output each weight leads to."""
-    if isinstance(layer, _ConvTransposeNd):  # [in, out / groups, *kernel]
-        inputs, outputs = weight.shape[:2]
-        group = torch.arange(inputs).unsqueeze(1) // (inputs // layer.groups)
-        of = group * outputs + torch.arange(outputs)
-        return of.view(inputs, outputs, *(1 for _ in layer.kernel_size)).expand(weight.shape)
+    if isinstance(layer, _ConvTransposeNd):
+        return _turned(_rows(_turned(weight, layer.groups)), layer.groups)
+    return _rows(weight)
+
+
+def _rows(weight: Tensor) -> Tensor:
     return torch.arange(len(weight)).view(-1, *(1 for _ in weight.shape[1:])).expand(weight.shape)
+
+
+def _turned(weight: Tensor, groups: int) -> Tensor:
+    """[in, out / groups, *kernel], as transposed convolutions have it -> [out, in / groups, *kernel]; and back."""
+    return weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
 
 
 def _numbered(

@@ -22,7 +22,7 @@ class Structure(Protocol):
     def keep_best(self, scores: Mapping[str, Tensor], mask: Mask, counts: Counts) -> Mask:
         """Keep in each group exactly as many units as `counts` says: those of the highest scores.
 
-        Raises `ValueError` when a score is NaN: no order could be exact.
+        Raises `InputError` when a score is NaN: no order could be exact.
         """
         ...
 

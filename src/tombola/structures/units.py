@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -39,7 +40,9 @@ class Units:
             raise InputError(
                 f'scope: "erk" says how many weights a layer keeps; with {self.what} use layer or global'
             )
-        return {group: int(self._left(mask, group).sum()) for group in self._groups(scope)}
+        if scope.groups not in self._made:
+            self._made[scope.groups] = self._groups(scope.groups)
+        return {group: int(self._left(mask, group).sum()) for group in self._made[scope.groups]}
 
     def keep_best(self, scores: Mapping[str, Tensor], mask: Mask, counts: Counts) -> Mask:
         """See `Structure`."""
@@ -51,16 +54,21 @@ class Units:
                 kept[name] = kept[name] & (stays[ids.clamp(min=0)] | (ids == NONE))
         return Mask(kept)
 
-    @property
+    @cached_property
+    def _made(self) -> dict[tuple[Group, ...], list[Group]]:
+        """The groups of a scope's, once they are made."""
+        return {}
+
+    @cached_property
     def _count(self) -> int:
         return 1 + max((int(ids.max()) for ids in self.ids.values()), default=NONE)
 
     def _left(self, mask: Mask, group: Group) -> Tensor:
         """Which units have a weight left in these layers: bool."""
-        left = torch.zeros(self._count, dtype=torch.bool)
+        left = torch.zeros(1 + self._count, dtype=torch.bool)  # first, what belongs to none
         for name in group:
-            left[self.ids[name][mask[name] & (self.ids[name] != NONE)]] = True
-        return left
+            left.index_fill_(0, self.ids[name][mask[name]] - NONE, True)
+        return left[1:]
 
     def _worth(self, scores: Mapping[str, Tensor], mask: Mask, group: Group) -> Tensor:
         """The mean score of each unit's weights that are left: float64; 0 where none is."""
@@ -72,29 +80,28 @@ class Units:
             weights.index_add_(0, ids, torch.ones_like(values))
         return torch.div(total, weights.clamp(min=1))
 
-    def _groups(self, scope: Scope) -> list[Group]:
+    def _groups(self, of_scopes: tuple[Group, ...]) -> list[Group]:
         """The scope's groups without layers that have no units; those that share a unit made one."""
         groups: list[Group] = []
-        for of_scope in scope.groups:
-            group = tuple(name for name in of_scope if name in self._layers)
-            mine = self._numbers(group)
-            coupled = [other for other in groups if mine & self._numbers(other)]
+        for of_scope in of_scopes:
+            group = tuple(name for name in of_scope if self._numbers.get(name))
+            coupled = [other for other in groups if self._share(group, other)]
             groups = [other for other in groups if other not in coupled]
             if group:
                 groups.append(tuple(name for other in (*coupled, group) for name in other))
         if not groups:
             raise InputError(f"structure: no layer that is pruned has {self.what}")
-        pruned = {name for group in groups for name in group}
-        for name in self._layers:
-            shared = self._numbers((name,)) & self._numbers(tuple(pruned))
-            if name not in pruned and shared:
+        pruned = tuple(name for group in groups for name in group)
+        for name in self._numbers:
+            if name not in pruned and self._share((name,), pruned):
                 layer = name.removesuffix(".weight")
                 raise InputError(f"structure: {layer} shares its {self.what} with layers that are pruned, and is not")
         return groups
 
-    @property
-    def _layers(self) -> list[str]:
-        return [name for name, ids in self.ids.items() if bool((ids != NONE).any())]
+    def _share(self, some: Group, others: Group) -> bool:
+        return any(not self._numbers[a].isdisjoint(self._numbers[b]) for a in some for b in others)
 
-    def _numbers(self, group: Group) -> set[int]:
-        return {number for name in group for number in torch.unique(self.ids[name]).tolist()} - {NONE}
+    @cached_property
+    def _numbers(self) -> dict[str, frozenset[int]]:
+        """By layer: the numbers of its units."""
+        return {name: frozenset(torch.unique(ids).tolist()) - {NONE} for name, ids in self.ids.items()}
