@@ -76,12 +76,13 @@ class Recorder:
 
 
 class Tally:
-    """Counts trainings. What it holds is no part of a training's key: there is no `__dict__` to look into."""
-
-    __slots__ = ("n", "stop_at")
+    """Counts trainings. What it holds is no part of a training's key."""
 
     def __init__(self) -> None:
         self.n = self.stop_at = 0
+
+    def __getstate__(self) -> None:
+        return None
 
     def train(self, model: nn.Module, steps: int = 30) -> None:
         self.n += 1

@@ -45,11 +45,12 @@ def evaluate(model: nn.Module) -> float:
 class Mortal:
     """Trains, and dies without a word in one of the trainings. No key sees what it holds."""
 
-    __slots__ = ("dies_at", "trainings")
-
     def __init__(self, dies_at: int) -> None:
         self.dies_at = dies_at
         self.trainings = 0
+
+    def __getstate__(self) -> None:
+        return None
 
     def __call__(self, model: nn.Module) -> None:
         self.trainings += 1

@@ -72,7 +72,7 @@ class OwnNetwork:
     def described(self, seed: int) -> Start:
         """The start with the weights that are drawn by `seed`; those of a module, whatever the seed."""
         name = getattr(self.model, "__qualname__", type(self.model).__qualname__)
-        about = self.model if self._pristine is None else [self._pristine, snapshot(self._pristine)]
+        about = self.model if self._pristine is None else self._pristine
         seed = seed if self.drawn else 0
         return Start(network=Network(name=f"own:{name}", source=digest(about), inputs=(), classes=0), seed=seed)
 
