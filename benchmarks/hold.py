@@ -58,7 +58,7 @@ def main(
     density: Annotated[float, typer.Option(help="Fraction of each layer's weights left.")] = 0.2,
     batch: Annotated[int, typer.Option(help="Images of a step.")] = 32,
     width: Annotated[int, typer.Option(help="Channels of the first stage; 64 is ResNet-18.")] = 64,
-    lr: Annotated[float, typer.Option(help="Learning rate; small, so that the losses agree.")] = 1e-5,
+    lr: Annotated[float, typer.Option(help="Learning rate; small, so that the losses agree.")] = 1e-7,
     steps: Annotated[int, typer.Option(help="Steps of a turn.")] = 3,
     turns: Annotated[int, typer.Option(help="Turns of each side.")] = 11,
     save: Annotated[bool, typer.Option(help="Write results/hold.json, or hold-cuda.json.")] = True,
