@@ -56,11 +56,11 @@ def training(side: Side, x: Tensor, y: Tensor, steps: int, wait: Callable[[], No
 def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda" if torch.cuda.is_available() else "cpu",
     density: Annotated[float, typer.Option(help="Fraction of each layer's weights left.")] = 0.2,
-    batch: Annotated[int, typer.Option(help="Images of a step.")] = 32,
+    batch: Annotated[int, typer.Option(help="Images of a step.")] = 64,
     width: Annotated[int, typer.Option(help="Channels of the first stage; 64 is ResNet-18.")] = 64,
     lr: Annotated[float, typer.Option(help="Learning rate; small, so that the losses agree.")] = 1e-7,
-    steps: Annotated[int, typer.Option(help="Steps of a turn.")] = 3,
-    turns: Annotated[int, typer.Option(help="Turns of each side.")] = 11,
+    steps: Annotated[int, typer.Option(help="Steps of a turn.")] = 1,
+    turns: Annotated[int, typer.Option(help="Turns of each side.")] = 15,
     save: Annotated[bool, typer.Option(help="Write results/hold.json, or hold-cuda.json.")] = True,
 ) -> None:
     """Measure, compare losses, print the ratio, write results/hold.json, or hold-cuda.json."""

@@ -29,9 +29,11 @@ def hold(network: nn.Module, mask: Mask) -> Held:
 
     No parameter is renamed and no key added to a `state_dict`. Copies and pickles of the network, and of its layers,
     are held as it is, and independently of it; a dense `state_dict` is pruned when it has been loaded. Another hold
-    replaces the one before. Names in the mask are the network's own, or those that wrappers around it make of them. A
-    parameter replaced by another, as `fully_shard` does, is noticed before the next step, so steps are right;
-    a clipping between the first backward pass and that step alone sees the dense gradient.
+    replaces the one before. Names in the mask are the network's own, or those that wrappers around it make of them.
+
+    A parameter replaced by another, as `fully_shard` does, is noticed before the next step, so steps are right; a
+    clipping between the first backward pass and that step alone sees the dense gradient. So does one of gradients
+    that no backward pass accumulated, but somebody set.
 
     Raises `InputError`, and changes nothing, where the mask has a name that the network does not have, or another
     shape.

@@ -144,7 +144,8 @@ def restore(network: nn.Module, state: State) -> None:
 def seeded(seed: int) -> Iterator[None]:
     """The global random states of Python, NumPy and torch begin at `seed`, and are put back afterwards."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
-    with torch.random.fork_rng():
+    on_gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=on_gpus):
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         torch.manual_seed(seed)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, gpu, kernels, layers, search, step
+from benchmarks import common, gpu, hold, kernels, layers, search, step
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +47,12 @@ def test_stacks(results: Path) -> None:
     gpu.main(device="cpu", sizes=[2], steps=3, turns=1, data="digits")
     (row,) = json.loads((results / "stacked-cpu.json").read_text())["rows"]
     assert row["ratio"] == pytest.approx(row["stacked"] / row["one_by_one"])
+
+
+def test_holds(results: Path) -> None:
+    hold.main(device="cpu", density=0.2, batch=4, width=8, lr=1e-7, steps=1, turns=2, save=True)
+    written = json.loads((results / "hold.json").read_text())
+    assert written["ratio"] == pytest.approx(written["ms"]["held"] / written["ms"]["dense"])
 
 
 def test_convolutions(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
