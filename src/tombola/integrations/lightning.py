@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -10,13 +9,11 @@ from typing import Any
 
 from tombola.errors import InputError
 from tombola.integrations.extras import needed
-from tombola.integrations.rounds import Level, Rounds
+from tombola.integrations.rounds import Rounds
 from tombola.integrations.search import Search
+from tombola.integrations.searching import Searching
 from tombola.length import Length
 from tombola.scores import Score
-from tombola.ticket import Ticket
-
-_log = logging.getLogger(__name__)
 
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
@@ -31,7 +28,7 @@ def _bases() -> tuple[type, ...]:
 _Callback: Any = type("_Callback", _bases(), {})
 
 
-class LotteryTicket(_Callback):  # type: ignore[misc]
+class LotteryTicket(Searching, _Callback):  # type: ignore[misc]
     """Searches for a winning ticket during one `Trainer.fit`: see `Rounds` for what happens when.
 
     >>> callback = LotteryTicket(levels=5, every="2ep")  # doctest: +SKIP
@@ -66,29 +63,8 @@ class LotteryTicket(_Callback):  # type: ignore[misc]
         super().__init__()
         self.search = Search(levels, every, rate, density, rewind, scope, score, leave_out, seed)
         self._logs = log
-        self._rounds: Rounds | None = None
         self._loaded: dict[str, Any] = {}
         self._steps = 0  # the Trainer's count of steps, when it was last looked at
-
-    @property
-    def ticket(self) -> Ticket:
-        """The sparsest ticket so far. Raises `InputError` where there is none yet."""
-        return self._searching.ticket
-
-    def ticket_at(self, level: int) -> Ticket:
-        """The ticket of this level. Raises `InputError` where there is none yet."""
-        return self._searching.ticket_at(level)
-
-    @property
-    def levels(self) -> list[Level]:
-        """The table of the levels that have ended, with the Trainer's `callback_metrics` at that time."""
-        return self._searching.levels
-
-    @property
-    def _searching(self) -> Rounds:
-        if self._rounds is None:
-            raise InputError("this search has not begun: give it to a Trainer, and call fit")
-        return self._rounds
 
     @property
     def state_key(self) -> str:
@@ -154,12 +130,7 @@ class LotteryTicket(_Callback):  # type: ignore[misc]
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Called by the Trainer: let go of the module."""
-        rounds = self._searching
-        rounds.finish()
-        if not rounds.complete and trainer.is_global_zero:
-            _log.warning(
-                "training ended in level %d of %d: the search is not finished", rounds.level, rounds.search.levels
-            )
+        self._finish(aloud=trainer.is_global_zero)
 
 
 def _per_epoch(trainer: Any, module: Any) -> int | None:

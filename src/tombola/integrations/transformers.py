@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,11 @@ from typing import Any
 from tombola.errors import DamagedFile, InputError
 from tombola.files import read_tensors, write_tensors
 from tombola.integrations.extras import needed
-from tombola.integrations.rounds import Level, Rounds
+from tombola.integrations.rounds import Rounds
 from tombola.integrations.search import Search
+from tombola.integrations.searching import Searching
 from tombola.length import Length
 from tombola.scores import Score
-from tombola.ticket import Ticket
-
-_log = logging.getLogger(__name__)
 
 FILE = "tombola.safetensors"
 """In each checkpoint's folder: the search, as of then."""
@@ -24,7 +21,7 @@ FILE = "tombola.safetensors"
 _Callback: Any = needed("transformers", "transformers").TrainerCallback
 
 
-class LotteryTicketCallback(_Callback):  # type: ignore[misc]
+class LotteryTicketCallback(Searching, _Callback):  # type: ignore[misc]
     """Searches for a winning ticket during one `Trainer.train`: see `Rounds` for what happens when.
 
     >>> callback = LotteryTicketCallback(levels=5, every="500it")  # doctest: +SKIP
@@ -56,27 +53,6 @@ class LotteryTicketCallback(_Callback):  # type: ignore[misc]
         seed: int = 0,
     ) -> None:
         self.search = Search(levels, every, rate, density, rewind, scope, score, leave_out, seed)
-        self._rounds: Rounds | None = None
-
-    @property
-    def ticket(self) -> Ticket:
-        """The sparsest ticket so far. Raises `InputError` where there is none yet."""
-        return self._searching.ticket
-
-    def ticket_at(self, level: int) -> Ticket:
-        """The ticket of this level. Raises `InputError` where there is none yet."""
-        return self._searching.ticket_at(level)
-
-    @property
-    def levels(self) -> list[Level]:
-        """The table of the levels that have ended, with what the Trainer had logged last, times left out."""
-        return self._searching.levels
-
-    @property
-    def _searching(self) -> Rounds:
-        if self._rounds is None:
-            raise InputError("this search has not begun: give it to a Trainer, and call train")
-        return self._rounds
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:  # noqa: ARG002
         """Called by the Trainer: begin, or go on from the checkpoint that it has read."""
@@ -126,12 +102,7 @@ class LotteryTicketCallback(_Callback):  # type: ignore[misc]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:  # noqa: ARG002
         """Called by the Trainer: let go of the network."""
-        rounds = self._searching
-        rounds.finish()
-        if not rounds.complete and state.is_world_process_zero:
-            _log.warning(
-                "training ended in level %d of %d: the search is not finished", rounds.level, rounds.search.levels
-            )
+        self._finish(aloud=state.is_world_process_zero)
 
 
 def _folder(args: Any, step: int) -> Path:
