@@ -87,3 +87,18 @@ def test_numbers_of_every_kind_come_back(tmp_path: Path, dtype: torch.dtype) -> 
     for name, tensor in tensors.items():
         assert read[name].dtype == dtype
         assert torch.equal(read[name].float(), tensor.float())
+
+
+@pytest.mark.parametrize("about", ["[]", "3", "null", "{", "", "[" * 10**5, '{"a": "\\ud800"', 3, None, ["{}"]])
+def test_what_is_not_about_anything_is_damaged(tmp_path: Path, about: object) -> None:
+    import json
+
+    import safetensors.torch
+
+    from tombola.files import digest
+
+    path = tmp_path / "file.safetensors"
+    signed = {"digest": digest(TENSORS, about if isinstance(about, str) else ""), "about": about}
+    safetensors.torch.save_file(TENSORS, path, {"tombola": json.dumps(signed)})
+    with pytest.raises(DamagedFile, match=r"file\.safetensors"):
+        read_tensors(path)

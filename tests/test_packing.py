@@ -37,8 +37,13 @@ def test_parts_that_do_not_fit_are_refused() -> None:
     packed = pack(nn.Linear(4, 4).state_dict(), Mask({"weight": torch.eye(4, dtype=torch.bool)}))
     for entry, wrong in [
         ("kept/weight", torch.zeros(3)),
+        ("kept/weight", torch.zeros(5)),
+        ("kept/weight", torch.zeros(4, 1)),
+        ("mask/weight", torch.zeros(2)),
         ("mask/weight", torch.zeros(1, dtype=torch.uint8)),
         ("shape/weight", torch.tensor([9, 9])),
+        ("shape/weight", torch.tensor([-4, -4])),
+        ("shape/weight", torch.tensor([4.0, 4.0])),
     ]:
         with pytest.raises(DamagedFile, match="weight do not fit"):
             unpack(packed | {entry: wrong})

@@ -55,7 +55,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(about, sort_keys=True)
     # One entry of metadata: several would be written in an order that changes from time to time.
-    metadata = {"tombola": json.dumps({"digest": _digest(contents, text), "about": text})}
+    metadata = {"tombola": json.dumps({"digest": digest(contents, text), "about": text})}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(contents, metadata))
@@ -72,21 +72,32 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except safetensors.SafetensorError as error:
-        raise DamagedFile(f"{path} is damaged or not a safetensors file: {error}") from error
+    except (safetensors.SafetensorError, ValueError, LookupError, AttributeError, RuntimeError, TypeError) as error:
+        raise DamagedFile(f"{path} is damaged or not a safetensors file: {one_line(error)}") from error
     if "tombola" not in metadata:
         raise DamagedFile(f"{path} was not written by tombola: its header has no digest")
     try:
         header = json.loads(metadata["tombola"])
-        text, digest = header["about"], header["digest"]
-    except (ValueError, KeyError, TypeError):
+        text, written = header["about"], header["digest"]
+        about = json.loads(text)
+        found = digest(tensors, text)
+    except (ValueError, KeyError, TypeError, RuntimeError):  # among the last, JSON that is nested too deeply
         raise DamagedFile(f"{path} is damaged: its header cannot be read") from None
-    if not isinstance(text, str) or _digest(tensors, text) != digest:
+    if found != written:
         raise DamagedFile(f"{path} is damaged: its content does not match its digest")
-    return tensors, json.loads(text)
+    if not isinstance(about, dict):
+        raise DamagedFile(f"{path} was not written by tombola: its header says nothing")
+    return tensors, about
 
 
-def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
+def one_line(error: Exception) -> str:
+    """What `error` says, on one line; it may quote what is in the file."""
+    text = " ".join(str(error).split())
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+
+
+def digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    """64 hexadecimal digits that stand for the names, types, shapes and values of `tensors`, and for `about`."""
     sha = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
         sha.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())

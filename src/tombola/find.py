@@ -233,6 +233,8 @@ class _Search:
         run = noting.tickets[level, best]
         network = self.source.begin(run.start, store.recall)
         start = {name: tensor for name, tensor in snapshot(network).items() if name in network.state_dict()}
+        final = store.recall(run.key)
+        trained = {name: final[name] for name in start if name in final}
         for name, kept in run.mask.items():
             start[name].masked_fill_(~kept, 0)
         provenance = {
@@ -244,7 +246,7 @@ class _Search:
             "key": run.key,
             "versions": versions(),
         }
-        return Ticket(run.mask, start, provenance)
+        return Ticket(run.mask, start, provenance, trained if trained.keys() == start.keys() else None)
 
 
 class _Noting:

@@ -44,7 +44,17 @@ def unpack(packed: Mapping[str, Tensor]) -> tuple[State, Mask]:
             try:
                 shape = tuple(packed[f"shape/{name}"].tolist())
                 kept[name] = unpack_bits(packed[f"mask/{name}"], shape)
-                state[name] = torch.zeros(shape, dtype=tensor.dtype).masked_scatter(kept[name], tensor)
-            except (KeyError, ValueError, RuntimeError) as error:
+                state[name] = spread(tensor, kept[name])
+            except (KeyError, ValueError, RuntimeError, TypeError) as error:
                 raise DamagedFile(f"the weights and the mask of {name} do not fit together: {error}") from error
     return state, Mask(kept)
+
+
+def spread(values: Tensor, kept: Tensor) -> Tensor:
+    """The weights of a layer from those that are left, in row-major order; zero where they are pruned.
+
+    Raises `ValueError` where there are not as many as `kept` has entries that are True.
+    """
+    if values.shape != (int(kept.sum()),):
+        raise ValueError(f"{tuple(values.shape)} values for {int(kept.sum())} weights")
+    return torch.zeros(kept.shape, dtype=values.dtype).masked_scatter(kept, values)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from tombola.conduct import Listener, Together, conduct
 from tombola.engines import engine as named_engine
-from tombola.evidence.verdict import judge, smallest_winning
+from tombola.evidence.summary import summarise
 from tombola.experiment import Experiment
 from tombola.recipe import Recipe
-from tombola.results import Results, read_results, versions
+from tombola.report.words import answer
+from tombola.results import Results, Tally, read_results, versions
 from tombola.results_folder import ResultsFolder
 from tombola.starting import masked_network
 from tombola.store import Store, check_writable
@@ -65,17 +66,17 @@ def perform(
 
 def _keep_ticket(results: ResultsFolder, store: Store) -> None:
     """Write the smallest winning ticket; among replicates, the one of best validation accuracy at early stop."""
-    recipe, path = results.recipe, results.folder / TICKET
-    found = smallest_winning(
-        judge(results.rows, recipe.replicates, recipe.verdict, recipe.controlled, recipe.no_ticket)
-    )
+    recipe, rows, path = results.recipe, results.rows, results.folder / TICKET
+    summary = summarise(Results(recipe, rows, finished=True, tally=Tally()))
+    found = summary["smallest_winning"]
     if found is None:
         path.unlink(missing_ok=True)
         return
-    rows = [row for row in results.rows if row.branch == "ticket" and row.level == found.level]
-    best = max(rows, key=lambda row: row.measures.validation_accuracy_at_stop or 0.0)
+    tickets = {(row.level, row.replicate): row for row in rows if row.branch == "ticket"}
+    here = [row for (level, _), row in tickets.items() if level == found["level"]]
+    best = max(here, key=lambda row: row.measures.validation_accuracy_at_stop or 0.0)
     run = results.tickets[best.level, best.replicate].run
-    network = masked_network(run, store.recall)
+    verdict = next(level["verdict"] for level in summary["levels"] if level["level"] == best.level)
     provenance = {
         "recipe": recipe.resolved(),
         "replicate": best.replicate,
@@ -83,6 +84,9 @@ def _keep_ticket(results: ResultsFolder, store: Store) -> None:
         "run": run.description,
         "key": run.key,
         "measures": best.measures.model_dump(),
+        "dense": tickets[0, best.replicate].measures.model_dump(),
+        "verdict": verdict | {"sentence": answer(summary)},
         "versions": versions(),
     }
-    Ticket(run.mask, network.state_dict(), provenance).save(path)
+    start = masked_network(run, store.recall).state_dict()
+    Ticket(run.mask, start, provenance, store.recall(run.key), drawn=run.start).save(path)

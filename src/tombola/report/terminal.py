@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tombola.coding import entropy
 from tombola.report.words import answer, better, count, late, rewound, transferred
 from tombola.ticket import Ticket
 
@@ -152,7 +154,7 @@ def show_speeds(console: Console, speeds: Sequence[Speed]) -> None:
 
 
 def ticket_summary(ticket: Ticket) -> dict[str, Any]:
-    """What a ticket is, as JSON values."""
+    """What a ticket is, as JSON values; of one that was loaded, how its file holds it too."""
     mask = ticket.mask
     return {
         "weights": mask.count,
@@ -162,21 +164,42 @@ def ticket_summary(ticket: Ticket) -> dict[str, Any]:
             name: {"weights": left, "weights_total": mask.sizes[name], "shape": list(mask[name].shape)}
             for name, left in mask.counts.items()
         },
+        "mask_entropy_bytes": entropy(mask) / 8,
+        "file": ticket.stored and asdict(ticket.stored),
         "provenance": ticket.provenance,
     }
 
 
 def show_ticket(console: Console, summary: dict[str, Any]) -> None:
-    """Print what `ticket_summary` gave."""
+    """Print what `ticket_summary` gave. Whatever a file says is shown as it is, not as markup."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("layer", "shape", "weights left", "of", "density"):
         table.add_column(column, justify="left" if column in ("layer", "shape") else "right")
     for name, layer in summary["layers"].items():
         left, total = layer["weights"], layer["weights_total"]
-        table.add_row(name, " × ".join(map(str, layer["shape"])), f"{left:,}", f"{total:,}", f"{left / total:.1%}")
+        density = f"{left / total:.1%}" if total else ""
+        table.add_row(_plain(name), " × ".join(map(str, layer["shape"])), f"{left:,}", f"{total:,}", density)
     left, total = summary["weights"], summary["weights_total"]
     table.add_row("all", "", f"{left:,}", f"{total:,}", f"{left / total:.1%}", style="bold")
-    console.print(Group(table, *_origin(summary["provenance"])))
+    console.print(Group(table, *map(_plain, [*_held(summary), *_origin(summary["provenance"])])))
+
+
+def _plain(text: str) -> Text:
+    """Text that a file may have from anybody: without markup and without what a terminal would obey."""
+    return Text("".join(letter if letter.isprintable() else "?" for letter in text))
+
+
+def _held(summary: dict[str, Any]) -> list[str]:
+    """How the file holds the ticket."""
+    file = summary["file"]
+    if file is None:
+        return []
+    start = "by seed, drawn when they are asked for" if file["start"] == "seed" else "by value"
+    trained = "no trained weights" if file["trained"] == "none" else f"trained weights in {file['trained']}"
+    return [
+        f"Initial weights {start}; {trained}.",
+        f"The file has {file['bytes']:,} bytes; the entropy of its mask is {summary['mask_entropy_bytes']:,.0f}.",
+    ]
 
 
 def _origin(provenance: dict[str, Any]) -> list[str]:
@@ -188,5 +211,5 @@ def _origin(provenance: dict[str, Any]) -> list[str]:
             f"Trained from these weights: test accuracy {measures['test_accuracy_at_stop']:.2%} at early stop "
             f"(iteration {measures['stop_iteration']:,}), {measures['test_accuracy']:.2%} at the end.",
         ]
-    except (KeyError, TypeError):  # somebody's own
+    except (LookupError, TypeError, ValueError):  # somebody's own
         return [f"Provenance: {json.dumps(provenance)}" if provenance else "It does not say where it came from."]
