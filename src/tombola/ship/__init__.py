@@ -1,0 +1,1 @@
+"""Ship: what a ticket is worth outside of training: smaller networks, faster ones, ONNX."""
