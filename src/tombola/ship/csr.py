@@ -1,0 +1,119 @@
+"""CSR: each layer's kept weights as compressed sparse rows in a plain `.npz`, for runtimes of other kinds."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from tombola.errors import InputError
+from tombola.files import replacing
+from tombola.zoo.networks.imported import line
+
+Array = NDArray[Any]
+
+
+def write_csr(network: nn.Module, path: str | Path) -> None:
+    """Write the state of `network` to `path`, its layers' weights as compressed sparse rows: zeros are left out.
+
+    Of each linear or convolutional layer NAME, whose weight is seen as a matrix [out, in × kernel]:
+    `NAME/indptr` (int32, out + 1) and `NAME/indices` (int32, in order within a row) say where the weights are left,
+    `NAME/values` (float32) what they are, `NAME/shape` (int64) is the whole weight's, and `NAME/bias` (float32) is
+    there if the layer has one. Of a convolution there are also `NAME/stride` and `NAME/dilation` (int64, a number for
+    each axis), `NAME/padding` (int64, before and after on each axis), `NAME/padding_mode` (text) and `NAME/groups`.
+    A network that is one layer has no `NAME/`. Everything else, transposed convolutions too, is there whole, under
+    its name in the `state_dict`. The same network gives the same bytes. Raises `InputError` where names collide.
+    """
+    state = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    arrays: dict[str, Array] = {}
+    for name, layer in network.named_modules(remove_duplicate=False):
+        weight, bias = (f"{name}.{part}" if name else part for part in ("weight", "bias"))
+        if isinstance(layer, nn.Linear | _ConvNd) and not isinstance(layer, _ConvTransposeNd) and weight in state:
+            for part, array in _layer(layer, state.pop(weight), state.pop(bias, None)).items():
+                _add(arrays, f"{name}/{part}" if name else part, array)
+    for name, tensor in state.items():
+        _add(arrays, name, _numbers(tensor))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(Path(path)) as temporary:
+        _write(temporary, arrays)
+
+
+def read_csr(path: str | Path) -> dict[str, csr_array]:
+    """Of each layer in a file of `write_csr`, by name, its weights as a float32 matrix [out, in × kernel].
+
+    Nothing in the file is executed. Raises `InputError` where there is no such file, or it is damaged.
+    """
+    try:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            layers = [name.removesuffix("indptr") for name in arrays if f"/{name}".endswith("/indptr")]
+            return {layer.removesuffix("/"): _matrix(arrays, layer) for layer in layers}
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except Exception as error:  # whatever NumPy and SciPy stumble over
+        raise InputError(f"{path} is damaged or not of compressed sparse rows: {line(error)}") from error
+
+
+def _matrix(arrays: Mapping[str, Array], layer: str) -> csr_array:
+    outputs, *others = arrays[f"{layer}shape"].tolist()
+    parts = arrays[f"{layer}values"], arrays[f"{layer}indices"], arrays[f"{layer}indptr"]
+    matrix = csr_array(parts, shape=(outputs, math.prod(others)))
+    matrix.check_format(full_check=True)
+    return matrix
+
+
+def _layer(layer: nn.Linear | _ConvNd, weight: Tensor, bias: Tensor | None) -> dict[str, Array]:
+    """The arrays of one layer, by what comes after its name."""
+    matrix = csr_array(_numbers(weight.flatten(1)))
+    arrays: dict[str, Array] = {
+        "indptr": matrix.indptr.astype(np.int32),
+        "indices": matrix.indices.astype(np.int32),
+        "values": matrix.data,
+        "shape": np.array(weight.shape, dtype=np.int64),
+    }
+    if bias is not None:
+        arrays["bias"] = _numbers(bias)
+    if isinstance(layer, _ConvNd):
+        arrays["stride"] = np.array(layer.stride, dtype=np.int64)
+        arrays["padding"] = _padding(layer)
+        arrays["padding_mode"] = np.array(layer.padding_mode)
+        arrays["dilation"] = np.array(layer.dilation, dtype=np.int64)
+        arrays["groups"] = np.array(layer.groups, dtype=np.int64)
+    return arrays
+
+
+def _padding(layer: _ConvNd) -> Array:
+    """How much is added before and after on each axis: int64 [axes, 2]; of "same" that may be one less before."""
+    if layer.padding == "same":
+        reach = [dilation * (size - 1) for dilation, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return np.array([(each // 2, each - each // 2) for each in reach], dtype=np.int64)
+    if layer.padding == "valid":
+        return np.zeros((len(layer.stride), 2), dtype=np.int64)
+    return np.array([(each, each) for each in layer.padding], dtype=np.int64)
+
+
+def _numbers(tensor: Tensor) -> Array:
+    """As NumPy has it: floating-point numbers in float32, others as they are."""
+    array: Array = (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().numpy()
+    return array
+
+
+def _add(arrays: dict[str, Array], name: str, array: Array) -> None:
+    if name in arrays:
+        raise InputError(f"two arrays would be called {name}: rename one of the layers")
+    arrays[name] = array
+
+
+def _write(path: Path, arrays: Mapping[str, Array]) -> None:
+    """As `numpy.savez` does, for any names, and with one date for all files: the first that a zip can state."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
