@@ -35,4 +35,5 @@ def test_streams_never_change() -> None:
         "GROWTH": 16,
         "UNTRAINED": 17,
         "TRANSFER_RANDOM": 18,
+        "CHECK": 19,
     }

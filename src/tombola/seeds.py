@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     GROWTH = 16  # which weights are grown at random
     UNTRAINED = 17  # the random subnetwork that a supermask is compared with
     TRANSFER_RANDOM = 18  # the random masks that transferred tickets are compared with
+    CHECK = 19  # everything random in a training that checks a ticket; the initial weights of its controls
 
 
 def sequence(seed: int, purpose: Purpose, *where: int) -> np.random.SeedSequence:

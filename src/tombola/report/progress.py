@@ -22,7 +22,7 @@ class ProgressDisplay:
     It appears with the first run. Where there is no terminal it is a line a minute.
     """
 
-    def __init__(self, console: Console, runs: int) -> None:
+    def __init__(self, console: Console, runs: int, doing: str = "searching") -> None:
         self._console = console
         self._runs = runs
         self._answered: set[tuple[int, Place]] = set()
@@ -30,7 +30,7 @@ class ProgressDisplay:
         self._began = self._said = time.monotonic()
         self._training: dict[tuple[int, Ask], None] = {}
         self._progress = Progress(
-            TextColumn("[bold]searching"),
+            TextColumn(f"[bold]{doing}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("runs · {task.description}"),

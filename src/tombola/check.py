@@ -1,0 +1,135 @@
+"""Check: train a ticket again from its own record, with controls, and see whether its claim holds.
+
+There are two questions. Are the recorded figures what comes of the recorded run? For that, the very run is trained
+again, the dense network's beside it. And is the claim more than luck with that run? Tickets that are written were
+chosen, the best of several replicates at a level that the verdict chose, so their own run cannot say. For that, the
+same mask is trained from the same start in other orders of batches, and what comes of these alone is judged, by
+the tests that judge experiments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tombola.checked import RECORDED, Checked
+from tombola.conduct import Listener, Together, conduct
+from tombola.engines import engine as named_engine
+from tombola.errors import InputError
+from tombola.outcome import Outcome
+from tombola.record import Claim, apart
+from tombola.results import Tally
+from tombola.run import Run
+from tombola.seeds import Purpose, derive
+from tombola.starting import masked_network
+from tombola.store import Store, check_writable
+from tombola.studies import PASSING, Ask, Study
+from tombola.studies.checking import check
+from tombola.studies.rewinding import rewound_to
+from tombola.table import Row
+from tombola.workers import side_by_side
+
+STORE = ".tombola-check"
+"""The default store, beside the ticket: not that of its experiment, which remembers the runs to be trained again."""
+
+
+def expected_runs(claim: Claim, repeats: int, reinit: int) -> int:
+    """How many runs a check asks for."""
+    return (claim.k > 0) + 2 + repeats * (2 + reinit)
+
+
+def check_ticket(
+    claim: Claim,
+    *,
+    repeats: int = 5,
+    reinit: int = 1,
+    seed: int = 0,
+    store: Path | None = None,
+    engine: str = "auto",
+    device: str = "cpu",
+    workers: int = 1,
+    checkpoint_every: float = 30.0,
+    listeners: Sequence[Listener] = (),
+) -> Checked:
+    """Train what `tombola.record.read_claim` read again, and in `repeats` other orders of batches, each beside the
+    dense network in that order and `reinit` draws of other initial weights under the same mask. `seed` decides these
+    orders and draws; more repeats are the same ones and others.
+
+    The other arguments are those of `tombola.perform.perform`. Finished runs are kept in the folder `store` (default:
+    `.tombola-check` beside the ticket), and calling it again goes on.
+    Raises `InputError` where the file's weights are not those its record leads to, and for anything wrong in the
+    arguments.
+    """
+    for name, number, least in (("repeats", repeats, 1), ("reinit", reinit, 0)):
+        if number < least:
+            raise InputError(f"{name}: should be at least {least}, not {number}")
+    answers = named_engine(engine, claim.data_dir, device)
+    remembered = Store(store or claim.path.parent / STORE, checkpoint_every)
+    check_writable(remembered.folder)
+    noting = _Noting()
+    listener = Together([noting, *listeners])
+    with side_by_side(workers, answers.capacity(claim.dense).threads) as executor:
+        trunk = [rewound_to(claim.dense, claim.k)]
+        (dense,) = conduct(trunk, remembered, answers, executor, listener, workers)
+        claim.check_start(masked_network(dense.masked(claim.ticket.mask), remembered.recall).state_dict())
+        studies = _studies(claim, dense, repeats, reinit, seed)
+        conduct(studies, remembered, answers, executor, listener, workers)
+    trained = claim.ticket.trained
+    recorded = next(row for row in noting.rows if (row.replicate, row.level) == (RECORDED, claim.record.level))
+    return Checked(
+        claim=claim,
+        repeats=repeats,
+        reinit=reinit,
+        seed=seed,
+        rows=noting.ordered,
+        tally=noting.tally,
+        remembered=recorded.run not in noting.trained,
+        engines=noting.engines,
+        trained_apart=None if trained is None else apart(trained, remembered.recall(recorded.run)),
+    )
+
+
+def _studies(claim: Claim, dense: Run, repeats: int, reinit: int, seed: int) -> list[Study[None]]:
+    """The recorded run, then its repeats."""
+    mask, level = claim.ticket.mask, claim.record.level
+    studies = [check(dense, mask, level, dense.seed)]
+    for repeat in range(1, repeats + 1):
+        drawn = [derive(seed, Purpose.CHECK, repeat, draw) for draw in range(reinit)]
+        studies.append(check(dense, mask, level, derive(seed, Purpose.CHECK, repeat), drawn))
+    return studies
+
+
+@dataclass
+class _Noting:
+    """Listens, and notes what came of the runs."""
+
+    rows: list[Row] = field(default_factory=list)
+    trained: set[str] = field(default_factory=set)
+    answers: int = 0
+    diverged: int = 0
+    engines: dict[str, int] = field(default_factory=dict)
+
+    def started(self, study: int, ask: Ask) -> None:
+        """Nothing to note."""
+
+    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:
+        """Note a row, unless it is of the trunk."""
+        key, mask = ask.run.key, ask.run.mask
+        self.answers += 1
+        self.diverged += outcome.measures.diverged
+        self.trained |= {key} if trained else set()
+        self.engines[outcome.engine] = self.engines.get(outcome.engine, 0) + 1
+        if ask.branch not in PASSING:
+            self.rows.append(
+                Row(study, ask.level, ask.branch, ask.draw, mask.count, mask.size, key, outcome.measures)
+            )
+
+    @property
+    def ordered(self) -> list[Row]:
+        """The rows in the order of studies, whatever order they were answered in."""
+        return sorted(self.rows, key=lambda row: (row.replicate, row.level, row.branch != "ticket", row.draw))
+
+    @property
+    def tally(self) -> Tally:
+        return Tally(len(self.trained), self.answers - len(self.trained), self.diverged)
