@@ -26,7 +26,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: constraints.txt pyproject.toml | $(BIN)/python
-	$(PIP) --editable .
+	$(PIP) --editable '.[onnx]'
 	touch $@
 
 $(VENV)/.test: constraints.txt pyproject.toml | $(BIN)/python

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.mask import Mask
-from tombola.workers import cores
+from tombola.workers import cores, processor
 
 RESULTS = Path(__file__).parent / "results"
 console = Console(soft_wrap=True)
@@ -30,7 +30,7 @@ def machine() -> dict[str, Any]:
     """What the figures depend on."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
@@ -39,16 +39,6 @@ def machine() -> dict[str, Any]:
         "numpy": np.__version__,
         "commit": _commit(),
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = dict(line.partition(":")[::2] for line in info.read_text().splitlines() if ":" in line)
-        fields = {name.strip(): value.strip() for name, value in lines.items()}
-        wide = [name for name in ("avx2", "avx512f") if name in fields.get("flags", "").split()]
-        return f"{fields.get('model name', platform.machine())}, {' '.join(wide) or 'no AVX'}"
-    return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

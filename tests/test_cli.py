@@ -102,6 +102,111 @@ def test_a_winning_ticket_is_kept_and_shown(tmp_path: Path) -> None:
         assert (ticket.start[name] == original[name] * kept).all()
 
 
+@pytest.fixture
+def exportable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The ticket of an experiment that lasts a moment, in its results folder; exports of it are timed no longer."""
+    monkeypatch.setattr("tombola.ship.measuring.TURN", 0.0)
+    wins = ["verdict.accuracy_margin=0.99", "verdict.stop_margin=99", "verdict.few=0.99", "controls.reinit=0"]
+    settings = [*wins, "replicates=3", "training.length=300it", "training.lr=0.05"]
+    result = run(*(part for setting in settings for part in ("--set", setting)))
+    assert result.exit_code == 0, result.stderr
+    return tmp_path / "results" / "tiny" / "ticket.safetensors"
+
+
+def test_a_ticket_is_exported_shown_and_reported(exportable: Path) -> None:
+    from tombola.ship.export import read_export
+    from tombola.ticket import Ticket
+
+    folder, page = exportable.parent / "shipped", exportable.parent / "report.html"
+    page.write_text("of before")
+    result = tombola("ticket", "export", "results/tiny/ticket.safetensors")
+    assert result.exit_code == 0, result.stderr
+    files = ["ticket.safetensors", "compact.safetensors", "compact.pt2", "compact.onnx", "sparse.safetensors"]
+    assert f"Files in results/tiny/shipped: {', '.join([*files, 'csr.npz'])}." in result.stdout
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*files, "csr.npz", "measured.json"])
+    assert "Inputs are float32 (N, 8, 8), as the data set has them." in result.stdout
+    assert "No two-four: no layer keeps two of every four weights" in result.stdout
+    assert "The report shows it too: results/tiny/report.html." in result.stdout
+    assert '<h2 id="shipped-title">Shipped</h2>' in page.read_text(encoding="utf-8")
+    exported, ticket = read_export(folder), Ticket.load(exportable)
+    assert exported.figures[1].name == "dense ONNX"
+    (dense,) = {each.accuracy for each in exported.figures if each.name not in ("ticket, fp16", "CSR")}
+    assert dense == pytest.approx(ticket.provenance["measures"]["test_accuracy"], abs=0.005)
+    assert exported.figures[2].accuracy == pytest.approx(dense, abs=0.01)  # the ticket file, in half precision
+    assert exported.about.ticket.key == ticket.provenance["key"]
+
+
+def test_exports_are_json_and_chosen(exportable: Path, tmp_path: Path) -> None:
+    before = exportable.read_bytes()
+    chosen = ["--as", "csr", "--as", "ticket", "--precision", "bf16", "--threads", "2"]
+    (exportable.parent / "report.html").write_text("of before")
+    result = tombola("ticket", "export", str(exportable), "--out", "out", "--json", *chosen)
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout, parse_constant=pytest.fail)
+    assert document.pop("folder") == "out"
+    assert document == json.loads((tmp_path / "out" / "measured.json").read_text())
+    assert [each["name"] for each in document["artefacts"]] == ["dense PyTorch", "dense ONNX", "CSR", "ticket, bf16"]
+    assert (document["threads"], document["left_out"]) == (2, {})
+    assert (exportable.parent / "report.html").read_text() == "of before"
+    assert exportable.read_bytes() == before
+
+
+def test_exports_that_cannot_be_have_one_clear_line(exportable: Path, tmp_path: Path) -> None:
+    from tombola.ticket import Ticket
+
+    ticket = Ticket.load(exportable)
+    ticket.save(tmp_path / "untrained", trained="none")
+    Ticket(ticket.mask, ticket.start, {"figures": {}}, ticket.trained).save(tmp_path / "own")
+    assert ticket.drawn is not None
+    network = ticket.drawn.network.model_copy(update={"name": "mine:network"})
+    start = ticket.drawn.model_copy(update={"network": network})
+    Ticket(ticket.mask, ticket.start, {}, ticket.trained, drawn=start).save(tmp_path / "outside", start="value")
+    before = exportable.read_bytes()
+    for arguments, message in (
+        (["none"], "there is no ticket file none"),
+        (["tiny.toml"], "damaged or not a safetensors file"),
+        (["untrained"], "has no trained weights to export: it is of an older tombola"),
+        (["own"], "does not say what network it is of: in Python, tombola.export("),
+        (["outside"], 'its network "mine:network" is code from outside tombola'),
+        (["outside", "--trust"], 'cannot import "mine:network": No module named'),
+        ([str(exportable), "--as", "onx"], 'unknown artefact "onx": did you mean "onnx"?'),
+        ([str(exportable), "--out", "tiny.toml"], "the folder tiny.toml cannot be written: File exists"),
+        ([str(exportable), "--out", "/proc/nowhere"], "the folder /proc/nowhere cannot be written"),
+        ([str(exportable), "--out", "results/tiny"], "--out: results/tiny is where the ticket is"),
+    ):
+        result = tombola("ticket", "export", *arguments)
+        assert result.exit_code == 2, (arguments, result.stderr)
+        assert message in result.stderr
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        assert result.stdout == ""
+    assert exportable.read_bytes() == before
+    assert not (tmp_path / "shipped").exists()
+    assert tombola("ticket", "export", str(exportable), "--precision", "fp8").exit_code == 2
+
+
+def test_an_interrupted_export_leaves_whole_files(exportable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tombola.ship.artefacts import ARTEFACTS
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(ARTEFACTS, "compact", interrupted)
+    result = tombola("ticket", "export", str(exportable), "--as", "csr", "--as", "compact", "--as", "ticket")
+    assert result.exit_code == 130
+    assert [path.name for path in (exportable.parent / "shipped").iterdir()] == ["csr.npz"]
+
+
+def test_a_page_that_is_no_report_stays(exportable: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "ticket").write_bytes(exportable.read_bytes())
+    (tmp_path / "mine" / "report.html").write_text("my thesis")
+    result = tombola("ticket", "export", "mine/ticket", "--as", "csr")
+    assert result.exit_code == 0, result.stderr
+    assert "mine/report.html stays as it is: mine is not a results folder" in result.stderr
+    assert (tmp_path / "mine" / "report.html").read_text() == "my thesis"
+
+
 def test_a_run_that_diverges_is_survived() -> None:
     result = run("--set", "training.lr=1e30", "--set", "training.optimizer=sgd", "--json")
     summary = json.loads(result.stdout)

@@ -21,6 +21,9 @@ from tombola.recipe import Recipe, load_recipe, recipes
 from tombola.report.page import write_comparison, write_report
 from tombola.results import Results, read_results
 from tombola.run import Data, Network, Run, Start, Training
+from tombola.ship.compaction import compact
+from tombola.ship.export import Examples, export
+from tombola.ship.runtime import load_sparse, sparse
 from tombola.store import Store
 from tombola.studies import Ask, Study
 from tombola.studies.controls import reinit
@@ -31,6 +34,7 @@ __all__ = [
     "Ask",
     "Data",
     "Engine",
+    "Examples",
     "Experiment",
     "Found",
     "Held",
@@ -48,13 +52,16 @@ __all__ = [
     "Study",
     "Ticket",
     "Training",
+    "compact",
     "conduct",
     "engine",
+    "export",
     "find_ticket",
     "held",
     "hold",
     "iterative_search",
     "load_recipe",
+    "load_sparse",
     "mark",
     "one_shot_search",
     "perform",
@@ -63,6 +70,7 @@ __all__ = [
     "read_results",
     "recipes",
     "reinit",
+    "sparse",
     "summarise",
     "write_comparison",
     "write_report",

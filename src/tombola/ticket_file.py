@@ -72,7 +72,8 @@ class Parts:
 
 def values(state: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
     """A state without what is pruned: of masked layers the weights that are left, in row-major order."""
-    return {name: (t[mask[name]] if name in mask else t).detach().cpu() for name, t in state.items()}
+    # Copied, because tensors in one file may not share memory, and layers may share weights.
+    return {name: (t[mask[name]] if name in mask else t.clone()).detach().cpu() for name, t in state.items()}
 
 
 def to_tensors(parts: Parts) -> dict[str, Tensor]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -20,6 +22,17 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """This machine's processor, and the widest vectors it has."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = dict(line.partition(":")[::2] for line in info.read_text().splitlines() if ":" in line)
+        fields = {name.strip(): value.strip() for name, value in lines.items()}
+        wide = [name for name in ("avx2", "avx512f") if name in fields.get("flags", "").split()]
+        return f"{fields.get('model name', platform.machine())}, {' '.join(wide) or 'no AVX'}"
+    return platform.processor() or platform.machine()
 
 
 class Inline(Executor):

@@ -9,6 +9,7 @@ from typing import Any
 from tombola.errors import InputError
 from tombola.evidence.summary import summarise
 from tombola.results import Results, read_curves, read_results
+from tombola.ship.export import MEASURED, SHIPPED, Export, read_export
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Material:
     curves: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """What is missing or damaged, a sentence each."""
+    shipped: Export | None = None
+    """What was measured of the ticket's artefacts, if it was exported."""
 
     @property
     def tickets_layers(self) -> list[dict[str, Any]]:
@@ -44,4 +47,21 @@ def gather(folder: Path) -> Material:
     for name in ("levels", "layers", "curves"):
         if not (folder / f"{name}.parquet").exists():
             problems.append(f"{folder / f'{name}.parquet'} is not there (yet)")
-    return Material(folder, results, summarise(results), curves, problems)
+    shipped = _shipped(folder, results, problems)
+    return Material(folder, results, summarise(results), curves, problems, shipped)
+
+
+def _shipped(folder: Path, results: Results, problems: list[str]) -> Export | None:
+    """What lies in the folder of exports, if that is of one of these tickets."""
+    path = folder / SHIPPED / MEASURED
+    if not path.exists():
+        return None
+    try:
+        shipped = read_export(path.parent)
+    except InputError as error:
+        problems.append(str(error))
+        return None
+    if results.rows and shipped.about.ticket.key not in {row.run for row in results.rows}:
+        problems.append(f"{path} is of a ticket of another experiment")
+        return None
+    return shipped

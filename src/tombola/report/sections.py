@@ -17,6 +17,7 @@ from tombola.report.figures.levels import ACCURACY, GAP, STOP, TRAIN, level_figu
 from tombola.report.figures.stability import barriers_figure, walks_figure
 from tombola.report.figures.weights import initial_weights, pixels
 from tombola.report.material import Material
+from tombola.report.shipped import caption, notes
 from tombola.report.words import answer, count, late, rewound, transferred
 
 
@@ -43,6 +44,7 @@ def document(material: Material) -> Document:
             _layers(material),
             _weights(material),
             *_stability(material),
+            *_shipped(material),
             _cost(material),
             _configuration(material),
         ],
@@ -140,6 +142,15 @@ def _stability(material: Material) -> list[Section]:
         words.append(rewound(found))
     parts = [walks_figure(walked), barriers_figure(found), tables.stability(found)]
     return [Section("stability", "Stability", words, parts)]
+
+
+def _shipped(material: Material) -> list[Section]:
+    """Nothing where nothing was exported."""
+    shipped = material.shipped
+    if shipped is None:
+        return []
+    words = [caption(shipped.about), *notes(shipped), f"Inputs are {shipped.about.inputs}."]
+    return [Section("shipped", "Shipped", words, tables.shipped(shipped.figures))]
 
 
 def _cost(material: Material) -> Section:

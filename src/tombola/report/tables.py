@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tombola.report.document import Table
 from tombola.report.figures.style import ordered
+from tombola.report.shipped import SIZES, SPEEDS, sizes, speeds
 from tombola.report.words import advice, better
+from tombola.ship.measuring import Figures
 
 NONE = "–"
 
@@ -137,6 +140,19 @@ def costs(summary: dict[str, Any]) -> Table:
         for engine, did in summary["engines"].items()
     ]
     return Table("engines", "Engines", ["engine", "runs", "seconds", "seconds per run"], rows, frozenset({0}))
+
+
+def shipped(figures: Sequence[Figures]) -> list[Table]:
+    """What was measured of artefacts: their sizes, and their speeds."""
+    tables = []
+    for name, caption, head, rows in (
+        ("shipped-sizes", "Sizes and accuracy", SIZES, sizes(figures)),
+        ("shipped-speeds", "Speeds: of one example, and of batches", SPEEDS, speeds(figures)),
+    ):
+        columns = [column.replace("-\n", "-").replace("\n", " ") for column in head]
+        cells = [[cell or NONE for cell in row] for row in rows]
+        tables.append(Table(name, caption, columns, cells, frozenset({0})))
+    return tables
 
 
 def versions(found: dict[str, str]) -> Table:

@@ -1,1 +1,1 @@
-"""Ship: what a ticket is worth outside of training: smaller networks, faster ones, ONNX."""
+"""Ship: smaller and faster artefacts from a ticket, and the proof that they compute the same."""

@@ -59,7 +59,7 @@ class Swapped:
         """Give the module its own layers back, with the weights they have now."""
         state = self.state()
         for name, layer in self.layers.items():
-            _put(self.network, name, layer.to_empty(device="cpu"))
+            put(self.network, name, layer.to_empty(device="cpu"))
         self.layers = {}
         self.network.load_state_dict(state)
 
@@ -70,24 +70,26 @@ def swap(network: nn.Module, mask: Mask, inputs: Tensor, speeds: Speeds) -> tupl
     The weights outside `mask` are zero already. `inputs` is a batch, to see what shapes the layers get, and to make
     sure that with sparse layers the network computes what it did before.
     """
-    shapes, before = _try(network, inputs)
+    shapes, before = try_out(network, inputs)
     swapped, dense = Swapped(network), {}
     for name, kept in mask.items():
         layer_name = name.removesuffix(".weight")
         layer = network.get_submodule(layer_name)
         density = kept.float().mean().item()
-        reason = _unfit(network, layer_name, shapes)
+        reason = unfit(network, layer_name, shapes)
+        if reason is None and not all(p.requires_grad for p in network.get_submodule(layer_name).parameters()):
+            reason = "some of its parameters are frozen"
         if reason is None:
             assert isinstance(layer, nn.Linear | nn.Conv2d)
             if speeds.sparse_is_faster(layer, shapes[layer_name], density):
                 swapped.layers[layer_name] = layer
-                _put(network, layer_name, SparseLayer(layer, kept))
+                put(network, layer_name, SparseLayer(layer, kept))
                 continue
             reason = f"dense is faster with {density:.1%} of its weights"
         dense[layer_name] = reason
     if swapped.layers:
         try:
-            _, after = _try(network, inputs)
+            _, after = try_out(network, inputs)
             torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
             _try_training(network, inputs)
         except Exception as error:  # noqa: BLE001 - whatever a module of the user's does with its layers
@@ -99,13 +101,14 @@ def swap(network: nn.Module, mask: Mask, inputs: Tensor, speeds: Speeds) -> tupl
     return swapped, dense
 
 
-def _put(network: nn.Module, name: str, layer: nn.Module) -> None:
+def put(network: nn.Module, name: str, layer: nn.Module) -> None:
+    """Have `layer` in the place of the one of that name, as in `named_modules`."""
     parent, _, last = name.rpartition(".")
     setattr(network.get_submodule(parent), last, layer)
 
 
-def _unfit(network: nn.Module, name: str, shapes: dict[str, tuple[int, ...]]) -> str | None:
-    """Why this layer has to stay dense, if it has to."""
+def unfit(network: nn.Module, name: str, shapes: dict[str, tuple[int, ...]]) -> str | None:
+    """Why this layer has to stay dense, if it has to. `shapes` are those of all layers' inputs that are called."""
     layer = network.get_submodule(name)
     reason = None
     if type(layer) not in (nn.Linear, nn.Conv2d):
@@ -116,8 +119,6 @@ def _unfit(network: nn.Module, name: str, shapes: dict[str, tuple[int, ...]]) ->
         reason = f'its padding mode is "{layer.padding_mode}"'
     elif any(parameter.dtype != torch.float32 for parameter in layer.parameters()):
         reason = "it is not of float32"
-    elif not all(parameter.requires_grad for parameter in layer.parameters()):
-        reason = "some of its parameters are frozen"
     elif hooked(layer):
         reason = "it has hooks"
     elif _uses(network, layer) > 1:
@@ -135,7 +136,7 @@ def _uses(network: nn.Module, layer: nn.Module) -> int:
 
 
 @torch.no_grad()
-def _try(network: nn.Module, inputs: Tensor) -> tuple[dict[str, tuple[int, ...]], Tensor]:
+def try_out(network: nn.Module, inputs: Tensor) -> tuple[dict[str, tuple[int, ...]], Tensor]:
     """What shapes linear and convolutional layers get of `inputs`, and what comes out; in evaluation mode."""
     shapes: dict[str, tuple[int, ...]] = {}
 

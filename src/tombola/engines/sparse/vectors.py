@@ -185,6 +185,30 @@ def sixteen_products(
     return vector(a, b, c, d, source, columns, whole, whole, whole), generate
 
 
+@intrinsic
+def at(typing: Any, array: Any, index: Any) -> Any:
+    """`array[index]`, one number of a contiguous array. Nothing checks the bounds or the sign of the index."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index = arguments
+        data = context.make_array(signature.args[0])(context, builder, array).data
+        return builder.load(builder.gep(data, [index]))
+
+    return array.dtype(array, types.intp), generate
+
+
+@intrinsic
+def fma_one(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """`a * b + c` of three float32, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()] * 3)
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.fma.f32"), arguments)
+
+    one = types.float32
+    return one(one, one, one), generate
+
+
 def _operation(operands: int, emit: Callable[[Any, Any], Any]) -> Any:
     """An operation lane by lane."""
     signature = vector(*[vector] * operands)
@@ -212,6 +236,8 @@ add = _operation(2, lambda builder, arguments: builder.fadd(*arguments))
 multiply = _operation(2, lambda builder, arguments: builder.fmul(*arguments))
 divide = _operation(2, lambda builder, arguments: builder.fdiv(*arguments))
 subtract = _operation(2, lambda builder, arguments: builder.fsub(*arguments))
+larger = _operation(2, lambda builder, arguments: builder.select(builder.fcmp_unordered(">", *arguments), *arguments))
+"""The larger of two; the first where it is no number."""
 root = _operation(1, _llvm("sqrt"))
 fma = _operation(3, _llvm("fma"))
 """`a * b + c`, rounded once."""

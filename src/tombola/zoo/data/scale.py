@@ -52,6 +52,19 @@ def scaled(x: Array, how: Scale, by: Moments | None = None) -> Array:
     return result
 
 
+def in_words(x: Array, how: Scale, by: Moments | None = None) -> str:
+    """What `scaled` does to inputs, for whoever wants to do the same to an example of their own."""
+    whole = x.dtype in (np.uint8, np.uint16)
+    words = f"divided by {np.iinfo(x.dtype).max:,}" if whole else "as the data set has them"
+    if how == "unit-norm":
+        words += ", then each example divided by its L2 norm"
+    if by is not None:
+        mean, std = (", ".join(f"{number:.6g}" for number in numbers) for numbers in (by.mean, by.std))
+        words += f", then less {mean}, divided by {std}"
+        words += " (channel by channel)" if len(by.mean) > 1 else ""
+    return words
+
+
 def moments(x: Array, train: Array) -> Moments:
     """Of the examples at `train`: the mean and standard deviation, after `range`, of each feature, of images of each
     channel. A standard deviation of 0 is taken as 1."""

@@ -13,7 +13,7 @@ from tombola.errors import InputError
 from tombola.run import Data
 from tombola.seeds import Purpose, sequence
 from tombola.zoo.data.dataset import Array, Dataset
-from tombola.zoo.data.scale import Moments, Scale, black, given_moments, moments, scaled
+from tombola.zoo.data.scale import Moments, Scale, black, given_moments, in_words, moments, scaled
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,12 @@ class Split:
     test: Examples
     black: Tensor = field(default_factory=lambda: torch.zeros(()))
     """What a black pixel became by scaling: float32 of shape (channels,), or () of images without channels."""
+    scaling: str = ""
+    """What was done to inputs, in words."""
 
     def to(self, device: torch.device) -> Split:
-        return Split(self.train.to(device), self.validation.to(device), self.test.to(device), self.black.to(device))
+        parts = (self.train.to(device), self.validation.to(device), self.test.to(device))
+        return Split(*parts, self.black.to(device), self.scaling)
 
 
 def check_validation(dataset: Dataset, validation: int) -> None:
@@ -114,6 +117,7 @@ def split(dataset: Dataset, data: Data) -> Split:
         validation=Examples(x[held_out], y[held_out]),
         test=Examples(torch.from_numpy(x_test), torch.from_numpy(dataset.y_test)),
         black=torch.from_numpy(black(dataset.inputs, by)),
+        scaling=in_words(dataset.x_test, data.scale, by),
     )
 
 

@@ -1,0 +1,220 @@
+"""What a ticket is worth once it is shipped: sizes, speeds and accuracies beside dense PyTorch and ONNX Runtime.
+
+    python -m benchmarks.ship
+
+Trains tickets on MNIST and CIFAR-10, exports each as `tombola ticket export` does, and measures the artefacts on the
+whole test set, on one thread and on as many as there are cores. It stops where accuracies differ. Then it compacts
+every network of the zoo at 5% of the weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.table import Table
+from torch import nn
+
+from benchmarks.common import console, machine, median, take_turns, write
+from tombola.coding import entropy
+from tombola.mask import Mask
+from tombola.outcome import Outcome
+from tombola.perform import perform
+from tombola.pruning import prune
+from tombola.recipe import load_recipe
+from tombola.report.shipped import show_export
+from tombola.run import Network, Start
+from tombola.ship.compaction import compact
+from tombola.ship.export import export
+from tombola.ship.measuring import BATCHES, Figures
+from tombola.studies import Ask
+from tombola.ticket import Ticket
+from tombola.workers import cores
+from tombola.zoo.networks import NETWORKS, build
+
+
+@dataclass(frozen=True)
+class Case:
+    """A ticket to train, and by how many times it should be faster than the better dense side."""
+
+    recipe: str
+    overrides: Sequence[str]
+    throughput: float
+    latency: float | None = None
+
+
+ONCE = ["search.levels=1", "search.rate=0.95", "search.rates=", "search.output_rate=0.5"]
+CIFAR = ["data.fraction=0.2", "replicates=1", "verdict.beat=", "model.width=1", "training.length=100it"]
+VGG = [*CIFAR, "data.size=", "data.crop=4", "rewind.to=0it", "training.milestones=['80it']", "training.lr=0.02"]
+CASES = {
+    "LeNet-300-100, 3.6%": Case(
+        "lenet-mnist",
+        ["search.levels=15", "replicates=1", "controls.reinit=0", "controls.one_shot=0", "training.length=3000it"],
+        throughput=5.0,
+        latency=3.0,
+    ),
+    "Conv-6, 5%": Case("conv6-cifar10-small", [*ONCE, *CIFAR, "controls.reinit=0"], 2.0),
+    "VGG-16, 5%": Case(
+        "vgg16-cifar10-openlth-small",
+        [*VGG, "search.levels=1", "search.rate=0.95", "controls.random=0"],
+        2.0,
+    ),
+}
+
+
+class Last:
+    """Notes the ticket of the last level."""
+
+    def __init__(self) -> None:
+        self.level = 0
+        self.ticket: Ticket | None = None
+
+    def started(self, study: int, ask: Ask) -> None:
+        """Nothing to note."""
+
+    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+        """Note it, if it is one."""
+        if ask.branch == "ticket" and ask.level > self.level:
+            self.level = ask.level
+            run = ask.run
+            start = build(run.start)
+            run.mask.apply_(start)
+            about = {"run": run.description, "key": run.key, "level": ask.level}
+            about["measures"] = outcome.measures.model_dump()
+            self.ticket = Ticket(run.mask, start.state_dict(), about, outcome.final, drawn=run.start)
+
+
+def trained(case: Case, folder: Path, overrides: Sequence[str]) -> Ticket:
+    """The ticket of the last level."""
+    last = Last()
+    recipe = load_recipe(case.recipe, [*case.overrides, *overrides])
+    perform(recipe, folder / case.recipe, listeners=[last], workers=1)
+    assert last.ticket is not None
+    return last.ticket
+
+
+def ratios(figures: Sequence[Figures]) -> dict[str, float]:
+    """How many times as fast as the better dense side the sparse runtime is."""
+    dense = [each for each in figures if each.name.startswith("dense")]
+    (sparse,) = (each for each in figures if each.name == "sparse")
+    found = {f"batch {b}": sparse.throughput[b] / max(d.throughput[b] for d in dense) for b in BATCHES[1:]}
+    latencies = [each.latency for each in dense if each.latency is not None]
+    assert sparse.latency is not None
+    return {"batch 1": min(latencies) / sparse.latency, **found}
+
+
+def sizes(ticket: Ticket, folder: Path) -> dict[str, float]:
+    """Bytes of the ticket's files."""
+    path, bits = folder / "size.safetensors", entropy(ticket.mask)
+    ticket.save(path, start="seed", trained="none")
+    by_seed = path.stat().st_size
+    ticket.save(path, start="seed", trained="fp16")
+    dense = sum(4 * tensor.numel() for tensor in ticket.start.values())
+    return {
+        "entropy of the mask": bits / 8,
+        "ticket by seed": by_seed,
+        "at most": 1.3 * bits / 8 + 2048,
+        "with fp16 weights": path.stat().st_size,
+        "dense checkpoint": dense,
+        "times smaller": dense / path.stat().st_size,
+    }
+
+
+def agree(figures: Sequence[Figures]) -> None:
+    """All artefacts that keep the weights' precision are as accurate as the ticket."""
+    for each in figures:
+        if each.accuracy is not None and "fp16" not in each.name and each.accuracy != figures[0].accuracy:
+            raise SystemExit(f"{each.name} has accuracy {each.accuracy}, the ticket {figures[0].accuracy}")
+
+
+def compaction(names: Sequence[str], density: float, turns: int) -> list[dict[str, Any]]:
+    """Every network without its dead units: outputs, sizes, and seconds for batches of 64."""
+    rows = []
+    for name in names:
+        inputs = (1, 28, 28) if name.startswith("lenet") else (3, 32, 32)
+        options = {"mlp": {"widths": [256, 128]}, "resnet": {"depth": 14}}.get(name, {})
+        described = Network(name=name, inputs=inputs, classes=10, options=options)
+        network = _lively(build(Start(network=described, seed=0))).eval()
+        mask: Mask = prune(network, density)
+        mask.apply_(network)
+        x = torch.randn(64, *inputs)
+        smaller = compact(network, x[:2])
+        with torch.inference_mode():
+            expected = network(x)
+            off = ((smaller(x) - expected).abs().max() / expected.abs().max()).item()
+            sides = {"dense": functools.partial(network, x), "compact": functools.partial(smaller, x)}
+            seconds = {side: median(times) for side, times in take_turns(sides, turns).items()}
+        before, after = (sum(p.numel() for p in each.parameters()) for each in (network, smaller))
+        row = {"network": name, "off": off, "parameters": before, "left": after}
+        rows.append(row | {"ratio": seconds["dense"] / seconds["compact"]})
+        if off > 1e-5 or after > before:
+            raise SystemExit(f"compaction of {name} is off by {off}, {before} -> {after} parameters")
+    return rows
+
+
+def _lively(network: nn.Module) -> nn.Module:
+    """Batch norm as it might be after training: at initialisation it does nothing."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+    return network
+
+
+def main(
+    only: Annotated[str, typer.Option(help="Cases whose name contains this.")] = "",
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override values of the recipes.")] = None,
+    threads: Annotated[list[int] | None, typer.Option(help="How many [default: 1 and all cores].")] = None,
+    networks: Annotated[list[str] | None, typer.Option(help="Of the zoo, to compact [default: all].")] = None,
+    turns: Annotated[int, typer.Option(help="Turns of each side when compacting.")] = 7,
+    save: Annotated[bool, typer.Option(help="Write results/ship.json.")] = True,
+) -> None:
+    """Train, export, measure, compare, print the ratios, write results/ship.json."""
+    result: dict[str, Any] = {"cases": {}}
+    counts = threads or sorted({1, cores()})
+    summary = Table("ticket", "threads", "batch", "times as fast", "wanted")
+    for name, case in CASES.items():
+        if only not in name:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            ticket = trained(case, Path(folder), overrides or [])
+            console.print(f"\n{name}: {ticket.mask.count:,} of {ticket.mask.size:,} weights", style="bold")
+            about: dict[str, Any] = {
+                "weights": ticket.mask.count,
+                "sizes": sizes(ticket, Path(folder)),
+                "threads": {},
+            }
+            console.print(about["sizes"])
+            for count in counts:
+                exported = export(ticket, Path(folder) / "shipped", threads=count)
+                agree(exported.figures)
+                show_export(console, exported)
+                found = ratios(exported.figures)
+                figures = [asdict(each) for each in exported.figures]
+                about["threads"][count] = {"ratios": found, "artefacts": figures}
+                wanted = {"batch 1": case.latency, "batch 64": case.throughput}
+                for batch, ratio in found.items():
+                    summary.add_row(name, str(count), batch, f"{ratio:.1f}", str(wanted.get(batch) or ""))
+            result["cases"][name] = about
+    result["compaction"] = compaction(networks or list(NETWORKS), 0.05, turns)
+    table = Table("network", "parameters", "left", "off by", "times as fast")
+    for row in result["compaction"]:
+        table.add_row(
+            row["network"], f"{row['parameters']:,}", f"{row['left']:,}", f"{row['off']:.0e}", f"{row['ratio']:.2f}"
+        )
+    console.print(summary, table, machine())
+    if save:
+        console.print(f"Written to {write('ship', result)}.")
+
+
+if __name__ == "__main__":
+    typer.run(main)

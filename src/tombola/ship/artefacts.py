@@ -1,0 +1,188 @@
+"""Artefacts: what a ticket can be shipped as. To add one, write a function here and name it in `ARTEFACTS`.
+
+Each writes a file, and is measured as it is read back from that file.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from tombola.errors import DamagedFile, InputError
+from tombola.files import read_tensors, write_tensors
+from tombola.ship.compaction import compact
+from tombola.ship.measuring import Artefact, memory, multiply_adds, weights
+from tombola.ship.sizes import resized
+from tombola.ticket import Precision, Ticket
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What artefacts are made of."""
+
+    ticket: Ticket
+    network: nn.Module
+    """The ticket's, with its trained weights: dense tensors full of zeros; in evaluation mode."""
+    compact: nn.Module
+    """The same without its dead units."""
+    example: Tensor
+    """A batch of inputs."""
+    folder: Path
+    threads: int = 1
+    precision: Precision = "fp16"
+    """Of the weights in the ticket file."""
+    about: dict[str, Any] | None = None
+    """What files that can hold it say of themselves, as JSON values."""
+
+    @classmethod
+    def of(cls, ticket: Ticket, network: nn.Module, example: Tensor, folder: Path, **options: Any) -> Shipment:
+        """Of a ticket's network with its trained weights."""
+        return cls(ticket, network, compact(network, example), example, folder, **options)
+
+
+def dense(shipment: Shipment) -> Artefact:
+    """The network in PyTorch and its checkpoint, as it would be without tombola."""
+    path = shipment.folder / "dense.safetensors"
+    state = shipment.network.state_dict()
+    tensors = [*shipment.network.named_parameters(), *shipment.network.named_buffers()]  # shared ones once
+    write_tensors(path, {name: tensor for name, tensor in tensors if name in state}, {})
+    return _module("dense PyTorch", path, shipment.network, shipment)
+
+
+def dense_onnx(shipment: Shipment) -> Artefact:
+    """The same in ONNX Runtime."""
+    return _onnx("dense ONNX", "dense.onnx", shipment.network, shipment)
+
+
+def ticket(shipment: Shipment) -> Artefact:
+    """The ticket file: mask, start, and trained weights; in training or out of it, all else can be made of it."""
+    path = shipment.folder / "ticket.safetensors"
+    shipment.ticket.save(path, trained=shipment.precision)
+    read, left = Ticket.load(path), shipment.ticket.mask.count
+    if shipment.precision == "none":
+        return Artefact("ticket", left, _size(path), None, None, None, file=path.name)
+    network = read.into(copy.deepcopy(shipment.network), trained=True)
+    name = f"ticket, {shipment.precision}"
+    return Artefact(name, left, _size(path), None, None, network, timed=False, file=path.name)
+
+
+def compacted(shipment: Shipment) -> Artefact:
+    """A `state_dict` of an ordinary smaller module."""
+    path = shipment.folder / "compact.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in shipment.compact.state_dict().items()}  # none is shared
+    write_tensors(path, tensors, shipment.about or {})
+    return _module("compact PyTorch", path, load_compact(path, shipment.network), shipment)
+
+
+def exported(shipment: Shipment) -> Artefact:
+    """The smaller module as a program of torch.export, which needs none of its code."""
+    from tombola.ship.exported import read_exported, write_exported
+
+    path = shipment.folder / "compact.pt2"
+    write_exported(shipment.compact, shipment.example, path)
+    return _module("compact exported", path, shipment.compact, shipment, read_exported(path))
+
+
+def onnx(shipment: Shipment) -> Artefact:
+    """The smaller module in ONNX Runtime."""
+    return _onnx("compact ONNX", "compact.onnx", shipment.compact, shipment)
+
+
+def sparse(shipment: Shipment) -> Artefact:
+    """The sparse runtime: only the weights left."""
+    from tombola.ship.graph import Untraceable
+    from tombola.ship.runtime.network import SparseNetwork, sparse_network
+    from tombola.ship.runtime.plan import Unplannable
+
+    try:
+        made = sparse_network(shipment.compact, shipment.example, shipment.threads)
+    except (Unplannable, Untraceable) as error:
+        instead = "tombola.sparse makes single layers sparse"
+        raise InputError(f"the sparse runtime has no program for this network: {error}; {instead}") from error
+    path = shipment.folder / "sparse.safetensors"
+    made.save(path, shipment.about)
+    read = SparseNetwork.load(path, shipment.threads)
+    return Artefact("sparse", read.weights, _size(path), memory(read), read.program.work, read, file=path.name)
+
+
+def csr(shipment: Shipment) -> Artefact:
+    """Sparse matrices as plain arrays, for any other runtime."""
+    from tombola.ship.csr import read_csr, write_csr
+
+    path = shipment.folder / "csr.npz"
+    write_csr(shipment.network, path)
+    left = sum(matrix.nnz for matrix in read_csr(path).values())
+    with np.load(path) as arrays:
+        held = sum(arrays[name].nbytes for name in arrays)
+    return Artefact("CSR", left, _size(path), held, None, None, file=path.name)
+
+
+def two_four(shipment: Shipment) -> Artefact:
+    """Two of every four weights, packed as GPUs multiply them; where the mask has that structure."""
+    from tombola.ship.two_four import is_two_four, read_two_four, write_two_four
+
+    parameters = dict(shipment.network.named_parameters())
+    if not any(
+        is_two_four(parameters[name]) and kept.float().mean() > 0.4 for name, kept in shipment.ticket.mask.items()
+    ):
+        raise InputError('no layer keeps two of every four weights; search with structure = "2:4"')
+    path = shipment.folder / "two-four.safetensors"
+    write_two_four(shipment.network, path)
+    read = read_two_four(copy.deepcopy(shipment.network), path).float()
+    weights = (parameters[name] for name in shipment.ticket.mask)
+    stored = sum(weight.numel() // 2 if is_two_four(weight) else weight.numel() for weight in weights)
+    return Artefact("2:4, fp16", stored, _size(path), None, None, read, timed=False, file=path.name)
+
+
+ARTEFACTS: dict[str, Callable[[Shipment], Artefact]] = {
+    "ticket": ticket,
+    "compact": compacted,
+    "exported": exported,
+    "onnx": onnx,
+    "sparse": sparse,
+    "csr": csr,
+    "two-four": two_four,
+}
+"""Each is given the shipment, writes a file to its folder, and raises `InputError` where that cannot be done."""
+
+
+def load_compact(path: str | Path, network: nn.Module) -> nn.Module:
+    """The smaller network in a file of `compacted`, in evaluation mode; `network` has the architecture it is made of.
+
+    Raises `InputError` where the file is missing, damaged, or of another architecture.
+    """
+    try:
+        state, _ = read_tensors(Path(path))
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except (DamagedFile, OSError) as error:
+        raise InputError(str(error)) from error
+    return resized(network, state).eval()
+
+
+def _module(name: str, path: Path, network: nn.Module, shipment: Shipment, read: nn.Module | None = None) -> Artefact:
+    done = multiply_adds(network, shipment.example)
+    answers = network if read is None else read
+    return Artefact(name, weights(network), _size(path), memory(network), done, answers, file=path.name)
+
+
+def _onnx(name: str, file: str, network: nn.Module, shipment: Shipment) -> Artefact:
+    from tombola.ship.to_onnx import read_onnx, write_onnx
+
+    path = shipment.folder / file
+    write_onnx(network, shipment.example, path, {"tombola": json.dumps(shipment.about or {})})
+    done = multiply_adds(network, shipment.example)
+    return Artefact(
+        name, weights(network), _size(path), memory(network), done, read_onnx(path, shipment.threads), file=path.name
+    )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size

@@ -1,0 +1,281 @@
+"""Export: a ticket made into files that are smaller and faster, and the proof that they compute the same."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from tombola.errors import InputError, unknown
+from tombola.files import one_line, replacing
+from tombola.holding import release
+from tombola.results import versions
+from tombola.run import Data
+from tombola.ship.artefacts import ARTEFACTS, Shipment, dense, dense_onnx
+from tombola.ship.exported import check_example
+from tombola.ship.measuring import BATCHES, TURNS, Artefact, Figures, measure, quiet
+from tombola.ticket import Precision, Ticket
+from tombola.workers import processor
+from tombola.zoo.data import DATA, PARQUET, prepare
+from tombola.zoo.networks import NETWORKS, make
+
+log = logging.getLogger(__name__)
+
+SHIPPED = "shipped"
+"""The folder beside a ticket that exports are written to."""
+
+MEASURED = "measured.json"
+"""What was measured of them, in that folder."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What artefacts are tried on. Raises `InputError` for what they cannot be tried on."""
+
+    x: Tensor
+    """Inputs, float32 on the CPU: (N, *inputs), N at least 1."""
+    y: Tensor | None = None
+    """Labels, int64 on the CPU: (N,); where there are any."""
+    what: str = "made up"
+    inputs: str = ""
+    """How inputs were scaled, in words."""
+
+    def __post_init__(self) -> None:
+        for name, given, dtype in (("x", self.x, torch.float32), ("y", self.y, torch.int64)):
+            if given is not None and (given.dtype != dtype or given.device.type != "cpu"):
+                raise InputError(
+                    f"examples: {name} should be {dtype} on the CPU, not {given.dtype} on {given.device}"
+                )
+        if self.x.dim() < 2 or not self.x.numel():
+            raise InputError(f"examples: x should be (N, *inputs), not {tuple(self.x.shape)}")
+        if self.y is not None and self.y.shape != self.x.shape[:1]:
+            raise InputError(f"examples: y should be ({len(self.x)},), one for each of x, not {tuple(self.y.shape)}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The ticket that artefacts were made of."""
+
+    weights: int
+    """How many are left."""
+    weights_total: int
+    """Of how many."""
+    level: int | None = None
+    replicate: int | None = None
+    key: str | None = None
+    """Of the run that trained it."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What figures are of."""
+
+    inputs: str
+    """What artefacts take."""
+    ticket: Origin
+    data: str
+    """What they were tried on."""
+    examples: int
+    """How many."""
+    threads: int
+    machine: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported."""
+
+    folder: Path
+    figures: list[Figures]
+    """The dense network's first."""
+    about: About
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Artefacts that could not be made, and why."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        figures = [asdict(each) for each in self.figures]
+        return {**asdict(self.about), "left_out": self.left_out, "artefacts": figures}
+
+
+def export(
+    ticket: Ticket,
+    folder: str | Path,
+    *,
+    kinds: Sequence[str] = tuple(ARTEFACTS),
+    network: nn.Module | None = None,
+    examples: Examples | None = None,
+    precision: Precision = "fp16",
+    threads: int = 1,
+    data_dir: Path | None = None,
+    trust: bool = False,
+    turns: int = TURNS,
+    tell: Callable[[str], None] = quiet,
+) -> Export:
+    """Write the artefacts of these `kinds` (see `ARTEFACTS`) to `folder`, and measure them beside the dense network.
+
+    `network` has the ticket's architecture and is only copied; without it, it is made by the ticket's own record,
+    which imports code that is not tombola's only if it is to be `trust`ed. `examples` are tried and timed; without
+    them it is the test set of the data in the record, looked for in `data_dir` first, or made-up numbers. `precision`
+    is that of the weights in the ticket file; each side is timed in so many `turns`; `tell` is called with what is
+    done next. What cannot be made of this
+    ticket is left out, and `Export.left_out` says why.
+
+    Raises `InputError` where the ticket has no trained weights, there is no network or none that takes the examples,
+    an unknown kind is asked for, or the folder cannot be written.
+    """
+    for kind in kinds:
+        if kind not in ARTEFACTS:
+            raise unknown("artefact", kind, list(ARTEFACTS))
+    ours, place = _trained(ticket, network, trust), Path(folder)
+    tried = examples or _examples(ticket, data_dir)
+    example = tried.x[:2]
+    check_example(ours, example)
+    _check_writable(place)
+    inputs = f"float32 (N, {', '.join(map(str, tried.x.shape[1:]))})" + (f", {tried.inputs}" if tried.inputs else "")
+    about = About(inputs, _origin(ticket), tried.what, len(tried.x), threads, processor(), versions())
+    options = {"threads": threads, "precision": precision}
+    said = {
+        "inputs": inputs,
+        "ticket": {name: value for name, value in asdict(about.ticket).items() if value is not None},
+    }
+    made, left_out = _made(Shipment.of(ticket, ours, example, place, about=said, **options), kinds, tell)
+    result = Export(place, measure(made, tried.x, tried.y, threads, turns, tell), about, left_out)
+    with replacing(place / MEASURED) as temporary:
+        text = json.dumps(result.to_json(), indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return result
+
+
+def read_export(folder: Path) -> Export:
+    """What was measured of the artefacts in a folder. Raises `InputError` where that is damaged."""
+    path = folder / MEASURED
+    try:
+        content = json.loads(path.read_bytes(), parse_constant=_no_number)
+        figures = TypeAdapter(list[Figures]).validate_python(content["artefacts"])
+        left_out = TypeAdapter(dict[str, str]).validate_python(content["left_out"])
+        about = TypeAdapter(About).validate_python(content)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        raise InputError(f"{path} is damaged: {'.'.join(map(str, found['loc']))}: {found['msg']}") from None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {one_line(error)}") from error
+    return Export(folder, figures, about, left_out)
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
+def _made(
+    shipment: Shipment, kinds: Sequence[str], tell: Callable[[str], None]
+) -> tuple[list[Artefact], dict[str, str]]:
+    """The artefacts, those to compare with first; and why others are not there. Only what is wrong with the ticket,
+    or missing on this machine, leaves one out: other errors are ours, and come through."""
+    made: list[Artefact] = []
+    left_out = {}
+    with tempfile.TemporaryDirectory() as elsewhere:  # nobody asked for those to compare with
+        beside = replace(shipment, folder=Path(elsewhere))
+        tell("writing what to compare with")
+        made.append(replace(dense(beside), file=""))
+        try:
+            made.append(replace(dense_onnx(beside), file=""))
+        except InputError as error:
+            left_out["dense ONNX"] = str(error)
+    for kind in dict.fromkeys(kinds):
+        tell(f"writing {kind}")
+        try:
+            made.append(ARTEFACTS[kind](shipment))
+        except InputError as error:
+            left_out[kind] = str(error)
+    return made, left_out
+
+
+def _check_writable(folder: Path) -> None:
+    """Make it, without figures of other files than those that come. Raises `InputError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        (folder / MEASURED).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be written: {error.strerror}") from error
+
+
+def _trained(ticket: Ticket, given: nn.Module | None, trust: bool) -> nn.Module:
+    """A network of our own with the trained weights: float32, on the CPU, in evaluation mode."""
+    if ticket.trained is None:
+        raise InputError(
+            "this ticket has no trained weights to export: it is of an older tombola, or was saved without them; "
+            "the same `tombola run` again writes it with them, and trains nothing that its store remembers"
+        )
+    network = _network(ticket, trust) if given is None else copy.deepcopy(given)
+    release(network)
+    return ticket.into(network, trained=True).cpu().float().eval()
+
+
+def _network(ticket: Ticket, trust: bool) -> nn.Module:
+    """The network that the ticket's record names."""
+    if ticket.drawn is None:
+        raise InputError(
+            "this ticket does not say what network it is of: in Python, "
+            "tombola.export(ticket, folder, network=..., examples=...) takes yours"
+        )
+    described = ticket.drawn.network
+    if described.name in NETWORKS:
+        return ticket.network()
+    if not trust:
+        raise InputError(
+            f'its network "{described.name}" is code from outside tombola that would be imported and run; if you '
+            f"know that code and trust the file, say --trust"
+        )
+    with torch.random.fork_rng(devices=[]):
+        return make(described)
+
+
+def _examples(ticket: Ticket, data_dir: Path | None) -> Examples:
+    """The test set that the record names; made-up numbers where it cannot be had, which is said."""
+    if ticket.drawn is None:
+        raise InputError(
+            "this ticket does not say what its examples are: tombola.export(..., examples=...) takes yours"
+        )
+    try:
+        data = _data(ticket)
+        split = prepare(data, data_dir)
+    except InputError as error:
+        log.warning("tried on made-up numbers, so there are no accuracies: %s", error)
+        generator = torch.Generator().manual_seed(0)
+        return Examples(torch.randn(BATCHES[-1], *ticket.drawn.network.inputs, generator=generator))
+    x, y = split.test[torch.arange(len(split.test))]
+    return Examples(x.contiguous(), y, f"the test set of {data.name}", split.scaling)
+
+
+def _data(ticket: Ticket) -> Data:
+    """The data of its run. Raises `InputError` where the record does not say."""
+    try:
+        data = Data.model_validate_json(json.dumps(ticket.provenance["run"]["data"]))
+        if data.name in DATA or data.name in PARQUET:
+            return data
+        named = ticket.provenance["recipe"]["data"]["name"]  # a run does not say where files lie
+        return Data.model_validate({**dict(data), "name": named})
+    except (LookupError, TypeError, ValidationError):
+        raise InputError("the ticket does not say what data it was trained on") from None
+
+
+def _origin(ticket: Ticket) -> Origin:
+    """What the record says, as far as it is of the right type: it is a file's word."""
+    level, replicate = (
+        n if type(n := ticket.provenance.get(name)) is int else None for name in ("level", "replicate")
+    )
+    key = ticket.provenance.get("key")
+    return Origin(ticket.mask.count, ticket.mask.size, level, replicate, key if isinstance(key, str) else None)
