@@ -52,6 +52,7 @@ class Case:
 ONCE = ["search.levels=1", "search.rate=0.95", "search.rates=", "search.output_rate=0.5"]
 CIFAR = ["data.fraction=0.2", "replicates=1", "verdict.beat=", "model.width=1", "training.length=100it"]
 VGG = [*CIFAR, "data.size=", "data.crop=4", "rewind.to=0it", "training.milestones=['80it']", "training.lr=0.02"]
+VGG += ["data.fraction=0.05", "training.length=30it"]
 CASES = {
     "LeNet-300-100, 3.6%": Case(
         "lenet-mnist",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,7 @@ def test_the_readmes_commands_and_code(tmp_path: Path, monkeypatch: pytest.Monke
     assert sparsest["weights_left"] < 0.025
     assert mean(sparsest, "ticket", at_stop) - mean(sparsest, "reinit", at_stop) > 0.01
 
-    _, _, run, load = snippets()
+    _, _, sparse, onnx, _, run, load = snippets()
     exec(run, {})
     if summary["smallest_winning"] is None:
         return
@@ -69,12 +71,18 @@ def test_the_readmes_commands_and_code(tmp_path: Path, monkeypatch: pytest.Monke
 
     namespace = {"network": build(Experiment(load_recipe("digits")).dense(0).start)}
     exec(f"import tombola\n{load}", namespace)
-    weights = sum(int((p != 0).sum()) for n, p in namespace["network"].named_parameters() if n.endswith("weight"))
-    assert weights == summary["smallest_winning"]["weights"]
+    for name in ("network", "trained"):
+        weights = sum(int((p != 0).sum()) for n, p in namespace[name].named_parameters() if n.endswith("weight"))
+        assert weights == summary["smallest_winning"]["weights"]
+
+    # The shipped files, in processes of their own: an image of a zero.
+    for snippet in (sparse, onnx):
+        done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "0"
 
 
 def test_the_readmes_own_network_and_loop(capsys: pytest.CaptureFixture[str]) -> None:
-    search, parts, _, _ = snippets()
+    search, parts, _, _, ship, _, _ = snippets()
     from examples.plain_loop import x, y
 
     namespace: dict[str, Any] = {}
@@ -87,3 +95,7 @@ def test_the_readmes_own_network_and_loop(capsys: pytest.CaptureFixture[str]) ->
     exec(parts, namespace)
     assert namespace["mask"].count == 10_040
     assert namespace["held"].mask == namespace["mask"]
+    exec(f"import tombola\n{ship}", namespace)
+    x, model = namespace["batches"][0][0], namespace["model"].eval()
+    for shipped in (namespace["small"], namespace["fast"]):
+        assert (shipped(x) - model(x)).abs().max() < 1e-5

@@ -54,11 +54,22 @@ def wanted(network: nn.Module, x: Tensor) -> Tensor:
     return answers
 
 
+def scale_of(network: nn.Module, x: Tensor) -> float:
+    """The largest number that comes out of `network` or of one of its layers: less may be left of them in the end."""
+    largest = [wanted(network, x).abs().max()]
+    watched = copy.deepcopy(network)
+    for module in watched.modules():
+        module.register_forward_hook(lambda _, inputs, out: largest.extend(one.abs().max() for one in (*inputs, out)))
+    wanted(watched, x)
+    return float(max(largest))
+
+
 def assert_close(found: Tensor, expected: Tensor, scale: float) -> None:
     """Within 1e-5 of `scale`, the largest number that could be expected."""
     assert found.dtype == torch.float32
     assert found.shape == expected.shape
-    assert (found.double() - expected).abs().max() <= 1e-5 * scale
+    off = float((found.double() - expected).abs().max())
+    assert off <= 1e-5 * scale, f"{off} of {scale}"
 
 
 def bits(x: Tensor) -> bytes:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.ship.helpers import Written
 from tests.ship.networks import randomise, sparsify
-from tests.ship.runtime.helpers import assert_close, wanted
+from tests.ship.runtime.helpers import assert_close, scale_of, wanted
 from tombola.ship.runtime import layers
 from tombola.ship.runtime.layers import SparseLayer, with_sparse_layers
 
@@ -33,7 +33,7 @@ def test_a_linear_layer_takes_any_number_of_axes(shape: tuple[int, ...]) -> None
     layer, x = made(nn.Linear(5, 7)), torch.randn(shape)
     assert isinstance(layer, nn.Linear)
     for example in (x, torch.ones(2, 5)):
-        assert_close(SparseLayer(layer, example)(x), wanted(layer, x), 3)
+        assert_close(SparseLayer(layer, example)(x), wanted(layer, x), scale_of(layer, x))
 
 
 def test_a_convolution_takes_batches_of_any_size() -> None:
@@ -42,7 +42,7 @@ def test_a_convolution_takes_batches_of_any_size() -> None:
     sparse = SparseLayer(layer, torch.ones(1, 4, 9, 8))
     for images in (1, 3, 40):
         x = torch.randn(images, 4, 9, 8)
-        assert_close(sparse(x), wanted(layer, x), 3)
+        assert_close(sparse(x), wanted(layer, x), scale_of(layer, x))
 
 
 class Mixed(nn.Module):

@@ -27,7 +27,7 @@ def test_a_place_knows_its_pixels_and_the_zeros_around_them() -> None:
     assert len(np.unique(pixels)) == 24
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(plannable())
 def test_programs_of_one_plan_are_sound_and_lie_alike(made: tuple[nn.Module, Tensor]) -> None:
     plan = planned(*made)
@@ -43,7 +43,7 @@ def test_programs_of_one_plan_are_sound_and_lie_alike(made: tuple[nn.Module, Ten
     assert np.array_equal(sparse.table[:, where], dense.table[:, where])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(plannable())
 def test_no_step_writes_over_what_is_read_later(made: tuple[nn.Module, Tensor]) -> None:
     """Goes through the steps and keeps whose each number of the room is."""
