@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tombola.holding import release
+from tombola.ship.agreement import disagreement
 from tombola.ship.graph import graph_of
 from tombola.ship.keeping import Kept, kept, representative
 from tombola.ship.sizes import TENSORS, resize
@@ -20,9 +19,6 @@ from tombola.zoo.networks.imported import line
 from tombola.zoo.networks.resnet import Subsample
 
 log = logging.getLogger(__name__)
-
-TOLERANCE = 1e-4
-"""How far a compact network's outputs may be from the original's, relative to the largest of them."""
 
 
 def compact(network: nn.Module, example: Tensor) -> nn.Module:
@@ -42,11 +38,11 @@ def compact(network: nn.Module, example: Tensor) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), np.errstate(all="ignore"):  # weights may be infinite
             shrink(smaller, example)
-            reason = _difference(plain, smaller, example)
+            reason = disagreement(plain, smaller, example)
     except Exception as error:  # noqa: BLE001 - whatever a module of the user's does with smaller layers
         reason = line(error)
     if reason is not None:
-        log.warning("the network stays as large as it is: %s", reason)
+        log.warning("the network stays as large as it is, with smaller layers %s", reason)
         return plain
     return smaller if _size(smaller) <= _size(plain) else plain  # new biases may outweigh what has gone
 
@@ -94,30 +90,6 @@ def _shrink_each(layer: Layer, left: Kept) -> None:
         return
     tensors = {name: getattr(layer.module, name, None) for name in TENSORS}
     resize(layer.module, {n: tensor.cpu()[present] for n, tensor in tensors.items() if tensor is not None})
-
-
-def _difference(network: nn.Module, smaller: nn.Module, example: Tensor) -> str | None:
-    """What is wrong with the outputs of a smaller network, for the example and a random batch; None if nothing is."""
-    batches = [example]
-    if example.is_floating_point():
-        batches.append(torch.randn_like(example))
-    for batch in batches:
-        for before, after in zip(_tensors(network(batch.clone())), _tensors(smaller(batch.clone())), strict=True):
-            finite = before[before.isfinite()].abs()
-            scale = float(finite.max()) if finite.numel() else 0.0
-            if not torch.allclose(after, before, rtol=0, atol=TOLERANCE * scale, equal_nan=True):
-                far = float((after - before).abs().max())
-                return f"with smaller layers its outputs differ by up to {far:.2g}; the largest is {scale:.2g}"
-    return None
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    """The tensors in what a network returned."""
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, dict | list | tuple):
-        for one in output.values() if isinstance(output, dict) else output:
-            yield from _tensors(one)
 
 
 def _size(network: nn.Module) -> int:

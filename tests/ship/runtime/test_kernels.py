@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from tombola.ship.runtime import kernels as k
-from tombola.ship.runtime.kernels import clear_around, dense_step, inside, largest_step, lay_in, run, stream, take_out
+from tombola.ship.runtime.kernels import (
+    clear_around,
+    inside,
+    largest_step,
+    lay_in,
+    product_step,
+    run,
+    stream,
+    take_out,
+)
 
 UNTOUCHED = np.float32(-77)
 
@@ -183,7 +192,7 @@ def test_images_are_laid_in_and_taken_out_as_they_are(
 
 
 @pytest.mark.parametrize("across", [1, 2])
-@pytest.mark.parametrize("n", [1, 16])
+@pytest.mark.parametrize("n", [1, 16, 64])
 def test_a_dense_step_is_a_convolution(across: int, n: int) -> None:
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((n, 2, 5, 6), np.float32), rng.standard_normal((3, 2, 2, 3), np.float32)
@@ -194,10 +203,11 @@ def test_a_dense_step_is_a_convolution(across: int, n: int) -> None:
     room[size * n : (size + 3 * pixels) * n] = plus.reshape(n, -1).T.reshape(-1)
     product = step(
         IN=0, IN_PLANE=30, IN_LINE=6, OUT=size + 3 * pixels, OUT_PLANE=pixels, OUT_LINE=4 // across, ROWS=3, HEIGHT=4,
-        WIDTH=4 // across, ACROSS=across, RELU=1, INNER=12, KERNEL_H=2, KERNEL_W=3, PLUS=size, PLUS_PLANE=pixels,
+        WIDTH=4 // across, ACROSS=across, RELU=1, INNER=12, PLUS=size, PLUS_PLANE=pixels, KIND=k.DENSE,
         PLUS_LINE=4 // across,
     )  # fmt: skip
-    dense_step(product, weight.reshape(-1), bias, room, n)
+    columns = np.array([c * 30 + i * 6 + j for c in range(2) for i in range(2) for j in range(3)], np.int32)
+    product_step(product, weight.reshape(-1), columns, np.zeros(0, np.int32), bias, room, n)
     convolved = functional.conv2d(*map(torch.from_numpy, (x, weight, bias)), stride=(1, across))
     expected = torch.relu(convolved + torch.from_numpy(plus))
     found = room[(size + 3 * pixels) * n :].reshape(-1, n).T.reshape(expected.shape)

@@ -88,7 +88,27 @@ def test_threads_share_the_examples(monkeypatch: pytest.MonkeyPatch, threads: in
     assert sorted(image for begin, end, _ in parts for image in range(begin, end)) == list(range(10))
 
 
-@pytest.mark.parametrize("threads", [0, 1, 2, 5])
+@pytest.mark.parametrize("threads", [0, -1, 2.5, "2", True])
+def test_a_number_of_threads_that_is_none_is_refused(threads: Any) -> None:
+    with pytest.raises(InputError, match="threads: should be a whole number of at least 1, not"):
+        runtime(threads)
+
+
+def test_complex_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="real numbers"):
+        runtime()(batch(EXAMPLE, 3).to(torch.complex64))
+
+
+def test_working_space_is_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = runtime()
+    network(batch(EXAMPLE, 100))
+    assert network.working(100) == sum(room.nbytes for room in network._rooms) == network.room * 32 * 4
+    assert network.working(1) == network.room * 4
+    monkeypatch.setattr("tombola.ship.runtime.network.ALONE", 1)
+    assert runtime(threads=2).working(100) == 2 * network.room * 32 * 4
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
 def test_one_example_and_little_work_wake_no_thread(threads: int) -> None:
     network = runtime(threads)
     for images in (1, 2):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tests.ship import networks
 from tests.ship.helpers import Written
@@ -24,6 +26,8 @@ from tests.ship.runtime.helpers import (
     scale_of,
     wanted,
 )
+from tombola.errors import InputError
+from tombola.ship.agreement import tensors
 from tombola.ship.runtime import layers, sparse, tuning
 from tombola.ship.runtime import network as network_module
 from tombola.ship.runtime.layers import SparseLayer
@@ -206,3 +210,60 @@ def test_the_network_itself_stays_as_it_is() -> None:
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert not runtime.training
+
+
+class Asking(nn.Module):
+    """Asks what its tensors are, which tracing answers otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 3)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        h = self.a(x)
+        return self.b(functional.relu(h) if torch.is_tensor(h) else h)
+
+
+class Several(nn.Module):
+    """Returns what is no tensor."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.layer, self.how = nn.Linear(4, 1), how
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.layer(x)
+        return {"two": (y, y + 1), "one": (y,), "named": {"logits": y}}[self.how]
+
+
+def test_what_tracing_sees_wrongly_is_no_program(caplog: pytest.LogCaptureFixture) -> None:
+    network, x = Asking(), torch.randn(7, 6)
+    fast = sparse(network, x)
+    assert not isinstance(fast, SparseNetwork)
+    assert torch.allclose(fast(x), network(x), atol=1e-5)
+    assert "not one program" in caplog.text
+    assert "as a program, its outputs differ" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["two", "one", "named"])
+def test_what_is_not_one_tensor_stays_so(how: str) -> None:
+    network, x = Several(how).eval(), torch.randn(7, 4)
+    expected, found = network(x), sparse(network, x)(x)
+    assert type(found) is type(expected)
+    assert all(torch.allclose(a, b) for a, b in zip(tensors(found), tensors(expected), strict=True))
+
+
+def test_the_network_itself_is_left_alone() -> None:
+    network, x = Asking().train(), torch.randn(7, 6)
+    before = torch.random.get_rng_state()
+    sparse(network, x)
+    assert (network.calls, network.training) == (0, True)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("example", [np.ones((2, 4)), None, torch.ones(4)])
+def test_what_is_no_batch_is_refused(example: Any) -> None:
+    with pytest.raises(InputError, match="should be a batch of inputs"):
+        sparse(nn.Linear(4, 2), example)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from tombola.errors import InputError
 from tombola.ship.graph import Untraceable
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from tombola.ship.runtime.network import SparseNetwork
@@ -20,16 +24,23 @@ def sparse(network: nn.Module, example: Tensor, threads: int | None = None) -> n
     the network is made of linear layers, convolutions, batch norm, ReLU, pooling, additions and concatenations, it
     becomes one compiled program, a `SparseNetwork`, which can be saved and loaded by itself. In any other network
     those layers are replaced that are faster sparse. Which are is measured on this machine. `threads` work on a large
-    batch (default: as many as torch uses).
+    batch (default: as many as torch uses). A warning in the log says why it is not one program.
+
+    Raises `InputError` for an example that is no batch, and a number of threads that is none.
     """
     from tombola.ship.runtime.layers import with_sparse_layers
     from tombola.ship.runtime.network import sparse_network
     from tombola.ship.runtime.plan import Unplannable
 
+    if not isinstance(example, Tensor) or example.dim() < 2:
+        what = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
+        raise InputError(f"example: should be a batch of inputs, a tensor (N, ...), not {what}")
     try:
         return sparse_network(network, example, threads)
-    except (Unplannable, Untraceable):
-        return with_sparse_layers(network, example, threads)[0]
+    except (Unplannable, Untraceable) as error:
+        made, names = with_sparse_layers(network, example, threads)
+        log.warning("not one program, but a module with %d sparse layers: %s", len(names), error)
+        return made
 
 
 def load_sparse(path: str | Path, threads: int | None = None) -> SparseNetwork:

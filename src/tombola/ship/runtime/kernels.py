@@ -27,6 +27,7 @@ from tombola.engines.sparse.vectors import (
     splat,
     store,
     subtract,
+    total,
     transpose,
 )
 
@@ -47,9 +48,10 @@ FIELDS = (
 IN, OUT and PLUS are the places that the first output pixel reads first, is written to, and adds (-1: nothing is
 added); …_PLANE and …_LINE the distances of channels and of lines there. Outputs are ROWS channels of HEIGHT × WIDTH,
 with TOP, LEFT, BELOW and RIGHT lines and columns of zeros around them. DOWN and ACROSS are the strides. A sparse
-product has its bounds from BOUND, its biases from BIAS; a dense one ROWS × INNER weights from FIRST, and INNER is
-channels × KERNEL_H × KERNEL_W, DILATE_… pixels apart. A pooling's window of that size begins at IN, which may be
-outside the image, of IN_HEIGHT × IN_WIDTH pixels; how far outside is in INNER and FIRST, lines and columns.
+product has its bounds from BOUND, its biases from BIAS; a dense one ROWS × INNER weights from FIRST, and INNER
+columns, which its rows share, from BOUND. A pooling's window, of KERNEL_H × KERNEL_W pixels that are DILATE_… apart,
+begins at IN, which may be outside the image, of IN_HEIGHT × IN_WIDTH pixels; how far outside is in INNER and FIRST,
+lines and columns.
 """
 
 SPARSE, DENSE, LARGEST, INPUT = range(4)
@@ -131,14 +133,120 @@ def stream(
 
 
 @compiled
-def sparse_step(
+def dense_row(
+    values: Floats,
+    first: int,
+    columns: Indices,
+    bias: float,
+    least: Any,
+    source: Floats,
+    base: int,
+    n: int,
+    out: Floats,
+    place: int,
+    plus: int,
+) -> None:
+    """Sixteen entries of one row of `dense_stream`."""
+    a = splat(bias)
+    for i in range(columns.size):
+        a = fma(splat(at(values, first + i)), load(source, base + int(at(columns, i)) * n), a)
+    if plus >= 0:
+        a = add(a, load(source, plus))
+    store(out, place, larger(a, splat(least)))
+
+
+@compiled
+def dense_stream(
+    values: Floats,
+    first: int,
+    columns: Indices,
+    biases: Floats,
+    least: Any,
+    source: Floats,
+    base: int,
+    n: int,
+    width: int,
+    out: Floats,
+    place: int,
+    pitch: int,
+    plus: int,
+    plus_pitch: int,
+) -> None:
+    """The same as `stream` where every row has a weight for each of `columns`: row r has its own from
+    `values[first + r · columns.size]` on.
+
+    Two rows share what is read of the inputs. One example alone has its inputs gathered first.
+    """
+    rows, inner, lowest = biases.size, columns.size, splat(least)
+    t = 0
+    while t + 32 <= width:
+        r = 0
+        while r + 2 <= rows:
+            a = b = splat(biases[r])
+            c = d = splat(biases[r + 1])
+            one, other = first + r * inner, first + (r + 1) * inner
+            for i in range(inner):
+                there = base + int(at(columns, i)) * n + t
+                left, right = load(source, there), load(source, there + 16)
+                value = splat(at(values, one + i))
+                a, b = fma(value, left, a), fma(value, right, b)
+                value = splat(at(values, other + i))
+                c, d = fma(value, left, c), fma(value, right, d)
+            if plus >= 0:
+                there = plus + r * plus_pitch + t
+                a, b = add(a, load(source, there)), add(b, load(source, there + 16))
+                there += plus_pitch
+                c, d = add(c, load(source, there)), add(d, load(source, there + 16))
+            there = place + r * pitch + t
+            store(out, there, larger(a, lowest))
+            store(out, there + 16, larger(b, lowest))
+            store(out, there + pitch, larger(c, lowest))
+            store(out, there + pitch + 16, larger(d, lowest))
+            r += 2
+        if r < rows:
+            for lane in range(t, t + 32, LANES):
+                more = plus + r * plus_pitch + lane if plus >= 0 else -1
+                here, to = base + lane, place + r * pitch + lane
+                dense_row(values, first + r * inner, columns, biases[r], least, source, here, n, out, to, more)
+        t += 32
+    while t < width >= LANES:
+        t = min(t, width - LANES)
+        for r in range(rows):
+            more = plus + r * plus_pitch + t if plus >= 0 else -1
+            here, to = base + t, place + r * pitch + t
+            dense_row(values, first + r * inner, columns, biases[r], least, source, here, n, out, to, more)
+        t += LANES
+    if t < width:
+        gathered = np.empty(inner, np.float32)
+    while t < width:
+        for i in range(inner):
+            gathered[i] = source[base + t + int(columns[i]) * n]
+        for r in range(rows):
+            a, i = splat(np.float32(0)), 0
+            while i + LANES <= inner:
+                a = fma(load(values, first + r * inner + i), load(gathered, i), a)
+                i += LANES
+            whole = biases[r] + total(a)
+            while i < inner:
+                whole = fma_one(values[first + r * inner + i], gathered[i], whole)
+                i += 1
+            if plus >= 0:
+                whole += source[plus + r * plus_pitch + t]
+            out[place + r * pitch + t] = least if whole < least else whole
+        t += 1
+
+
+@compiled
+def product_step(
     step: Any, values: Floats, columns: Indices, bounds: Indices, biases: Floats, room: Floats, n: int
 ) -> None:
-    """A product with sparse weights: of whole images at once, of lines, or of single pixels, as the strides allow."""
-    own = bounds[step[BOUND] : step[BOUND] + step[ROWS] + 1]
+    """A product: of whole images at once, of lines, or of single pixels, as the strides allow."""
+    dense = step[KIND] == DENSE
+    own = bounds[0:0] if dense else bounds[step[BOUND] : step[BOUND] + step[ROWS] + 1]
+    shared = columns[step[BOUND] : step[BOUND] + step[INNER]] if dense else columns[0:0]
     offsets = biases[step[BIAS] : step[BIAS] + step[ROWS]]
     least = np.float32(0) if step[RELU] else np.float32(-np.inf)
-    pitch, plus_pitch = step[OUT_PLANE] * n, step[PLUS_PLANE] * n
+    pitch, more = step[OUT_PLANE] * n, step[PLUS_PLANE] * n
     height, width, across = step[HEIGHT], step[WIDTH], 1
     aligned = step[IN_LINE] == step[OUT_LINE] and (step[PLUS] < 0 or step[PLUS_LINE] == step[OUT_LINE])
     if step[ACROSS] > 1:
@@ -150,43 +258,13 @@ def sparse_step(
             base = (step[IN] + y * step[DOWN] * step[IN_LINE] + x * step[ACROSS]) * n
             place = (step[OUT] + y * step[OUT_LINE] + x) * n
             plus = (step[PLUS] + y * step[PLUS_LINE] + x) * n if step[PLUS] >= 0 else -1
-            stream(
-                values, columns, own, offsets, least, room, base, n, width * n, room, place, pitch, plus, plus_pitch
-            )
-
-
-@compiled
-def dense_step(step: Any, values: Floats, biases: Floats, room: Floats, n: int) -> None:
-    """A product with dense weights, by BLAS, line by line; a line's inputs are gathered first."""
-    rows, inner, wide = step[ROWS], step[INNER], step[WIDTH] * n
-    weights = values[step[FIRST] : step[FIRST] + rows * inner].reshape(rows, inner)
-    gathered, sums = np.empty((inner, wide), np.float32), np.empty((rows, wide), np.float32)
-    least = np.float32(0) if step[RELU] else np.float32(-np.inf)
-    channels = inner // (step[KERNEL_H] * step[KERNEL_W])
-    for y in range(step[HEIGHT]):
-        row = 0
-        for c in range(channels):
-            for i in range(step[KERNEL_H]):
-                for j in range(step[KERNEL_W]):
-                    line = y * step[DOWN] + i * step[DILATE_H]
-                    begin = (step[IN] + c * step[IN_PLANE] + line * step[IN_LINE] + j * step[DILATE_W]) * n
-                    if step[ACROSS] == 1:
-                        gathered[row] = room[begin : begin + wide]
-                    else:
-                        for x in range(step[WIDTH]):
-                            there = begin + x * step[ACROSS] * n
-                            gathered[row, x * n : (x + 1) * n] = room[there : there + n]
-                    row += 1
-        np.dot(weights, gathered, sums)
-        for r in range(rows):
-            place = (step[OUT] + r * step[OUT_PLANE] + y * step[OUT_LINE]) * n
-            plus = (step[PLUS] + r * step[PLUS_PLANE] + y * step[PLUS_LINE]) * n
-            bias = biases[step[BIAS] + r]
-            for t in range(wide):
-                value = sums[r, t] + bias
-                if step[PLUS] >= 0:
-                    value += room[plus + t]
-                room[place + t] = least if value < least else value
+            if dense:
+                first = step[FIRST]
+                dense_stream(
+                    values, first, shared, offsets, least, room, base, n, width * n, room, place, pitch, plus, more
+                )
+            else:
+                stream(values, columns, own, offsets, least, room, base, n, width * n, room, place, pitch, plus, more)
 
 
 @compiled
@@ -303,11 +381,9 @@ def run(
         lay_in(x, first, images, runs, room, n)
         for i in range(table.shape[0]):
             step = table[i]
-            if step[KIND] == SPARSE:
-                sparse_step(step, values, columns, bounds, biases, room, n)
-            elif step[KIND] == DENSE:
-                dense_step(step, values, biases, room, n)
-            elif step[KIND] == LARGEST:
+            if step[KIND] == LARGEST:
                 largest_step(step, room, n)
+            elif step[KIND] != INPUT:
+                product_step(step, values, columns, bounds, biases, room, n)
             clear_around(step, room, n)
         take_out(room, places, n, first, images, out)

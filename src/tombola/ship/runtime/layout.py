@@ -11,7 +11,7 @@ import numpy as np
 
 from tombola.ship.runtime import kernels as k
 from tombola.ship.runtime.kernels import Table
-from tombola.ship.runtime.plan import Image, Largest, Numbers, Plan, Product
+from tombola.ship.runtime.plan import Image, Largest, Numbers, Plan, Product, Whole
 from tombola.ship.runtime.program import ARRAYS, Program
 
 
@@ -58,6 +58,8 @@ def program_of(plan: Plan, dense: Set[int] = frozenset()) -> Program:
     places = _places(plan)
     rows = [_step_into(places[plan.inputs]) | {k.KIND: k.INPUT}]
     parts: dict[str, list[Any]] = {"values": [], "columns": [], "bounds": [], "biases": []}
+    held: list[tuple[dict[int, int], Numbers, Whole]] = []
+    """Of dense products: the step, its matrix, its columns."""
     count = bound = bias = 0
     for number, work in enumerate(plan.work):
         source = places[work.source]
@@ -82,14 +84,7 @@ def program_of(plan: Plan, dense: Set[int] = frozenset()) -> Program:
         parts["biases"].append(work.bias)
         bias += len(work.bias)
         if number in dense:
-            matrix, kernel = _matrix(work), work.weights.kernel
-            assert kernel is not None
-            step |= {k.KIND: k.DENSE, k.FIRST: count, k.INNER: matrix.shape[1]}
-            step |= {k.KERNEL_H: kernel.height, k.KERNEL_W: kernel.width}
-            step |= {k.DILATE_H: kernel.dilation[0], k.DILATE_W: kernel.dilation[1]}
-            parts["values"].append(matrix.reshape(-1))
-            parts["columns"].append(np.zeros(matrix.size))
-            count += matrix.size
+            held.append((step, *_matrix(work, source)))
         else:
             weights = work.weights
             step |= {k.KIND: k.SPARSE, k.BOUND: bound}
@@ -98,6 +93,12 @@ def program_of(plan: Plan, dense: Set[int] = frozenset()) -> Program:
             parts["bounds"].append(count + np.cumsum([0, *np.bincount(weights.row, minlength=len(work.bias))]))
             count += len(weights.value)
             bound += len(work.bias) + 1
+    first, column = count, count
+    for step, matrix, shared in held:  # behind the others, whose values and columns go side by side
+        step |= {k.KIND: k.DENSE, k.FIRST: first, k.INNER: len(shared), k.BOUND: column}
+        parts["values"].append(matrix.reshape(-1))
+        parts["columns"].append(shared)
+        first, column = first + matrix.size, column + len(shared)
     table = np.array([[int(step[field]) for field in range(len(k.FIELDS))] for step in rows])
     arrays = {name: np.concatenate([np.empty(0), *part]) for name, part in parts.items()}
     arrays |= {"table": table, "runs": _runs(places[plan.inputs].pixels), "places": places[plan.outputs].pixels}
@@ -137,14 +138,17 @@ def dense_products(plan: Plan) -> dict[int, Product]:
     }
 
 
-def _matrix(product: Product) -> Numbers:
-    """The weights of a product among zeros: (rows, channels · height · width of the kernel)."""
+def _matrix(product: Product, source: Place) -> tuple[Numbers, Whole]:
+    """The weights of a product among zeros, (rows, channels · height · width of the kernel), and its columns."""
     weights, kernel = product.weights, product.weights.kernel
     assert kernel is not None
-    matrix = np.zeros((len(product.bias), product.source.channels, kernel.height, kernel.width))
+    sizes = (product.source.channels, kernel.height, kernel.width)
+    matrix = np.zeros((len(product.bias), *sizes))
     down, across = weights.down // kernel.dilation[0], weights.across // kernel.dilation[1]
     matrix[weights.row, weights.channel, down, across] = weights.value
-    return matrix.reshape(len(matrix), -1)
+    channel, i, j = np.indices(sizes).reshape(3, -1)
+    columns = channel * source.plane + i * kernel.dilation[0] * source.line + j * kernel.dilation[1]
+    return matrix.reshape(len(matrix), -1), columns
 
 
 def _places(plan: Plan) -> dict[Image, Place]:

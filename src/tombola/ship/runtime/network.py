@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import math
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 from tombola.engines.sparse.products import Floats
 from tombola.errors import DamagedFile, InputError
 from tombola.files import read_tensors, write_tensors
+from tombola.holding import release
+from tombola.ship.agreement import disagreement
 from tombola.ship.graph import graph_of
 from tombola.ship.runtime.kernels import run
-from tombola.ship.runtime.plan import plan_of
+from tombola.ship.runtime.plan import Unplannable, plan_of
 from tombola.ship.runtime.program import ARRAYS, Program, whole
 from tombola.ship.runtime.tuning import tuned
 
@@ -44,8 +47,11 @@ class SparseNetwork(nn.Module):
     """How many threads work on the examples of a batch, if there is enough to do."""
 
     def __init__(self, program: Program, threads: int | None = None) -> None:
-        """Raises `DamagedFile` where the program would read or write outside of its room."""
+        """Raises `DamagedFile` where the program would read or write outside of its room, `InputError` for a number
+        of threads that is none."""
         super().__init__()
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise InputError(f"threads: should be a whole number of at least 1, not {threads!r}")
         self.threads = torch.get_num_threads() if threads is None else threads
         self.inputs, self.outputs, self.room = program.inputs, program.outputs, program.room
         for name, array in program.arrays.items():
@@ -70,13 +76,23 @@ class SparseNetwork(nn.Module):
 
     @property
     def weights(self) -> int:
-        """How many weights it stores; those of layers that are faster dense, all."""
+        """How many weights it stores: of layers that are faster dense all, of others those that are not zero. Copies,
+        additions and averages that nothing could do on the way have a few too."""
         return len(self.program.values)
+
+    def working(self, images: int) -> int:
+        """Bytes of working space that it needs for a batch of so many examples, and keeps for the next."""
+        threads = self._threads(images)
+        together = min(whole(-(-images // threads)), self._together)
+        return threads * together * self.room * 4
+
+    def _threads(self, images: int) -> int:
+        return max(1, min(self.threads, images, 1 + images * self._work // ALONE)) if images > 1 else 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Answers, (N, outputs), to examples, (N, inputs).
 
-        Raises `ValueError` for examples of another shape.
+        Raises `ValueError` for examples of another shape, or that are no real numbers.
         """
         shape = x.shape
         if shape[1:] != self._shape:
@@ -84,8 +100,8 @@ class SparseNetwork(nn.Module):
         images = shape[0]
         examples = _numbers(x).reshape(images, self._size)
         answers = np.empty((images, len(self._places)), np.float32)
-        threads = 1 if images == 1 else min(self.threads, images, 1 + images * self._work // ALONE)
-        if threads <= 1:
+        threads = self._threads(images)
+        if threads == 1:
             self._run(examples, 0, images, answers)
         else:
             cuts = [images * part // threads for part in range(threads + 1)]
@@ -127,7 +143,7 @@ class SparseNetwork(nn.Module):
         """
         try:
             tensors, header = read_tensors(Path(path))
-            if header.get("format") != FORMAT or "room" not in header:
+            if type(header.get("format")) is not int or header["format"] != FORMAT or "room" not in header:
                 raise DamagedFile(f"{path} is not a sparse network of a format this version reads")
             return cls(_program(tensors, header), threads)
         except FileNotFoundError:
@@ -157,13 +173,29 @@ class SparseNetwork(nn.Module):
 
 
 def sparse_network(network: nn.Module, example: Tensor, threads: int | None = None) -> SparseNetwork:
-    """What `network` computes in evaluation mode, by its nonzero weights only.
+    """What `network` computes in evaluation mode, by its nonzero weights only; of that, it is made sure.
 
     `example` is a batch of inputs. Layers that this machine multiplies faster dense stay dense; that is measured.
     Raises `Unplannable` or `Untraceable` where the network does what the kernels do not.
     """
-    plan = plan_of(graph_of(network, example))
-    return SparseNetwork(tuned(plan), threads)
+    plain = plain_copy(network)
+    with torch.random.fork_rng(devices=[]):
+        plan = plan_of(graph_of(plain, example))
+        try:
+            made = SparseNetwork(tuned(plan), threads)
+        except DamagedFile as error:
+            raise Unplannable(f"it is larger than a program can be: {error}") from error
+        # Tracing sees what is done to tensors, but not what a network asks about them.
+        if reason := disagreement(plain, lambda x: made(x).to(x.dtype), example):
+            raise Unplannable(f"as a program, {reason}")
+    return made
+
+
+def plain_copy(network: nn.Module) -> nn.Module:
+    """A copy of a network on the CPU, in evaluation mode, whose weights are free: to try things out with."""
+    copied = copy.deepcopy(network).cpu().eval()
+    release(copied)
+    return copied
 
 
 def _numbers(x: Tensor) -> Floats:
@@ -171,7 +203,9 @@ def _numbers(x: Tensor) -> Floats:
     try:
         numbers = x.numpy()
     except (RuntimeError, TypeError):  # it is on a GPU, wants a gradient, or is of a type that NumPy does not know
-        numbers = x.detach().float().cpu().numpy()
+        numbers = x.detach().cpu().to(torch.float32 if not x.is_complex() else x.dtype).numpy()
+    if numbers.dtype.kind == "c":
+        raise ValueError("this network takes real numbers, not complex ones")
     return np.ascontiguousarray(numbers, np.float32)
 
 

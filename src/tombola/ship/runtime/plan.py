@@ -133,7 +133,10 @@ class _Planner:
                 _PLANNED[step.kind](self, index, step)
         (first,) = (i for i, step in enumerate(self.steps) if step.kind == "input")
         (last,) = (i for i, step in enumerate(self.steps) if step.kind == "output")
-        shapes = self.steps[first].shape[1:], self.steps[last].shape[1:]
+        answer = self.steps[last]
+        if len(answer.inputs) != 1 or answer.shape != self.steps[answer.inputs[0]].shape:
+            raise Unplannable("it returns something else than one tensor")
+        shapes = self.steps[first].shape[1:], answer.shape[1:]
         return Plan(self.images[first], self.images[last], *shapes, self.work)
 
     def source(self, step: Step, which: int = 0) -> Image:

@@ -31,6 +31,12 @@ MOST = 2**40
 """No place, size or distance is larger than this, so that none of the sums below overflow."""
 
 
+LARGEST_ROOM = 2**26
+"""The most numbers that one example may need as working space; VGG-16 on images of 224 × 224 pixels needs a tenth."""
+
+_SIZES = (k.ROWS, k.HEIGHT, k.WIDTH)
+
+
 @dataclass(frozen=True)
 class Program:
     """A network for `kernels.run`."""
@@ -58,6 +64,8 @@ class Program:
     @property
     def together(self) -> int:
         """How many examples are best worked on side by side, of many: long streams that still fit a cache."""
+        if self.room > 2**22:
+            return LANES
         pointlike = (self.table[:, k.HEIGHT] * self.table[:, k.WIDTH] == 1).all()
         return 64 if pointlike else 32
 
@@ -68,7 +76,8 @@ class Program:
 
     @functools.cached_property
     def work(self) -> int:
-        """Multiply-adds for one example, those with zeros of dense layers included."""
+        """Multiply-adds for one example, those with zeros of dense layers included, and those that copy, add or
+        average."""
         return sum(_work(step, self.bounds) for step in self.table)
 
     def check(self) -> None:
@@ -80,7 +89,9 @@ class Program:
             axes = 2 if name in ("table", "runs") else 1
             if array.dtype != ARRAYS[name] or array.ndim != axes or not array.flags.c_contiguous:
                 raise DamagedFile(f"the {name} of the program are not of the right kind")
-        if not all(0 < size <= MOST for size in (*self.inputs, *self.outputs, self.room)):
+        if max(len(self.inputs), len(self.outputs)) > 8:
+            raise DamagedFile("the shapes of the program have axes beyond reason")
+        if not all(0 < size <= MOST for size in (*self.inputs, *self.outputs, self.room)) or self.room > LARGEST_ROOM:
             raise DamagedFile("a shape of the program is not positive, or beyond reason")
         for name in ("table", "runs", "places"):
             numbers = self.arrays[name]
@@ -96,6 +107,9 @@ class Program:
         inside.append((self.places, self.places + 1, self.room))
         if length.min() < 1 or any(low.min() < 0 or int(high.max()) > most for low, high, most in inside):
             raise DamagedFile("inputs or outputs of the program lie outside its room")
+        kinds = self.table[:, k.KIND].tolist()
+        if kinds[:1] != [k.INPUT] or kinds.count(k.INPUT) > 1 or math.prod(self.table[0, [*_SIZES]].tolist()) != size:
+            raise DamagedFile("the program does not begin with its inputs")
         for number, step in enumerate(self.table):
             if problem := self._problem([int(field) for field in step]):
                 raise DamagedFile(f"step {number} of the program {problem}")
@@ -139,12 +153,12 @@ class Program:
         """The least and the largest distance at which a product reads; (1, 0) where its weights are not there."""
         rows = step[k.ROWS]
         if step[k.KIND] == k.DENSE:
-            inner, window = step[k.INNER], step[k.KERNEL_H] * step[k.KERNEL_W]
-            if inner < 1 or inner % window or not 0 <= step[k.FIRST] <= len(self.values) - rows * inner:
+            inner, first, begin = step[k.INNER], step[k.FIRST], step[k.BOUND]
+            there = 0 <= begin <= len(self.columns) - inner and 0 <= first <= len(self.values) - rows * inner
+            if inner < 1 or not there:
                 return 1, 0
-            across = (step[k.KERNEL_W] - 1) * step[k.DILATE_W]
-            down = (step[k.KERNEL_H] - 1) * step[k.DILATE_H] * step[k.IN_LINE]
-            return 0, (inner // window - 1) * step[k.IN_PLANE] + down + across
+            shared = self.columns[begin : begin + inner]
+            return int(shared.min()), int(shared.max())
         if not 0 <= step[k.BOUND] < len(self.bounds) - rows:
             return 1, 0
         bounds = self.bounds[step[k.BOUND] : step[k.BOUND] + rows + 1]

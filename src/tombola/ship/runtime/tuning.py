@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from tombola.engines.sparse.products import Floats
 from tombola.ship.runtime import kernels as k
@@ -31,8 +31,7 @@ def tuned(plan: Plan) -> Program:
         return sparse
     dense = program_of(plan, candidates)
     room = np.full(sparse.room * together, 0.01, np.float32)
-    with threadpool_limits(1, user_api="blas"):  # threads work on different images
-        return program_of(plan, {n for n in candidates if _dense_is_faster(sparse, dense, n, room, together)})
+    return program_of(plan, {n for n in candidates if _dense_is_faster(sparse, dense, n, room, together)})
 
 
 def _density(product: Product) -> float:
@@ -45,13 +44,11 @@ def _density(product: Product) -> float:
 def _dense_is_faster(sparse: Program, dense: Program, number: int, room: Floats, together: int) -> bool:
     row = number + 1  # the first is that of the inputs
 
-    def one_way() -> None:
-        k.sparse_step(sparse.table[row], sparse.values, sparse.columns, sparse.bounds, sparse.biases, room, together)
+    def way(program: Program) -> None:
+        arrays = program.values, program.columns, program.bounds, program.biases
+        k.product_step(program.table[row], *arrays, room, together)
 
-    def other_way() -> None:
-        k.dense_step(dense.table[row], dense.values, dense.biases, room, together)
-
-    return faster(other_way, one_way)
+    return faster(functools.partial(way, dense), functools.partial(way, sparse))
 
 
 def faster(one: Callable[[], object], other: Callable[[], object]) -> bool:
