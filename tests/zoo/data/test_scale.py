@@ -8,7 +8,7 @@ import pytest
 from tombola.errors import InputError
 from tombola.run import Data
 from tombola.zoo.data.dataset import Array
-from tombola.zoo.data.scale import Moments, Scale, black, given_moments, moments, scaled
+from tombola.zoo.data.scale import Moments, Scale, black, given_moments, in_words, moments, scaled
 
 
 def scale(how: Scale, train: Array, *others: Array) -> list[Array]:
@@ -145,3 +145,12 @@ def test_an_unfit_mean_or_deviation_is_named(inputs: tuple[int, ...], changes: d
     with pytest.raises(InputError) as caught:
         given_moments(inputs, data(**changes))
     assert str(caught.value) == message
+
+
+def test_scaling_is_said_so_that_somebody_can_do_the_same() -> None:
+    pixels, floats = np.array([[0, 51, 255]], np.uint8), np.array([[0.0, 0.5, 1.0]])
+    assert in_words(pixels, "range") == "divided by 255"
+    assert in_words(pixels.astype(np.uint16), "unit-norm").startswith("divided by 65,535, then each example divided")
+    assert in_words(floats, "range") == "numbers such as from 0 to 1"
+    words = in_words(pixels, "standard", Moments((0.5, 0.25), (1.0, 2.0)))
+    assert words == "divided by 255, then less 0.5, 0.25, divided by 1, 2 (channel by channel)"

@@ -55,7 +55,7 @@ def scaled(x: Array, how: Scale, by: Moments | None = None) -> Array:
 def in_words(x: Array, how: Scale, by: Moments | None = None) -> str:
     """What `scaled` does to inputs, for whoever wants to do the same to an example of their own."""
     whole = x.dtype in (np.uint8, np.uint16)
-    words = f"divided by {np.iinfo(x.dtype).max:,}" if whole else "as the data set has them"
+    words = f"divided by {np.iinfo(x.dtype).max:,}" if whole else f"numbers such as from {x.min():g} to {x.max():g}"
     if how == "unit-norm":
         words += ", then each example divided by its L2 norm"
     if by is not None:
