@@ -9,16 +9,24 @@ the tests that judge experiments.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+from platformdirs import user_cache_dir
+
 from tombola.checked import RECORDED, Checked
 from tombola.conduct import Listener, Together, conduct
 from tombola.engines import engine as named_engine
+from tombola.engines.eager import reproducible
+from tombola.engines.modules import ModuleLearner
+from tombola.engines.precision import multiplications
 from tombola.errors import InputError
 from tombola.outcome import Outcome
-from tombola.record import Claim, apart
+from tombola.record import Claim
+from tombola.reproduced import finite, held_against
 from tombola.results import Tally
 from tombola.run import Run
 from tombola.seeds import Purpose, derive
@@ -29,9 +37,17 @@ from tombola.studies.checking import check
 from tombola.studies.rewinding import rewound_to
 from tombola.table import Row
 from tombola.workers import side_by_side
+from tombola.zoo.data import prepare
+from tombola.zoo.networks import build
 
-STORE = ".tombola-check"
-"""The default store, beside the ticket: not that of its experiment, which remembers the runs to be trained again."""
+
+def own_store(file: Path) -> Path:
+    """The default store for a check of `file`: in the user's cache, by what is in the file.
+
+    It is not that of its experiment, which remembers the runs to be trained again, and not beside the file: whoever
+    sends a file could send answers along.
+    """
+    return Path(user_cache_dir("tombola")) / "checks" / hashlib.sha256(file.read_bytes()).hexdigest()[:32]
 
 
 def expected_runs(claim: Claim, repeats: int, reinit: int) -> int:
@@ -57,7 +73,7 @@ def check_ticket(
     orders and draws; more repeats are the same ones and others.
 
     The other arguments are those of `tombola.perform.perform`. Finished runs are kept in the folder `store` (default:
-    `.tombola-check` beside the ticket), and calling it again goes on.
+    `own_store` of the file), and calling it again goes on.
     Raises `InputError` where the file's weights are not those its record leads to, and for anything wrong in the
     arguments.
     """
@@ -65,7 +81,8 @@ def check_ticket(
         if number < least:
             raise InputError(f"{name}: should be at least {least}, not {number}")
     answers = named_engine(engine, claim.data_dir, device)
-    remembered = Store(store or claim.path.parent / STORE, checkpoint_every)
+    accuracy = trained_accuracy(claim, device)
+    remembered = Store(store or own_store(claim.path), checkpoint_every)
     check_writable(remembered.folder)
     noting = _Noting()
     listener = Together([noting, *listeners])
@@ -84,10 +101,27 @@ def check_ticket(
         seed=seed,
         rows=noting.ordered,
         tally=noting.tally,
+        store=remembered.folder,
         remembered=recorded.run not in noting.trained,
         engines=noting.engines,
-        trained_apart=None if trained is None else apart(trained, remembered.recall(recorded.run)),
+        trained=None if trained is None else held_against(trained, remembered.recall(recorded.run), accuracy),
     )
+
+
+def trained_accuracy(claim: Claim, device: str = "cpu") -> float | None:
+    """What share of the test set the trained weights in the file get right, evaluated as engines do; None where there
+    are none, or not all of them are finite. Raises `InputError` where they are of another network."""
+    if claim.ticket.trained is None or not finite(claim.ticket.trained):
+        return None
+    run, on = claim.dense, torch.device(device)
+    network = build(run.start)
+    try:
+        claim.ticket.into(network, trained=True)
+    except InputError as error:
+        raise InputError(f"{claim.path}: {error}") from error
+    with reproducible(0, on), multiplications(run.training.precision, on):
+        learner = ModuleLearner(network.to(on), run, prepare(run.data, claim.data_dir), on)
+        return learner.evaluate("test")[0].accuracy
 
 
 def _studies(claim: Claim, dense: Run, repeats: int, reinit: int, seed: int) -> list[Study[None]]:

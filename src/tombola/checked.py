@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import stdtrit  # scipy.stats takes a second longer to import
 
 from tombola.evidence.summary import summarise
-from tombola.evidence.verdict import FEWEST_REPLICATES
+from tombola.evidence.verdict import FEWEST_REPLICATES, Criteria
 from tombola.outcome import Measures
 from tombola.recipe import Recipe
 from tombola.record import Claim
+from tombola.reproduced import Figures, Weights, tolerances
 from tombola.results import Results, Tally
 from tombola.sections import ControlSection
 from tombola.table import Row
 
-LEAST_TOLERANCE = 0.01
-"""A test accuracy at early stop this near to the recorded one, as a fraction of the examples, always counts as it."""
-
-SURE = 0.99
-"""How sure it must be that a figure that did not come again is not another draw of the same; see `tolerance`."""
+WIDEST = Criteria()
+"""What a check allows at most: the margins that recipes have by default. A file could allow itself anything."""
 
 RECORDED = 0
 """The repeat that is the recorded run."""
@@ -30,43 +27,15 @@ RECORDED = 0
 Answer = Literal["holds", "does not hold", "cannot tell"]
 
 
-def tolerance(values: Sequence[float]) -> float:
-    """How far a test accuracy may be from the recorded one and still be called reproduced, after other orders of
-    batches gave these `values`.
-
-    Other machines, engines and versions round otherwise, and trainings amplify that until they are as far apart as
-    trainings in another order. So two such are allowed the difference of two draws: Student's t.
-    """
-    if len(values) < FEWEST_REPLICATES:
-        return LEAST_TOLERANCE
-    spread = float(np.std(values, ddof=1)) * 2**0.5
-    return max(LEAST_TOLERANCE, float(stdtrit(len(values) - 1, (1 + SURE) / 2)) * spread)
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What the record says of a run, and what came of it here."""
-
-    recorded: Measures
-    here: Measures
-    tolerance: float
-    """How far apart, in test accuracy at early stop, they may be by rounding."""
-
-    @property
-    def difference(self) -> float | None:
-        """Of test accuracy at early stop, here minus recorded; None where it diverged."""
-        here, recorded = self.here.test_accuracy_at_stop, self.recorded.test_accuracy_at_stop
-        return None if here is None or recorded is None else here - recorded
-
-    @property
-    def exact(self) -> bool:
-        """Whether every figure is the same to the bit."""
-        return self.here == self.recorded
-
-    @property
-    def reproduced(self) -> bool:
-        """Whether they are the same but for rounding."""
-        return self.exact or (self.difference is not None and abs(self.difference) <= self.tolerance)
+def judged_by(own: Criteria) -> Criteria:
+    """What a check judges by: each of the file's own criteria that asks for no less than `WIDEST`, and `WIDEST` for
+    the others. The control is `reinit`."""
+    return Criteria(
+        accuracy_margin=min(own.accuracy_margin, WIDEST.accuracy_margin),
+        stop_margin=min(own.stop_margin, WIDEST.stop_margin),
+        confidence=max(own.confidence, WIDEST.confidence),
+        few=min(own.few, WIDEST.few),
+    )
 
 
 @dataclass(frozen=True)
@@ -80,13 +49,14 @@ class Checked:
     rows: list[Row]
     """Replicate 0 is the recorded run, those after it are the repeats."""
     tally: Tally
+    store: Path
+    """What remembered the runs that were not trained now."""
     remembered: bool
     """The recorded run was in the store, and was not trained now."""
     engines: dict[str, int]
     """How many of the runs each engine trained."""
-    trained_apart: float | None
-    """How far the trained weights in the file are from those that the recorded run ends with here, relative to their
-    length; None where there are none in the file."""
+    trained: Weights | None
+    """The trained weights in the file; None where there are none."""
 
     @property
     def reproduced(self) -> dict[str, Figures]:
@@ -97,62 +67,103 @@ class Checked:
 
     def _figures(self, level: int, recorded: Measures) -> Figures:
         by_repeat = {r.replicate: r.measures for r in self.rows if (r.branch, r.level) == ("ticket", level)}
-        others = [of.test_accuracy_at_stop for repeat, of in by_repeat.items() if repeat != RECORDED]
-        return Figures(recorded, by_repeat[RECORDED], tolerance([value for value in others if value is not None]))
+        others = [measures for repeat, measures in by_repeat.items() if repeat != RECORDED]
+        step = self.claim.dense.training.evaluate_every.iterations
+        return Figures(recorded, by_repeat[RECORDED], tolerances(others, step))
 
     def summary(self) -> dict[str, Any]:
         """All of it, as JSON values. Accuracies are fractions."""
-        claim, figures = self.claim, self.reproduced
-        judged = summarise(Results(self._recipe, [r for r in self.rows if r.replicate != RECORDED], True, self.tally))
+        claim, figures, own = self.claim, self.reproduced, self.claim.recipe.verdict
+        judged = self._judged(judged_by(own))
         dense, level = judged["levels"]
+        failing = self._failing(level["verdict"])
+        wider = judged["criteria"] != own.model_dump() | {"beat": "reinit"}
         return {
             "file": str(claim.path),
             "recipe": claim.recipe.name,
             **{name: getattr(claim.record, name) for name in ("replicate", "level", "key")},
             **{name: level[name] for name in ("weights", "weights_left")},
             "weights_total": claim.ticket.mask.size,
-            "state": self._state(level["verdict"]),
+            "rewound_to": claim.k,
+            "iterations": claim.dense.last,
+            "state": _state(level["verdict"], failing),
+            "failing": failing,
             "repeats": self.repeats,
             "reinit": self.reinit,
             "seed": self.seed,
             "criteria": judged["criteria"],
+            "own_criteria": own.model_dump(),
+            "own_state": self._own_state() if wider else None,
             "branches": {"dense": dense["branches"]["ticket"], **level["branches"]},
             "verdict": level["verdict"],
             "late": judged["late"],
             "reproduced": {
-                "all": all(of.reproduced for of in figures.values()),
+                "all": all(of.reproduced for of in figures.values()) and self._weights_reproduced is not False,
                 "exact": all(of.exact for of in figures.values()),
                 "remembered": self.remembered,
-                "trained_apart": self.trained_apart,
+                "trained_apart": self.trained and self.trained.apart,
+                "trained": self.trained
+                and {
+                    **asdict(self.trained),
+                    "recorded": claim.record.measures.test_accuracy,
+                    "reproduced": self._weights_reproduced,
+                },
                 "versions": claim.record.versions,
                 **{name: _shown(of) for name, of in figures.items()},
             },
             "runs": asdict(self.tally),
+            "store": str(self.store),
             "engines": self.engines,
         }
 
     @property
     def holds(self) -> bool:
-        """Whether the recorded figures were reproduced and the repeats win."""
+        """Whether what is recorded was reproduced and the repeats win."""
         return bool(self.summary()["state"] == "holds")
 
-    def _state(self, verdict: dict[str, Any]) -> Answer:
-        reproduced = self.repeats < FEWEST_REPLICATES or all(of.reproduced for of in self.reproduced.values())
-        if verdict["state"] == "not winning" or not reproduced:
-            return "does not hold"
-        return "holds" if verdict["winning"] else "cannot tell"
+    def _failing(self, verdict: dict[str, Any]) -> str | None:
+        """What is wrong with the claim: the `verdict` on the repeats, the figures of the `ticket` or the `dense`
+        network, or the `trained` weights; None where nothing is."""
+        if verdict["state"] == "not winning":
+            return "verdict"
+        if self.repeats >= FEWEST_REPLICATES:  # with fewer, nobody knows what rounding explains
+            for name, figures in self.reproduced.items():
+                if not figures.reproduced:
+                    return name
+        return "trained" if self._weights_reproduced is False else None
 
     @property
-    def _recipe(self) -> Recipe:
-        """The ticket's, as if the repeats were replicates of an experiment with this one level and this control."""
+    def _weights_reproduced(self) -> bool | None:
+        """None where there are no trained weights."""
+        if self.trained is None:
+            return None
+        return self.trained.reproduced(self.claim.record.measures, self.reproduced["ticket"].exact)
+
+    def _own_state(self) -> Answer:
+        """The answer by the file's own criteria, which may be as wide as numbers go."""
+        with np.errstate(all="ignore"):
+            verdict = self._judged(self.claim.recipe.verdict.model_copy(update={"beat": "reinit"}))["levels"][1][
+                "verdict"
+            ]
+        return _state(verdict, self._failing(verdict))
+
+    def _judged(self, criteria: Criteria) -> dict[str, Any]:
+        """The summary of the repeats, as if they were replicates of an experiment with this one level and this
+        control."""
         recipe, level = self.claim.recipe, self.claim.record.level
         controls = {"reinit": ControlSection(draws=self.reinit, levels=[level])} if self.reinit else {}
-        judged = {"verdict": recipe.verdict.model_copy(update={"beat": "reinit"}), "controls": controls}
         alone = {"replicates": self.repeats, "stability": None, "transfer": None}
-        return recipe.model_copy(update=judged | alone)
+        asked: Recipe = recipe.model_copy(update={"verdict": criteria, "controls": controls} | alone)
+        return summarise(Results(asked, [r for r in self.rows if r.replicate != RECORDED], True, self.tally))
+
+
+def _state(verdict: dict[str, Any], failing: str | None) -> Answer:
+    if failing:
+        return "does not hold"
+    return "holds" if verdict["winning"] else "cannot tell"
 
 
 def _shown(figures: Figures) -> dict[str, Any]:
     both = {"recorded": figures.recorded.model_dump(), "here": figures.here.model_dump()}
-    judged = {name: getattr(figures, name) for name in ("difference", "tolerance", "exact", "reproduced")}
-    return both | judged
+    judged = {name: getattr(figures, name) for name in ("difference", "tolerances", "off", "exact", "reproduced")}
+    return both | judged | {"tolerance": figures.tolerances["test_accuracy_at_stop"]}

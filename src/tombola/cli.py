@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import os
 import shlex
 import signal
@@ -129,7 +130,16 @@ def _warn(results: Results) -> None:
 
 
 def _print_json(document: Any) -> None:
-    typer.echo(json.dumps(document, indent=1, allow_nan=False))
+    typer.echo(json.dumps(_numbers(document), indent=1, allow_nan=False))
+
+
+def _numbers(document: Any) -> Any:
+    """The same with null where JSON has no number: NaN and infinities."""
+    if isinstance(document, dict):
+        return {name: _numbers(value) for name, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [_numbers(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
 @app.command()
@@ -366,9 +376,7 @@ def ticket_check(
         int | None, typer.Option(min=1, help="Runs side by side [default: one a core; on CUDA one].")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder to look for data in first.")] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Where runs are remembered [default: .tombola-check beside the file].")
-    ] = None,
+    store: Annotated[Path | None, typer.Option(help="Where runs are remembered [default: the user's cache].")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Import the network's code that the file names.")] = False,
     as_json: Json = False,
 ) -> None:

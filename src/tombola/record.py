@@ -7,7 +7,6 @@ must be what the rest of the record says.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,19 @@ from tombola.differences import differences
 from tombola.drawing import check_network
 from tombola.errors import InputError
 from tombola.experiment import Experiment
-from tombola.mask import State
+from tombola.mask import Mask, State
 from tombola.outcome import Measures
 from tombola.recipe import Recipe, parse_recipe
+from tombola.reproduced import apart
 from tombola.run import Described, Network, Run
 from tombola.sections import AUTO
 from tombola.ticket import Ticket
-from tombola.zoo.networks import NETWORKS, describe
+from tombola.zoo.data import prepare
+from tombola.zoo.networks import NETWORKS, build, describe
 
 DRAWN_TOLERANCE = 1e-5
-"""How far initial weights may be from those in the file, relative to their length: another version of torch may round
-otherwise."""
+"""How far initial weights may be from those in the file, see `tombola.reproduced.apart`: another version of torch may
+round otherwise."""
 
 TRAINED_TOLERANCE = 1e-3
 """The same for weights that were trained to where the ticket starts: rounding grows on the way."""
@@ -56,6 +57,8 @@ class Record(Described):
     @field_validator("measures", "dense")
     @classmethod
     def _complete(cls, measures: Measures | None) -> Measures | None:
+        if measures is not None and measures.diverged:
+            raise ValueError("that of a training that diverged is no ticket's")
         if measures is not None and None in measures.model_dump().values():
             raise ValueError("figures are missing")
         return measures
@@ -84,8 +87,8 @@ class Claim:
         how = f"training {self.k} iterations" if self.k else "drawing"
         raise InputError(
             f"{self.path}: its weights are not those that its record leads to: {how} as it says gives others here, "
-            f"{off:.2g} of their length away; the file was altered, or needs the engine and the versions it was made "
-            f"with"
+            f"{off:.2g} of a layer's length away; the file was altered, or needs the engine and the versions it was "
+            f"made with"
         )
 
 
@@ -96,7 +99,18 @@ def read_claim(path: str | Path, data_dir: Path | None = None, trust: bool = Fal
     Raises `InputError` when there is no ticket there, its record is not complete or contradicts itself, nothing is
     claimed in it that can be checked, and when the data here is not the one it was made with.
     """
-    path = Path(path)
+    try:
+        return _read_claim(Path(path), data_dir, trust)
+    except InputError as error:  # it may quote what is in the file
+        raise InputError(plain(str(error))) from error
+
+
+def plain(text: str) -> str:
+    """Text that a file may have from anybody: one line, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _read_claim(path: Path, data_dir: Path | None, trust: bool) -> Claim:
     ticket = Ticket.load(path)
     record = _record(ticket, path)
     recipe = parse_recipe(record.recipe, source=f"{path}: its recipe")
@@ -106,11 +120,13 @@ def read_claim(path: str | Path, data_dir: Path | None = None, trust: bool = Fal
         experiment = Experiment(recipe.model_copy(update={"transfer": None, "stability": None}), data_dir)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    dense, k = experiment.dense(record.replicate), _rewound(experiment, record, path)
+    dense, k = experiment.dense(record.replicate), _rewound(experiment, recipe, record, data_dir, path)
     if ticket.mask.shapes != dense.mask.shapes:
         raise InputError(f"{path}: its mask is of another network than that of its recipe, {recipe.model.name}")
     run = (dense.after(dense.until(k), begin=k) if k else dense).masked(ticket.mask)
     _check_run(run, record, path)
+    _check_level(recipe, record.level, dense, ticket.mask, path)
+    _check_figures(record, run, path)
     return Claim(path, ticket, record, recipe, dense, k, data_dir)
 
 
@@ -158,14 +174,23 @@ def _check_network(recipe: Recipe, record: Record, ticket: Ticket, path: Path) -
         raise InputError(f"{path}: {error}") from error
 
 
-def _rewound(experiment: Experiment, record: Record, path: Path) -> int:
+def _rewound(experiment: Experiment, recipe: Recipe, record: Record, data_dir: Path | None, path: Path) -> int:
     """The iteration k: where the recipe leaves that to the experiment, the record says what came of it."""
-    if experiment.recipe.rewind.to != AUTO:
+    dense = experiment.dense(record.replicate)
+    if recipe.rewind.to != AUTO:
         first = next(experiment.study(record.replicate))
         return 0 if isinstance(first, list) or first.branch != "trunk" else first.run.end or 0
     k = record.run.get("begin", 0)
-    if not isinstance(k, int) or not 0 <= k < experiment.dense(record.replicate).last:
-        raise InputError(f"{path}: run.begin: should be an iteration of the training, not {k!r}")
+    if not isinstance(k, int) or not 0 <= k < dense.last:
+        raise InputError(f"{path}: run.begin: should be an iteration of the training, not {k!r:.60}")
+    assert recipe.stability is not None, "a recipe that leaves k to the experiment has candidates"
+    examples, batch = len(prepare(dense.data, data_dir).train), dense.training.batch_size
+    candidates = [length.iterations_of(examples, batch) for length in recipe.stability.candidates]
+    if k not in candidates:
+        raise InputError(
+            f"{path}: {CONTRADICTION}: run.begin is {k}, and the candidates of its recipe are "
+            f"{', '.join(map(str, candidates)):.60}"
+        )
     return k
 
 
@@ -189,14 +214,46 @@ def _check_run(run: Run, record: Record, path: Path) -> None:
         raise InputError(f"{path}: {CONTRADICTION}: the key of its run is {run.key}, not {record.key}")
 
 
-def apart(one: State, other: State) -> float:
-    """The distance of two states relative to the length of the first; infinite where names or shapes differ."""
-    if {name: tensor.shape for name, tensor in one.items()} != {name: tensor.shape for name, tensor in other.items()}:
-        return math.inf
-    distance = length = 0.0
-    for name, tensor in one.items():
-        if tensor.is_floating_point():
-            distance += float((tensor.double() - other[name].double()).square().sum())
-            length += float(tensor.double().square().sum())
-    relative = (distance / length) ** 0.5 if length else float(distance > 0)
-    return relative if math.isfinite(relative) else math.inf
+def _check_level(recipe: Recipe, level: int, dense: Run, mask: Mask, path: Path) -> None:
+    """Raises `InputError` where the recipe's search leaves other numbers of weights at that level.
+
+    In rounds and in one shot it leaves as many as the schedule says, to the weight; other methods are not looked at.
+    """
+    if recipe.search.method not in ("iterative", "one-shot"):
+        return
+    pruner = recipe.search.pruner(build(dense.start))
+    goal = pruner.left(dense.mask)
+    for _ in range(level):
+        goal = pruner.scope.keeps(goal)
+    for group, left in pruner.left(mask).items():
+        if left != goal[group]:
+            layers = group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}"
+            raise InputError(
+                f"{path}: {CONTRADICTION}: level {level} of its recipe leaves {goal[group]:,} of {layers}, and its "
+                f"mask has {left:,}"
+            )
+    pruned = {name for group in goal for name in group}
+    for name, kept in mask.items():
+        if name not in pruned and not kept.all():
+            raise InputError(f"{path}: {CONTRADICTION}: its recipe does not prune {name}, and its mask does")
+
+
+def _check_figures(record: Record, run: Run, path: Path) -> None:
+    """Raises `InputError` for figures that no training has."""
+    for of, measures in (("measures", record.measures), ("dense", record.dense)):
+        if measures is None:
+            continue
+        stop, loss = measures.stop_iteration, measures.validation_loss_at_stop
+        assert stop is not None, "a record's figures are complete"
+        assert loss is not None, "a record's figures are complete"
+        bounds: dict[str, tuple[float, float, float]] = {
+            name: (0, value, 1) for name, value in measures.model_dump().items() if "accuracy" in name
+        }
+        bounds["iterations"] = (0, measures.iterations, run.last)
+        bounds["stop_iteration"] = (0, stop, measures.iterations)
+        bounds["validation_loss_at_stop"] = (0, loss, float("inf"))
+        for name, (low, value, high) in bounds.items():
+            if not low <= value <= high:
+                raise InputError(
+                    f"{path}: {CONTRADICTION}: {of}.{name} is {value!r:.60}, and should be from {low} to {high}"
+                )

@@ -43,7 +43,9 @@ def exported(folder: Path = Path("results/shipped"), **changes: Any) -> Export:
         figures("dense ONNX", 2.0, file=""),
         figures("ticket, fp16", weights=735_990, memory=None, multiply_adds=None, difference=0.0123, **NOTHING),
         figures("compact exported", 0.5, file="compact.pt2"),
-        figures("sparse", 40.0, weights=735_990, bytes=5_900_123, memory=999, multiply_adds=999_999),
+        figures(
+            "sparse", 40.0, weights=735_990, bytes=5_900_123, memory=999, working=1_234_567, multiply_adds=999_999
+        ),
         figures("CSR", weights=735_990, multiply_adds=None, **FILE),
     ]
     why = "this needs onnx: pip install 'tombola[onnx]'"
@@ -71,7 +73,7 @@ def test_both_tables_fit_a_terminal(width: int) -> None:
         ["dense", "ONNX", "14,719,818", "58.9", "MB", "58.9", "MB", "556.7", "M", "95.67%", "6e-06"],
         ["ticket,", "fp16", "735,990", "58.9", "MB", "95.67%", "0.01"],
         ["compact", "exported", "14,719,818", "58.9", "MB", "58.9", "MB", "556.7", "M", "95.67%", "6e-06"],
-        ["sparse", "735,990", "5.9", "MB", "1.0", "kB", "999,999", "95.67%", "6e-06"],
+        ["sparse", "735,990", "5.9", "MB", "1.0", "kB", "1.2", "MB", "999,999", "95.67%", "6e-06"],
         ["CSR", "735,990", "58.9", "MB", "58.9", "MB"],
     ]
     assert [line.split() for line in tables[6:10]] == [
@@ -124,6 +126,7 @@ def test_words() -> None:
     said = caption(one.about)
     assert "735,990 of 14,719,818 weights (level 7, replicate 2), tried on 10,000 examples: the test set of" in said
     assert "2 threads of A machine, avx2" in said
+    assert "after batches of 256; PyTorch and ONNX Runtime need room for activations, too, and do not tell." in said
     bare = caption(replace(one.about, threads=1, ticket=Origin(5, 10), data="made up"))
     assert "A ticket of 5 of 10 weights, tried on 10,000 examples: made up. Timed in turns, " in bare
     assert "medians, one thread of A machine" in bare
@@ -164,6 +167,7 @@ def test_the_page_shows_both_tables(results: Path) -> None:
         "No dense ONNX, no onnx: this needs onnx",
         "Inputs are float32 (N, 3, 32, 32), scaled.",
         "multiply-adds",
+        "working space",
         "images/s at 256",
         "(20.0×)",
     ):

@@ -18,12 +18,16 @@ from tombola.mask import Mask
 from tombola.packing import spread
 from tombola.pruning import prune
 from tombola.run import Data
+from tombola.ship import artefacts as module
 from tombola.ship import measuring
-from tombola.ship.artefacts import ARTEFACTS, Shipment, dense, dense_onnx, load_compact
+from tombola.ship.artefacts import ARTEFACTS, FILES, Shipment, dense, dense_onnx, load_compact
 from tombola.ship.csr import read_csr
+from tombola.ship.exported import read_exported
 from tombola.ship.measuring import Artefact, Figures, measure
+from tombola.ship.to_onnx import stored
 from tombola.ticket import Ticket
 from tombola.zoo.data import prepare
+from tombola.zoo.networks.resnet import Subsample
 
 FP16 = 0.05
 """How far outputs of the ticket file may be off, whose weights are rounded."""
@@ -96,6 +100,8 @@ def test_sizes_are_those_of_the_files(everything: Everything) -> None:
     assert all(each.bytes == (one.folder / each.file).stat().st_size for each in artefacts.values())
     assert len({each.file for each in artefacts.values()}) == len({each.name for each in artefacts.values()}) == 8
     assert sorted(path.name for path in one.folder.iterdir()) == sorted(each.file for each in artefacts.values())
+    assert FILES.keys() == ARTEFACTS.keys()
+    assert {kind: artefacts[kind].file for kind in FILES if kind in artefacts}.items() <= FILES.items()
 
 
 def test_weights_are_counted_exactly(everything: Everything) -> None:
@@ -115,9 +121,20 @@ def test_memory_is_that_of_what_is_loaded(everything: Everything) -> None:
     assert artefacts["dense"].memory == 4 * sum(p.numel() for p in one.network.parameters())
     assert artefacts["compact"].memory == 4 * sum(p.numel() for p in one.compact.parameters())
     assert artefacts["sparse"].memory < artefacts["compact"].memory < artefacts["dense"].memory
+    for kind in ("dense-onnx", "onnx"):
+        assert artefacts[kind].memory == stored(one.folder / artefacts[kind].file)
+    assert artefacts["exported"].memory == artefacts["compact"].memory
     with np.load(one.folder / "csr.npz") as arrays:
         assert artefacts["csr"].memory == sum(arrays[name].nbytes for name in arrays)
     assert artefacts["ticket"].memory is None
+
+
+def test_working_space_is_that_of_the_sparse_network(everything: Everything) -> None:
+    _, artefacts = everything
+    sparse = artefacts["sparse"]
+    assert sparse.answers is not None
+    assert sparse.working == sparse.answers.working(256) > 0  # type: ignore[attr-defined]
+    assert all(each.working is None for kind, each in artefacts.items() if kind != "sparse")
 
 
 def work(network: nn.Module, image: int) -> int:
@@ -161,7 +178,7 @@ def test_the_sparse_runtime_does_a_product_for_each_weight_left(tmp_path: Path) 
 
 def test_what_is_measured_was_read_from_the_file(everything: Everything) -> None:
     one, artefacts = everything
-    for kind in ("compact", "exported", "sparse", "ticket"):
+    for kind in ("dense", "compact", "exported", "sparse", "ticket"):
         answers = artefacts[kind].answers
         assert answers is not one.network
         assert answers is not one.compact
@@ -173,6 +190,81 @@ def test_what_is_measured_was_read_from_the_file(everything: Everything) -> None
     with torch.inference_mode():
         x = digits_test()[0]
         assert torch.equal(loaded(x), one.compact(x))
+
+
+@pytest.mark.parametrize("kind", ["dense", "compact"])
+def test_answers_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    one, write = shipment(digits_ticket(), tmp_path), module.write_tensors
+
+    def wrong(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+        write(path, {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, about)
+
+    monkeypatch.setattr(module, "write_tensors", wrong)
+    answers = {"dense": dense, **ARTEFACTS}[kind](one).answers
+    assert answers is not None
+    assert not answers(one.example).any()
+    assert one.network(one.example).any()
+
+
+class Constants(nn.Module):
+    """Has numbers of all kinds, and a layer that it does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+        self.register_buffer("shift", torch.zeros(3), persistent=False)
+        self.constant = torch.arange(3.0)
+        self.unused = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift + self.constant  # type: ignore[operator]
+
+
+def test_programs_are_counted_as_they_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    shared = nn.Linear(6, 6)
+    network = nn.Sequential(shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(6, 3), Constants()).eval()
+    one = Shipment(
+        Ticket(prune(network, 1.0), network.state_dict(), {}), network, network, torch.randn(2, 6), tmp_path
+    )
+    found = ARTEFACTS["exported"](one)
+    assert found.weights == 36 + 18 + 16
+    assert found.memory == 4 * (42 + 21 + 3 * 3 + 20)
+    assert found.multiply_adds == 2 * 36 + 18
+
+    def other(_: Path) -> nn.Module:
+        program = read_exported(tmp_path / "compact.pt2")
+        program.get_submodule("4").weight = nn.Parameter(torch.zeros(3, 60))  # type: ignore[assignment]
+        return program
+
+    monkeypatch.setattr("tombola.ship.exported.read_exported", other)
+    found = ARTEFACTS["exported"](one)
+    assert found.weights == 36 + 180 + 16
+    assert found.memory == 4 * (42 + 183 + 3 * 3 + 20)
+
+
+def test_onnx_memory_is_what_the_file_holds(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3), Constants()).eval()
+    one = Shipment(
+        Ticket(prune(network, 1.0), network.state_dict(), {}), network, network, torch.randn(2, 6), tmp_path
+    )
+    for found in (dense_onnx(one), ARTEFACTS["onnx"](one)):
+        assert found.memory == stored(tmp_path / found.file)
+        assert found.memory < measuring.memory(network)  # it has no unused layer
+
+
+def test_a_compact_file_that_nobody_could_load_is_not_written(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), Subsample(6), nn.Conv2d(6, 2, 1), nn.Flatten())
+    mask = {
+        "0.weight": torch.ones(4, 2, 3, 3, dtype=torch.bool),
+        "2.weight": torch.zeros(2, 6, 1, 1, dtype=torch.bool),
+    }
+    mask["2.weight"][:, :2] = True
+    one = own(network, Mask(mask), tmp_path, torch.randn(2, 2, 5, 5))
+    with pytest.raises(InputError, match="a state does not say how many channels 1 gives in a smaller network"):
+        ARTEFACTS["compact"](one)
+    assert list(tmp_path.iterdir()) == []
+    assert ARTEFACTS["exported"](one).weights < dense(one).weights
 
 
 def in_a_fresh_process(code: str, folder: Path) -> None:

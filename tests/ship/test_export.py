@@ -24,7 +24,7 @@ from tombola.holding import held, hold
 from tombola.pruning import prune
 from tombola.ship import export as module
 from tombola.ship import measuring
-from tombola.ship.artefacts import ARTEFACTS, Shipment
+from tombola.ship.artefacts import ARTEFACTS, FILES, Shipment
 from tombola.ship.export import MEASURED, Examples, Export, Origin, export, read_export
 from tombola.ship.measuring import Artefact
 from tombola.ticket import Ticket
@@ -83,7 +83,7 @@ def test_a_ticket_is_exported_whole(tmp_path: Path) -> None:
     about = exported.about
     assert about.ticket == Origin(ticket.mask.count, 5000, 1, 0, ticket.provenance["key"])
     assert (about.data, about.examples, about.threads) == ("the test set of digits", 600, 1)
-    assert about.inputs == "float32 (N, 8, 8), as the data set has them"
+    assert about.inputs == "float32 (N, 8, 8), numbers such as from 0 to 1"
     assert about.versions["torch"] == torch.__version__
     accuracies = {each.accuracy for each in exported.figures if "fp16" not in each.name and each.name != "CSR"}
     assert len(accuracies) == 1
@@ -104,12 +104,43 @@ def test_files_are_the_same_bytes_again_whatever_was_there(tmp_path: Path) -> No
     assert names(again) == names(first) == ["dense PyTorch", "ticket, fp16", "compact PyTorch", "CSR"]
 
 
+def test_files_of_an_earlier_export_go_and_no_others(tmp_path: Path) -> None:
+    for name in (*FILES.values(), MEASURED, "mine.onnx", "dense.safetensors"):
+        (tmp_path / name).write_text("last week's")
+    exported = export(digits_ticket(), tmp_path, kinds=["csr"], turns=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["csr.npz", "dense.safetensors", MEASURED, "mine.onnx"]
+    assert exported.figures[-1].bytes == (tmp_path / "csr.npz").stat().st_size
+
+
+def test_a_ticket_that_no_export_left_stays(tmp_path: Path) -> None:
+    digits_ticket().save(tmp_path / "ticket.safetensors", trained="fp32")
+    before = (tmp_path / "ticket.safetensors").read_bytes()
+    export(digits_ticket(), tmp_path, kinds=["csr"], turns=1)
+    assert (tmp_path / "ticket.safetensors").read_bytes() == before
+
+
+def test_nothing_goes_where_nothing_comes(tmp_path: Path) -> None:
+    for name in (*FILES.values(), MEASURED):
+        (tmp_path / name).write_text("last week's")
+    with pytest.raises(InputError, match="does not take an example"):
+        export(own_ticket(small()), tmp_path, network=small(), examples=Examples(torch.zeros(2, 5)))
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES.values(), MEASURED}
+
+
+@pytest.mark.parametrize("name", ["threads", "turns"])
+@pytest.mark.parametrize("count", [0, -1, 1.0, True, "2", None])
+def test_counts_that_are_none_are_refused_before_anything_is_written(tmp_path: Path, name: str, count: Any) -> None:
+    with pytest.raises(InputError, match=rf"^{name}: should be a whole number from 1, not {count!r}$"):
+        export(digits_ticket(), tmp_path / "new", kinds=LIGHT, **{name: count})
+    assert not (tmp_path / "new").exists()
+
+
 def test_files_say_what_they_are(tmp_path: Path) -> None:
     ticket = digits_ticket()
     key = ticket.provenance["key"]
     export(ticket, tmp_path, kinds=["compact", "sparse"], turns=1)
     said = {
-        "inputs": "float32 (N, 8, 8), as the data set has them",
+        "inputs": "float32 (N, 8, 8), numbers such as from 0 to 1",
         "ticket": {"weights": ticket.mask.count, "weights_total": 5000, "level": 1, "replicate": 0, "key": key},
     }
     assert read_tensors(tmp_path / "compact.safetensors")[1] == said
@@ -147,7 +178,7 @@ def test_an_error_of_ours_comes_through_and_what_is_there_is_whole(
         with pytest.raises(type(error)):
             export(digits_ticket(), tmp_path, kinds=["ticket", "onnx", "compact"], turns=1)
         # No figures: those of before may be of other files.
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "csr.npz", "ticket.safetensors"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "ticket.safetensors"]
         assert Ticket.load(tmp_path / "ticket.safetensors").mask == digits_ticket().mask
 
 
@@ -319,6 +350,12 @@ def test_networks_of_another_architecture_and_examples_that_do_not_fit(tmp_path:
         (torch.zeros(3, 2, dtype=torch.float64), None, r"x should be torch.float32 on the CPU, not torch.float64"),
         (torch.zeros(3, 2), torch.zeros(3), r"y should be torch.int64 on the CPU, not torch.float32"),
         (torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64), r"y should be \(3,\), one for each of x, not \(2,\)"),
+        (torch.zeros(3, 2), torch.tensor([0, -1, 2]), r"y should be whole numbers from 0, not -1$"),
+        (
+            torch.zeros(3, 2, dtype=torch.complex64),
+            None,
+            r"x should be torch.float32 on the CPU, not torch.complex64",
+        ),
         (torch.zeros(3), None, r"x should be \(N, \*inputs\), not \(3,\)"),
         (torch.zeros(0, 2), None, r"x should be \(N, \*inputs\), not \(0, 2\)"),
     ],

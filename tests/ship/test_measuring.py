@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def artefact(name: str, answers: measuring.Answers | None, **more: bool) -> Artefact:
+def artefact(name: str, answers: measuring.Answers | None, **more: Any) -> Artefact:
     return Artefact(name, 1, 2, 3, 4, answers, **more)
 
 
@@ -77,7 +78,13 @@ def test_what_does_not_run_by_itself_is_not_timed(clock: Clock) -> None:
     assert (ticket.latency, ticket.throughput, ticket.difference, ticket.accuracy) == (None, {}, 0.25, 1.0)
     assert (file.latency, file.throughput, file.difference, file.accuracy) == (None, {}, None, None)
     assert file.not_finite is None
-    assert (file.weights, file.bytes, file.memory, file.multiply_adds) == (1, 2, 3, 4)
+    assert (file.weights, file.bytes, file.memory, file.multiply_adds, file.working) == (1, 2, 3, 4, None)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_working_space_is_what_the_artefact_says() -> None:
+    (only,) = measure([artefact("sparse", lambda x: x, working=5)], torch.zeros(1, 2), turns=1)
+    assert only.working == 5
 
 
 @pytest.fixture
@@ -193,3 +200,11 @@ def test_weights_and_memory() -> None:
     assert len(prunable(network)) == 2
     numbers = 2 * 4 * 9 + 4 + 4 * 4 + 16 * 3 + 3
     assert memory(network) == 4 * numbers + 8  # the number of batches that were normalised is an int64
+
+
+def test_constants_are_in_memory_and_what_is_shared_once() -> None:
+    network, constant = nn.Sequential(nn.Linear(5, 3), nn.ReLU(), nn.Linear(5, 3)), torch.zeros(7)
+    network[1].constant = network.constant = constant
+    assert memory(network) == 4 * (2 * 18 + 7)
+    network[2].weight = nn.Parameter(network[0].weight.detach())  # another parameter of the same numbers
+    assert memory(network) == 4 * (18 + 3 + 7)

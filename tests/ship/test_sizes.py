@@ -37,11 +37,17 @@ def test_any_compact_network_is_loaded_from_its_state(
     drawn: tuple[nn.Module, Tensor], density: float, seed: int
 ) -> None:
     network, example = drawn
-    if any(isinstance(module, Subsample) for module in network.modules()):
-        return  # outside the zoo's own blocks nothing says how many channels it has to give
     smaller = compact(sparsify(network, density, seed), example)
-    loaded = resized(network, smaller.state_dict())
-    assert torch.equal(loaded(example), smaller(example))
+    state, sizes = smaller.state_dict(), {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if any(isinstance(module, Subsample) for module in network.modules()) and sizes != {
+        name: tensor.shape for name, tensor in state.items()
+    }:
+        with pytest.raises(
+            InputError, match=r"^a state does not say how many channels \S+ gives in a smaller network$"
+        ):
+            resized(network, state)
+    else:
+        assert torch.equal(resized(network, state)(example), smaller(example))
 
 
 def state_with(**tensors: Any) -> dict[str, Tensor]:
@@ -81,6 +87,17 @@ def test_a_state_that_does_not_fit_is_refused(wrong: dict[str, Any], said: str) 
     with pytest.raises(InputError, match=said) as caught:
         resized(network(), state_with(**wrong))
     assert "\n" not in str(caught.value)
+
+
+def test_a_subsample_outside_the_zoo_is_refused_only_in_a_smaller_network() -> None:
+    whole = nn.Sequential(nn.Conv2d(2, 4, 3), Subsample(6), nn.Conv2d(6, 2, 1)).eval()
+    resized(whole, whole.state_dict())
+    with torch.no_grad():
+        whole[2].weight[:, 1:] = 0
+    smaller = compact(whole, images(2, 2, 5, 5))
+    assert smaller[1].channels < 6
+    with pytest.raises(InputError, match=r"^a state does not say how many channels 1 gives in a smaller network$"):
+        resized(whole, smaller.state_dict())
 
 
 def test_layers_get_the_sizes_that_their_tensors_have() -> None:

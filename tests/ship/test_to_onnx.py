@@ -18,7 +18,7 @@ from tombola.errors import InputError
 from tombola.integrations import extras
 from tombola.ship import to_onnx
 from tombola.ship.exported import TOLERANCE
-from tombola.ship.to_onnx import read_onnx, write_onnx
+from tombola.ship.to_onnx import read_onnx, stored, write_onnx
 
 
 @settings(deadline=None, max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -59,6 +59,16 @@ def test_the_file_is_one_valid_model_with_its_names_and_weights(
     stored = {value.name: torch.tensor(numpy_helper.to_array(value)) for value in model.graph.initializer}
     for name, parameter in network.named_parameters():
         assert torch.equal(stored[name], parameter)  # zeros stay
+
+
+def test_bytes_of_the_numbers_in_a_file_are_counted(tmp_path: Path) -> None:
+    shared = nn.Linear(4, 4)
+    network = nn.Sequential(shared, nn.BatchNorm1d(4), nn.ReLU(), shared, nn.ReLU(), nn.Linear(4, 3, bias=False))
+    write_onnx(network, torch.randn(2, 4), tmp_path / "net.onnx")
+    model = onnx.load(tmp_path / "net.onnx")
+    numbers = sum(len(numpy_helper.to_array(each).tobytes()) for each in model.graph.initializer)
+    assert stored(tmp_path / "net.onnx") == numbers < (tmp_path / "net.onnx").stat().st_size
+    assert numbers >= 4 * (16 + 4 + 12)
 
 
 def test_the_same_network_gives_the_same_bytes_and_none_of_this_machine(tmp_path: Path) -> None:
@@ -121,12 +131,13 @@ def test_more_bytes_than_a_file_can_have_are_refused(tmp_path: Path, monkeypatch
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.onnx cannot be read: No such file"):
-        read_onnx(tmp_path / "none.onnx")
     (tmp_path / "net.onnx").write_bytes(b"no model")
-    with pytest.raises(InputError, match=r"net\.onnx is damaged or no ONNX model: ") as caught:
-        read_onnx(tmp_path / "net.onnx")
-    assert "\n" not in str(caught.value)
+    for read in (read_onnx, stored):
+        with pytest.raises(InputError, match=r"none\.onnx cannot be read: No such file"):
+            read(tmp_path / "none.onnx")
+        with pytest.raises(InputError, match=r"net\.onnx is damaged or no ONNX model: ") as caught:
+            read(tmp_path / "net.onnx")
+        assert "\n" not in str(caught.value)
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

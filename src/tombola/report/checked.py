@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from tombola.record import plain
 from tombola.report.words import count
 from tombola.results import versions
+
+FIGURES = {
+    "diverged": "divergence",
+    "iterations": "iterations trained",
+    "validation_loss_at_stop": "validation loss at early stop",
+    "validation_accuracy_at_stop": "validation accuracy at early stop",
+    "train_accuracy_at_stop": "training accuracy at early stop",
+    "train_accuracy": "training accuracy at the end",
+    "test_accuracy": "test accuracy at the end",
+}
+"""What figures are called, beside test accuracy at early stop and its iteration."""
 
 SURELY = ("less accurate", "slower", "worse than reinit")
 """Reasons that are statements of a test."""
@@ -27,17 +40,26 @@ def show_checked(console: Console, summary: dict[str, Any]) -> None:
 
 def answer(summary: dict[str, Any]) -> str:
     """Whether the claim holds, in one sentence with its figures."""
+    return " ".join(part for part in (_found(summary), _criteria(summary), _remembered(summary)) if part)
+
+
+def _found(summary: dict[str, Any]) -> str:
+    """What was found."""
     reproduced, verdict, state = summary["reproduced"], summary["verdict"], summary["state"]
     orders, left = count(summary["repeats"], "other order"), f"{summary['weights_left']:.1%}"
-    tried = f"in {orders} of batches the ticket, {left} of the weights,"
+    k, last = summary["rewound_to"], summary["iterations"]
+    rewound = f" rewound to iteration {k:,} of {last:,}," if k else ""
+    tried = f"in {orders} of batches the ticket, {left} of the weights,{rewound}"
     if state == "holds":
         control = "" if verdict["p_better_than_control"] is None else ", and is better than newly drawn weights"
         sure = f"{summary['criteria']['confidence']:.0%} sure"
         return f"The claim holds: {tried} {_allowed(summary)}{control} ({sure}): {_figures(summary)}."
     if state == "cannot tell":
         return f"Cannot tell: {tried} {_open(summary)}: {_figures(summary)}. {_advice(summary)}"
-    if verdict["state"] != "not winning":
-        what = next(name for name in ("ticket", "dense") if name in reproduced and not reproduced[name]["reproduced"])
+    what = summary["failing"]
+    if what == "trained":
+        return f"The claim does not hold: its trained weights are not those of the record{_weights_say(reproduced)}."
+    if what != "verdict":
         return f"The claim does not hold: of the {_named(what)} it says {_recorded_and_here(reproduced[what])}."
     reason = verdict["reason"]
     how = f"surely {reason}" if reason in SURELY else f"no match ({reason})"
@@ -49,23 +71,69 @@ def reproduction(summary: dict[str, Any]) -> str:
     found = summary["reproduced"]
     anew = " (as the store remembers them; not trained anew)" if found["remembered"] else ""
     both = " and of the dense network" if "dense" in found else ""
-    weights = _weights(found["trained_apart"])
+    weights = _weights(found["trained"])
     if found["exact"]:
         return f"Recorded figures of the ticket{both}: reproduced to the bit{anew}.{weights}"
     how = "reproduced but for rounding" if found["all"] else "not reproduced"
     each = "; ".join(f"{_named(n)}: {_recorded_and_here(found[n])}" for n in ("ticket", "dense") if n in found)
     here = versions()
-    other = [f"{n} {v}, here {here[n]}" for n, v in found["versions"].items() if n in here and here[n] != v]
+    other = [plain(f"{n} {v}, here {here[n]}") for n, v in found["versions"].items() if n in here and here[n] != v]
     made = f" Made with {'; '.join(other)}." if other else ""
     return f"Recorded figures of the ticket{both}: {how}{anew}. {each[0].upper()}{each[1:]}.{made}{weights}"
 
 
-def _weights(apart: float | None) -> str:
+def _weights(trained: dict[str, Any] | None) -> str:
     """How far the trained weights in the file are from those that were got here."""
-    if apart is None:
+    if trained is None:
         return ""
-    how = f"{apart:.2g} of their length away from these" if apart else "these, to the bit"
-    return f" The trained weights in the file are {how}."
+    how = "these, to the bit" if not trained["apart"] else "these, rounded"
+    if not trained["same"]:
+        apart = trained["apart"]
+        how = f"{apart:.2g} of a layer's length away from these" if math.isfinite(apart) else "not these"
+    return (
+        f" The trained weights in the file are {how}{'' if trained['reproduced'] else '; not those of the record'}."
+    )
+
+
+def _weights_say(reproduced: dict[str, Any]) -> str:
+    """What is wrong with the trained weights in the file."""
+    trained = reproduced["trained"]
+    if trained["accuracy"] is None:
+        return ": they are not all finite"
+    said = f"test accuracy {trained['recorded']:.2%} at the end, and they have {trained['accuracy']:.2%}"
+    return f": {said} here" if trained["recorded"] != trained["accuracy"] else ""
+
+
+def _criteria(summary: dict[str, Any]) -> str:
+    """What it was judged by, where the file allows itself more; empty elsewhere."""
+    if summary["own_state"] is None:
+        return ""
+    here, own = summary["criteria"], summary["own_criteria"]
+    said = {
+        "accuracy_margin": ("an accuracy margin of", _points),
+        "stop_margin": ("a stop margin of", _share),
+        "confidence": ("a confidence of", _share),
+        "few": ("at most this share of the weights left:", _share),
+    }
+    wider = [name for name in said if here[name] != own[name]]
+    judged, its = (
+        " and ".join(f"{said[name][0]} {said[name][1](criteria[name])}" for name in wider) for criteria in (here, own)
+    )
+    state = {"holds": "it holds", "does not hold": "it does not hold", "cannot tell": "it cannot be told"}
+    return f"It is judged by {judged}; the file's own is {its}, and by that {state[summary['own_state']]}."
+
+
+def _share(value: float) -> str:
+    return f"{value:.3g} times" if value >= 10 else f"{100 * value:g}%"
+
+
+def _remembered(summary: dict[str, Any]) -> str:
+    """How many of the runs were not trained now."""
+    runs = summary["runs"]
+    if not runs["from_store"]:
+        return ""
+    of = f"{runs['from_store']:,} of {count(runs['from_store'] + runs['trained'], 'run')}"
+    return f"{of} came from the store {plain(summary['store'])}, and were not trained now."
 
 
 def scope(summary: dict[str, Any]) -> str:
@@ -123,10 +191,21 @@ def _recorded_and_here(figures: dict[str, Any]) -> str:
     said = f"{recorded['test_accuracy_at_stop']:.2%} at early stop, iteration {recorded['stop_iteration']:,}"
     if here["diverged"]:
         return f"{said}, and the same training diverges here"
+    also = "".join(
+        f"; {FIGURES[name]} {_as_said(name, recorded[name])}, here {_as_said(name, here[name])}"
+        for name in figures["off"]
+        if name in FIGURES
+    )
+    points, iterations = 100 * figures["tolerance"], figures["tolerances"]["stop_iteration"]
     return (
         f"{said}, and the same training gives {here['test_accuracy_at_stop']:.2%} at iteration "
-        f"{here['stop_iteration']:,} here (rounding explains {100 * figures['tolerance']:.1f} points)"
+        f"{here['stop_iteration']:,} here (rounding explains {points:.1f} points and {iterations:,.0f} iterations)"
+        f"{also}"
     )
+
+
+def _as_said(name: str, value: float) -> str:
+    return f"{value:.2%}" if "accuracy" in name else f"{value:,.4g}"
 
 
 def _named(what: str) -> str:

@@ -13,7 +13,7 @@ from tombola.ship.export import About, Export
 from tombola.ship.measuring import BATCHES, Figures
 
 SIZES = (
-    "artefact", "weights", "on\ndisk", "in\nmemory", "multiply-\nadds", "accuracy", "differs\nby",
+    "artefact", "weights", "on\ndisk", "in\nmemory", "working\nspace", "multiply-\nadds", "accuracy", "differs\nby",
 )  # fmt: skip
 """The columns of the table of sizes."""
 
@@ -30,6 +30,7 @@ def sizes(figures: Sequence[Figures]) -> list[list[str]]:
             f"{each.weights:,}",
             _bytes(each.bytes),
             _bytes(each.memory),
+            _bytes(each.working),
             _work(each.multiply_adds),
             "" if each.accuracy is None else f"{each.accuracy:.2%}",
             _difference(each),
@@ -93,8 +94,10 @@ def caption(about: About) -> str:
     return (
         f"A ticket of {ticket.weights:,} of {ticket.weights_total:,} weights{which}, tried on {about.examples:,} "
         f"examples: {about.data}. Timed in turns, medians, {threads} of {about.machine}; ONNX in ONNX Runtime. In "
-        f"brackets: times as good as the better dense side. In memory: weights, buffers and indices. Differs by: the "
-        f"largest difference of an output from dense PyTorch's."
+        f"brackets: times as good as the better dense side. In memory: weights, buffers and indices. Working space: "
+        f"what the sparse runtime keeps on top, after batches of {BATCHES[-1]}; PyTorch and ONNX Runtime need room "
+        f"for activations, too, and do not tell. Differs by: the largest difference of an output from dense "
+        f"PyTorch's."
     )
 
 
@@ -125,7 +128,7 @@ def show_export(console: Console, export: Export) -> None:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0)  # its box has a space between columns: 80 are few
     for number, name in enumerate(head):
         table.add_column(name, justify="right" if number else "left", vertical="bottom", no_wrap=True)
     for row in rows:

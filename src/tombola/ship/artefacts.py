@@ -1,6 +1,7 @@
 """Artefacts: what a ticket can be shipped as. To add one, write a function here and name it in `ARTEFACTS`.
 
-Each writes a file, and is measured as it is read back from that file.
+Each writes a file, named in `FILES`, and is measured as it is read back from that file. Only multiply-adds of graphs,
+and the weights of ONNX files, are counted in the module that they were made of.
 """
 
 from __future__ import annotations
@@ -18,9 +19,20 @@ from torch import Tensor, nn
 from tombola.errors import DamagedFile, InputError
 from tombola.files import read_tensors, write_tensors
 from tombola.ship.compaction import compact
-from tombola.ship.measuring import Artefact, memory, multiply_adds, weights
+from tombola.ship.measuring import BATCHES, Artefact, apart, layers, memory, multiply_adds, weights
 from tombola.ship.sizes import resized
 from tombola.ticket import Precision, Ticket
+
+FILES = {
+    "ticket": "ticket.safetensors",
+    "compact": "compact.safetensors",
+    "exported": "compact.pt2",
+    "onnx": "compact.onnx",
+    "sparse": "sparse.safetensors",
+    "csr": "csr.npz",
+    "two-four": "two-four.safetensors",
+}
+"""The file of each of the `ARTEFACTS`."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,9 @@ def dense(shipment: Shipment) -> Artefact:
     state = shipment.network.state_dict()
     tensors = [*shipment.network.named_parameters(), *shipment.network.named_buffers()]  # shared ones once
     write_tensors(path, {name: tensor for name, tensor in tensors if name in state}, {})
-    return _module("dense PyTorch", path, shipment.network, shipment)
+    read = copy.deepcopy(shipment.network)
+    read.load_state_dict(read_tensors(path)[0], strict=False)  # what is shared is there under one of its names
+    return _module("dense PyTorch", path, read, shipment)
 
 
 def dense_onnx(shipment: Shipment) -> Artefact:
@@ -63,7 +77,7 @@ def dense_onnx(shipment: Shipment) -> Artefact:
 
 def ticket(shipment: Shipment) -> Artefact:
     """The ticket file: mask, start, and trained weights; in training or out of it, all else can be made of it."""
-    path = shipment.folder / "ticket.safetensors"
+    path = shipment.folder / FILES["ticket"]
     shipment.ticket.save(path, trained=shipment.precision)
     read, left = Ticket.load(path), shipment.ticket.mask.count
     if shipment.precision == "none":
@@ -75,8 +89,9 @@ def ticket(shipment: Shipment) -> Artefact:
 
 def compacted(shipment: Shipment) -> Artefact:
     """A `state_dict` of an ordinary smaller module."""
-    path = shipment.folder / "compact.safetensors"
+    path = shipment.folder / FILES["compact"]
     tensors = {name: tensor.clone() for name, tensor in shipment.compact.state_dict().items()}  # none is shared
+    resized(shipment.network, tensors)  # before there is a file that nobody could load
     write_tensors(path, tensors, shipment.about or {})
     return _module("compact PyTorch", path, load_compact(path, shipment.network), shipment)
 
@@ -85,14 +100,18 @@ def exported(shipment: Shipment) -> Artefact:
     """The smaller module as a program of torch.export, which needs none of its code."""
     from tombola.ship.exported import read_exported, write_exported
 
-    path = shipment.folder / "compact.pt2"
+    path = shipment.folder / FILES["exported"]
     write_exported(shipment.compact, shipment.example, path)
-    return _module("compact exported", path, shipment.compact, shipment, read_exported(path))
+    read, done = read_exported(path), multiply_adds(shipment.compact, shipment.example)  # of the same graph
+    names = {f"{layer}.weight" if layer else "weight" for layer in layers(shipment.compact)}
+    stored = apart(parameter for name, parameter in read.named_parameters() if name in names)
+    left = sum(weight.numel() for weight in stored)
+    return Artefact("compact exported", left, _size(path), memory(read), done, read, file=path.name)
 
 
 def onnx(shipment: Shipment) -> Artefact:
     """The smaller module in ONNX Runtime."""
-    return _onnx("compact ONNX", "compact.onnx", shipment.compact, shipment)
+    return _onnx("compact ONNX", FILES["onnx"], shipment.compact, shipment)
 
 
 def sparse(shipment: Shipment) -> Artefact:
@@ -106,17 +125,21 @@ def sparse(shipment: Shipment) -> Artefact:
     except (Unplannable, Untraceable) as error:
         instead = "tombola.sparse makes single layers sparse"
         raise InputError(f"the sparse runtime has no program for this network: {error}; {instead}") from error
-    path = shipment.folder / "sparse.safetensors"
+    path = shipment.folder / FILES["sparse"]
     made.save(path, shipment.about)
     read = SparseNetwork.load(path, shipment.threads)
-    return Artefact("sparse", read.weights, _size(path), memory(read), read.program.work, read, file=path.name)
+    return Artefact(
+        *("sparse", read.weights, _size(path), memory(read), read.program.work, read),
+        file=path.name,
+        working=read.working(BATCHES[-1]),
+    )
 
 
 def csr(shipment: Shipment) -> Artefact:
     """Sparse matrices as plain arrays, for any other runtime."""
     from tombola.ship.csr import read_csr, write_csr
 
-    path = shipment.folder / "csr.npz"
+    path = shipment.folder / FILES["csr"]
     write_csr(shipment.network, path)
     left = sum(matrix.nnz for matrix in read_csr(path).values())
     with np.load(path) as arrays:
@@ -133,7 +156,7 @@ def two_four(shipment: Shipment) -> Artefact:
         is_two_four(parameters[name]) and kept.float().mean() > 0.4 for name, kept in shipment.ticket.mask.items()
     ):
         raise InputError('no layer keeps two of every four weights; search with structure = "2:4"')
-    path = shipment.folder / "two-four.safetensors"
+    path = shipment.folder / FILES["two-four"]
     write_two_four(shipment.network, path)
     read = read_two_four(copy.deepcopy(shipment.network), path).float()
     weights = (parameters[name] for name in shipment.ticket.mask)
@@ -156,7 +179,8 @@ ARTEFACTS: dict[str, Callable[[Shipment], Artefact]] = {
 def load_compact(path: str | Path, network: nn.Module) -> nn.Module:
     """The smaller network in a file of `compacted`, in evaluation mode; `network` has the architecture it is made of.
 
-    Raises `InputError` where the file is missing, damaged, or of another architecture.
+    Raises `InputError` where the file is missing, damaged, of another architecture, or of one whose sizes it does not
+    tell (see `sizes.resized`).
     """
     try:
         state, _ = read_tensors(Path(path))
@@ -167,21 +191,19 @@ def load_compact(path: str | Path, network: nn.Module) -> nn.Module:
     return resized(network, state).eval()
 
 
-def _module(name: str, path: Path, network: nn.Module, shipment: Shipment, read: nn.Module | None = None) -> Artefact:
-    done = multiply_adds(network, shipment.example)
-    answers = network if read is None else read
-    return Artefact(name, weights(network), _size(path), memory(network), done, answers, file=path.name)
+def _module(name: str, path: Path, read: nn.Module, shipment: Shipment) -> Artefact:
+    done = multiply_adds(read, shipment.example)
+    return Artefact(name, weights(read), _size(path), memory(read), done, read, file=path.name)
 
 
 def _onnx(name: str, file: str, network: nn.Module, shipment: Shipment) -> Artefact:
-    from tombola.ship.to_onnx import read_onnx, write_onnx
+    """What ONNX Runtime makes of the numbers in the file once it has them, it does not tell."""
+    from tombola.ship.to_onnx import read_onnx, stored, write_onnx
 
     path = shipment.folder / file
     write_onnx(network, shipment.example, path, {"tombola": json.dumps(shipment.about or {})})
-    done = multiply_adds(network, shipment.example)
-    return Artefact(
-        name, weights(network), _size(path), memory(network), done, read_onnx(path, shipment.threads), file=path.name
-    )
+    done, answers = multiply_adds(network, shipment.example), read_onnx(path, shipment.threads)
+    return Artefact(name, weights(network), _size(path), stored(path), done, answers, file=path.name)
 
 
 def _size(path: Path) -> int:

@@ -20,7 +20,7 @@ from tombola.files import one_line, replacing
 from tombola.holding import release
 from tombola.results import versions
 from tombola.run import Data
-from tombola.ship.artefacts import ARTEFACTS, Shipment, dense, dense_onnx
+from tombola.ship.artefacts import ARTEFACTS, FILES, Shipment, dense, dense_onnx
 from tombola.ship.exported import check_example
 from tombola.ship.measuring import BATCHES, TURNS, Artefact, Figures, measure, quiet
 from tombola.ticket import Precision, Ticket
@@ -44,7 +44,7 @@ class Examples:
     x: Tensor
     """Inputs, float32 on the CPU: (N, *inputs), N at least 1."""
     y: Tensor | None = None
-    """Labels, int64 on the CPU: (N,); where there are any."""
+    """Labels, int64 on the CPU, from 0: (N,); where there are any."""
     what: str = "made up"
     inputs: str = ""
     """How inputs were scaled, in words."""
@@ -59,6 +59,8 @@ class Examples:
             raise InputError(f"examples: x should be (N, *inputs), not {tuple(self.x.shape)}")
         if self.y is not None and self.y.shape != self.x.shape[:1]:
             raise InputError(f"examples: y should be ({len(self.x)},), one for each of x, not {tuple(self.y.shape)}")
+        if self.y is not None and int(self.y.min()) < 0:
+            raise InputError(f"examples: y should be whole numbers from 0, not {int(self.y.min())}")
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,16 @@ def export(
     which imports code that is not tombola's only if it is to be `trust`ed. `examples` are tried and timed; without
     them it is the test set of the data in the record, looked for in `data_dir` first, or made-up numbers. `precision`
     is that of the weights in the ticket file; each side is timed in so many `turns`; `tell` is called with what is
-    done next. What cannot be made of this
-    ticket is left out, and `Export.left_out` says why.
+    done next. What cannot be made of this ticket is left out, and `Export.left_out` says why.
+
+    What an earlier export left in the folder is removed first: nobody shall take its files for those of this ticket.
 
     Raises `InputError` where the ticket has no trained weights, there is no network or none that takes the examples,
-    an unknown kind is asked for, or the folder cannot be written.
+    an unknown kind is asked for, `threads` or `turns` are less than 1, or the folder cannot be written.
     """
+    for name, count in (("threads", threads), ("turns", turns)):
+        if type(count) is not int or count < 1:
+            raise InputError(f"{name}: should be a whole number from 1, not {count!r}")
     for kind in kinds:
         if kind not in ARTEFACTS:
             raise unknown("artefact", kind, list(ARTEFACTS))
@@ -141,7 +147,7 @@ def export(
     tried = examples or _examples(ticket, data_dir)
     example = tried.x[:2]
     check_example(ours, example)
-    _check_writable(place)
+    _clear(place)
     inputs = f"float32 (N, {', '.join(map(str, tried.x.shape[1:]))})" + (f", {tried.inputs}" if tried.inputs else "")
     about = About(inputs, _origin(ticket), tried.what, len(tried.x), threads, processor(), versions())
     options = {"threads": threads, "precision": precision}
@@ -201,13 +207,16 @@ def _made(
     return made, left_out
 
 
-def _check_writable(folder: Path) -> None:
-    """Make it, without figures of other files than those that come. Raises `InputError`."""
+def _clear(folder: Path) -> None:
+    """Make it, with neither files nor figures of an earlier export. Raises `InputError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        (folder / MEASURED).unlink(missing_ok=True)
+        # A ticket without figures beside it may be the only one: all other files can be made of it again.
+        stale = [file for kind, file in FILES.items() if kind != "ticket" or (folder / MEASURED).exists()]
+        for file in (*stale, MEASURED):
+            (folder / file).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be written: {error.strerror}") from error
 

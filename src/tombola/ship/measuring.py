@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
@@ -47,7 +47,7 @@ class Artefact:
     bytes: int
     """Of its file."""
     memory: int | None
-    """Bytes of its weights, buffers and indices once it is loaded; working space for activations comes on top."""
+    """Bytes of its weights, buffers and indices once it is loaded; working space comes on top."""
     multiply_adds: int | None
     """For one example, those with zeros included if they are done."""
     answers: Answers | None
@@ -56,6 +56,9 @@ class Artefact:
     """Whether it runs by itself; else another artefact's speed would be measured."""
     file: str = ""
     """Its name, where it is kept."""
+    working: int | None = None
+    """Bytes of room for activations that it keeps between calls, after a batch of the largest of `BATCHES`; None
+    where nobody tells: PyTorch and ONNX Runtime need such room, too."""
 
 
 Count = Annotated[int, Field(ge=0)]
@@ -85,6 +88,7 @@ class Figures:
     that is no number: one of the two is finite where the other is not."""
     not_finite: Count | None = None
     """Of how many test examples an output is infinite or not a number; None of what gives no answers."""
+    working: Count | None = None
 
 
 def quiet(line: str) -> None:
@@ -129,6 +133,7 @@ def measure(
                 accuracy=None if out is None or y is None else _accuracy(out, y),
                 difference=None if out is None else _difference(out, reference),
                 not_finite=None if out is None else int((~_rows(out).isfinite()).any(1).sum()),
+                working=a.working,
             )
         )
     return figures
@@ -208,9 +213,16 @@ def weights(network: nn.Module) -> int:
 
 
 def memory(network: nn.Module) -> int:
-    """Bytes of its parameters and buffers."""
-    tensors = [*network.parameters(), *network.buffers()]
-    return sum(tensor.nbytes for tensor in tensors)
+    """Bytes of its parameters, its buffers, and its constants, which are plain attributes; what is shared, once."""
+    constants = [
+        value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)
+    ]
+    return sum(tensor.nbytes for tensor in apart([*network.parameters(), *network.buffers(), *constants]))
+
+
+def apart(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Those of different numbers in memory: programs that were read have several tensors of what layers share."""
+    return list({(tensor.data_ptr(), tensor.nbytes): tensor for tensor in tensors}.values())
 
 
 @torch.no_grad()

@@ -49,24 +49,33 @@ def resized(network: nn.Module, state: State) -> nn.Module:
     """A copy of `network` with the layers as small as in `state`, and that state loaded.
 
     `network` has the architecture that a compact network was made of, and `state` is the compact one's `state_dict`.
-    Raises `InputError` where names differ, or where a shape is none that compaction makes of the network's. Whether
-    one layer reads as many units as another gives is not asked.
+    Raises `InputError` where names differ, where a shape is none that compaction makes of the network's, and where
+    layers are smaller and there is a `Subsample` that is not the shortcut of a `Block`: it has no tensors that say
+    how many channels it gives. Whether one layer reads as many units as another gives is not asked.
     """
-    smaller = copy.deepcopy(network)
+    smaller, changed = copy.deepcopy(network), False
     for path, module in smaller.named_modules():
         prefix = f"{path}." if path else ""
         tensors = {name: state[prefix + name] for name in TENSORS if prefix + name in state}
         if type(module) in SIZED and _fits(module, tensors):
             resize(module, tensors)
+            changed = True
+    shortcuts = set()
     for module in smaller.modules():
         if isinstance(module, Block) and isinstance(module.shortcut, Subsample):
             module.shortcut.channels = module.conv2.out_channels
+            shortcuts.add(module.shortcut)
     own = smaller.state_dict()
     for name in [*own, *state]:
         ours, theirs = (tuple(entries[name].shape) if name in entries else "missing" for entries in (own, state))
         if ours != theirs:
             raise InputError(
                 f"this state is of another architecture: {name} is {theirs} in it, and {ours} in the network"
+            )
+    for path, module in smaller.named_modules():
+        if changed and isinstance(module, Subsample) and module not in shortcuts:
+            raise InputError(
+                f"a state does not say how many channels {path or 'a Subsample'} gives in a smaller network"
             )
     smaller.load_state_dict(state)
     return smaller

@@ -89,6 +89,20 @@ def read_onnx(path: str | Path, threads: int = 1) -> OnnxModel:
         raise InputError(f"{path} is damaged or no ONNX model: {line(error)}") from error
 
 
+def stored(path: str | Path) -> int:
+    """Bytes of the numbers that an ONNX file holds, its initializers.
+
+    Raises `InputError` where there is no such file, it is no ONNX model, or the extra `onnx` is missing.
+    """
+    onnx, helper = needed("onnx", "onnx"), needed("onnx.numpy_helper", "onnx")
+    try:
+        return sum(helper.to_array(each).nbytes for each in onnx.load(Path(path)).graph.initializer)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except Exception as error:  # whatever protocol buffers say
+        raise InputError(f"{path} is damaged or no ONNX model: {line(error)}") from error
+
+
 def _exporter() -> None:
     """Raise `InputError` unless what `torch.onnx.export` is made of is there."""
     for module in ("onnx", "onnxscript", "onnxruntime"):
