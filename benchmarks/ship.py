@@ -3,8 +3,8 @@
     python -m benchmarks.ship
 
 Trains tickets on MNIST and CIFAR-10, exports each as `tombola ticket export` does, and measures the artefacts on the
-whole test set, on one thread and on as many as there are cores. It stops where accuracies differ. Then it compacts
-every network of the zoo at 5% of the weights.
+whole test set, with as many threads as there are cores, the smallest also with one. Then it compacts every network of
+the zoo at 5% of the weights. Where accuracies or outputs differ, it says so and fails.
 """
 
 from __future__ import annotations
@@ -127,11 +127,18 @@ def sizes(ticket: Ticket, folder: Path) -> dict[str, float]:
     }
 
 
-def agree(figures: Sequence[Figures]) -> None:
-    """All artefacts that keep the weights' precision are as accurate as the ticket."""
+def disagreements(name: str, figures: Sequence[Figures]) -> list[str]:
+    """Artefacts that are not as accurate as the ticket: those that keep its weights' precision exactly, those in half
+    precision up to a tenth of a point."""
+    wrong = []
     for each in figures:
-        if each.accuracy is not None and "fp16" not in each.name and each.accuracy != figures[0].accuracy:
-            raise SystemExit(f"{each.name} has accuracy {each.accuracy}, the ticket {figures[0].accuracy}")
+        if each.difference is not None and each.accuracy is None:
+            wrong.append(f"{name}: {each.name} has no accuracy: is the data there?")
+        elif each.accuracy is not None and figures[0].accuracy is not None:
+            allowed = 1e-3 if "fp16" in each.name else 0.0
+            if abs(each.accuracy - figures[0].accuracy) > allowed:
+                wrong.append(f"{name}: {each.name} has accuracy {each.accuracy}, the ticket {figures[0].accuracy}")
+    return wrong
 
 
 def compaction(names: Sequence[str], density: float, turns: int) -> list[dict[str, Any]]:
@@ -154,8 +161,6 @@ def compaction(names: Sequence[str], density: float, turns: int) -> list[dict[st
         before, after = (sum(p.numel() for p in each.parameters()) for each in (network, smaller))
         row = {"network": name, "off": off, "parameters": before, "left": after}
         rows.append(row | {"ratio": seconds["dense"] / seconds["compact"]})
-        if off > 1e-5 or after > before:
-            raise SystemExit(f"compaction of {name} is off by {off}, {before} -> {after} parameters")
     return rows
 
 
@@ -177,17 +182,18 @@ def main(
     threads: Annotated[list[int] | None, typer.Option(help="How many [default: 1 and all cores].")] = None,
     networks: Annotated[list[str] | None, typer.Option(help="Of the zoo, to compact [default: all].")] = None,
     turns: Annotated[int, typer.Option(help="Turns of each side when compacting.")] = 7,
+    work: Annotated[Path | None, typer.Option(help="Keep what was trained here, for next time.")] = None,
     save: Annotated[bool, typer.Option(help="Write results/ship.json.")] = True,
 ) -> None:
     """Train, export, measure, compare, print the ratios, write results/ship.json."""
     result: dict[str, Any] = {"cases": {}}
-    counts = threads or sorted({1, cores()})
+    wrong: list[str] = []
     summary = Table("ticket", "threads", "batch", "times as fast", "wanted")
     for name, case in CASES.items():
         if only not in name:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            ticket = trained(case, Path(folder), overrides or [])
+            ticket = trained(case, work or Path(folder), overrides or [])
             console.print(f"\n{name}: {ticket.mask.count:,} of {ticket.mask.size:,} weights", style="bold")
             about: dict[str, Any] = {
                 "weights": ticket.mask.count,
@@ -195,9 +201,9 @@ def main(
                 "threads": {},
             }
             console.print(about["sizes"])
-            for count in counts:
+            for count in threads or (sorted({1, cores()}) if case.latency else [cores()]):
                 exported = export(ticket, Path(folder) / "shipped", threads=count)
-                agree(exported.figures)
+                wrong += disagreements(name, exported.figures)
                 show_export(console, exported)
                 found = ratios(exported.figures)
                 figures = [asdict(each) for each in exported.figures]
@@ -206,15 +212,21 @@ def main(
                 for batch, ratio in found.items():
                     summary.add_row(name, str(count), batch, f"{ratio:.1f}", str(wanted.get(batch) or ""))
             result["cases"][name] = about
+            if save:
+                write("ship", result)  # what comes next takes a while
     result["compaction"] = compaction(networks or list(NETWORKS), 0.05, turns)
     table = Table("network", "parameters", "left", "off by", "times as fast")
     for row in result["compaction"]:
         table.add_row(
             row["network"], f"{row['parameters']:,}", f"{row['left']:,}", f"{row['off']:.0e}", f"{row['ratio']:.2f}"
         )
+        if row["off"] > 1e-5 or row["left"] > row["parameters"]:
+            wrong.append(f"compaction of {row['network']} is off by {row['off']}, or larger")
     console.print(summary, table, machine())
     if save:
         console.print(f"Written to {write('ship', result)}.")
+    if wrong:
+        raise SystemExit("\n".join(wrong))
 
 
 if __name__ == "__main__":

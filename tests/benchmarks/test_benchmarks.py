@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, gpu, hold, kernels, layers, search, step
+from benchmarks import common, gpu, hold, kernels, layers, search, ship, step
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +95,25 @@ def test_pruning_by_hand_keeps_as_many_as_tombola() -> None:
         assert isinstance(theirs, Mask)
         assert theirs == mask
     assert np.isclose(mask.density, 0.8**5, atol=0.01)
+
+
+SIDES = [("dense", 0.5), ("sparse", 0.4)]
+
+
+def test_shipping(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["data.name=digits", "data.validation=200", "search.levels=1", "training.length=60it"]
+    settings += ["training.evaluate_every=20it", "replicates=1", "controls.reinit=0", "controls.one_shot=0"]
+    monkeypatch.setattr(ship, "CASES", {"small": ship.Case("lenet-mnist", settings, 5.0, 3.0)})
+    monkeypatch.setattr("tombola.ship.measuring.TURN", 0.0)
+    ship.main(only="", overrides=[], threads=[1], networks=["lenet-5"], turns=1, work=None, save=True)
+    written = json.loads((results / "ship.json").read_text())
+    case, (compacted,) = written["cases"]["small"], written["compaction"]
+    assert case["weights"] == case["threads"]["1"]["artefacts"][2]["weights"]
+    assert set(case["threads"]["1"]["ratios"]) == {"batch 1", "batch 64", "batch 256"}
+    assert case["sizes"]["ticket by seed"] < case["sizes"]["at most"]
+    assert compacted["off"] <= 1e-5
+    assert compacted["left"] < compacted["parameters"]
+    assert "times as fast" in capsys.readouterr().out
+    dense, worse = (ship.Figures(name, "", 1, 1, 1, 1, None, {}, share, 0.0) for name, share in SIDES)
+    assert ship.disagreements("case", [dense, worse]) == ["case: sparse has accuracy 0.4, the ticket 0.5"]
+    assert ship.disagreements("case", [dense, dense]) == []
