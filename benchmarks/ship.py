@@ -49,10 +49,8 @@ class Case:
     latency: float | None = None
 
 
-ONCE = ["search.levels=1", "search.rate=0.95", "search.rates=", "search.output_rate=0.5"]
-CIFAR = ["data.fraction=0.2", "replicates=1", "verdict.beat=", "model.width=1", "training.length=100it"]
-VGG = [*CIFAR, "data.size=", "data.crop=4", "rewind.to=0it", "training.milestones=['80it']", "training.lr=0.02"]
-VGG += ["data.fraction=0.05", "training.length=30it"]
+VGG = ["model.width=1", "data.size=", "data.crop=4", "data.fraction=0.05", "replicates=1", "controls.random=0"]
+VGG += ["verdict.beat=", "rewind.to=0it", "training.length=40it", "training.milestones=['30it']", "training.lr=0.02"]
 CASES = {
     "LeNet-300-100, 3.6%": Case(
         "lenet-mnist",
@@ -60,10 +58,9 @@ CASES = {
         throughput=5.0,
         latency=3.0,
     ),
-    "Conv-6, 5%": Case("conv6-cifar10-small", [*ONCE, *CIFAR, "controls.reinit=0"], 2.0),
     "VGG-16, 5%": Case(
         "vgg16-cifar10-openlth-small",
-        [*VGG, "search.levels=1", "search.rate=0.95", "controls.random=0"],
+        [*VGG, "search.levels=1", "search.rate=0.95"],
         2.0,
     ),
 }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,22 @@ def test_a_winning_ticket_is_kept_and_shown(tmp_path: Path) -> None:
         assert (ticket.start[name] == original[name] * kept).all()
 
 
+def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
+    import torch
+
+    from tombola.mask import Mask
+    from tombola.ticket import Ticket
+
+    mask = Mask({"weight": torch.tensor([[True, False]])})
+    provenance = {"loss": math.nan, "all": [1, math.inf, {"low": -math.inf, "name": "NaN"}]}
+    Ticket(mask, {"weight": torch.tensor([[1.0, 0.0]])}, provenance).save(tmp_path / "odd.safetensors")
+    shown = tombola("ticket", "show", "odd.safetensors", "--json")
+    assert shown.exit_code == 0, shown.stderr
+    expected = {"loss": None, "all": [1, None, {"low": None, "name": "NaN"}]}
+    assert json.loads(shown.stdout)["provenance"] == expected
+    assert tombola("ticket", "show", "odd.safetensors").exit_code == 0
+
+
 @pytest.fixture
 def exportable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The ticket of an experiment that lasts a moment, in its results folder; exports of it are timed no longer."""
@@ -124,7 +141,7 @@ def test_a_ticket_is_exported_shown_and_reported(exportable: Path) -> None:
     files = ["ticket.safetensors", "compact.safetensors", "compact.pt2", "compact.onnx", "sparse.safetensors"]
     assert f"Files in results/tiny/shipped: {', '.join([*files, 'csr.npz'])}." in result.stdout
     assert sorted(path.name for path in folder.iterdir()) == sorted([*files, "csr.npz", "measured.json"])
-    assert "Inputs are float32 (N, 8, 8), as the data set has them." in result.stdout
+    assert "Inputs are float32 (N, 8, 8), numbers such as from 0 to 1." in result.stdout
     assert "No two-four: no layer keeps two of every four weights" in result.stdout
     assert "The report shows it too: results/tiny/report.html." in result.stdout
     assert '<h2 id="shipped-title">Shipped</h2>' in page.read_text(encoding="utf-8")
@@ -170,6 +187,7 @@ def test_exports_that_cannot_be_have_one_clear_line(exportable: Path, tmp_path: 
         (["outside"], 'its network "mine:network" is code from outside tombola'),
         (["outside", "--trust"], 'cannot import "mine:network": No module named'),
         ([str(exportable), "--as", "onx"], 'unknown artefact "onx": did you mean "onnx"?'),
+        ([str(exportable), "--threads", "1000000"], "threads: should be at most "),
         ([str(exportable), "--out", "tiny.toml"], "the folder tiny.toml cannot be written: File exists"),
         ([str(exportable), "--out", "/proc/nowhere"], "the folder /proc/nowhere cannot be written"),
         ([str(exportable), "--out", "results/tiny"], "--out: results/tiny is where the ticket is"),
@@ -185,7 +203,19 @@ def test_exports_that_cannot_be_have_one_clear_line(exportable: Path, tmp_path: 
     assert tombola("ticket", "export", str(exportable), "--precision", "fp8").exit_code == 2
 
 
-def test_an_interrupted_export_leaves_whole_files(exportable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kind_that_was_asked_for_and_cannot_be_is_an_error(exportable: Path, tmp_path: Path) -> None:
+    assert tombola("ticket", "export", str(exportable), "--out", "out", "--as", "csr").exit_code == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    result = tombola("ticket", "export", str(exportable), "--out", "out", "--as", "ticket", "--as", "two-four")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.endswith(
+        "error: no two-four can be made, so nothing was written: no layer keeps two of every four weights; "
+        'search with structure = "2:4"\n'
+    )
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_an_interrupted_export_changes_nothing(exportable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tombola.ship.artefacts import ARTEFACTS
 
     def interrupted(_: object) -> None:
@@ -194,7 +224,7 @@ def test_an_interrupted_export_leaves_whole_files(exportable: Path, monkeypatch:
     monkeypatch.setitem(ARTEFACTS, "compact", interrupted)
     result = tombola("ticket", "export", str(exportable), "--as", "csr", "--as", "compact", "--as", "ticket")
     assert result.exit_code == 130
-    assert [path.name for path in (exportable.parent / "shipped").iterdir()] == ["csr.npz"]
+    assert list((exportable.parent / "shipped").iterdir()) == []
 
 
 def test_a_page_that_is_no_report_stays(exportable: Path, tmp_path: Path) -> None:

@@ -343,6 +343,7 @@ def ticket_export(
             Ticket.load(file),
             folder,
             kinds=kinds or tuple(ARTEFACTS),
+            must=bool(kinds),
             precision=precision,
             threads=threads,
             data_dir=data_dir,

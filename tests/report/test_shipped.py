@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from tests.report.helpers import HOSTILE, material, row
 from tests.report.test_page import Elements, page_of
+from tombola.mask import Mask
+from tombola.perform import TICKET
 from tombola.report.html import render
 from tombola.report.sections import document
 from tombola.report.shipped import SIZES, SPEEDS, caption, notes, show_export, sizes, speeds
 from tombola.results import read_results
 from tombola.ship.export import MEASURED, SHIPPED, About, Export, Origin
 from tombola.ship.measuring import Figures
+from tombola.ticket import Ticket
 
 
 def figures(name: str, scale: float = 1.0, **changes: Any) -> Figures:
@@ -123,9 +127,15 @@ def test_words() -> None:
         "No dense ONNX, no onnx: this needs onnx: pip install 'tombola[onnx]'.",
         'No two-four: search with structure = "2:4".',
     ]
-    said = caption(one.about)
+    said = caption(one.about, one.figures)
     assert "735,990 of 14,719,818 weights (level 7, replicate 2), tried on 10,000 examples: the test set of" in said
-    assert "2 threads of A machine, avx2" in said
+    assert "2 threads of A machine, avx2; ONNX in ONNX Runtime. In brackets" in said
+    without = caption(one.about, [each for each in one.figures if "ONNX" not in each.name])
+    assert "ONNX" not in without
+    assert "A machine, avx2. In brackets" in without
+    assert "PyTorch needs room for activations, too, and does not tell." in without
+    asked = exported(left_out={"onnx": "is the forward pass random?", "csr": "it ends."})
+    assert notes(asked) == ["No onnx: is the forward pass random?", "No csr: it ends."]
     assert "after batches of 256; PyTorch and ONNX Runtime need room for activations, too, and do not tell." in said
     bare = caption(replace(one.about, threads=1, ticket=Origin(5, 10), data="made up"))
     assert "A ticket of 5 of 10 weights, tried on 10,000 examples: made up. Timed in turns, " in bare
@@ -148,6 +158,8 @@ def test_names_are_text_in_the_terminal() -> None:
 def shipped(results: Path, **changes: Any) -> dict[str, Any]:
     """Figures as `export` leaves them in a results folder, of one of its tickets."""
     key = next(row.run for row in read_results(results).rows if row.branch == "ticket" and row.level == 2)
+    mask = Mask({"fc.weight": torch.ones(1, 1, dtype=torch.bool)})
+    Ticket(mask, {"fc.weight": torch.ones(1, 1)}, {"key": key}).save(results / TICKET)
     one = exported(results / SHIPPED)
     one = replace(one, about=replace(one.about, ticket=replace(one.about.ticket, key=key)), **changes)
     content = one.to_json()
@@ -212,10 +224,23 @@ def test_figures_of_another_ticket_are_not_shown(results: Path) -> None:
     content["ticket"]["key"] = "another"
     path.write_text(json.dumps(content))
     page = page_of(results)
-    assert f"{MEASURED} is of a ticket of another experiment." in Elements(page).text
+    assert f"{SHIPPED} is of another ticket: run `tombola ticket export` again." in Elements(page).text
     assert 'id="shipped"' not in page
-    (results / "levels.parquet").unlink()  # then nobody can tell
-    assert 'id="shipped"' in page_of(results)
+
+
+def test_figures_of_an_earlier_ticket_of_the_same_experiment_are_not_shown(results: Path) -> None:
+    shipped(results)
+    ticket = Ticket.load(results / TICKET)
+    other = next(row.run for row in read_results(results).rows if row.branch == "ticket" and row.level == 1)
+    for provenance in ({"key": other}, {}):
+        Ticket(ticket.mask, ticket.start, provenance).save(results / TICKET)
+        page = page_of(results)
+        assert f"{SHIPPED} is of another ticket: run `tombola ticket export` again." in Elements(page).text
+        assert 'id="shipped"' not in page
+    (results / TICKET).unlink()
+    page = page_of(results)
+    assert f"There is no ticket file {results / TICKET}" in Elements(page).text
+    assert 'id="shipped"' not in page
 
 
 def test_hostile_names_are_text_on_the_page(results: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tests.ship.shipping import digits_ticket
 from tombola.errors import InputError
+from tombola.files import write_tensors
 from tombola.mask import Mask
 from tombola.packing import spread
 from tombola.pruning import prune
@@ -23,7 +24,7 @@ from tombola.ship import measuring
 from tombola.ship.artefacts import ARTEFACTS, FILES, Shipment, dense, dense_onnx, load_compact
 from tombola.ship.csr import read_csr
 from tombola.ship.exported import read_exported
-from tombola.ship.measuring import Artefact, Figures, measure
+from tombola.ship.measuring import Artefact, Figures, layers, measure
 from tombola.ship.to_onnx import stored
 from tombola.ticket import Ticket
 from tombola.zoo.data import prepare
@@ -403,6 +404,53 @@ def test_compact_files_that_are_none(tmp_path: Path) -> None:
     for file, said in ((path, "damaged"), (tmp_path / "none", "there is no file"), (tmp_path, "there is no file")):
         with pytest.raises(InputError, match=said):
             load_compact(file, one.network)
+
+
+def test_compact_files_whose_layers_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
+    path, network = tmp_path / "compact.safetensors", nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    example = torch.zeros(2, 4)
+
+    def written(first: int, second: int, outputs: int) -> None:
+        made = nn.Sequential(nn.Linear(4, first), nn.ReLU(), nn.Linear(second, outputs))
+        write_tensors(path, made.state_dict(), {})
+
+    written(2, 2, 2)
+    assert load_compact(path, network, example)(example).shape == (2, 2)
+    written(2, 1, 2)
+    load_compact(path, network)  # nobody can tell without an example
+    with pytest.raises(InputError, match=r"compact\.safetensors: layers do not fit each other: ") as refused:
+        load_compact(path, network, example)
+    assert "\n" not in str(refused.value)
+    written(2, 2, 1)
+    with pytest.raises(InputError, match=r"outputs are \(2, 1\), and \(2, 2\) of the network"):
+        load_compact(path, network, example)
+    with pytest.raises(
+        InputError, match=r"the last layer 2 gives 1 outputs, and 2 in the network; if the outputs are"
+    ):
+        load_compact(path, network)
+    with pytest.raises(InputError, match=r"^this network does not take an example of \(2, 5\)"):
+        load_compact(path, network, torch.zeros(2, 5))
+    assert network.training
+
+
+def test_a_network_whose_last_layer_is_not_its_output_is_made_compact(tmp_path: Path) -> None:
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.output, self.hidden = nn.Linear(6, 2), nn.Linear(4, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.output(self.hidden(x).relu())  # type: ignore[no-any-return]
+
+    network = Backwards()
+    mask = {
+        f"{name}.weight": torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in layers(network).items()
+    }
+    mask["output.weight"][:, :3] = False
+    one = own(network, Mask(mask), tmp_path, torch.randn(2, 4))
+    assert ARTEFACTS["compact"](one).weights == 3 * 4 + 2 * 3
+    with pytest.raises(InputError, match="the last layer hidden gives 3 outputs, and 6 in the network"):
+        load_compact(tmp_path / "compact.safetensors", one.network)
 
 
 def test_half_precision_is_all_that_a_ticket_file_loses(tmp_path: Path) -> None:

@@ -132,6 +132,19 @@ def test_damaged_files_are_refused_in_a_line(tmp_path: Path) -> None:
         {"shape": np.array(4)},
         {"shape": np.array([-4, -8])},
         {"values": np.array([None] * 32)},  # pickled, which is not read
+        {"values": arrays["values"].astype(np.float64)},
+        {"values": arrays["values"][None]},
+        {"indices": arrays["indices"].astype(np.int64)},
+        {"indptr": arrays["indptr"].astype(np.int64)},
+        {"indices": arrays["indices"][::-1].copy()},
+        {"indices": np.zeros_like(arrays["indices"])},
+        {"indices": -arrays["indices"]},
+        {"indptr": np.array([0, 16, 8, 24, 32], dtype=np.int32)},
+        {"indptr": np.array([0, 8, 16, 24, 31], dtype=np.int32)},
+        {"shape": np.array([4, 8.0])},
+        {"shape": np.array([4])},
+        {"shape": np.array([0, 8]), "indptr": np.array([0], dtype=np.int32)},
+        {"shape": np.array([4, 2**16, 2**15])},
     ]
     for damage in damages:
         np.savez(path, **arrays | damage)
@@ -142,3 +155,26 @@ def test_damaged_files_are_refused_in_a_line(tmp_path: Path) -> None:
         path.write_bytes(cut)
         with pytest.raises(InputError, match=r"net\.npz is damaged or not of compressed sparse rows: "):
             read_csr(path)
+
+
+def test_sizes_are_checked_before_arrays_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "net.npz"
+    write_csr(nn.Linear(8, 4), path)
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    huge = content["values.npy"].replace(b"(32,), }" + b" " * 8, b"(9999999999,), }"[:16])
+    assert huge != content["values.npy"]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in content.items():
+            archive.writestr(name, huge if name == "values.npy" else array)
+    with pytest.raises(InputError, match=r"values\.npy is not as large as \(9999999999,\) of float32 is$"):
+        read_csr(path)
+
+
+def test_files_that_are_packed_absurdly_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "net.npz"
+    np.savez_compressed(path, **{"more": np.zeros(2**20, dtype=np.int8)})
+    assert read_csr(path) == {}  # a thousand times as large is possible
+    monkeypatch.setattr("tombola.ship.csr.PACKED", 100)
+    with pytest.raises(InputError, match="its arrays would be more than 100 times as large as the file"):
+        read_csr(path)

@@ -174,12 +174,40 @@ def test_an_error_of_ours_comes_through_and_what_is_there_is_whole(
         raise error
 
     monkeypatch.setitem(ARTEFACTS, "onnx", interrupted)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for error in (KeyboardInterrupt(), RuntimeError("a bug")):
         with pytest.raises(type(error)):
             export(digits_ticket(), tmp_path, kinds=["ticket", "onnx", "compact"], turns=1)
-        # No figures: those of before may be of other files.
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "ticket.safetensors"]
-        assert Ticket.load(tmp_path / "ticket.safetensors").mask == digits_ticket().mask
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_must_be_made_and_cannot_is_an_error_and_nothing_changes(tmp_path: Path) -> None:
+    export(digits_ticket(), tmp_path, kinds=["csr"], turns=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"^no two-four can be made, so nothing was written: no layer keeps two of"):
+        export(digits_ticket(), tmp_path, kinds=["ticket", "two-four"], must=True, turns=1)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    export(digits_ticket(), tmp_path, kinds=["ticket"], must=True, turns=1)  # what is only compared with need not be
+    assert {path.name for path in tmp_path.iterdir()} == {"ticket.safetensors", MEASURED}
+
+
+def test_threads_are_at_most_four_for_each_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cores", lambda: 1)
+    with pytest.raises(
+        InputError, match=r"^threads: should be at most 4, four for each core of this machine, not 5$"
+    ):
+        export(digits_ticket(), tmp_path / "new", kinds=LIGHT, threads=5)
+    assert not (tmp_path / "new").exists()
+    assert export(digits_ticket(), tmp_path, kinds=["csr"], threads=4, turns=1).about.threads == 4
+
+
+def test_what_a_ticket_says_of_itself_is_noted_only_where_it_can_be_read_again(tmp_path: Path) -> None:
+    ticket = digits_ticket()
+    said = ticket.provenance | {"level": 2**63, "replicate": -1, "key": "\ud800"}
+    strange = Ticket(ticket.mask, ticket.start, said, ticket.trained, drawn=ticket.drawn)
+    exported = export(strange, tmp_path, kinds=["csr"], turns=1)
+    assert exported.about.ticket == Origin(ticket.mask.count, 5000)
+    assert read_export(tmp_path) == exported
 
 
 def test_kinds_are_named(tmp_path: Path) -> None:
@@ -416,8 +444,11 @@ def test_weights_that_are_not_finite_are_no_agreement(tmp_path: Path) -> None:
     assert ticket.trained is not None
     ticket.trained["2.bias"][0] = math.nan
     exported = export(ticket, tmp_path, network=network, examples=Examples(*blobs()), turns=1)
-    assert "ONNX Runtime and PyTorch differ by nan" in exported.left_out["onnx"]
-    assert "torch.export and PyTorch differ by nan" in exported.left_out["exported"]
+    for kind, name in (("onnx", "ONNX Runtime"), ("exported", "torch.export")):
+        assert exported.left_out[kind] == (
+            "PyTorch's own outputs are not all finite for a batch of 1, so nobody can tell whether "
+            f"{name} gives the same: nothing was written"
+        )
     assert all(each.not_finite == 64 for each in exported.figures if each.name != "CSR")
     assert all(each.accuracy == 0 for each in exported.figures if each.name != "CSR")
     assert read_export(tmp_path) == exported
@@ -444,12 +475,24 @@ def damaged(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     ("change", "said"),
     [
         ({"artefacts": 5}, "damaged"),
-        ({"artefacts": [{"name": "x"}]}, r"damaged: 0\.file: Field required"),
+        ({"artefacts": []}, "damaged: artefacts: List should have at least 1 item"),
+        ({"artefacts": [{"name": "x"}]}, r"damaged: artefacts\.0\.file: Field required"),
         ({"left_out": ["x"]}, "damaged"),
         ({"examples": "many"}, "damaged: examples"),
         ({"ticket": {"weights": "few", "weights_total": 5}}, r"damaged: ticket\.weights"),
         ({"machine": None}, "damaged: machine"),
-        ({"versions": math.nan}, "damaged: NaN is no number"),
+        ({"versions": math.nan}, "damaged: versions"),
+        ({"examples": "600"}, "damaged: examples"),
+        ({"examples": 600.0}, "damaged: examples"),
+        ({"examples": 0}, "damaged: examples"),
+        ({"threads": 0}, "damaged: threads"),
+        ({"threads": True}, "damaged: threads"),
+        ({"ticket": {"weights": 5, "weights_total": 0}}, r"damaged: ticket\.weights_total"),
+        ({"ticket": {"weights": 2**63, "weights_total": 5}}, r"damaged: ticket\.weights"),
+        ({"ticket": {"weights": 5, "weights_total": 10**400}}, "damaged"),
+        ({"ticket": {"weights": 5, "weights_total": 5, "level": -1}}, r"damaged: ticket\.level"),
+        ({"machine": "\ud800"}, "damaged: Invalid JSON"),
+        ({"left_out": {"\udc00": "x"}}, "damaged: Invalid JSON"),
     ],
 )
 def test_damaged_figures_are_refused(damaged: tuple[Path, dict[str, Any]], change: dict[str, Any], said: str) -> None:
@@ -462,13 +505,26 @@ def test_damaged_figures_are_refused(damaged: tuple[Path, dict[str, Any]], chang
 
 
 @pytest.mark.parametrize(
-    "change", [{"latency": 0}, {"throughput": {"64": 0}}, {"accuracy": 2}, {"latency": -1}, {"bytes": -1}]
+    "change",
+    [
+        {"latency": 0},
+        {"throughput": {"64": 0}},
+        {"throughput": {"0": 1.0}},
+        {"accuracy": 2},
+        {"accuracy": math.nan},
+        {"latency": -1},
+        {"latency": "0.5"},
+        {"latency": 10**400},
+        {"bytes": -1},
+        {"bytes": 2**63},
+        {"memory": 2.0},
+    ],
 )
 def test_impossible_figures_are_refused(damaged: tuple[Path, dict[str, Any]], change: dict[str, Any]) -> None:
     folder, content = damaged
     content["artefacts"][0] |= change
     (folder / MEASURED).write_text(json.dumps(content))
-    with pytest.raises(InputError, match=rf"damaged: 0\.{next(iter(change))}"):
+    with pytest.raises(InputError, match=rf"damaged: artefacts\.0\.{next(iter(change))}"):
         read_export(folder)
 
 

@@ -109,18 +109,19 @@ def _criteria(summary: dict[str, Any]) -> str:
     if summary["own_state"] is None:
         return ""
     here, own = summary["criteria"], summary["own_criteria"]
-    said = {
+    named = {
         "accuracy_margin": ("an accuracy margin of", _points),
         "stop_margin": ("a stop margin of", _share),
         "confidence": ("a confidence of", _share),
-        "few": ("at most this share of the weights left:", _share),
+        "few": ("at most so many weights left:", _share),
     }
-    wider = [name for name in said if here[name] != own[name]]
-    judged, its = (
-        " and ".join(f"{said[name][0]} {said[name][1](criteria[name])}" for name in wider) for criteria in (here, own)
+    judged = " and ".join(
+        f"{name} {said(here[key])} (the file's own: {said(own[key])})"
+        for key, (name, said) in named.items()
+        if here[key] != own[key]
     )
     state = {"holds": "it holds", "does not hold": "it does not hold", "cannot tell": "it cannot be told"}
-    return f"It is judged by {judged}; the file's own is {its}, and by that {state[summary['own_state']]}."
+    return f"It is judged by {judged}; by the file's own {state[summary['own_state']]}."
 
 
 def _share(value: float) -> str:

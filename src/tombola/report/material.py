@@ -8,8 +8,10 @@ from typing import Any
 
 from tombola.errors import InputError
 from tombola.evidence.summary import summarise
+from tombola.perform import TICKET
 from tombola.results import Results, read_curves, read_results
 from tombola.ship.export import MEASURED, SHIPPED, Export, read_export
+from tombola.ticket import Ticket
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,21 @@ def gather(folder: Path) -> Material:
     for name in ("levels", "layers", "curves"):
         if not (folder / f"{name}.parquet").exists():
             problems.append(f"{folder / f'{name}.parquet'} is not there (yet)")
-    shipped = _shipped(folder, results, problems)
+    shipped = _shipped(folder, problems)
     return Material(folder, results, summarise(results), curves, problems, shipped)
 
 
-def _shipped(folder: Path, results: Results, problems: list[str]) -> Export | None:
-    """What lies in the folder of exports, if that is of one of these tickets."""
+def _shipped(folder: Path, problems: list[str]) -> Export | None:
+    """What lies in the folder of exports, if that is of the folder's own ticket."""
     path = folder / SHIPPED / MEASURED
     if not path.exists():
         return None
     try:
-        shipped = read_export(path.parent)
+        shipped, key = read_export(path.parent), Ticket.load(folder / TICKET).provenance.get("key")
     except InputError as error:
         problems.append(str(error))
         return None
-    if results.rows and shipped.about.ticket.key not in {row.run for row in results.rows}:
-        problems.append(f"{path} is of a ticket of another experiment")
+    if key is None or shipped.about.ticket.key != key:
+        problems.append(f"{path.parent} is of another ticket: run `tombola ticket export` again")
         return None
     return shipped

@@ -149,7 +149,7 @@ def _shipped(material: Material) -> list[Section]:
     shipped = material.shipped
     if shipped is None:
         return []
-    words = [caption(shipped.about), *notes(shipped), f"Inputs are {shipped.about.inputs}."]
+    words = [caption(shipped.about, shipped.figures), *notes(shipped), f"Inputs are {shipped.about.inputs}."]
     return [Section("shipped", "Shipped", words, tables.shipped(shipped.figures))]
 
 

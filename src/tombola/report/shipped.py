@@ -86,18 +86,20 @@ def _difference(figures: Figures) -> str:
     return "" if figures.not_finite is None else "NaN"
 
 
-def caption(about: About) -> str:
-    """What the figures are of, and what they mean."""
+def caption(about: About, figures: Sequence[Figures] = ()) -> str:
+    """What the figures are of, and what they mean; ONNX Runtime is explained where one of `figures` is of it."""
     ticket, threads = about.ticket, "one thread" if about.threads == 1 else f"{about.threads} threads"
     where = [f"{name} {n}" for name, n in (("level", ticket.level), ("replicate", ticket.replicate)) if n is not None]
     which = f" ({', '.join(where)})" if where else ""
+    onnx = any("ONNX" in each.name for each in figures)
+    machine = f"{about.machine}; ONNX in ONNX Runtime" if onnx else about.machine
+    others = "PyTorch and ONNX Runtime need" if onnx else "PyTorch needs"
     return (
         f"A ticket of {ticket.weights:,} of {ticket.weights_total:,} weights{which}, tried on {about.examples:,} "
-        f"examples: {about.data}. Timed in turns, medians, {threads} of {about.machine}; ONNX in ONNX Runtime. In "
-        f"brackets: times as good as the better dense side. In memory: weights, buffers and indices. Working space: "
-        f"what the sparse runtime keeps on top, after batches of {BATCHES[-1]}; PyTorch and ONNX Runtime need room "
-        f"for activations, too, and do not tell. Differs by: the largest difference of an output from dense "
-        f"PyTorch's."
+        f"examples: {_ended(about.data)} Timed in turns, medians, {threads} of {_ended(machine)} In brackets: times "
+        f"as good as the better dense side. In memory: weights, buffers and indices. Working space: what the sparse "
+        f"runtime keeps on top, after batches of {BATCHES[-1]}; {others} room for activations, too, and "
+        f"{'do' if onnx else 'does'} not tell. Differs by: the largest difference of an output from dense PyTorch's."
     )
 
 
@@ -111,7 +113,12 @@ def notes(export: Export) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name, why in export.left_out.items():
         reasons.setdefault(why, []).append(name)
-    return broken + [f"No {', no '.join(names)}: {why}." for why, names in reasons.items()]
+    return broken + [_ended(f"No {', no '.join(names)}: {why}") for why, names in reasons.items()]
+
+
+def _ended(text: str) -> str:
+    """With a full stop, unless it has an end."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def show_export(console: Console, export: Export) -> None:
@@ -119,12 +126,12 @@ def show_export(console: Console, export: Export) -> None:
     for head, rows in ((SIZES, sizes(export.figures)), (SPEEDS, speeds(export.figures))):
         console.print(_table(head, rows))
         console.print()
-    console.print(caption(export.about), style="dim", markup=False, highlight=False)
+    console.print(caption(export.about, export.figures), style="dim", markup=False, highlight=False)
     for note in notes(export):
         console.print(note, style="yellow", markup=False, highlight=False)
     if files := [each.file for each in export.figures if each.file]:
         _line(console, f"Files in {export.folder}: {', '.join(files)}.")
-    _line(console, f"Inputs are {export.about.inputs}.")
+    _line(console, _ended(f"Inputs are {export.about.inputs}"))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from tombola.errors import DamagedFile, InputError
@@ -22,6 +23,7 @@ from tombola.ship.compaction import compact
 from tombola.ship.measuring import BATCHES, Artefact, apart, layers, memory, multiply_adds, weights
 from tombola.ship.sizes import resized
 from tombola.ticket import Precision, Ticket
+from tombola.zoo.networks.imported import line
 
 FILES = {
     "ticket": "ticket.safetensors",
@@ -93,7 +95,7 @@ def compacted(shipment: Shipment) -> Artefact:
     tensors = {name: tensor.clone() for name, tensor in shipment.compact.state_dict().items()}  # none is shared
     resized(shipment.network, tensors)  # before there is a file that nobody could load
     write_tensors(path, tensors, shipment.about or {})
-    return _module("compact PyTorch", path, load_compact(path, shipment.network), shipment)
+    return _module("compact PyTorch", path, load_compact(path, shipment.network, shipment.example), shipment)
 
 
 def exported(shipment: Shipment) -> Artefact:
@@ -176,11 +178,15 @@ ARTEFACTS: dict[str, Callable[[Shipment], Artefact]] = {
 """Each is given the shipment, writes a file to its folder, and raises `InputError` where that cannot be done."""
 
 
-def load_compact(path: str | Path, network: nn.Module) -> nn.Module:
+def load_compact(path: str | Path, network: nn.Module, example: Tensor | None = None) -> nn.Module:
     """The smaller network in a file of `compacted`, in evaluation mode; `network` has the architecture it is made of.
 
+    `example` is a batch of inputs that `network` takes, on its device: both are run on it once, to see that layers
+    fit each other, and that outputs are of the network's own shape. Without it only names, types and what sizes each
+    layer by itself may have are checked, and that the last layer gives as many outputs as the network's.
+
     Raises `InputError` where the file is missing, damaged, of another architecture, or of one whose sizes it does not
-    tell (see `sizes.resized`).
+    tell (see `sizes.resized`), and where a check fails.
     """
     try:
         state, _ = read_tensors(Path(path))
@@ -188,7 +194,41 @@ def load_compact(path: str | Path, network: nn.Module) -> nn.Module:
         raise InputError(f"there is no file {path}") from None
     except (DamagedFile, OSError) as error:
         raise InputError(str(error)) from error
-    return resized(network, state).eval()
+    smaller = resized(network, state).eval()
+    if example is None:
+        _check_last(path, network, smaller)
+    else:
+        _check_run(path, network, smaller, example)
+    return smaller
+
+
+def _check_last(path: str | Path, network: nn.Module, smaller: nn.Module) -> None:
+    """Raise `InputError` where the last layer, by order of definition, gives less than the network's."""
+    for name, layer in list(layers(network).items())[-1:]:
+        own, found = len(layer.weight), len(layers(smaller)[name].weight)
+        if found != own:
+            raise InputError(
+                f"{path}: the last layer {name} gives {found} outputs, and {own} in the network; if the outputs are "
+                f"another layer's, give an example"
+            )
+
+
+def _check_run(path: str | Path, network: nn.Module, smaller: nn.Module, example: Tensor) -> None:
+    """Raise `InputError` where layers do not fit each other, or outputs are of another shape than the network's."""
+    with torch.no_grad():
+        try:
+            own = copy.deepcopy(network).eval()(example)
+        except Exception as error:  # whatever a module of the user's does
+            raise InputError(
+                f"this network does not take an example of {tuple(example.shape)}: {line(error)}"
+            ) from error
+        try:
+            found = smaller(example)
+        except Exception as error:  # the same
+            raise InputError(f"{path}: layers do not fit each other: {line(error)}") from error
+    shapes = [tuple(out.shape) if isinstance(out, Tensor) else None for out in (found, own)]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"{path}: outputs are {shapes[0]}, and {shapes[1]} of the network")
 
 
 def _module(name: str, path: Path, read: nn.Module, shipment: Shipment) -> Artefact:

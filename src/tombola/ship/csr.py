@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from tombola.files import replacing
 from tombola.zoo.networks.imported import line
 
 Array = NDArray[Any]
+
+PACKED = 1000
+"""How many times as large as its file arrays may be; zip's usual packing cannot do much more."""
 
 
 def write_csr(network: nn.Module, path: str | Path) -> None:
@@ -49,23 +53,57 @@ def write_csr(network: nn.Module, path: str | Path) -> None:
 def read_csr(path: str | Path) -> dict[str, csr_array]:
     """Of each layer in a file of `write_csr`, by name, its weights as a float32 matrix [out, in × kernel].
 
-    Nothing in the file is executed. Raises `InputError` where there is no such file, or it is damaged.
+    Nothing in the file is executed. Raises `InputError` where there is no such file, it is damaged, it is packed so
+    much that its arrays are more than `PACKED` times its size, or an array is not as `write_csr` says.
     """
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            layers = [name.removesuffix("indptr") for name in arrays if f"/{name}".endswith("/indptr")]
-            return {layer.removesuffix("/"): _matrix(arrays, layer) for layer in layers}
+        with Path(path).open("rb") as file:
+            _check_sizes(file)
+            with np.load(file, allow_pickle=False) as arrays:
+                layers = [name.removesuffix("indptr") for name in arrays if f"/{name}".endswith("/indptr")]
+                return {layer.removesuffix("/"): _matrix(arrays, layer) for layer in layers}
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:  # whatever NumPy and SciPy stumble over
         raise InputError(f"{path} is damaged or not of compressed sparse rows: {line(error)}") from error
 
 
+def _check_sizes(file: BinaryIO) -> None:
+    """Raise `ValueError` unless arrays are as large as the zip says, before any is read, and not absurdly packed."""
+    size = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > PACKED * size:
+            raise ValueError(f"its arrays would be more than {PACKED} times as large as the file")
+        for entry in entries:
+            with archive.open(entry) as array:
+                version = np.lib.format.read_magic(array)
+                read = (
+                    np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = read(array)
+                if array.tell() + math.prod(shape) * dtype.itemsize != entry.file_size:
+                    raise ValueError(f"{entry.filename} is not as large as {shape} of {dtype} is")
+    file.seek(0)
+
+
 def _matrix(arrays: Mapping[str, Array], layer: str) -> csr_array:
-    outputs, *others = arrays[f"{layer}shape"].tolist()
-    parts = arrays[f"{layer}values"], arrays[f"{layer}indices"], arrays[f"{layer}indptr"]
-    matrix = csr_array(parts, shape=(outputs, math.prod(others)))
+    """The checked matrix of one layer. Raises `ValueError`."""
+    expected = {"values": np.float32, "indices": np.int32, "indptr": np.int32, "shape": np.int64}
+    parts = {name: arrays[f"{layer}{name}"] for name in expected}
+    for name, dtype in expected.items():
+        if parts[name].dtype != dtype or parts[name].ndim != 1:
+            found = f"{parts[name].dtype} {list(parts[name].shape)}"
+            raise ValueError(f"{layer}{name} should be {np.dtype(dtype)} on one axis, not {found}")
+    shape = parts["shape"].tolist()
+    if len(shape) < 2 or min(shape) < 1 or max(shape[0], math.prod(shape[1:])) >= 2**31:
+        raise ValueError(f"{layer}shape should be (out, in, *kernel), for less than 2**31 columns, not {shape}")
+    matrix = csr_array((parts["values"], parts["indices"], parts["indptr"]), shape=(shape[0], math.prod(shape[1:])))
     matrix.check_format(full_check=True)
+    if parts["indptr"][-1] != len(parts["indices"]):
+        raise ValueError(f"{layer}indptr should end with {len(parts['indices'])}, the number of indices")
+    if not matrix.has_canonical_format:
+        raise ValueError(f"{layer}indices should increase within a row")
     return matrix
 
 

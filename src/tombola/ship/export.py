@@ -6,13 +6,14 @@ import copy
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from tombola.errors import InputError, unknown
@@ -22,9 +23,9 @@ from tombola.results import versions
 from tombola.run import Data
 from tombola.ship.artefacts import ARTEFACTS, FILES, Shipment, dense, dense_onnx
 from tombola.ship.exported import check_example
-from tombola.ship.measuring import BATCHES, TURNS, Artefact, Figures, measure, quiet
+from tombola.ship.measuring import BATCHES, TURNS, Artefact, Count, Figures, Positive, measure, quiet
 from tombola.ticket import Precision, Ticket
-from tombola.workers import processor
+from tombola.workers import cores, processor
 from tombola.zoo.data import DATA, PARQUET, prepare
 from tombola.zoo.networks import NETWORKS, make
 
@@ -67,12 +68,12 @@ class Examples:
 class Origin:
     """The ticket that artefacts were made of."""
 
-    weights: int
+    weights: Count
     """How many are left."""
-    weights_total: int
+    weights_total: Positive
     """Of how many."""
-    level: int | None = None
-    replicate: int | None = None
+    level: Count | None = None
+    replicate: Count | None = None
     key: str | None = None
     """Of the run that trained it."""
 
@@ -86,11 +87,19 @@ class About:
     ticket: Origin
     data: str
     """What they were tried on."""
-    examples: int
+    examples: Positive
     """How many."""
-    threads: int
+    threads: Positive
     machine: str
     versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Measured(About):
+    """What the file of figures holds."""
+
+    artefacts: Annotated[list[Figures], Field(min_length=1)]
+    left_out: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,7 @@ def export(
     folder: str | Path,
     *,
     kinds: Sequence[str] = tuple(ARTEFACTS),
+    must: bool = False,
     network: nn.Module | None = None,
     examples: Examples | None = None,
     precision: Precision = "fp16",
@@ -130,16 +140,21 @@ def export(
     which imports code that is not tombola's only if it is to be `trust`ed. `examples` are tried and timed; without
     them it is the test set of the data in the record, looked for in `data_dir` first, or made-up numbers. `precision`
     is that of the weights in the ticket file; each side is timed in so many `turns`; `tell` is called with what is
-    done next. What cannot be made of this ticket is left out, and `Export.left_out` says why.
+    done next. What cannot be made of this ticket is left out, and `Export.left_out` says why; where all
+    kinds `must` be made, it is an `InputError`.
 
-    What an earlier export left in the folder is removed first: nobody shall take its files for those of this ticket.
+    At the end the new files take the place of all that an earlier export left in the folder: nobody shall take its
+    files for those of this ticket. Until then, and after an error, the folder is as it was.
 
     Raises `InputError` where the ticket has no trained weights, there is no network or none that takes the examples,
-    an unknown kind is asked for, `threads` or `turns` are less than 1, or the folder cannot be written.
+    an unknown kind is asked for, `threads` or `turns` are less than 1, `threads` are more than four for each core, or
+    the folder cannot be written.
     """
     for name, count in (("threads", threads), ("turns", turns)):
         if type(count) is not int or count < 1:
             raise InputError(f"{name}: should be a whole number from 1, not {count!r}")
+    if threads > (most := 4 * cores()):
+        raise InputError(f"threads: should be at most {most}, four for each core of this machine, not {threads}")
     for kind in kinds:
         if kind not in ARTEFACTS:
             raise unknown("artefact", kind, list(ARTEFACTS))
@@ -147,7 +162,6 @@ def export(
     tried = examples or _examples(ticket, data_dir)
     example = tried.x[:2]
     check_example(ours, example)
-    _clear(place)
     inputs = f"float32 (N, {', '.join(map(str, tried.x.shape[1:]))})" + (f", {tried.inputs}" if tried.inputs else "")
     about = About(inputs, _origin(ticket), tried.what, len(tried.x), threads, processor(), versions())
     options = {"threads": threads, "precision": precision}
@@ -155,11 +169,10 @@ def export(
         "inputs": inputs,
         "ticket": {name: value for name, value in asdict(about.ticket).items() if value is not None},
     }
-    made, left_out = _made(Shipment.of(ticket, ours, example, place, about=said, **options), kinds, tell)
-    result = Export(place, measure(made, tried.x, tried.y, threads, turns, tell), about, left_out)
-    with replacing(place / MEASURED) as temporary:
-        text = json.dumps(result.to_json(), indent=1, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    with _beside(place) as beside:
+        made, left_out = _made(Shipment.of(ticket, ours, example, beside, about=said, **options), kinds, must, tell)
+        result = Export(place, measure(made, tried.x, tried.y, threads, turns, tell), about, left_out)
+        _publish(result, beside)
     return result
 
 
@@ -167,56 +180,66 @@ def read_export(folder: Path) -> Export:
     """What was measured of the artefacts in a folder. Raises `InputError` where that is damaged."""
     path = folder / MEASURED
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_no_number)
-        figures = TypeAdapter(list[Figures]).validate_python(content["artefacts"])
-        left_out = TypeAdapter(dict[str, str]).validate_python(content["left_out"])
-        about = TypeAdapter(About).validate_python(content)
+        # JSON's own types only, and no text that could not be written as UTF-8.
+        measured = TypeAdapter(_Measured).validate_json(path.read_bytes(), strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
-        raise InputError(f"{path} is damaged: {'.'.join(map(str, found['loc']))}: {found['msg']}") from None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {one_line(error)}") from error
-    return Export(folder, figures, about, left_out)
-
-
-def _no_number(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+        where = "".join(f"{each}: " for each in (".".join(map(str, found["loc"])),) if each)
+        raise InputError(f"{path} is damaged: {one_line(ValueError(where + found['msg']))}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    about = About(**{each.name: getattr(measured, each.name) for each in fields(About)})
+    return Export(folder, measured.artefacts, about, measured.left_out)
 
 
 def _made(
-    shipment: Shipment, kinds: Sequence[str], tell: Callable[[str], None]
+    shipment: Shipment, kinds: Sequence[str], must: bool, tell: Callable[[str], None]
 ) -> tuple[list[Artefact], dict[str, str]]:
     """The artefacts, those to compare with first; and why others are not there. Only what is wrong with the ticket,
     or missing on this machine, leaves one out: other errors are ours, and come through."""
     made: list[Artefact] = []
     left_out = {}
-    with tempfile.TemporaryDirectory() as elsewhere:  # nobody asked for those to compare with
-        beside = replace(shipment, folder=Path(elsewhere))
-        tell("writing what to compare with")
-        made.append(replace(dense(beside), file=""))
-        try:
-            made.append(replace(dense_onnx(beside), file=""))
-        except InputError as error:
-            left_out["dense ONNX"] = str(error)
+    tell("writing what to compare with")  # which nobody asked for, and is not kept
+    made.append(replace(dense(shipment), file=""))
+    try:
+        made.append(replace(dense_onnx(shipment), file=""))
+    except InputError as error:
+        left_out["dense ONNX"] = str(error)
     for kind in dict.fromkeys(kinds):
         tell(f"writing {kind}")
         try:
             made.append(ARTEFACTS[kind](shipment))
         except InputError as error:
+            if must:
+                raise InputError(f"no {kind} can be made, so nothing was written: {error}") from error
             left_out[kind] = str(error)
     return made, left_out
 
 
-def _clear(folder: Path) -> None:
-    """Make it, with neither files nor figures of an earlier export. Raises `InputError`."""
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A folder for what is not yet whole, in `folder`, from where files can be moved at once. Raises `InputError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        within = tempfile.TemporaryDirectory(prefix=".export.", dir=folder)
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be written: {error.strerror}") from error
+    with within as name:
+        yield Path(name)
+
+
+def _publish(made: Export, beside: Path) -> None:
+    """Move its files to its folder, with figures, in the place of those of an earlier export. Raises `InputError`."""
+    folder, text = made.folder, json.dumps(made.to_json(), indent=1, allow_nan=False)
+    try:
         # A ticket without figures beside it may be the only one: all other files can be made of it again.
         stale = [file for kind, file in FILES.items() if kind != "ticket" or (folder / MEASURED).exists()]
-        for file in (*stale, MEASURED):
+        for file in (MEASURED, *stale):
             (folder / file).unlink(missing_ok=True)
+        for file in filter(None, (each.file for each in made.figures)):
+            (beside / file).replace(folder / file)
+        with replacing(folder / MEASURED) as temporary:  # last: figures are never of other files
+            temporary.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be written: {error.strerror}") from error
 
@@ -284,7 +307,9 @@ def _data(ticket: Ticket) -> Data:
 def _origin(ticket: Ticket) -> Origin:
     """What the record says, as far as it is of the right type: it is a file's word."""
     level, replicate = (
-        n if type(n := ticket.provenance.get(name)) is int else None for name in ("level", "replicate")
+        n if type(n := ticket.provenance.get(name)) is int and 0 <= n < 2**63 else None
+        for name in ("level", "replicate")
     )
     key = ticket.provenance.get("key")
-    return Origin(ticket.mask.count, ticket.mask.size, level, replicate, key if isinstance(key, str) else None)
+    known = isinstance(key, str) and key.isprintable()  # which lone surrogates are not
+    return Origin(ticket.mask.count, ticket.mask.size, level, replicate, key if known else None)

@@ -109,6 +109,11 @@ def agreement(model: nn.Module, other: Callable[[Tensor], Tensor], example: Tens
                 outputs = other(batch)
             except Exception as error:
                 raise InputError(f"{name} cannot take a batch of {len(batch)}: {line(error)}") from error
+        if not expected.isfinite().all():
+            raise InputError(
+                f"PyTorch's own outputs are not all finite for a batch of {len(batch)}, so nobody can tell whether "
+                f"{name} gives the same: nothing was written"
+            )
         same = outputs.shape == expected.shape
         difference = (expected - outputs).abs().max().item() if same else torch.inf
         scale = expected.abs().max().item()

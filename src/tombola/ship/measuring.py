@@ -61,8 +61,9 @@ class Artefact:
     where nobody tells: PyTorch and ONNX Runtime need such room, too."""
 
 
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Positive = Annotated[int, Field(ge=1, lt=2**63)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Distance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -79,7 +80,7 @@ class Figures:
     multiply_adds: Count | None
     latency: Speed | None
     """Seconds for one example."""
-    throughput: dict[int, Speed]
+    throughput: dict[Positive, Speed]
     """Examples per second, by batch size; empty of what is not timed."""
     accuracy: Share | None
     """On the whole test set; None where there are no labels, or outputs are not (N, classes)."""

@@ -51,8 +51,16 @@ def resized(network: nn.Module, state: State) -> nn.Module:
     `network` has the architecture that a compact network was made of, and `state` is the compact one's `state_dict`.
     Raises `InputError` where names differ, where a shape is none that compaction makes of the network's, and where
     layers are smaller and there is a `Subsample` that is not the shortcut of a `Block`: it has no tensors that say
-    how many channels it gives. Whether one layer reads as many units as another gives is not asked.
+    how many channels it gives; and where a tensor is of another type than the network's. Whether one layer reads as
+    many units as another gives is not asked.
     """
+    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    for name, tensor in state.items():
+        own_type = types.get(name, types.get(f"{name.removesuffix('bias')}weight", tensor.dtype))  # of a new bias
+        if tensor.dtype != own_type:
+            raise InputError(
+                f"this state is of another type: {name} is {tensor.dtype} in it, and {own_type} in the network"
+            )
     smaller, changed = copy.deepcopy(network), False
     for path, module in smaller.named_modules():
         prefix = f"{path}." if path else ""
