@@ -511,7 +511,7 @@ def test_the_command_says_what_holds(tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.stdout + shown.stderr
     text = " ".join(shown.stdout.split())
     assert text.startswith("The claim holds: in 20 other orders of batches the ticket, ")
-    assert "is at most 0.2 points less accurate than the dense network and stops at most 5% later (95% sure)" in text
+    assert "is at most 1 point less accurate than the dense network and stops at most 5% later (95% sure)" in text
     assert "reproduced to the bit. The trained weights in the file are these, to the bit." in text
     assert "42 runs trained, 0 from the store." in text
 
@@ -624,9 +624,7 @@ def test_a_file_cannot_allow_itself_more_than_others(checked: Checked) -> None:
     assert summary["criteria"] == WIDEST.model_dump()
     assert summary["own_criteria"] == WIDE | {"beat": "reinit"}
     said = answer(summary)
-    assert (
-        "It is judged by an accuracy margin of 1 point (the file's own: 99 points) and a stop margin of 5%" in said
-    )
+    assert "It is judged by an accuracy margin of 1 point (the file's own: 99 points) and a stop margin of 5%" in said
     assert said.endswith("by the file's own it holds.")
     assert json.loads(json.dumps(summary, allow_nan=False))
 

@@ -102,10 +102,10 @@ def test_complex_numbers_are_refused() -> None:
 def test_working_space_is_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     network = runtime()
     network(batch(EXAMPLE, 100))
-    assert network.working(100) == sum(room.nbytes for room in network._rooms) == network.room * 32 * 4
+    assert network.working(100) == sum(room.nbytes for room in network._rooms) == network.room * 16 * 4
     assert network.working(1) == network.room * 4
     monkeypatch.setattr("tombola.ship.runtime.network.ALONE", 1)
-    assert runtime(threads=2).working(100) == 2 * network.room * 32 * 4
+    assert runtime(threads=2).working(100) == 2 * network.room * 16 * 4
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -314,7 +314,7 @@ def test_the_largest_of_nothing_is_no_work() -> None:
 
 def test_images_are_worked_on_fewer_at_a_time() -> None:
     flat, *_, images = programs()
-    assert (flat.together, images.together) == (64, 32)
+    assert (flat.together, images.together) == (64, 16)
 
 
 def test_bytes_are_those_of_the_arrays() -> None:

@@ -198,6 +198,16 @@ def at(typing: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
+def floats_at(typing: Any, address: Any) -> Any:
+    """A pointer to the float32 at an address, for `numba.carray`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.float32)(types.intp), generate
+
+
+@intrinsic
 def fma_one(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """`a * b + c` of three float32, rounded once."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba import carray
 
 from tombola.engines.sparse.compiled import compiled
 from tombola.engines.sparse.products import Floats, Indices
@@ -20,6 +21,7 @@ from tombola.engines.sparse.vectors import (
     LANES,
     add,
     at,
+    floats_at,
     fma,
     fma_one,
     larger,
@@ -387,3 +389,26 @@ def run(
                 product_step(step, values, columns, bounds, biases, room, n)
             clear_around(step, room, n)
         take_out(room, places, n, first, images, out)
+
+
+@compiled
+def run_at(
+    table: Table,
+    values: Floats,
+    columns: Indices,
+    bounds: Indices,
+    biases: Floats,
+    runs: Table,
+    places: Table,
+    address: int,
+    size: int,
+    begin: int,
+    end: int,
+    n: int,
+    room: Floats,
+    out: Floats,
+) -> None:
+    """The same with images of `size` numbers at an address: to make an array of a tensor takes longer than to answer
+    one example of a small network."""
+    x = carray(floats_at(address), (end, size))
+    run(table, values, columns, bounds, biases, runs, places, x, begin, end, n, room, out)

@@ -22,7 +22,7 @@ from tombola.files import read_tensors, write_tensors
 from tombola.holding import release
 from tombola.ship.agreement import disagreement
 from tombola.ship.graph import graph_of
-from tombola.ship.runtime.kernels import run
+from tombola.ship.runtime.kernels import run_at
 from tombola.ship.runtime.plan import Unplannable, plan_of
 from tombola.ship.runtime.program import ARRAYS, Program, whole
 from tombola.ship.runtime.tuning import tuned
@@ -67,9 +67,9 @@ class SparseNetwork(nn.Module):
         self._compiled: Callable[..., Any] = _refused
         self.program.check()
         # What a call needs, at hand: with one example of a small network, looking it up takes as long as computing.
-        self._compiled = functools.partial(run, *self.program.arrays.values())
+        self._compiled = functools.partial(run_at, *self.program.arrays.values())
         self._shape, self._size = torch.Size(self.inputs), math.prod(self.inputs)
-        self._places, self._work = self.program.places, self.program.work
+        self._answers, self._work = len(self.program.places), self.program.work
         self._together = self.program.together
         self._rooms: list[Floats] = []
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
@@ -98,8 +98,10 @@ class SparseNetwork(nn.Module):
         if shape[1:] != self._shape:
             raise ValueError(f"this network takes examples of shape {self.inputs}, not {tuple(shape[1:])}")
         images = shape[0]
-        examples = _numbers(x).reshape(images, self._size)
-        answers = np.empty((images, len(self._places)), np.float32)
+        if x.dtype is not torch.float32 or not x.is_cpu or not x.is_contiguous() or x.is_neg():
+            x = torch.from_numpy(_numbers(x))
+        examples = x.data_ptr()
+        answers = np.empty((images, self._answers), np.float32)
         threads = self._threads(images)
         if threads == 1:
             self._run(examples, 0, images, answers)
@@ -113,7 +115,7 @@ class SparseNetwork(nn.Module):
         out = torch.from_numpy(answers)
         return out if len(self.outputs) == 1 else out.reshape(images, *self.outputs)
 
-    def _run(self, examples: Floats, begin: int, end: int, answers: Floats) -> None:
+    def _run(self, examples: int, begin: int, end: int, answers: Floats) -> None:
         together = 1 if end - begin <= 1 else min(whole(end - begin), self._together)
         try:
             room = self._rooms.pop()
@@ -121,7 +123,7 @@ class SparseNetwork(nn.Module):
             room = _NOTHING
         if room.size < self.room * together:
             room = np.zeros(self.room * together, np.float32)
-        self._compiled(examples, begin, end, together, room, answers)
+        self._compiled(examples, self._size, begin, end, together, room, answers)
         self._rooms.append(room)
 
     def _helpers(self) -> ThreadPoolExecutor:
@@ -161,7 +163,7 @@ class SparseNetwork(nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        made = ("program", "_compiled", "_shape", "_size", "_places", "_work", "_together", "_rooms", "_pool")
+        made = ("program", "_compiled", "_shape", "_size", "_answers", "_work", "_together", "_rooms", "_pool")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -203,7 +205,8 @@ def _numbers(x: Tensor) -> Floats:
     try:
         numbers = x.numpy()
     except (RuntimeError, TypeError):  # it is on a GPU, wants a gradient, or is of a type that NumPy does not know
-        numbers = x.detach().cpu().to(torch.float32 if not x.is_complex() else x.dtype).numpy()
+        real = x.dtype if x.is_complex() else torch.float32
+        numbers = x.detach().cpu().resolve_neg().to(real).numpy()
     if numbers.dtype.kind == "c":
         raise ValueError("this network takes real numbers, not complex ones")
     return np.ascontiguousarray(numbers, np.float32)

@@ -64,10 +64,9 @@ class Program:
     @property
     def together(self) -> int:
         """How many examples are best worked on side by side, of many: long streams that still fit a cache."""
-        if self.room > 2**22:
-            return LANES
         pointlike = (self.table[:, k.HEIGHT] * self.table[:, k.WIDTH] == 1).all()
-        return 64 if pointlike else 32
+        # With few images a stream of 64 is several pixels; their neighbourhoods overlap, and stay in the cache.
+        return 64 if pointlike else LANES
 
     @property
     def bytes(self) -> int:
