@@ -64,8 +64,8 @@ def test_sides_take_turns_and_batches_are_filled_up(monkeypatch: pytest.MonkeyPa
 
     x = torch.arange(12.0).reshape(3, 4)
     measure([artefact(name, noting(name)) for name in "ab"], x, turns=2)
-    # Each side: a call that does not count, one that says how long it takes; then two turns, of one call each.
-    one = [("a", 1), ("b", 1)] * 4
+    # Each side: a call that does not count, one that says how long it takes; then two turns of two such calls.
+    one = [("a", 1), ("a", 1), ("b", 1), ("b", 1)] * 3
     assert calls == [("a", 3), ("b", 3)] + [(name, size) for size in (1, 64, 256) for name, _ in one]
     assert torch.equal(measuring._batch(x, 7), torch.cat([x, x, x[:1]]))
 

@@ -170,8 +170,6 @@ def _batch(x: Tensor, size: int) -> Tensor:
 
 def _in_turns(sides: Mapping[str, Answers], x: Tensor, turns: int) -> dict[str, float]:
     """Seconds that each side takes for the batch; the median of its turns, which are fewer where they take long."""
-    for answers in sides.values():
-        answers(x)
     once = {name: _seconds(answers, x, 1) for name, answers in sides.items()}
     calls = {name: max(1, math.ceil(TURN / seconds)) for name, seconds in once.items()}
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -182,9 +180,9 @@ def _in_turns(sides: Mapping[str, Answers], x: Tensor, turns: int) -> dict[str, 
 
 
 def _seconds(answers: Answers, x: Tensor, calls: int) -> float:
-    """For one call; of several, after one that does not count."""
-    if calls > 1:
-        answers(x)
+    """For one call, after one that does not count: threads of the side before may still be waiting for more to do,
+    at full speed."""
+    answers(x)
     began = time.perf_counter()
     for _ in range(calls):
         answers(x)
