@@ -12,7 +12,6 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
@@ -194,8 +193,7 @@ def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        with threadpool_limits(count, user_api="blas"):  # which the sparse runtime multiplies dense layers by
-            yield
+        yield
     finally:
         torch.set_num_threads(before)
 

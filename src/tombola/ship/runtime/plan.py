@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.ship.graph import Step
+from tombola.ship.units import bias_of
 
 Numbers = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
@@ -174,7 +175,7 @@ class _Planner:
             raise Unplannable(f"{step.path} is a linear layer that gives shape {step.shape[1:]}")
         kernel = Kernel(source.height, source.width)
         matrix = layer.weight.reshape(-1, source.channels, source.height, source.width)
-        self.product(index, Product(source, Image(layer.out_features), _weights(matrix, kernel), _bias(layer)))
+        self.product(index, Product(source, Image(layer.out_features), _weights(matrix, kernel), bias_of(layer)))
 
     def conv(self, index: int, step: Step) -> None:
         layer = step.module
@@ -187,7 +188,7 @@ class _Planner:
         kernel = Kernel(*_pair(layer.kernel_size), _pair(layer.dilation))
         weights = _weights(layer.weight, kernel, layer.groups)
         out = _image(step)
-        self.product(index, Product(source, out, weights, _bias(layer), _pair(layer.stride), (above, left)))
+        self.product(index, Product(source, out, weights, bias_of(layer), _pair(layer.stride), (above, left)))
 
     def average_pool(self, index: int, step: Step) -> None:
         window = step.options
@@ -305,11 +306,6 @@ def _ones(channels: int) -> Weights:
     """Each channel as it is."""
     each, none = np.arange(channels), np.zeros(channels, np.int64)
     return Weights(each, each, none, none, np.ones(channels))
-
-
-def _bias(layer: nn.Linear | nn.Conv2d) -> Numbers:
-    rows = len(layer.weight)
-    return np.zeros(rows) if layer.bias is None else layer.bias.detach().to("cpu", torch.float64).numpy()
 
 
 def _scale_and_shift(step: Step) -> tuple[Numbers, Numbers]:
