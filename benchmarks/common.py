@@ -19,8 +19,8 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tombola.mask import Mask
-from tombola.workers import cores, processor
+from tombola.pruning.mask import Mask
+from tombola.utils.workers import cores, processor
 
 RESULTS = Path(__file__).parent / "results"
 console = Console(soft_wrap=True)

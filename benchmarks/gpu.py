@@ -18,16 +18,16 @@ from rich.table import Table
 
 from benchmarks.common import agree, console, machine, median, take_turns, write
 from benchmarks.step import masks
-from tombola.batches import batches
 from tombola.engines.eager import reproducible
-from tombola.engines.ensemble import EnsembleLearner
-from tombola.engines.modules import ModuleLearner
-from tombola.engines.training import Learner
-from tombola.experiment import Experiment
-from tombola.recipe import load_recipe
-from tombola.run import Run
-from tombola.starting import masked_network
-from tombola.zoo.data import prepare
+from tombola.engines.module_learner import ModuleLearner
+from tombola.engines.stacked.ensemble import EnsembleLearner
+from tombola.engines.training_loop import Learner
+from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe import load_recipe
+from tombola.runs.initial_state import masked_network
+from tombola.runs.run import Run
+from tombola.zoo.batches import batches
+from tombola.zoo.datasets import prepare
 
 
 def runs_of(run: Run, count: int) -> list[Run]:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.common import agree, console, machine, median, take_turns, write
-from tombola.holding import hold
-from tombola.mask import Mask
-from tombola.zoo.networks.resnet import resnet_18
+from tombola.pruning.hold import hold
+from tombola.pruning.mask import Mask
+from tombola.zoo.models.resnet import resnet_18
 
 INPUTS = (3, 32, 32)
 

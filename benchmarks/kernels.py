@@ -19,7 +19,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from benchmarks.common import console, machine, median, take_turns, write
-from tombola.engines.sparse.packed import Pattern
+from tombola.engines.sparse.packed import SparsityPattern
 from tombola.engines.sparse.products import sampled_product, sparse_times_dense
 
 ROWS, COLUMNS, WIDTH = 300, 784, 64
@@ -54,7 +54,7 @@ def measure(density: float, calls: int, turns: int) -> dict[str, float]:
     kept = random.random((ROWS, COLUMNS)) < density
     matrix = (random.standard_normal(kept.shape) * kept).astype(np.float32)
     x, left = (random.standard_normal((n, WIDTH)).astype(np.float32) for n in (COLUMNS, ROWS))
-    pattern = Pattern.of(kept)
+    pattern = SparsityPattern.of(kept)
     values = matrix.reshape(-1)[pattern.order]
     row, column = np.nonzero(kept)
     bounds = np.searchsorted(row, np.arange(ROWS + 1)).astype(np.int32)

@@ -16,22 +16,25 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.common import agree, console, machine, median, take_turns, write
 from benchmarks.step import CPU
-from tombola.engines.modules import ModuleLearner
+from tombola.engines.module_learner import ModuleLearner
 from tombola.engines.sparse.speeds import Speeds
 from tombola.engines.sparse.swap import swap
 from tombola.engines.sparse.swapped_learner import SwappedLearner
-from tombola.length import Length
-from tombola.mask import Mask
-from tombola.run import Data, Network, Run, Start, Training
-from tombola.zoo.data.split import Examples, Split
-from tombola.zoo.networks.conv import conv
+from tombola.pruning.mask import Mask
+from tombola.runs.run import Run
+from tombola.runs.training import Training
+from tombola.utils.duration import Duration
+from tombola.zoo.datasets.description import Data
+from tombola.zoo.datasets.split import ExampleSet, Split
+from tombola.zoo.models.conv import conv
+from tombola.zoo.models.description import Network, Start
 
 INPUTS = (3, 32, 32)
 
 
 def run_of(mask: Mask, steps: int) -> Run:
     """A training, described as far as it matters here."""
-    length = Length(iterations=steps)
+    length = Duration(iterations=steps)
     return Run(
         start=Start(network=Network(name="conv-2", inputs=INPUTS, classes=10), seed=0),
         mask=mask,
@@ -51,7 +54,7 @@ def main(
     """Measure, compare losses, print the ratio and which layers were sparse, write results/layers.json."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    examples = Examples(torch.randn(600, *INPUTS), torch.randint(0, 10, (600,)))
+    examples = ExampleSet(torch.randn(600, *INPUTS), torch.randint(0, 10, (600,)))
     split = Split(examples, examples, examples)
     ours, theirs = (conv(2, INPUTS, classes=10, width=width) for _ in range(2))
     mask = Mask({name: torch.rand(kept.shape) < density for name, kept in Mask.full(ours).items()})

@@ -4,8 +4,9 @@
 
 Each side searches from the same initial weights, on the same splits and batches, with the same evaluations
 (validation every 100 iterations; training and test examples at the end, with the last and the best weights), and
-ends with the same table of accuracies. tombola's side is the whole program: `tombola.perform` with its store and
-tables. The loops by hand have torch's own choice of threads and do one replicate after the other, as such scripts do.
+ends with the same table of accuracies. tombola's side is the whole program: `tombola.run_experiment` with its store
+and tables. The loops by hand have torch's own choice of threads and do one replicate after the other, as such scripts
+do.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.common import Loop, console, machine, median, take_turns, write
-from tombola.batches import batches
-from tombola.experiment import Experiment
-from tombola.mask import Mask
-from tombola.perform import perform
-from tombola.recipe import Recipe, load_recipe
-from tombola.workers import cores
-from tombola.zoo.data import prepare
-from tombola.zoo.data.split import Examples
-from tombola.zoo.networks import build
+from tombola._run_experiment import run_experiment
+from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe import Recipe, load_recipe
+from tombola.pruning.mask import Mask
+from tombola.utils.workers import cores
+from tombola.zoo.batches import batches
+from tombola.zoo.datasets import prepare
+from tombola.zoo.datasets.split import ExampleSet
+from tombola.zoo.models import build
 
 SHORT = 11
 """Prunings of a search half as deep, to see what depth costs."""
@@ -56,7 +57,7 @@ def prune_by_magnitude(weights: dict[str, Tensor], mask: Mask, recipe: Recipe) -
     return Mask(kept)
 
 
-def whole(examples: Examples) -> tuple[Tensor, Tensor]:
+def whole(examples: ExampleSet) -> tuple[Tensor, Tensor]:
     return examples[torch.arange(len(examples))]
 
 
@@ -92,7 +93,7 @@ def search_by_hand(recipe: Recipe, data_dir: Path | None, fused: bool) -> list[l
 def search_by_tombola(recipe: Recipe, data_dir: Path | None) -> list[list[float]]:
     """The same table; every time in a folder of its own, so that nothing is remembered."""
     with tempfile.TemporaryDirectory() as folder:
-        results = perform(recipe, Path(folder) / "out", data_dir=data_dir, workers=cores())
+        results = run_experiment(recipe, Path(folder) / "out", data_dir=data_dir, workers=cores())
     rows = sorted((row.replicate, row.level, row.measures.test_accuracy_at_stop) for row in results.rows)
     return [[a or 0.0 for r, _, a in rows if r == replicate] for replicate in range(recipe.replicates)]
 

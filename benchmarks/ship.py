@@ -22,21 +22,21 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.common import console, machine, median, take_turns, write
-from tombola.coding import entropy
-from tombola.mask import Mask
-from tombola.outcome import Outcome
-from tombola.perform import perform
-from tombola.pruning import prune
-from tombola.recipe import load_recipe
-from tombola.report.shipped import show_export
-from tombola.run import Network, Start
-from tombola.ship.compaction import compact
-from tombola.ship.export import export
-from tombola.ship.measuring import BATCHES, Figures
-from tombola.studies import Ask
-from tombola.ticket import Ticket
-from tombola.workers import cores
-from tombola.zoo.networks import NETWORKS, build
+from tombola._run_experiment import run_experiment
+from tombola.experiments.recipe import load_recipe
+from tombola.exports.compaction import compact
+from tombola.exports.export import export
+from tombola.exports.measuring import BATCHES, Figures
+from tombola.pruning.mask import Mask
+from tombola.pruning.pruner import prune
+from tombola.report.export_tables import show_export
+from tombola.runs.outcome import Outcome
+from tombola.studies.request import RunRequest
+from tombola.tickets.mask_codec import entropy
+from tombola.tickets.ticket import Ticket
+from tombola.utils.workers import cores
+from tombola.zoo.models import MODELS, build
+from tombola.zoo.models.description import Network, Start
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class Last:
         self.level = 0
         self.ticket: Ticket | None = None
 
-    def started(self, study: int, ask: Ask) -> None:
+    def started(self, study: int, ask: RunRequest) -> None:
         """Nothing to note."""
 
-    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+    def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """Note it, if it is one."""
         if ask.branch == "ticket" and ask.level > self.level:
             self.level = ask.level
@@ -92,7 +92,7 @@ def trained(case: Case, folder: Path, overrides: Sequence[str]) -> Ticket:
     """The ticket of the last level."""
     last = Last()
     recipe = load_recipe(case.recipe, [*case.overrides, *overrides])
-    perform(recipe, folder / case.recipe, listeners=[last], workers=1)
+    run_experiment(recipe, folder / case.recipe, listeners=[last], workers=1)
     assert last.ticket is not None
     return last.ticket
 
@@ -211,7 +211,7 @@ def main(
             result["cases"][name] = about
             if save:
                 write("ship", result)  # what comes next takes a while
-    result["compaction"] = compaction(networks or list(NETWORKS), 0.05, turns)
+    result["compaction"] = compaction(networks or list(MODELS), 0.05, turns)
     table = Table("network", "parameters", "left", "off by", "times as fast")
     for row in result["compaction"]:
         table.add_row(

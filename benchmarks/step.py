@@ -21,22 +21,22 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from benchmarks.common import Loop, agree, console, machine, median, take_turns, write
-from tombola.batches import batches
-from tombola.engines.modules import ModuleLearner
+from tombola.engines.module_learner import ModuleLearner
 from tombola.engines.sparse.stack import stack_of
 from tombola.engines.sparse.stack_learner import StackLearner
-from tombola.experiment import Experiment
-from tombola.mask import Mask
-from tombola.pruning import Pruner
-from tombola.recipe import Recipe, load_recipe
-from tombola.run import Run
-from tombola.scores import random
-from tombola.scores.grounds import Grounds
-from tombola.starting import masked_network
-from tombola.workers import cores
-from tombola.zoo.data import prepare
-from tombola.zoo.data.split import Split
-from tombola.zoo.networks import build
+from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe import Recipe, load_recipe
+from tombola.pruning.mask import Mask
+from tombola.pruning.pruner import Pruner
+from tombola.pruning.scores import random
+from tombola.pruning.scores.inputs import ScoreInputs
+from tombola.runs.initial_state import masked_network
+from tombola.runs.run import Run
+from tombola.utils.workers import cores
+from tombola.zoo.batches import batches
+from tombola.zoo.datasets import prepare
+from tombola.zoo.datasets.split import Split
+from tombola.zoo.models import build
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def masks(recipe: Recipe, run: Run, levels: int) -> list[Mask]:
     pruner = Pruner(random, recipe.search.scope_of(run.mask.shapes))
     ladder = [run.mask]
     for level in range(levels):
-        ladder.append(pruner(Grounds(weights, ladder[-1], seed=level)))
+        ladder.append(pruner(ScoreInputs(weights, ladder[-1], seed=level)))
     return ladder
 
 

@@ -46,7 +46,7 @@ def evaluate(model: nn.Module) -> dict[str, float]:
     return {"accuracy": (model(held_out_x).argmax(1) == held_out_y).float().mean().item()}
 
 
-def main(levels: int = 5, replicates: int = 5) -> tombola.Found:
+def main(levels: int = 5, replicates: int = 5) -> tombola.SearchResult:
     """A third of the weights goes at each level."""
     return tombola.find_ticket(make, train, evaluate=evaluate, levels=levels, rate=1 / 3, replicates=replicates)
 

@@ -94,7 +94,7 @@ def evaluate(model: nn.Module) -> dict[str, float]:
     return {"accuracy": (said.logits.argmax(1) == inputs["labels"]).float().mean().item(), "loss": said.loss.item()}
 
 
-def main(levels: int = 6, replicates: int = 3) -> tombola.Found:
+def main(levels: int = 6, replicates: int = 3) -> tombola.SearchResult:
     """The encoder and its pooler are pruned; the classifier stays dense."""
     return tombola.find_ticket(
         make, train, evaluate=evaluate, levels=levels, rate=0.4, leave_out=["classifier"], replicates=replicates

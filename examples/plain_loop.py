@@ -44,7 +44,7 @@ def evaluate(model: nn.Module) -> float:
     return (model(held_out_x).argmax(1) == held_out_y).float().mean().item()
 
 
-def main(levels: int = 6, replicates: int = 5) -> tombola.Found:
+def main(levels: int = 6, replicates: int = 5) -> tombola.SearchResult:
     """A third of the weights goes at each level; the control has the same masks on newly drawn weights."""
     return tombola.find_ticket(
         make, train, evaluate=evaluate, levels=levels, rate=1 / 3, replicates=replicates, controls={"reinit": 1}

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import tombola
-from tombola.zoo.networks.resnet import resnet
+from tombola.zoo.models.resnet import resnet
 
 STEPS, WARM, BATCH = 300, 30, 40
 
@@ -79,7 +79,7 @@ def evaluate(model: nn.Module) -> dict[str, float]:
     return {"accuracy": (model(held_out_x).argmax(1) == held_out_y).float().mean().item()}
 
 
-def main(levels: int = 5, replicates: int = 5, rewind: int = 30) -> tombola.Found:
+def main(levels: int = 5, replicates: int = 5, rewind: int = 30) -> tombola.SearchResult:
     """All convolutions are pruned by one threshold."""
     return tombola.find_ticket(
         make, train, evaluate=evaluate, levels=levels, rate=0.35, scope="global", rewind=rewind, replicates=replicates

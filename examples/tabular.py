@@ -75,7 +75,7 @@ def train(model: nn.Module) -> float:
     return make_pipeline(StandardScaler(), MLPClassifier(model)).fit(x, y).score(held_out_x, held_out_y)
 
 
-def main(levels: int = 6, replicates: int = 5) -> tombola.Found:
+def main(levels: int = 6, replicates: int = 5) -> tombola.SearchResult:
     """Down to 5% of the weights."""
     return tombola.find_ticket(
         make, train, levels=levels, rate=0.4, scope="global", replicates=replicates, controls={"reinit": 1}

@@ -87,7 +87,7 @@ def evaluate(model: nn.Module) -> dict[str, float]:
     return {"minus loss": -loss(model, unseen.unfold(0, CONTEXT + 1, CONTEXT)).item()}
 
 
-def main(levels: int = 5, replicates: int = 3) -> tombola.Found:
+def main(levels: int = 5, replicates: int = 3) -> tombola.SearchResult:
     """Attention, MLPs and output are pruned by one threshold, to 11.6% of their weights."""
     return tombola.find_ticket(
         make, train, evaluate=evaluate, levels=levels, rate=0.35, scope="global", replicates=replicates, margin=0.03

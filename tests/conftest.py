@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from tombola.experiment import Experiment
-from tombola.mask import Mask
-from tombola.outcome import Measures, Outcome
-from tombola.recipe import Recipe, parse_recipe
-from tombola.run import Run
+from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe import Recipe, parse_recipe
+from tombola.pruning.mask import Mask
+from tombola.runs.outcome import Measures, Outcome
+from tombola.runs.run import Run
 
 TINY: dict[str, Any] = {
     "name": "tiny",

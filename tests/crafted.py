@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tombola import packing
-from tombola.files import read_tensors, write_tensors
-from tombola.mask import Mask
-from tombola.run import Network, Start
-from tombola.ticket import Precision, Ticket
-from tombola.zoo.networks import build
+from tombola.pruning.mask import Mask
+from tombola.runs import sparse_state as packing
+from tombola.tickets.ticket import Precision, Ticket
+from tombola.utils.files import read_tensors, write_tensors
+from tombola.zoo.models import build
+from tombola.zoo.models.description import Network, Start
 
 Record = dict[str, Any]
 Tensors = dict[str, Tensor]

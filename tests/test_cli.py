@@ -90,10 +90,10 @@ def test_a_winning_ticket_is_kept_and_shown(tmp_path: Path) -> None:
     summary = json.loads(tombola("show", "results/tiny", "--json").stdout)
     assert document["weights"] == summary["smallest_winning"]["weights"]
     assert document["provenance"]["recipe"]["name"] == "tiny"
-    from tombola.experiment import Experiment
-    from tombola.recipe import parse_recipe
-    from tombola.ticket import Ticket
-    from tombola.zoo.networks import build
+    from tombola.experiments.experiment import Experiment
+    from tombola.experiments.recipe import parse_recipe
+    from tombola.tickets.ticket import Ticket
+    from tombola.zoo.models import build
 
     provenance = document["provenance"]
     ticket = Ticket.load(tmp_path / "results" / "tiny" / "ticket.safetensors")
@@ -106,8 +106,8 @@ def test_a_winning_ticket_is_kept_and_shown(tmp_path: Path) -> None:
 def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
     import torch
 
-    from tombola.mask import Mask
-    from tombola.ticket import Ticket
+    from tombola.pruning.mask import Mask
+    from tombola.tickets.ticket import Ticket
 
     mask = Mask({"weight": torch.tensor([[True, False]])})
     provenance = {"loss": math.nan, "all": [1, math.inf, {"low": -math.inf, "name": "NaN"}]}
@@ -122,7 +122,7 @@ def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
 @pytest.fixture
 def exportable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The ticket of an experiment that lasts a moment, in its results folder; exports of it are timed no longer."""
-    monkeypatch.setattr("tombola.ship.measuring.TURN", 0.0)
+    monkeypatch.setattr("tombola.exports.measuring.TURN", 0.0)
     wins = ["verdict.accuracy_margin=0.99", "verdict.stop_margin=99", "verdict.few=0.99", "controls.reinit=0"]
     settings = [*wins, "replicates=3", "training.length=300it", "training.lr=0.05"]
     result = run(*(part for setting in settings for part in ("--set", setting)))
@@ -131,8 +131,8 @@ def exportable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_ticket_is_exported_shown_and_reported(exportable: Path) -> None:
-    from tombola.ship.export import read_export
-    from tombola.ticket import Ticket
+    from tombola.exports.export import read_export
+    from tombola.tickets.ticket import Ticket
 
     folder, page = exportable.parent / "shipped", exportable.parent / "report.html"
     page.write_text("of before")
@@ -169,7 +169,7 @@ def test_exports_are_json_and_chosen(exportable: Path, tmp_path: Path) -> None:
 
 
 def test_exports_that_cannot_be_have_one_clear_line(exportable: Path, tmp_path: Path) -> None:
-    from tombola.ticket import Ticket
+    from tombola.tickets.ticket import Ticket
 
     ticket = Ticket.load(exportable)
     ticket.save(tmp_path / "untrained", trained="none")
@@ -216,7 +216,7 @@ def test_a_kind_that_was_asked_for_and_cannot_be_is_an_error(exportable: Path, t
 
 
 def test_an_interrupted_export_changes_nothing(exportable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tombola.ship.artefacts import ARTEFACTS
+    from tombola.exports.artefacts import ARTEFACTS
 
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt

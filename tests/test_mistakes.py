@@ -17,19 +17,19 @@ from torch.nn import functional
 from tests.conftest import tiny
 from tests.engines.helpers import Interrupted, Interrupting, same_bits, train
 from tests.studies.test_search import answer, prune_by_magnitude
+from tombola._find_ticket import find_ticket
 from tombola.engines.eager import Eager
-from tombola.engines.modules import ModuleLearner
-from tombola.experiment import Experiment
-from tombola.find import find_ticket
-from tombola.holding import hold
-from tombola.mask import Mask
-from tombola.pruning import prune
-from tombola.ranking import keep_best
-from tombola.run import Run
-from tombola.scopes import scope, weights_left
-from tombola.starting import starting_network
-from tombola.store import Checkpoint
-from tombola.studies.controls import Plan, reinit, shuffled
+from tombola.engines.module_learner import ModuleLearner
+from tombola.experiments.experiment import Experiment
+from tombola.pruning.hold import hold
+from tombola.pruning.mask import Mask
+from tombola.pruning.pruner import prune
+from tombola.pruning.ranking import keep_best
+from tombola.pruning.scopes import scope, weights_left
+from tombola.runs.initial_state import initial_network
+from tombola.runs.run import Run
+from tombola.runs.store import Checkpoint
+from tombola.studies.controls import ControlPlan, reinit, shuffled
 from tombola.studies.search import iterative_search
 
 X, Y = torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
@@ -66,12 +66,12 @@ def test_1_gradients_are_masked_where_the_mask_is_off_not_where_the_weight_is_sm
 
 def test_2_a_shuffle_and_a_reinitialisation_change_something(dense: Run) -> None:
     tickets = answer(iterative_search(dense, 2, prune_by_magnitude))[1]
-    plan = Plan(tickets, 2, lambda level, draw: 10 * level + draw)
+    plan = ControlPlan(tickets, 2, lambda level, draw: 10 * level + draw)
     for ask in answer(shuffled(plan))[0][0]:
         assert ask.run.mask != tickets[ask.level].run.mask
         assert ask.run.mask.counts == tickets[ask.level].run.mask.counts
     for ask in answer(reinit(plan))[0][0]:
-        ours, theirs = (starting_network(run.start) for run in (ask.run, tickets[ask.level].run))
+        ours, theirs = (initial_network(run.start) for run in (ask.run, tickets[ask.level].run))
         assert all((ours.get_parameter(n) != theirs.get_parameter(n)).all() for n in ask.run.mask)
 
 
@@ -135,7 +135,7 @@ def test_6_controls_depend_on_their_seed_and_on_no_global_random_state(dense: Ru
     def draw(seed: int) -> list[str]:
         for module in (random.seed, np.random.seed, torch.manual_seed):
             module(seed)
-        plan = Plan(tickets, 2, lambda level, draw: 10 * level + draw)
+        plan = ControlPlan(tickets, 2, lambda level, draw: 10 * level + draw)
         return [ask.run.key for study in (shuffled, reinit) for ask in answer(study(plan))[0][0]]
 
     assert draw(1) == draw(2)
@@ -161,10 +161,10 @@ def test_8_a_held_network_can_be_copied_and_its_names_stay(tmp_path: Path) -> No
 
 def test_9_a_step_asks_the_device_for_nothing(dense: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever makes Python wait for a number goes through one of these."""
-    from tombola.zoo.data import prepare
+    from tombola.zoo.datasets import prepare
 
     split = prepare(dense.data)
-    learner = ModuleLearner(starting_network(dense.start), dense.masked(half_of(dense)), split, torch.device("cpu"))
+    learner = ModuleLearner(initial_network(dense.start), dense.masked(half_of(dense)), split, torch.device("cpu"))
     model = network()
     hold(model, half(model))
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

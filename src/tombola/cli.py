@@ -24,29 +24,29 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from tombola.check import check_ticket
-from tombola.check import expected_runs as expected_in_check
-from tombola.errors import InputError
-from tombola.evidence.comparison import compare as compare_results
-from tombola.evidence.summary import summarise
-from tombola.experiment import expected_runs
+from tombola._run_experiment import run_experiment
+from tombola.experiments.experiment import expected_runs
+from tombola.experiments.recipe import describe, load_recipe
+from tombola.experiments.recipe import recipes as known_recipes
+from tombola.experiments.results import TICKET, Results, read_results
+from tombola.exports.artefacts import ARTEFACTS
+from tombola.exports.export import SHIPPED, export
 from tombola.integrations.loggers import Logging, logger
-from tombola.perform import TICKET, perform
-from tombola.recipe import describe, load_recipe
-from tombola.recipe import recipes as known_recipes
-from tombola.record import read_claim
-from tombola.report.checked import answer, show_checked
 from tombola.report.comparison_table import show_comparison
+from tombola.report.export_tables import show_export
 from tombola.report.page import REPORT, write_comparison, write_figures, write_report
 from tombola.report.progress import ProgressDisplay
-from tombola.report.shipped import show_export
 from tombola.report.terminal import show_speeds, show_summary, show_ticket, ticket_summary
-from tombola.report.words import count
-from tombola.results import Results, read_results
-from tombola.ship.artefacts import ARTEFACTS
-from tombola.ship.export import SHIPPED, export
-from tombola.ticket import Precision, Ticket
-from tombola.workers import cores
+from tombola.report.verification import answer, show_checked
+from tombola.stats.experiment_comparison import compare as compare_results
+from tombola.stats.summary import summarise
+from tombola.tickets.provenance import read_claim
+from tombola.tickets.ticket import Precision, Ticket
+from tombola.tickets.verify import expected_runs as expected_in_check
+from tombola.tickets.verify import verify_ticket
+from tombola.utils.errors import InputError
+from tombola.utils.text import plural
+from tombola.utils.workers import cores
 
 out_console = Console()
 err_console = Console(stderr=True)
@@ -180,7 +180,7 @@ def run(
     with ExitStack() as stack:
         loggers = [stack.enter_context(closing(logger(spec))) for spec in log or []]
         progress = stack.enter_context(ProgressDisplay(err_console, expected_runs(chosen)))
-        results = perform(
+        results = run_experiment(
             chosen,
             folder,
             store=store,
@@ -205,9 +205,9 @@ def run(
         return
     runs = results.tally
     if runs.trained:
-        did = f"{count(runs.trained, 'run')} trained, {runs.from_store:,} from the store."
+        did = f"{plural(runs.trained, 'run')} trained, {runs.from_store:,} from the store."
     else:
-        did = f"Nothing to train: all {count(runs.from_store, 'run')} came from the store."
+        did = f"Nothing to train: all {plural(runs.from_store, 'run')} came from the store."
     where = f"Results are in {folder}."
     where += f" The ticket is {folder / TICKET}." if summary["smallest_winning"] else ""
     where += f" The report is {page}." if report else ""
@@ -387,7 +387,7 @@ def ticket_check(
     """
     claim = read_claim(file, data_dir, trust)
     with ProgressDisplay(err_console, expected_in_check(claim, repeats, reinit), "checking") as progress:
-        checked = check_ticket(
+        checked = verify_ticket(
             claim,
             repeats=repeats,
             reinit=reinit,
@@ -403,7 +403,7 @@ def ticket_check(
         _print_json(summary | {"answer": answer(summary)})
     else:
         show_checked(out_console, summary)
-        _tell(f"{count(checked.tally.trained, 'run')} trained, {checked.tally.from_store:,} from the store.")
+        _tell(f"{plural(checked.tally.trained, 'run')} trained, {checked.tally.from_store:,} from the store.")
     if not checked.holds:
         raise SystemExit(1)  # an exception of typer's would count as a failure
 

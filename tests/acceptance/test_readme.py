@@ -15,8 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from tombola.cli import app
-from tombola.experiment import Experiment
-from tombola.recipe import load_recipe
+from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe import load_recipe
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -67,7 +67,7 @@ def test_the_readmes_commands_and_code(tmp_path: Path, monkeypatch: pytest.Monke
     exec(run, {})
     if summary["smallest_winning"] is None:
         return
-    from tombola.zoo.networks import build
+    from tombola.zoo.models import build
 
     namespace = {"network": build(Experiment(load_recipe("digits")).dense(0).start)}
     exec(f"import tombola\n{load}", namespace)

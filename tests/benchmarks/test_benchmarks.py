@@ -77,13 +77,13 @@ def test_sides_that_disagree_are_not_compared() -> None:
 
 
 def test_pruning_by_hand_keeps_as_many_as_tombola() -> None:
-    from tombola.experiment import Experiment
-    from tombola.mask import Mask
-    from tombola.pruning import Pruner
-    from tombola.recipe import load_recipe
-    from tombola.scores import magnitude
-    from tombola.scores.grounds import Grounds
-    from tombola.zoo.networks import build
+    from tombola.experiments.experiment import Experiment
+    from tombola.experiments.recipe import load_recipe
+    from tombola.pruning.mask import Mask
+    from tombola.pruning.pruner import Pruner
+    from tombola.pruning.scores import magnitude
+    from tombola.pruning.scores.inputs import ScoreInputs
+    from tombola.zoo.models import build
 
     recipe = load_recipe("lenet-mnist", ["data.name=digits", "data.validation=300"])
     run = Experiment(recipe).dense(0)
@@ -91,7 +91,7 @@ def test_pruning_by_hand_keeps_as_many_as_tombola() -> None:
     mask = run.mask
     for _ in range(5):
         theirs = search.prune_by_magnitude(weights, mask, recipe)
-        mask = Pruner(magnitude, recipe.search.scope_of(mask.shapes))(Grounds(weights, mask))
+        mask = Pruner(magnitude, recipe.search.scope_of(mask.shapes))(ScoreInputs(weights, mask))
         assert isinstance(theirs, Mask)
         assert theirs == mask
     assert np.isclose(mask.density, 0.8**5, atol=0.01)
@@ -104,7 +104,7 @@ def test_shipping(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     settings = ["data.name=digits", "data.validation=200", "search.levels=1", "training.length=60it"]
     settings += ["training.evaluate_every=20it", "replicates=1", "controls.reinit=0", "controls.one_shot=0"]
     monkeypatch.setattr(ship, "CASES", {"small": ship.Case("lenet-mnist", settings, 5.0, 3.0)})
-    monkeypatch.setattr("tombola.ship.measuring.TURN", 0.0)
+    monkeypatch.setattr("tombola.exports.measuring.TURN", 0.0)
     ship.main(only="", overrides=[], threads=[1], networks=["lenet-5"], turns=1, work=None, save=True)
     written = json.loads((results / "ship.json").read_text())
     case, (compacted,) = written["cases"]["small"], written["compaction"]

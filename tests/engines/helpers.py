@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from tests.conftest import tiny
 from tombola.engines.eager import Eager
-from tombola.experiment import Experiment
-from tombola.outcome import Outcome
-from tombola.run import Run
-from tombola.store import Checkpoint
+from tombola.experiments.experiment import Experiment
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
+from tombola.runs.store import Checkpoint
 
 
 class Convolutional(nn.Module):

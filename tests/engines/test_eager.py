@@ -14,18 +14,18 @@ from torch.nn import functional
 
 from tests.conftest import random_mask, tiny
 from tests.engines.helpers import CONVOLUTIONAL, Interrupted, Interrupting, dense_run, same_bits, train
-from tombola.batches import batches
 from tombola.engines import engine
 from tombola.engines.eager import Eager
-from tombola.engines.modules import ModuleLearner
-from tombola.errors import InputError
-from tombola.experiment import Experiment
-from tombola.mask import Mask
-from tombola.recipe import Recipe
-from tombola.run import Run
-from tombola.store import Checkpoint
-from tombola.zoo.data import prepare
-from tombola.zoo.networks import build
+from tombola.engines.module_learner import ModuleLearner
+from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe import Recipe
+from tombola.pruning.mask import Mask
+from tombola.runs.run import Run
+from tombola.runs.store import Checkpoint
+from tombola.utils.errors import InputError
+from tombola.zoo.batches import batches
+from tombola.zoo.datasets import prepare
+from tombola.zoo.models import build
 
 
 def by_hand(run: Run) -> tuple[nn.Module, list[float], list[float]]:
@@ -139,7 +139,7 @@ def test_a_resumed_training_gives_the_same_bits(
     changes = dict(changes)
     unstretched = train(dense_run(**{n: v for n, v in changes.items() if n != "stretch"}))
     if stretch := changes.pop("stretch", None):
-        monkeypatch.setattr("tombola.engines.training.STRETCH", stretch)
+        monkeypatch.setattr("tombola.engines.training_loop.STRETCH", stretch)
         assert same_bits(train(dense_run(**changes)), unstretched)
     run = dense_run(**changes)
     run = run.masked(random_mask(run, 0.5))

@@ -13,21 +13,21 @@ import torch
 from tests.conftest import random_mask
 from tests.engines.helpers import Interrupted, dense_run, same_bits
 from tests.engines.test_retraining import NORMED, PLAIN, SCHEDULED, Once, close
-from tombola.batches import batches
-from tombola.conduct import train
 from tombola.engines import Engine
 from tombola.engines.eager import Eager
 from tombola.engines.optimizers import optimizer
 from tombola.engines.sparse import Sparse
-from tombola.engines.stacked import Stacked
-from tombola.mask import Mask, State
-from tombola.outcome import Outcome, forgetting_pruned
-from tombola.run import Run
-from tombola.starting import starting_optimizer
-from tombola.store import Checkpoint, Store
+from tombola.engines.stacked.engine import Stacked
+from tombola.pruning.mask import Mask, State
+from tombola.runs.initial_state import initial_optimizer_state
+from tombola.runs.outcome import Outcome, without_pruned
+from tombola.runs.run import Run
+from tombola.runs.store import Checkpoint, Store
+from tombola.studies.conductor import train
 from tombola.studies.segments import in_segments
-from tombola.zoo.data import prepare
-from tombola.zoo.networks import build
+from tombola.zoo.batches import batches
+from tombola.zoo.datasets import prepare
+from tombola.zoo.models import build
 
 ENGINES = [Eager, Sparse, Stacked]
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -139,7 +139,7 @@ def test_nothing_is_remembered_of_pruned_weights(engine: Callable[[], Engine], o
     (outcome,) = engine().train([first], Checkpoint(tmp_path / "checkpoint"))
     store = Store(tmp_path / "store")
     store.put(first, outcome)
-    begin = starting_optimizer(second, store.recall)
+    begin = initial_optimizer_state(second, store.recall)
     for entry, value in begin.items():
         kind, _, name = entry.partition("/")
         if kind in LAST and name in run.mask:
@@ -251,7 +251,7 @@ def test_of_a_diverged_training_too_nothing_pruned_is_remembered() -> None:
         "step/a": torch.tensor(3.0),
         "exp_avg/b": torch.ones(2),
     }
-    found = forgetting_pruned(state, mask)
+    found = without_pruned(state, mask)
     assert found["exp_avg/a"].tolist()[1] == 0
     assert found["exp_avg/a"][0].isnan()
     assert found["step/a"] == 3

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.engines.helpers import dense_run, same_bits, train
-from tombola.engines.precision import autocast, multiplications
-from tombola.run import Precision
+from tombola.engines.precision import autocast, matmul_precision
+from tombola.runs.training import Precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -17,7 +17,7 @@ def settings() -> tuple[str, bool]:
 def test_tf32_changes_nothing_on_a_cpu() -> None:
     before = settings()
     assert same_bits(train(dense_run()), train(dense_run(training__precision="tf32")))
-    with multiplications("tf32", CPU):
+    with matmul_precision("tf32", CPU):
         assert settings() == before
 
 
@@ -28,7 +28,7 @@ def test_on_cuda_torch_is_set_for_the_duration(precision: Precision, within: tup
     before, seen = settings(), []
 
     def failing() -> None:
-        with multiplications(precision, CUDA):
+        with matmul_precision(precision, CUDA):
             seen.append(settings())
             raise KeyError
 

@@ -16,14 +16,15 @@ from tombola.engines import Engine
 from tombola.engines.eager import Eager
 from tombola.engines.optimizers import normalising, optimizer
 from tombola.engines.sparse import Sparse
-from tombola.engines.stacked import Stacked
-from tombola.mask import State
-from tombola.outcome import Outcome
-from tombola.run import Run, Training
-from tombola.starting import starting_network
-from tombola.store import Checkpoint
-from tombola.zoo.data import prepare
-from tombola.zoo.networks import build
+from tombola.engines.stacked.engine import Stacked
+from tombola.pruning.mask import State
+from tombola.runs.initial_state import initial_network
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
+from tombola.runs.store import Checkpoint
+from tombola.runs.training import Training
+from tombola.zoo.datasets import prepare
+from tombola.zoo.models import build
 
 ENGINES = [Eager, Sparse, Stacked]
 NORMED = CONVOLUTIONAL | {"dropout": 0.0}
@@ -103,7 +104,7 @@ def test_statistics_of_batch_norm_are_rewound_with_the_weights(engine: Callable[
     for run in (trunk, ticket):
         (outcome,) = engine().train([run], Checkpoint(Path("nowhere")), known.__getitem__)
         known[run.key] = outcome.final
-    start = starting_network(ticket.start, known.__getitem__).state_dict()
+    start = initial_network(ticket.start, known.__getitem__).state_dict()
     assert torch.equal(start["norm.running_mean"], known[trunk.key]["norm.running_mean"])
     assert start["norm.num_batches_tracked"] == 20
     assert known[ticket.key]["norm.num_batches_tracked"] == 40

@@ -12,12 +12,12 @@ import torch
 from tests.conftest import random_mask, tiny
 from tests.engines.helpers import train
 from tombola.engines.sparse import Sparse
-from tombola.engines.stackable import refusal
-from tombola.engines.stacked import Stacked
-from tombola.experiment import Experiment
-from tombola.run import Run
-from tombola.store import Checkpoint
-from tombola.zoo.networks import NETWORKS
+from tombola.engines.stacked.engine import Stacked
+from tombola.engines.stacked.stackability import refusal
+from tombola.experiments.experiment import Experiment
+from tombola.runs.run import Run
+from tombola.runs.store import Checkpoint
+from tombola.zoo.models import MODELS
 
 SMALL: dict[str, dict[str, Any]] = {
     "lenet-300-100": {},
@@ -61,7 +61,7 @@ def run_of(name: str, images: Path) -> Run:
 
 
 def test_all_networks_are_here() -> None:
-    assert set(SMALL) == set(NETWORKS)
+    assert set(SMALL) == set(MODELS)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tombola.find import Found
-from tombola.mask import Mask
-from tombola.own import seeded
-from tombola.seeds import Purpose, derive
+from tombola._find_ticket import SearchResult
+from tombola.engines.custom.run import seeded
+from tombola.pruning.mask import Mask
+from tombola.utils.seeds import Purpose, derive
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,8 +67,8 @@ pytestmark = [
 
 
 @cache
-def found(example: Example) -> Found:
-    result: Found = example.module.main(levels=example.levels, replicates=1)
+def found(example: Example) -> SearchResult:
+    result: SearchResult = example.module.main(levels=example.levels, replicates=1)
     return result
 
 

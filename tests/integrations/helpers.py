@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from tombola.holding import hold
-from tombola.integrations.rounds import Rounds
-from tombola.mask import Mask, State
+from tombola.integrations.in_loop_search import InLoopSearch
+from tombola.pruning.hold import hold
+from tombola.pruning.mask import Mask, State
 
 
 def copy_of(network: nn.Module) -> State:
@@ -27,7 +27,7 @@ class Witness:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
-        self.rounds: Rounds | None = None
+        self.rounds: InLoopSearch | None = None
         self.before: dict[tuple[int, int], State] = {}  # by level and iteration
         self.rates: dict[tuple[int, int], list[float]] = {}
         self.moments: dict[tuple[int, int], list[Tensor]] = {}

@@ -18,9 +18,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.integrations.helpers import Witness, copy_of, same
-from tombola.errors import InputError
 from tombola.integrations.lightning import LotteryTicket
-from tombola.mask import prunable
+from tombola.pruning.mask import prunable
+from tombola.utils.errors import InputError
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{message}")

@@ -20,13 +20,13 @@ from typer.testing import CliRunner
 from wandb.proto import wandb_internal_pb2 as wandb_records
 
 from tests.conftest import outcome_of, tiny
+from tombola._run_experiment import run_experiment
 from tombola.cli import app
-from tombola.errors import InputError
-from tombola.integrations import extras
 from tombola.integrations.loggers import Logging, MLflow, TensorBoard, WeightsAndBiases, logger
-from tombola.perform import perform
-from tombola.run import Run
-from tombola.studies import Ask, Point
+from tombola.runs.run import Run
+from tombola.studies.request import Point, RunRequest
+from tombola.utils import extras
+from tombola.utils.errors import InputError
 
 Points = dict[str, list[tuple[int, float]]]
 """A name -> its points: (step, value)."""
@@ -182,7 +182,7 @@ def test_an_mlflow_run_of_the_users_own_is_not_ended_and_the_active_one_left_alo
 
 def test_an_experiment_is_logged_as_it_is_answered(tmp_path: Path) -> None:
     recipe = tiny(**SHORT)
-    results = perform(recipe, tmp_path / "out", listeners=[Logging(TensorBoard(tmp_path / "first"))])
+    results = run_experiment(recipe, tmp_path / "out", listeners=[Logging(TensorBoard(tmp_path / "first"))])
     found = in_tensorboard(tmp_path / "first")
     losses = found["ticket/level-01/replicate-0/validation_loss"]
     assert [step for step, _ in losses] == [10, 20]
@@ -197,7 +197,9 @@ def test_an_experiment_is_logged_as_it_is_answered(tmp_path: Path) -> None:
         "reinit/level-01/replicate-0/draw-0",
         "reinit/level-01/replicate-0/draw-1",
     }
-    perform(recipe, tmp_path / "out", listeners=[Logging(TensorBoard(tmp_path / "again"))])  # all from the store
+    run_experiment(
+        recipe, tmp_path / "out", listeners=[Logging(TensorBoard(tmp_path / "again"))]
+    )  # all from the store
     assert same(in_tensorboard(tmp_path / "again"), found)
 
 
@@ -216,11 +218,11 @@ def test_what_is_answered_twice_is_logged_once_and_names_are_never_shared(dense:
     notes = Notes()
     listener = Logging(notes)
     asks = [
-        Ask("ticket", 0, dense),
-        Ask("ticket", 0, dense),
-        Ask("trunk", 0, dense.until(5)),
-        Ask("trunk", 0, dense.until(6)),
-        Ask("stability", 0, dense, 1, Point(10, 0.25)),
+        RunRequest("ticket", 0, dense),
+        RunRequest("ticket", 0, dense),
+        RunRequest("trunk", 0, dense.until(5)),
+        RunRequest("trunk", 0, dense.until(6)),
+        RunRequest("stability", 0, dense, 1, Point(10, 0.25)),
     ]
     for ask in asks:
         listener.started(0, ask)
@@ -295,7 +297,7 @@ def test_a_library_that_is_broken_says_how(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(extras.importlib, "import_module", broken)
     with pytest.raises(InputError, match="this needs lightning, which cannot be imported: made for another torch"):
-        extras.needed("lightning.pytorch", "lightning")
+        extras.require("lightning.pytorch", "lightning")
 
 
 def test_tombola_alone_imports_none_of_them() -> None:

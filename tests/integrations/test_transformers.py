@@ -12,11 +12,11 @@ from transformers import BertConfig, BertForSequenceClassification, Trainer, Tra
 
 import tombola
 from tests.integrations.helpers import Witness, copy_of, same
-from tombola.errors import InputError
-from tombola.files import read_tensors
-from tombola.holding import hold
 from tombola.integrations.transformers import FILE, LotteryTicketCallback
-from tombola.mask import prunable
+from tombola.pruning.hold import hold
+from tombola.pruning.mask import prunable
+from tombola.utils.errors import InputError
+from tombola.utils.files import read_tensors
 
 SMALL: dict[str, Any] = {"levels": 2, "every": "8it", "rewind": "2it", "rate": 0.5}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import tiny
-from tombola.perform import perform
+from tombola._run_experiment import run_experiment
 from tombola.report.page import write_report
 
 
@@ -17,7 +17,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the tiny recipe with three replicates; not to be changed."""
     out = tmp_path_factory.mktemp("finished") / "tiny"
     recipe = tiny(replicates=3, training__length="30it", training__evaluate_every="10it", controls__reinit=1)
-    perform(recipe, out, command=COMMAND)
+    run_experiment(recipe, out, command=COMMAND)
     return out
 
 

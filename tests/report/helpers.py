@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.conftest import tiny
-from tombola.anatomy import BINS
-from tombola.evidence.summary import summarise
-from tombola.outcome import Measures
-from tombola.report.material import Material
-from tombola.results import Cost, Results, Tally
-from tombola.table import Row
+from tombola.experiments.layer_stats import BINS
+from tombola.experiments.results import Results, RunCost, Tally
+from tombola.experiments.row import Row
+from tombola.report.report_data import ReportData
+from tombola.runs.outcome import Measures
+from tombola.stats.summary import summarise
 
 HOSTILE = "<script>alert(1)</script></script><img src=x onerror=alert(2)>\"'&"
 
@@ -72,15 +72,15 @@ def material(
     curves: Sequence[dict[str, Any]] = (),
     inputs: tuple[int, ...] = (2, 2),
     replicates: int = 2,
-) -> Material:
+) -> ReportData:
     """Results made of these."""
     costs = [
-        Cost(level, branch, 2, 3.0 / (1 + level)) for level, branch in sorted({(r.level, r.branch) for r in rows})
+        RunCost(level, branch, 2, 3.0 / (1 + level)) for level, branch in sorted({(r.level, r.branch) for r in rows})
     ]
     results = Results(
         tiny(replicates=replicates), list(rows), True, Tally(len(rows)), list(layers), {}, costs, inputs, {}
     )
-    return Material(Path("results/made"), results, summarise(results), list(curves))
+    return ReportData(Path("results/made"), results, summarise(results), list(curves))
 
 
 def rename(folder: Path, table: str, column: str, names: dict[str, str]) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from tests.report.helpers import HOSTILE, poison
-from tombola.report.material import gather
 from tombola.report.page import write_comparison, write_report
-from tombola.report.words import answer
+from tombola.report.prose import answer
+from tombola.report.report_data import read_report_data
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ("no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync")
@@ -78,7 +78,7 @@ def test_it_draws_fits_and_keeps_to_itself(
 ) -> None:
     found = opened(browser, page, width)
     there = found.page
-    assert there.locator(".answer").inner_text() == answer(gather(finished).summary)
+    assert there.locator(".answer").inner_text() == answer(read_report_data(finished).summary)
     figures = there.locator("figure").count()
     assert there.locator("figure.drawn .live svg.marks").count() == figures
     assert there.locator(".still:visible").count() == 0

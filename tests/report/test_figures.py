@@ -7,16 +7,16 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.report.helpers import HOSTILE, curve, layer, material, row
-from tombola.anatomy import BINS
+from tombola.experiments.layer_stats import BINS
 from tombola.report.figures.cost import costs
 from tombola.report.figures.curves import MOST_POINTS, curves, thinned, validation_curves
 from tombola.report.figures.figure import Absent, Figure, Numbers, figure
-from tombola.report.figures.layers import densities, distances, sign_changes
-from tombola.report.figures.levels import ACCURACY, STOP, apart, by_level, level_figure, logarithmic, vertical
+from tombola.report.figures.layer_figures import densities, distances, sign_changes
+from tombola.report.figures.level_figures import ACCURACY, STOP, apart, by_level, level_figure, logarithmic, vertical
 from tombola.report.figures.style import BRANCHES, colours, ordered, ramp
 from tombola.report.figures.weights import histograms, initial_weights, pixel_maps, pixels, telling
 from tombola.report.html import still
-from tombola.report.sections import document
+from tombola.report.page_sections import document
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.test_find import Small, evaluate, train
-from tombola.evidence.levels import Levels
-from tombola.find import find_ticket
+from tests.test_find_ticket import Small, evaluate, train
+from tombola._find_ticket import find_ticket
 from tombola.report import live as module
 from tombola.report.live import NotebookDisplay, Silent, in_notebook, live
 from tombola.report.progress import ProgressDisplay
+from tombola.stats.level_table import LevelTable
 
 
 @pytest.fixture
@@ -27,14 +27,14 @@ def notebook() -> Iterator[Any]:
 
 def test_nothing_is_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     assert not in_notebook()
-    with live(Levels(0.01), 3, None) as listener:
+    with live(LevelTable(0.01), 3, None) as listener:
         assert isinstance(listener, Silent)
     find_ticket(Small, train, levels=1)
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_terminal_gets_progress_on_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with live(Levels(0.01), 3, True) as listener:
+    with live(LevelTable(0.01), 3, True) as listener:
         assert isinstance(listener, ProgressDisplay)
     shown = io.StringIO()
     monkeypatch.setattr(module, "Console", lambda stderr: Console(file=shown, force_terminal=True, width=80))  # noqa: ARG005
@@ -58,5 +58,5 @@ def test_a_notebook_gets_the_table_as_it_grows(notebook: Any) -> None:  # noqa: 
 
 
 def test_it_can_be_silenced_there(notebook: Any) -> None:  # noqa: ARG001
-    with live(Levels(0.01), 3, False) as listener:
+    with live(LevelTable(0.01), 3, False) as listener:
         assert not isinstance(listener, NotebookDisplay)

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.report.helpers import HOSTILE, material, poison, row
-from tombola.errors import InputError
 from tombola.report.html import render
-from tombola.report.material import gather
 from tombola.report.page import _write, write_comparison, write_figures, write_report
-from tombola.report.sections import document
-from tombola.report.words import answer
+from tombola.report.page_sections import document
+from tombola.report.prose import answer
+from tombola.report.report_data import read_report_data
+from tombola.utils.errors import InputError
 
 MEBIBYTE = 2**20
 
@@ -61,7 +61,7 @@ def test_a_page_says_everything(page: Path, finished: Path) -> None:
     elements = Elements(page.read_text(encoding="utf-8"))
     text = elements.text
     for said in (
-        answer(gather(finished).summary),
+        answer(read_report_data(finished).summary),
         "The verdict, level by level",
         "Training accuracy and generalisation",
         "Early-stopping iteration",
@@ -218,11 +218,11 @@ def test_a_comparison(results: Path, tmp_path: Path) -> None:
     drawn = [json.loads(script) for script in elements.scripts if script.startswith('{"chart"')]
     assert {row[0] for figure in drawn for row in figure["rows"]} == {"tiny", "other"}
     assert re.findall(r'id="figure-([a-z]+)"', page) == ["accuracy", "stop", "gap", "cost"]
-    assert elements.text.count(answer(gather(results).summary)) == 2
+    assert elements.text.count(answer(read_report_data(results).summary)) == 2
 
     write_comparison([results] * 4, out)
     assert 'class="answer"' not in out.read_text(encoding="utf-8")
-    assert Elements(out.read_text(encoding="utf-8")).text.count(answer(gather(results).summary)) == 4
+    assert Elements(out.read_text(encoding="utf-8")).text.count(answer(read_report_data(results).summary)) == 4
 
     with pytest.raises(InputError, match="nothing to compare"):
         write_comparison([], out)
@@ -240,7 +240,7 @@ def test_figures_as_files(finished: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_results_give_the_same_charts(finished: Path) -> None:
-    one, other = (document(gather(finished)).figures for _ in range(2))
+    one, other = (document(read_report_data(finished)).figures for _ in range(2))
     assert one == other
 
 

@@ -8,16 +8,16 @@ from typing import Any
 from rich.console import Console
 
 from tests.conftest import outcome_of, tiny
-from tests.evidence.test_verdict import experiment, row
-from tests.test_ticket import a_ticket
-from tombola.evidence.summary import summarise
-from tombola.outcome import Measures
+from tests.stats.test_verdict import experiment, row
+from tests.tickets.test_ticket import a_ticket
+from tombola.experiments.results import Results, Tally
+from tombola.experiments.row import Row
 from tombola.report.progress import ProgressDisplay
 from tombola.report.terminal import show_summary, show_ticket, ticket_summary
-from tombola.results import Results, Tally
-from tombola.run import Run
-from tombola.studies import Ask
-from tombola.table import Row
+from tombola.runs.outcome import Measures
+from tombola.runs.run import Run
+from tombola.stats.summary import summarise
+from tombola.studies.request import RunRequest
 
 
 def console(width: int = 80) -> Console:
@@ -121,7 +121,7 @@ def test_a_ticket_is_shown_by_layer(dense: Run, tmp_path: Path) -> None:  # noqa
 def test_the_progress_display_counts_runs_and_names_levels(dense: Run) -> None:
     to = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
     with ProgressDisplay(to, runs=4) as progress:
-        asks = [Ask("ticket", 0, dense), Ask("reinit", 2, dense.reinitialised(1))]
+        asks = [RunRequest("ticket", 0, dense), RunRequest("reinit", 2, dense.reinitialised(1))]
         for study, ask in enumerate(asks):
             progress.started(study, ask)
         progress.answered(0, asks[0], outcome_of(dense), trained=True)

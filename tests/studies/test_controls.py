@@ -8,40 +8,42 @@ import torch
 
 from tests.conftest import outcome_of
 from tests.studies.test_search import answer, prune_by_magnitude
-from tombola.mask import Mask
-from tombola.run import Run
-from tombola.seeds import Purpose
-from tombola.studies import Ask
-from tombola.studies.controls import CONTROLS, Plan
+from tombola.pruning.mask import Mask
+from tombola.runs.run import Run
+from tombola.studies.controls import CONTROLS, ControlPlan
+from tombola.studies.request import RunRequest
 from tombola.studies.search import iterative_search
-from tombola.zoo.networks import build
+from tombola.utils.seeds import Purpose
+from tombola.zoo.models import build
 
 DRAWN = sorted(name for name in CONTROLS if name.upper() in Purpose.__members__)
 MASKS = ["random", "shuffled", "random_global", "large_init", "one_shot"]
 
 
 @pytest.fixture
-def tickets(dense: Run) -> list[Ask]:
-    found: list[Ask] = answer(iterative_search(dense, 3, prune_by_magnitude))[1]
+def tickets(dense: Run) -> list[RunRequest]:
+    found: list[RunRequest] = answer(iterative_search(dense, 3, prune_by_magnitude))[1]
     return found
 
 
 def controls(
-    name: str, tickets: Sequence[Ask], draws: int = 2, levels: Sequence[int] | None = None, seed: int = 0
-) -> list[Ask]:
+    name: str, tickets: Sequence[RunRequest], draws: int = 2, levels: Sequence[int] | None = None, seed: int = 0
+) -> list[RunRequest]:
     """What a control asks for, the dense network apart."""
     draws = draws if name in DRAWN else 1
-    plan = Plan(tickets, draws, lambda level, draw: 1000 * seed + 10 * level + draw, levels, prune_by_magnitude)
+    plan = ControlPlan(
+        tickets, draws, lambda level, draw: 1000 * seed + 10 * level + draw, levels, prune_by_magnitude
+    )
     asked, _ = answer(CONTROLS[name](plan))
     return [ask for asks in asked for ask in asks if ask.branch != "ticket"]
 
 
-def ticket_of(control: Ask, tickets: Sequence[Ask]) -> Run:
+def ticket_of(control: RunRequest, tickets: Sequence[RunRequest]) -> Run:
     return next(ticket.run for ticket in tickets if ticket.level == control.level)
 
 
 @pytest.mark.parametrize("name", CONTROLS)
-def test_each_is_asked_for_at_each_level_and_draw(name: str, tickets: list[Ask]) -> None:
+def test_each_is_asked_for_at_each_level_and_draw(name: str, tickets: list[RunRequest]) -> None:
     draws = 2 if name in DRAWN else 1
     asks = controls(name, tickets)
     assert [(ask.branch, ask.level, ask.draw) for ask in asks] == [
@@ -59,7 +61,7 @@ def test_each_is_asked_for_at_each_level_and_draw(name: str, tickets: list[Ask])
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_what_is_drawn_is_drawn_by_the_seed_alone(name: str, tickets: list[Ask]) -> None:
+def test_what_is_drawn_is_drawn_by_the_seed_alone(name: str, tickets: list[RunRequest]) -> None:
     runs = [ask.run for ask in controls(name, tickets)]
     torch.manual_seed(7)
     assert [ask.run for ask in controls(name, tickets)] == runs
@@ -68,7 +70,7 @@ def test_what_is_drawn_is_drawn_by_the_seed_alone(name: str, tickets: list[Ask])
 
 
 @pytest.mark.parametrize("name", MASKS)
-def test_masks_of_controls_have_exactly_the_counts_of_the_ticket(name: str, tickets: list[Ask]) -> None:
+def test_masks_of_controls_have_exactly_the_counts_of_the_ticket(name: str, tickets: list[RunRequest]) -> None:
     for ask in controls(name, tickets):
         ticket = ticket_of(ask, tickets)
         assert ask.run.start == ticket.start
@@ -78,14 +80,14 @@ def test_masks_of_controls_have_exactly_the_counts_of_the_ticket(name: str, tick
             assert ask.run.mask.counts == ticket.mask.counts
 
 
-def test_a_shuffle_changes_every_layer(tickets: list[Ask]) -> None:
+def test_a_shuffle_changes_every_layer(tickets: list[RunRequest]) -> None:
     for ask in controls("shuffled", tickets):
         for layer, kept in ticket_of(ask, tickets).mask.items():
             assert not torch.equal(ask.run.mask[layer], kept)
 
 
 @pytest.mark.parametrize("name", ["random", "random_global", "one_shot"])
-def test_masks_of_one_draw_lie_within_each_other(name: str, tickets: list[Ask]) -> None:
+def test_masks_of_one_draw_lie_within_each_other(name: str, tickets: list[RunRequest]) -> None:
     asks = [ask for ask in controls(name, tickets) if ask.draw == 0]
     assert all(sparser.run.mask <= denser.run.mask for denser, sparser in pairwise(asks))
 
@@ -98,20 +100,20 @@ def test_globally_random_masks_leave_alone_what_is_not_pruned(dense: Run) -> Non
             for name, kept in full.items()
         }
     )
-    ask = controls("random_global", [Ask("ticket", 0, dense), Ask("ticket", 1, dense.masked(mask))])[0]
+    ask = controls("random_global", [RunRequest("ticket", 0, dense), RunRequest("ticket", 1, dense.masked(mask))])[0]
     assert ask.run.mask["output.weight"].all()
     for layer in ("fc1.weight", "fc2.weight"):
         assert abs(ask.run.mask.counts[layer] / full.sizes[layer] - 0.5) < 0.1
 
 
-def test_the_smallest_at_initialisation_are_without_the_smallest(tickets: list[Ask]) -> None:
+def test_the_smallest_at_initialisation_are_without_the_smallest(tickets: list[RunRequest]) -> None:
     initial = build(tickets[0].run.start).state_dict()
     for ask in controls("large_init", tickets):
         for layer, kept in ask.run.mask.items():
             assert initial[layer][kept].abs().min() >= initial[layer][~kept].abs().max()
 
 
-def test_one_shot_goes_by_the_trained_weights_of_the_dense_network(tickets: list[Ask]) -> None:
+def test_one_shot_goes_by_the_trained_weights_of_the_dense_network(tickets: list[RunRequest]) -> None:
     trained = outcome_of(tickets[0].run).final
     for ask in controls("one_shot", tickets):
         for layer, kept in ask.run.mask.items():
@@ -119,7 +121,7 @@ def test_one_shot_goes_by_the_trained_weights_of_the_dense_network(tickets: list
 
 
 @pytest.mark.parametrize("name", ["reinit", "reuse", "reuse_sign"])
-def test_controls_of_the_initial_weights_keep_the_mask(name: str, tickets: list[Ask]) -> None:
+def test_controls_of_the_initial_weights_keep_the_mask(name: str, tickets: list[RunRequest]) -> None:
     original = build(tickets[0].run.start).state_dict()
     for ask in controls(name, tickets):
         assert ask.run.mask == ticket_of(ask, tickets).mask
@@ -134,7 +136,7 @@ def test_controls_of_the_initial_weights_keep_the_mask(name: str, tickets: list[
         assert all(torch.equal(start[bias], original[bias]) for bias in biases)
 
 
-def test_nothing_is_pruned_at_once_where_the_dense_network_diverged(tickets: list[Ask]) -> None:
-    plan = Plan(tickets, 1, lambda level, draw: level + draw, None, prune_by_magnitude)
+def test_nothing_is_pruned_at_once_where_the_dense_network_diverged(tickets: list[RunRequest]) -> None:
+    plan = ControlPlan(tickets, 1, lambda level, draw: level + draw, None, prune_by_magnitude)
     asked, _ = answer(CONTROLS["one_shot"](plan), diverge_at=0)
     assert [ask.branch for asks in asked for ask in asks] == ["ticket"]

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 
 from tests.conftest import outcome_of, tiny
 from tests.studies.test_search import answer
-from tombola.experiment import Experiment, expected_runs
-from tombola.mask import Mask
-from tombola.outcome import Outcome
-from tombola.run import Run
-from tombola.scores.grounds import Grounds
-from tombola.scores.growth import gradient
-from tombola.studies import Ask
+from tombola.experiments.experiment import Experiment, expected_runs
+from tombola.pruning.mask import Mask
+from tombola.pruning.scores.growth import gradient
+from tombola.pruning.scores.inputs import ScoreInputs
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
 from tombola.studies.dynamic import annealed, moving, regrow
-from tombola.zoo.networks import build
+from tombola.studies.request import RunRequest
+from tombola.zoo.models import build
 
 
-def trained(ask: Ask) -> Outcome:
+def trained(ask: RunRequest) -> Outcome:
     """A made-up outcome, biases included."""
     outcome = outcome_of(ask.run)
     return replace(outcome, final=build(ask.run.start).state_dict() | outcome.final)
@@ -84,7 +84,7 @@ def test_gradients_are_those_of_pruned_weights_too(dense: Run) -> None:
     mask.apply_(network)
     x, y = torch.rand(30, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 10
     weights = {name: network.get_parameter(name).detach() for name in mask}
-    found = gradient(Grounds(weights, mask, _network=lambda: build(dense.start), _batches=lambda: [(x, y)]))
+    found = gradient(ScoreInputs(weights, mask, _network=lambda: build(dense.start), _batches=lambda: [(x, y)]))
     network = build(dense.start)
     torch.nn.functional.cross_entropy(network(x), y).backward()  # type: ignore[no-untyped-call]
     for name in mask:

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from tests.conftest import outcome_of, random_mask, tiny
 from tests.studies.test_search import answer
-from tombola.errors import InputError
-from tombola.experiment import Experiment, expected_runs
-from tombola.mask import Mask
-from tombola.outcome import Outcome
-from tombola.run import Run, Trained
-from tombola.studies import Ask
+from tombola.experiments.experiment import Experiment, expected_runs
+from tombola.pruning.mask import Mask
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
 from tombola.studies.early_bird import Drawing, agree, distance, early_bird_search
+from tombola.studies.request import RunRequest
+from tombola.utils.errors import InputError
+from tombola.zoo.models.description import Trained
 
 EARLY = {"search": {"levels": 1, "density": 0.2, "method": "early-bird"}, "early_bird": {"draws": 6}}
 
@@ -28,7 +29,7 @@ def settling(run: Run, after: int) -> Callable[..., Mask]:
     return lambda _outcome, segment, _level: random_mask(run, 0.3, seed=min(segment.last, after))
 
 
-def other_each_time(ask: Ask) -> Outcome:
+def other_each_time(ask: RunRequest) -> Outcome:
     """A made-up outcome whose weights are other ones at each iteration."""
     generator = torch.Generator().manual_seed(ask.run.last)
     final = {n: torch.randn(kept.shape, generator=generator) for n, kept in ask.run.mask.items()}

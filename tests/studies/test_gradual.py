@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 
 from tests.conftest import outcome_of, tiny
 from tests.studies.test_search import answer
-from tombola.errors import InputError
-from tombola.experiment import Experiment, expected_runs
-from tombola.mask import Mask
-from tombola.outcome import Outcome
-from tombola.run import Run, Trained
-from tombola.studies import Ask
+from tombola.experiments.experiment import Experiment, expected_runs
+from tombola.pruning.mask import Mask
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
 from tombola.studies.gradual import on_the_way
+from tombola.studies.request import RunRequest
 from tombola.studies.segments import evenly, in_segments
-from tombola.zoo.networks import build
+from tombola.utils.errors import InputError
+from tombola.zoo.models import build
+from tombola.zoo.models.description import Trained
 
 GRADUAL = {"search": {"levels": 1, "density": 0.2, "method": "gradual"}, "gradual": {"changes": 4, "end": 0.8}}
 
@@ -40,8 +41,8 @@ def test_segments_are_parts_of_one_training_each_with_its_own_mask(dense: Run) -
 
 def test_without_changes_it_is_the_training_itself(dense: Run) -> None:
     assert answer(in_segments(dense, [], lambda _outcome, run, _k: run.mask)) == (
-        [[Ask("ticket", 1, dense)]],
-        Ask("ticket", 1, dense),
+        [[RunRequest("ticket", 1, dense)]],
+        RunRequest("ticket", 1, dense),
     )
 
 
@@ -105,7 +106,7 @@ def test_gradual_pruning_by_synflow_leaves_no_layer_empty() -> None:
     assert not mask.empty_layers
 
 
-def untrained(ask: Ask) -> Outcome:
+def untrained(ask: RunRequest) -> Outcome:
     """A made-up outcome with the initial weights."""
     outcome = outcome_of(ask.run)
     return replace(outcome, final=build(ask.run.start.model_copy(update={"trained": None})).state_dict())

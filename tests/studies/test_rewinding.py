@@ -6,17 +6,18 @@ import pytest
 
 from tests.conftest import tiny
 from tests.studies.test_search import answer, prune_by_magnitude
-from tombola.experiment import Experiment, expected_runs
-from tombola.run import Run, Trained
-from tombola.schedule import learning_rates
-from tombola.studies import Ask
+from tombola.engines.lr_schedule import learning_rates
+from tombola.experiments.experiment import Experiment, expected_runs
+from tombola.runs.run import Run
+from tombola.studies.request import RunRequest
 from tombola.studies.rewinding import fine_tune, rewind_learning_rate, rewound_to
 from tombola.studies.search import iterative_search, one_shot_search
+from tombola.zoo.models.description import Trained
 
 
 def test_rewinding_to_iteration_k_trains_the_trunk_once_and_goes_on_from_it(dense: Run) -> None:
     asked, going_on = answer(rewound_to(dense, 20))
-    assert asked == [[Ask("trunk", 0, dense.until(20))]]
+    assert asked == [[RunRequest("trunk", 0, dense.until(20))]]
     assert (going_on.begin, going_on.last) == (20, 60)
     assert going_on.start.trained == Trained(run=dense.until(20).key)
     _, tickets = answer(iterative_search(going_on, 3, prune_by_magnitude))

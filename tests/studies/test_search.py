@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 from tests.conftest import outcome_of
-from tombola.mask import Mask
-from tombola.outcome import Outcome
-from tombola.pruning import Pruner
-from tombola.run import Run
-from tombola.scopes import Layerwise
-from tombola.scores import magnitude
-from tombola.scores.grounds import Grounds
-from tombola.studies import Ask, Study
-from tombola.studies.controls import Plan, reinit
+from tombola.pruning.mask import Mask
+from tombola.pruning.pruner import Pruner
+from tombola.pruning.scopes import Layerwise
+from tombola.pruning.scores import magnitude
+from tombola.pruning.scores.inputs import ScoreInputs
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
+from tombola.studies.controls import ControlPlan, reinit
+from tombola.studies.request import RunRequest, Study
 from tombola.studies.search import iterative_search, one_shot_search
 
 RATES = {"fc1.weight": 0.4, "fc2.weight": 0.4, "output.weight": 0.2}
@@ -23,15 +23,15 @@ RATES = {"fc1.weight": 0.4, "fc2.weight": 0.4, "output.weight": 0.2}
 
 def prune_by_magnitude(outcome: Outcome, run: Run, level: int) -> Mask:  # noqa: ARG001
     weights = {name: outcome.final[name] for name in run.mask}
-    return Pruner(magnitude, Layerwise(RATES))(Grounds(weights, run.mask))
+    return Pruner(magnitude, Layerwise(RATES))(ScoreInputs(weights, run.mask))
 
 
 def answer(
-    study: Study[Any], diverge_at: int | None = None, outcome: Callable[[Ask], Outcome] | None = None
-) -> tuple[list[list[Ask]], Any]:
+    study: Study[Any], diverge_at: int | None = None, outcome: Callable[[RunRequest], Outcome] | None = None
+) -> tuple[list[list[RunRequest]], Any]:
     """Drive a study with made-up outcomes; what it asked, and what it returned."""
     made_up = outcome or (lambda ask: outcome_of(ask.run, diverged=ask.level == diverge_at))
-    asked: list[list[Ask]] = []
+    asked: list[list[RunRequest]] = []
     reply: Any = None
     while True:
         try:
@@ -59,8 +59,8 @@ def test_the_iterative_search_trains_prunes_and_resets(dense: Run) -> None:
 
 
 def test_no_levels_is_the_dense_network_alone(dense: Run) -> None:
-    assert answer(iterative_search(dense, 0, prune_by_magnitude))[1] == [Ask("ticket", 0, dense)]
-    assert answer(one_shot_search(dense, 0, prune_by_magnitude))[1] == [Ask("ticket", 0, dense)]
+    assert answer(iterative_search(dense, 0, prune_by_magnitude))[1] == [RunRequest("ticket", 0, dense)]
+    assert answer(one_shot_search(dense, 0, prune_by_magnitude))[1] == [RunRequest("ticket", 0, dense)]
 
 
 def test_one_shot_prunes_the_dense_network_to_the_same_densities(dense: Run) -> None:
@@ -83,7 +83,7 @@ def test_a_search_ends_where_training_diverges(dense: Run) -> None:
 
 def test_reinit_changes_the_initial_weights_and_nothing_else(dense: Run) -> None:
     tickets = answer(iterative_search(dense, 2, prune_by_magnitude))[1]
-    asked, _ = answer(reinit(Plan(tickets, 3, lambda level, draw: 10 * level + draw)))
+    asked, _ = answer(reinit(ControlPlan(tickets, 3, lambda level, draw: 10 * level + draw)))
     (asks,) = asked
     assert [(ask.branch, ask.level, ask.draw) for ask in asks] == [
         ("reinit", level, draw) for level in (1, 2) for draw in range(3)
@@ -97,7 +97,7 @@ def test_reinit_changes_the_initial_weights_and_nothing_else(dense: Run) -> None
 
 
 def test_reinitialised_weights_are_really_others(dense: Run) -> None:
-    from tombola.zoo.networks import build
+    from tombola.zoo.models import build
 
     original, drawn = (build(run.start).state_dict() for run in (dense, dense.reinitialised(5)))
     for name in dense.mask:

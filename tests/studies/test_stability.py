@@ -8,28 +8,29 @@ import torch
 
 from tests.conftest import outcome_of, tiny
 from tests.studies.test_search import answer
-from tombola.experiment import Experiment, expected_runs
-from tombola.outcome import Outcome
-from tombola.run import Run, Trained
-from tombola.studies import Ask, Point, Study
-from tombola.studies.stability import Walks, all_candidates, barrier, instability, smallest_stable
+from tombola.experiments.experiment import Experiment, expected_runs
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
+from tombola.studies.request import Point, RunRequest, Study
+from tombola.studies.stability import InterpolationPlan, all_candidates, barrier, instability, smallest_stable
+from tombola.zoo.models.description import Trained
 
-WALKS = Walks(candidates=[0, 10, 20], seeds=[7, 8], points=5, tolerance=0.02)
+WALKS = InterpolationPlan(candidates=[0, 10, 20], seeds=[7, 8], points=5, tolerance=0.02)
 
 
-def drive(study: Study[Any], error: Callable[[Ask], float]) -> tuple[list[Ask], Any]:
+def drive(study: Study[Any], error: Callable[[RunRequest], float]) -> tuple[list[RunRequest], Any]:
     """Drive a study with outcomes that have this error on the validation examples at the end."""
     asked, result = answer(study, outcome=lambda ask: ended_with(ask, error(ask)))
     return [ask for question in asked for ask in question], result
 
 
-def ended_with(ask: Ask, error: float) -> Outcome:
+def ended_with(ask: RunRequest, error: float) -> Outcome:
     outcome = outcome_of(ask.run, diverged=error == 1)
     outcome.curves["validation_accuracy"][-1] = 1 - error
     return outcome
 
 
-def hill(ask: Ask) -> float:
+def hill(ask: RunRequest) -> float:
     """Ends at 10% and 20% error; half way as high as k is small."""
     if ask.point is None:
         return 0.0
@@ -46,7 +47,7 @@ def test_a_barrier_is_what_lies_above_the_mean_of_the_ends() -> None:
 def test_lines_go_from_the_dense_networks_end_to_those_of_other_batch_orders(dense: Run) -> None:
     asked, height = drive(instability(dense, 20, WALKS), hill)
     trunk, *lines = asked
-    assert trunk == Ask("trunk", 0, dense.until(20))
+    assert trunk == RunRequest("trunk", 0, dense.until(20))
     assert {ask.point for ask in lines} == {Point(20, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
     assert len(lines) == 2 * 5
     one = dense.after(dense.until(20), begin=20)
@@ -65,7 +66,7 @@ def test_the_smallest_stable_candidate_is_taken_and_no_more_are_tried(dense: Run
     asked, k = drive(smallest_stable(dense, WALKS), hill)
     assert k == 20  # the last: even there the barrier is 5 points
     for tolerance, smallest in ((0.051, 10), (0.3, 0)):
-        asked, k = drive(smallest_stable(dense, Walks([0, 10, 20], [7], 5, tolerance)), hill)
+        asked, k = drive(smallest_stable(dense, InterpolationPlan([0, 10, 20], [7], 5, tolerance)), hill)
         assert k == smallest
         assert max(ask.point.k for ask in asked if ask.point) == smallest
 
@@ -94,7 +95,7 @@ def test_a_search_rewinds_to_what_is_stable() -> None:
     assert len({ask.run.key for ask in asked if ask.run.end is None and ask.run.mask.density == 1}) == 2 + 4
 
 
-def inside(ask: Ask) -> bool:
+def inside(ask: RunRequest) -> bool:
     return ask.point is not None and 0 < ask.point.share < 1
 
 

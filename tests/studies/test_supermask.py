@@ -8,14 +8,15 @@ from torch import nn
 
 from tests.conftest import outcome_of, random_mask, tiny
 from tests.studies.test_search import answer
-from tombola.engines.stackable import refusal
-from tombola.errors import InputError
-from tombola.experiment import Experiment, expected_runs
-from tombola.ranking import keep_best
-from tombola.run import Network, Run, Start
+from tombola.engines.stacked.stackability import refusal
+from tombola.experiments.experiment import Experiment, expected_runs
+from tombola.pruning.ranking import keep_best
+from tombola.runs.run import Run
 from tombola.studies.supermask import supermask_search
-from tombola.zoo.networks import build
-from tombola.zoo.networks.supermask import scores_of
+from tombola.utils.errors import InputError
+from tombola.zoo.models import build
+from tombola.zoo.models.description import Network, Start
+from tombola.zoo.models.supermask import scores_of
 
 POPUP = {"search": {"levels": 1, "density": 0.3, "method": "edge-popup"}}
 

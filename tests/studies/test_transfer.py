@@ -8,14 +8,15 @@ import torch
 
 from tests.conftest import random_mask, tiny
 from tests.studies.test_search import answer, prune_by_magnitude
-from tombola.errors import InputError
-from tombola.experiment import Experiment, expected_runs
-from tombola.recipe import Recipe
-from tombola.run import Network, Run, Start
+from tombola.experiments.experiment import Experiment, expected_runs
+from tombola.experiments.recipe import Recipe
+from tombola.runs.run import Run
 from tombola.studies.search import iterative_search
 from tombola.studies.transfer import carried, transfer
-from tombola.zoo.data.digits import load_digits
-from tombola.zoo.networks import build
+from tombola.utils.errors import InputError
+from tombola.zoo.datasets.digits import load_digits
+from tombola.zoo.models import build
+from tombola.zoo.models.description import Network, Start
 
 
 def other_data(folder: Path, classes: int) -> Path:

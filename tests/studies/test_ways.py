@@ -10,17 +10,17 @@ import torch
 
 from tests.conftest import tiny
 from tests.studies.test_transfer import other_data
-from tombola.evidence.summary import summarise
-from tombola.method_options import IN_TRAINING
-from tombola.outcome import Outcome
-from tombola.perform import perform
-from tombola.recipe import Recipe
+from tombola._run_experiment import run_experiment
+from tombola.experiments.method_options import IN_TRAINING
+from tombola.experiments.recipe import Recipe
+from tombola.experiments.results import Results
 from tombola.report.page import write_report
-from tombola.report.words import answer
-from tombola.results import Results
-from tombola.store import Store
-from tombola.studies import PASSING, Ask
-from tombola.ticket import Ticket
+from tombola.report.prose import answer
+from tombola.runs.outcome import Outcome
+from tombola.runs.store import Store
+from tombola.stats.summary import summarise
+from tombola.studies.request import INTERMEDIATE, RunRequest
+from tombola.tickets.ticket import Ticket
 
 SHORT = {"training__length": "40it", "replicates": 2, "controls": {"reinit": 1, "random": 1}}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -40,14 +40,14 @@ class Notes:
     """Listens; tells a training to stop after some of them, if it is to."""
 
     def __init__(self, stop_after: int | None = None) -> None:
-        self.asks: list[tuple[int, Ask]] = []
+        self.asks: list[tuple[int, RunRequest]] = []
         self.trained: list[str] = []
         self.stop_after = stop_after
 
-    def started(self, study: int, ask: Ask) -> None:
+    def started(self, study: int, ask: RunRequest) -> None:
         """Nothing to note."""
 
-    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+    def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         self.asks.append((study, ask))
         if trained:
             self.trained.append(ask.run.key)
@@ -56,7 +56,7 @@ class Notes:
 
 
 def performed(recipe: Recipe, folder: Path, notes: Notes, **options: Any) -> Results:
-    return perform(recipe, folder / "out", store=folder / "store", listeners=[notes], **options)
+    return run_experiment(recipe, folder / "out", store=folder / "store", listeners=[notes], **options)
 
 
 @pytest.mark.parametrize("method", OPTIONS)
@@ -65,7 +65,7 @@ def test_every_method_comes_to_an_end_and_what_was_stopped_goes_on(method: str, 
     notes = Notes()
     results = performed(recipe, tmp_path / "whole", notes)
     assert results.finished
-    assert not {row.branch for row in results.rows} & set(PASSING)
+    assert not {row.branch for row in results.rows} & set(INTERMEDIATE)
     with pytest.raises(KeyboardInterrupt):
         performed(recipe, tmp_path / "stopped", first := Notes(stop_after=5))
     again = performed(recipe, tmp_path / "stopped", rest := Notes())

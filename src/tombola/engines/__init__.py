@@ -12,14 +12,14 @@ import torch
 from tombola.engines.capacity import Capacity
 from tombola.engines.eager import Eager
 from tombola.engines.sparse import Sparse
-from tombola.engines.stacked import Stacked
-from tombola.errors import InputError, unknown
-from tombola.outcome import Outcome
-from tombola.run import AnyRun, Run
-from tombola.starting import Recall, unknown_runs
-from tombola.store import Checkpoint
+from tombola.engines.stacked.engine import Stacked
+from tombola.runs.initial_state import Recall, no_earlier_runs
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import BaseRun, Run
+from tombola.runs.store import Checkpoint
+from tombola.utils.errors import InputError, unknown
 
-Trains = TypeVar("Trains", bound=AnyRun, contravariant=True)
+Trains = TypeVar("Trains", bound=BaseRun, contravariant=True)
 
 
 class Engine(Protocol[Trains]):
@@ -33,7 +33,9 @@ class Engine(Protocol[Trains]):
         """How it likes to be given `run`, and others of the same `Run.shape`."""
         ...
 
-    def train(self, runs: Sequence[Trains], checkpoint: Checkpoint, recall: Recall = unknown_runs) -> list[Outcome]:
+    def train(
+        self, runs: Sequence[Trains], checkpoint: Checkpoint, recall: Recall = no_earlier_runs
+    ) -> list[Outcome]:
         """Train `runs`, which are of one shape and no more than the engine's capacity.
 
         It goes on from where `checkpoint` left off, if that holds anything, and looks up to it now and then. Weights

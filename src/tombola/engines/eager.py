@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 
 from tombola.engines.capacity import Capacity
-from tombola.engines.modules import ModuleLearner
-from tombola.engines.precision import multiplications
-from tombola.engines.training import LiveTraining, carry_out
-from tombola.outcome import Outcome
-from tombola.run import Run
-from tombola.seeds import Purpose, derive
-from tombola.starting import Recall, masked_network, unknown_runs
-from tombola.store import Checkpoint
-from tombola.zoo.data import prepare
+from tombola.engines.module_learner import ModuleLearner
+from tombola.engines.precision import matmul_precision
+from tombola.engines.training_loop import TrainingLoop, run_to_end
+from tombola.runs.initial_state import Recall, masked_network, no_earlier_runs
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
+from tombola.runs.store import Checkpoint
+from tombola.utils.seeds import Purpose, derive
+from tombola.zoo.datasets import prepare
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ class Eager:
         """See `tombola.engines.Engine`."""
         return Capacity()
 
-    def train(self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = unknown_runs) -> list[Outcome]:
+    def train(self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = no_earlier_runs) -> list[Outcome]:
         """Train the one run in `runs`; see `tombola.engines.Engine`."""
         (run,) = runs
         device = torch.device(self.device)
         split = prepare(run.data, self.data_dir)
         noise = derive(run.seed, Purpose.NOISE)
-        with reproducible(noise, device), multiplications(run.training.precision, device):
+        with reproducible(noise, device), matmul_precision(run.training.precision, device):
             network = masked_network(run, recall).to(device)
             learner = ModuleLearner(network, run, split, device)
-            return carry_out(LiveTraining(runs, learner, len(split.train), recall), checkpoint, self.name)
+            return run_to_end(TrainingLoop(runs, learner, len(split.train), recall), checkpoint, self.name)
 
 
 @contextlib.contextmanager

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tombola.outcome import Measures
+from tombola.runs.outcome import Measures
 
 
-class Score(NamedTuple):
+class Evaluation(NamedTuple):
     """How a network does on some examples."""
 
     loss: float
@@ -29,7 +29,7 @@ class History:
     diverged_at: int | None = None
     """The iteration at which a loss was found not to be finite."""
 
-    def add(self, iteration: int, train_loss: float, validation: Score, test: Score | None) -> bool:
+    def add(self, iteration: int, train_loss: float, validation: Evaluation, test: Evaluation | None) -> bool:
         """Note an evaluation. Whether it is the best so far: of minimum validation loss, the first of equals."""
         if self.diverged_at is not None:
             return False
@@ -53,7 +53,9 @@ class History:
         """The row of the early-stopping iteration."""
         return min(self.rows, key=lambda row: row["validation_loss"])
 
-    def measures(self, iterations: int, at_stop: tuple[Score, Score], at_end: tuple[Score, Score]) -> Measures:
+    def measures(
+        self, iterations: int, at_stop: tuple[Evaluation, Evaluation], at_end: tuple[Evaluation, Evaluation]
+    ) -> Measures:
         """The figures of the training, now that it has ended; each pair is of training and test examples."""
         if self.diverged_at is not None:
             return Measures(diverged=True, iterations=self.diverged_at)

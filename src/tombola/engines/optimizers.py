@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn, optim
 from torch.nn.modules.batchnorm import _NormBase
 
-from tombola.run import Training
-from tombola.schedule import learning_rates
+from tombola.engines.lr_schedule import learning_rates
+from tombola.runs.training import Training
 
 
 def optimizer(

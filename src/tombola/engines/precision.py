@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from tombola.run import Precision
+from tombola.runs.training import Precision
 
 
 @contextlib.contextmanager
-def multiplications(precision: Precision, device: torch.device) -> Iterator[None]:
+def matmul_precision(precision: Precision, device: torch.device) -> Iterator[None]:
     """Within it, matrix multiplications and convolutions of float32 are what `precision` says, for a whole training.
 
     On CUDA they are of float32 throughout, or for `tf32` round their inputs to 10 bits after the point; whatever

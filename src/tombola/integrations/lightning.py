@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from tombola.errors import InputError
-from tombola.integrations.extras import needed
-from tombola.integrations.rounds import Rounds
-from tombola.integrations.search import Search
-from tombola.integrations.searching import Searching
-from tombola.length import Length
-from tombola.scores import Score
+from tombola.integrations.callback_base import SearchCallback
+from tombola.integrations.in_loop_search import InLoopSearch
+from tombola.integrations.search_config import SearchConfig
+from tombola.pruning.scores import Score
+from tombola.utils.duration import Duration
+from tombola.utils.errors import InputError
+from tombola.utils.extras import require
 
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
@@ -22,14 +22,14 @@ def _bases() -> tuple[type, ...]:
     """The same class has two names, and is two classes where both are installed: a callback is one of each."""
     installed = [name for name in ("lightning", "pytorch_lightning") if find_spec(name)] or ["lightning"]
     modules = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
-    return tuple(needed(modules[name], "lightning").Callback for name in installed)
+    return tuple(require(modules[name], "lightning").Callback for name in installed)
 
 
 _Callback: Any = type("_Callback", _bases(), {})
 
 
-class LotteryTicket(Searching, _Callback):  # type: ignore[misc]
-    """Searches for a winning ticket during one `Trainer.fit`: see `Rounds` for what happens when.
+class LotteryTicket(SearchCallback, _Callback):  # type: ignore[misc]
+    """Searches for a winning ticket during one `Trainer.fit`: see `InLoopSearch` for what happens when.
 
     >>> callback = LotteryTicket(levels=5, every="2ep")  # doctest: +SKIP
     >>> Trainer(max_epochs=12, callbacks=[callback]).fit(module)  # doctest: +SKIP
@@ -42,18 +42,18 @@ class LotteryTicket(Searching, _Callback):  # type: ignore[misc]
     The state is in the Trainer's checkpoints: `fit(module, ckpt_path=...)` goes on with the search. What is saved at
     the end of a level are its trained weights.
 
-    See `Search` for the options. With `log`, `tombola/level` and `tombola/density` are logged at every step.
+    See `SearchConfig` for the options. With `log`, `tombola/level` and `tombola/density` are logged at every step.
     Raises `InputError`, when training begins, where the options do not go with the network or the Trainer.
     """
 
     def __init__(
         self,
         levels: int,
-        every: Length | str,
+        every: Duration | str,
         *,
         rate: float | None = None,
         density: float | None = None,
-        rewind: Length | str = "0it",
+        rewind: Duration | str = "0it",
         scope: str = "layer",
         score: str | Score = "magnitude",
         leave_out: Sequence[str] = (),
@@ -61,7 +61,7 @@ class LotteryTicket(Searching, _Callback):  # type: ignore[misc]
         log: bool = False,
     ) -> None:
         super().__init__()
-        self.search = Search(levels, every, rate, density, rewind, scope, score, leave_out, seed)
+        self.search = SearchConfig(levels, every, rate, density, rewind, scope, score, leave_out, seed)
         self._logs = log
         self._loaded: dict[str, Any] = {}
         self._steps = 0  # the Trainer's count of steps, when it was last looked at
@@ -87,7 +87,7 @@ class LotteryTicket(Searching, _Callback):  # type: ignore[misc]
         name = type(trainer.strategy).__name__
         if name in _SHARDING:
             raise InputError(f"{name} shards parameters, and a search within a training needs them whole")
-        rounds = Rounds(
+        rounds = InLoopSearch(
             self.search,
             pl_module,
             trainer.optimizers,
@@ -141,7 +141,7 @@ def _per_epoch(trainer: Any, module: Any) -> int | None:
     return int(-(-trainer.num_training_batches // batches))
 
 
-def _check_length(trainer: Any, module: Any, rounds: Rounds) -> None:
+def _check_length(trainer: Any, module: Any, rounds: InLoopSearch) -> None:
     """Raises `InputError` where the Trainer would end before the search; a quick run to find bugs may."""
     if trainer.fast_dev_run:
         return

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from tombola.errors import InputError, unknown
-from tombola.integrations.extras import needed
-from tombola.outcome import Outcome
-from tombola.studies import Ask, Place
-from tombola.zoo.networks.imported import line
+from tombola.runs.outcome import Outcome
+from tombola.studies.request import Position, RunRequest
+from tombola.utils.errors import InputError, unknown
+from tombola.utils.extras import require
+from tombola.utils.text import first_line
 
 
 class Logger(Protocol):
@@ -31,7 +31,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | Path = "runs") -> None:
-        needed("tensorboard", "tensorboard")
+        require("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
         try:
@@ -66,11 +66,11 @@ class WeightsAndBiases:
         self._own = run is None
         self._names: set[str] = set()
         if run is None:
-            wandb = needed("wandb", "wandb")
+            wandb = require("wandb", "wandb")
             try:
                 run = wandb.init(**{"reinit": "create_new"} | options)  # not a run that is there already
             except Exception as error:
-                raise InputError(f"wandb: {line(error)}") from error
+                raise InputError(f"wandb: {first_line(error)}") from error
         self._run = run
         self._run.define_metric(self.AXIS, hidden=True)
 
@@ -99,15 +99,15 @@ class MLflow:
     def __init__(
         self, experiment: str = "tombola", *, tracking_uri: str | None = None, run_id: str | None = None
     ) -> None:
-        mlflow = needed("mlflow", "mlflow")
-        self._metric: Callable[..., Any] = needed("mlflow.entities", "mlflow").Metric
+        mlflow = require("mlflow", "mlflow")
+        self._metric: Callable[..., Any] = require("mlflow.entities", "mlflow").Metric
         self._own = run_id is None
         try:
             self._client = mlflow.MlflowClient(tracking_uri)
             self._run = run_id or self._client.create_run(self._experiment(experiment)).info.run_id
             self._client.get_run(self._run)
         except Exception as error:
-            raise InputError(f"mlflow: {line(error)}") from error
+            raise InputError(f"mlflow: {first_line(error)}") from error
 
     def _experiment(self, name: str) -> str:
         known = self._client.get_experiment_by_name(name)
@@ -153,13 +153,13 @@ class Logging:
 
     def __init__(self, logger: Logger) -> None:
         self._logger = logger
-        self._answered: set[tuple[int, Place]] = set()
+        self._answered: set[tuple[int, Position]] = set()
         self._names: set[str] = set()
 
-    def started(self, study: int, ask: Ask) -> None:
+    def started(self, study: int, ask: RunRequest) -> None:
         """See `Listener`."""
 
-    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+    def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """See `Listener`."""
         if (study, ask.place) in self._answered:  # a study may ask again for what it knows
             return
@@ -177,7 +177,7 @@ class Logging:
         self._logger.log(once, outcome.measures.iterations)
 
 
-def _name(study: int, ask: Ask) -> str:
+def _name(study: int, ask: RunRequest) -> str:
     parts = [ask.branch, f"level-{ask.level:02}", f"replicate-{study}"]
     if ask.branch != "ticket":
         parts.append(f"draw-{ask.draw}")

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import DamagedFile, InputError
-from tombola.files import read_tensors, write_tensors
-from tombola.integrations.extras import needed
-from tombola.integrations.rounds import Rounds
-from tombola.integrations.search import Search
-from tombola.integrations.searching import Searching
-from tombola.length import Length
-from tombola.scores import Score
+from tombola.integrations.callback_base import SearchCallback
+from tombola.integrations.in_loop_search import InLoopSearch
+from tombola.integrations.search_config import SearchConfig
+from tombola.pruning.scores import Score
+from tombola.utils.duration import Duration
+from tombola.utils.errors import DamagedFile, InputError
+from tombola.utils.extras import require
+from tombola.utils.files import read_tensors, write_tensors
 
 FILE = "tombola.safetensors"
 """In each checkpoint's folder: the search, as of then."""
 
-_Callback: Any = needed("transformers", "transformers").TrainerCallback
+_Callback: Any = require("transformers", "transformers").TrainerCallback
 
 
-class LotteryTicketCallback(Searching, _Callback):  # type: ignore[misc]
-    """Searches for a winning ticket during one `Trainer.train`: see `Rounds` for what happens when.
+class LotteryTicketCallback(SearchCallback, _Callback):  # type: ignore[misc]
+    """Searches for a winning ticket during one `Trainer.train`: see `InLoopSearch` for what happens when.
 
     >>> callback = LotteryTicketCallback(levels=5, every="500it")  # doctest: +SKIP
     >>> Trainer(model, TrainingArguments(max_steps=3000), ..., callbacks=[callback]).train()  # doctest: +SKIP
@@ -35,30 +35,30 @@ class LotteryTicketCallback(Searching, _Callback):  # type: ignore[misc]
     Every checkpoint has a file `tombola.safetensors`, from which `train(resume_from_checkpoint=...)` goes on: a
     checkpoint in `output_dir`, or the one that `TrainingArguments.resume_from_checkpoint` names.
 
-    See `Search` for the options.
+    See `SearchConfig` for the options.
     Raises `InputError`, when training begins, where the options do not go with the network or the Trainer.
     """
 
     def __init__(
         self,
         levels: int,
-        every: Length | str,
+        every: Duration | str,
         *,
         rate: float | None = None,
         density: float | None = None,
-        rewind: Length | str = "0it",
+        rewind: Duration | str = "0it",
         scope: str = "layer",
         score: str | Score = "magnitude",
         leave_out: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
-        self.search = Search(levels, every, rate, density, rewind, scope, score, leave_out, seed)
+        self.search = SearchConfig(levels, every, rate, density, rewind, scope, score, leave_out, seed)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:  # noqa: ARG002
         """Called by the Trainer: begin, or go on from the checkpoint that it has read."""
         if args.load_best_model_at_end:
             raise InputError("load_best_model_at_end would load the weights of another level: set it to False")
-        rounds = Rounds(
+        rounds = InLoopSearch(
             self.search,
             parts["model"],
             [parts["optimizer"]],

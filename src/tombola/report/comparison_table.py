@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tombola.report.words import answer
+from tombola.report.prose import answer
 
 MEASURES = (("test_accuracy_at_stop", ".2f"), ("train_accuracy_at_stop", ".1f"), ("gap_at_stop", ".1f"))
 
 
 def show_comparison(console: Console, comparison: dict[str, Any]) -> None:
-    """Print what `tombola.evidence.comparison.compare` gave: a table, the answers, what differs."""
+    """Print what `tombola.stats.experiment_comparison.compare` gave: a table, the answers, what differs."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for name in ("experiment", "", "left", "test %", "train", "gap", "stop"):
         table.add_column(name, justify="left" if name in ("experiment", "") else "right")

@@ -9,43 +9,43 @@ from typing import Any
 
 from rich.console import Console
 
-from tombola.conduct import Listener
-from tombola.evidence.levels import Levels
-from tombola.outcome import Outcome
-from tombola.report.levels import as_html
+from tombola.report.level_table import as_html
 from tombola.report.progress import ProgressDisplay
-from tombola.studies import Ask, Place
+from tombola.runs.outcome import Outcome
+from tombola.stats.level_table import LevelTable
+from tombola.studies.conductor import Listener
+from tombola.studies.request import Position, RunRequest
 
 
 class Silent:
     """Shows nothing."""
 
-    def started(self, study: int, ask: Ask) -> None:
+    def started(self, study: int, ask: RunRequest) -> None:
         """See `Listener`."""
 
-    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:
+    def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:
         """See `Listener`."""
 
 
 class NotebookDisplay:
     """The table of levels in a notebook's cell, which grows as trainings end."""
 
-    def __init__(self, levels: Levels, runs: int) -> None:
+    def __init__(self, levels: LevelTable, runs: int) -> None:
         from IPython.display import display  # a notebook has it
 
         self._levels = levels
         self._runs = runs
-        self._answered: set[tuple[int, Place]] = set()
+        self._answered: set[tuple[int, Position]] = set()
         self._now = "starting"
         self._closed = False
         self._handle: Any = display(self, display_id=True)  # type: ignore[no-untyped-call]
 
-    def started(self, study: int, ask: Ask) -> None:
+    def started(self, study: int, ask: RunRequest) -> None:
         """See `Listener`."""
         self._now = f"replicate {study}, {ask.branch} level {ask.level}"
         self._handle.update(self)
 
-    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+    def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """See `Listener`."""
         self._answered.add((study, ask.place))  # a study may ask again for what it knows
         self._handle.update(self)
@@ -72,7 +72,7 @@ def in_notebook() -> bool:
 
 
 @contextmanager
-def live(levels: Levels, runs: int, progress: bool | None) -> Iterator[Listener]:
+def live(levels: LevelTable, runs: int, progress: bool | None) -> Iterator[Listener]:
     """Show a search of so many `runs` as it goes; None for `progress` means where somebody is looking."""
     console = Console(stderr=True)
     if progress is False or (progress is None and not (in_notebook() or console.is_terminal)):

@@ -10,8 +10,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from tombola.errors import InputError
-from tombola.files import replacing
+from tombola.utils.errors import InputError
+from tombola.utils.files import atomic_write
 
 REPORT = "report.html"
 """Its name in a results folder."""
@@ -23,21 +23,21 @@ def write_report(folder: Path, out: Path) -> None:
     Raises `InputError` when `folder` is no results folder or `out` cannot be written.
     """
     from tombola.report.html import render
-    from tombola.report.material import gather
-    from tombola.report.sections import document
+    from tombola.report.page_sections import document
+    from tombola.report.report_data import read_report_data
 
-    _write(out, render(document(gather(folder))))
+    _write(out, render(document(read_report_data(folder))))
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> None:
     """Write a page that puts the results in several folders side by side. Raises `InputError` likewise."""
-    from tombola.report.comparing import comparison
+    from tombola.report.comparison_page import comparison
     from tombola.report.html import render
-    from tombola.report.material import gather
+    from tombola.report.report_data import read_report_data
 
     if not folders:
         raise InputError("there is nothing to compare: name at least one results folder")
-    _write(out, render(comparison([gather(folder) for folder in folders])))
+    _write(out, render(comparison([read_report_data(folder) for folder in folders])))
 
 
 def write_figures(folder: Path, out: Path) -> list[Path]:
@@ -46,11 +46,11 @@ def write_figures(folder: Path, out: Path) -> list[Path]:
     Returns their paths. Raises `InputError` likewise.
     """
     from tombola.report.html import still
-    from tombola.report.material import gather
-    from tombola.report.sections import document
+    from tombola.report.page_sections import document
+    from tombola.report.report_data import read_report_data
 
     written = []
-    for figure in document(gather(folder)).figures:
+    for figure in document(read_report_data(folder)).figures:
         table = io.StringIO()
         writer = csv.DictWriter(table, figure.columns, lineterminator="\n")
         writer.writeheader()
@@ -64,7 +64,7 @@ def write_figures(folder: Path, out: Path) -> list[Path]:
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error

@@ -9,8 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from tombola.outcome import Outcome
-from tombola.studies import Ask, Place
+from tombola.runs.outcome import Outcome
+from tombola.studies.request import Position, RunRequest
 
 PLAIN_EVERY = 60.0
 """Seconds between lines where there is no terminal to draw on."""
@@ -25,10 +25,10 @@ class ProgressDisplay:
     def __init__(self, console: Console, runs: int, doing: str = "searching") -> None:
         self._console = console
         self._runs = runs
-        self._answered: set[tuple[int, Place]] = set()
+        self._answered: set[tuple[int, Position]] = set()
         self._trained = 0
         self._began = self._said = time.monotonic()
-        self._training: dict[tuple[int, Ask], None] = {}
+        self._training: dict[tuple[int, RunRequest], None] = {}
         self._progress = Progress(
             TextColumn(f"[bold]{doing}"),
             BarColumn(bar_width=24),
@@ -48,12 +48,12 @@ class ProgressDisplay:
         if self._progress.live.is_started:
             self._progress.stop()
 
-    def started(self, study: int, ask: Ask) -> None:
+    def started(self, study: int, ask: RunRequest) -> None:
         """Show what is training."""
         self._training[study, ask] = None
         self._show()
 
-    def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+    def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """Count it. A study may ask again for what it knows."""
         self._training.pop((study, ask), None)
         self._answered.add((study, ask.place))

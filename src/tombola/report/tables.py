@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tombola.exports.measuring import Figures
 from tombola.report.document import Table
+from tombola.report.export_tables import SIZES, SPEEDS, sizes, speeds
 from tombola.report.figures.style import ordered
-from tombola.report.shipped import SIZES, SPEEDS, sizes, speeds
-from tombola.report.words import advice, better
-from tombola.ship.measuring import Figures
+from tombola.report.prose import advice, better
 
 NONE = "–"
 

@@ -13,9 +13,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tombola.coding import entropy
-from tombola.report.words import answer, better, count, late, rewound, transferred
-from tombola.ticket import Ticket
+from tombola.report.prose import answer, better, late, rewound, transferred
+from tombola.tickets.mask_codec import entropy
+from tombola.tickets.ticket import Ticket
+from tombola.utils.text import plural
 
 if TYPE_CHECKING:
     from tombola.engines.sparse.speeds import Speed
@@ -29,7 +30,7 @@ LEGEND = (
 
 
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
-    """Print what `tombola.evidence.summary.summarise` gave: the answer, then the table of levels."""
+    """Print what `tombola.stats.summary.summarise` gave: the answer, then the table of levels."""
     console.print(answer(summary), style="bold", markup=False, highlight=False)
     console.print()
     table = _levels(summary)
@@ -45,13 +46,13 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
     if summary["levels"]:
         console.print(LEGEND, style="dim", highlight=False)
     for engine, did in summary["engines"].items():
-        line = f"Engine: {engine}; {count(did['runs'], 'run')}, {did['seconds']:,.1f} s of computing."
+        line = f"Engine: {engine}; {plural(did['runs'], 'run')}, {did['seconds']:,.1f} s of computing."
         console.print(line, style="dim", markup=False, highlight=False)
 
 
 def _levels(summary: dict[str, Any], stop_intervals: bool = True) -> Table:
     """One row for each branch of each level."""
-    replicates = count(summary["replicates"], "replicate")
+    replicates = plural(summary["replicates"], "replicate")
     table = Table(
         title=f"{summary['recipe']}: {replicates}, means ± {summary['criteria']['confidence']:.0%} confidence",
         title_justify="left",
@@ -126,7 +127,7 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     """What must not go unsaid: divergence and collapse."""
     notes = []
     if summary["runs"]["diverged"]:
-        notes.append(f"{count(summary['runs']['diverged'], 'run')} diverged: the loss was not finite.")
+        notes.append(f"{plural(summary['runs']['diverged'], 'run')} diverged: the loss was not finite.")
     if summary["late"]:
         notes.append(late(summary))
     if summary["transfer"]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tombola.mask import Mask
-from tombola.run import Run
-from tombola.studies import Ask, Study
+from tombola.pruning.mask import Mask
+from tombola.runs.run import Run
+from tombola.studies.request import RunRequest, Study
 
 
-def check(dense: Run, mask: Mask, level: int, order: int, reinit: Sequence[int] = ()) -> Study[None]:
+def verification_runs(dense: Run, mask: Mask, level: int, order: int, reinit: Sequence[int] = ()) -> Study[None]:
     """Train the ticket that `mask` makes of `dense`, a mask of that level, beside the dense network and its control.
 
     All of them have the seed `order` for everything random in training. Ticket and dense network have the start of
@@ -17,5 +17,5 @@ def check(dense: Run, mask: Mask, level: int, order: int, reinit: Sequence[int] 
     """
     whole = dense.model_copy(update={"seed": order})
     ticket = whole.masked(mask)
-    controls = [Ask("reinit", level, ticket.reinitialised(seed), draw) for draw, seed in enumerate(reinit)]
-    yield [Ask("ticket", 0, whole), Ask("ticket", level, ticket), *controls]
+    controls = [RunRequest("reinit", level, ticket.reinitialised(seed), draw) for draw, seed in enumerate(reinit)]
+    yield [RunRequest("ticket", 0, whole), RunRequest("ticket", level, ticket), *controls]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tombola.mask import Mask
-from tombola.outcome import Outcome
-from tombola.ranking import keep_best
-from tombola.run import Run
-from tombola.scopes import removed
-from tombola.studies import Ask, Study
+from tombola.pruning.mask import Mask
+from tombola.pruning.ranking import keep_best
+from tombola.pruning.scopes import removed
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
+from tombola.studies.request import RunRequest, Study
 from tombola.studies.segments import Scores, in_segments
 
 
@@ -31,7 +31,7 @@ class Rewiring:
     """The highest are grown."""
 
 
-def dynamic_search(dense: Run, start: Mask, rewiring: Rewiring) -> Study[list[Ask]]:
+def dynamic_search(dense: Run, start: Mask, rewiring: Rewiring) -> Study[list[RunRequest]]:
     """Train sparse from the mask `start` on, rewiring on the way.
 
     With a constant share and random growth it is SET (Mocanu et al. 2018, "Scalable training of artificial neural
@@ -39,7 +39,7 @@ def dynamic_search(dense: Run, start: Mask, rewiring: Rewiring) -> Study[list[As
     growth by the gradient's magnitude it is RigL (Evci et al. 2020, "Rigging the Lottery", section 3). Returns the
     dense network, trained by itself, and what came of the sparse training.
     """
-    ticket = Ask("ticket", 0, dense)
+    ticket = RunRequest("ticket", 0, dense)
     yield ticket
 
     def change(outcome: Outcome, segment: Run, k: int) -> Mask:

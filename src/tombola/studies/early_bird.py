@@ -8,10 +8,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from tombola.mask import Mask
-from tombola.outcome import Outcome
-from tombola.run import Run
-from tombola.studies import Ask, Study
+from tombola.pruning.mask import Mask
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
+from tombola.studies.request import RunRequest, Study
 from tombola.studies.search import Prune
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Drawing:
     """Where masks are compared: the layers that are pruned. All if it is None."""
 
 
-def early_bird_search(dense: Run, drawing: Drawing, prune: Prune) -> Study[list[Ask]]:
+def early_bird_search(dense: Run, drawing: Drawing, prune: Prune) -> Study[list[RunRequest]]:
     """Train the dense network, draw a mask every so often, and take the first that the last few agree on (You et al.
     2020, "Drawing Early-Bird Tickets", algorithm 1). Where they never do, the last is taken, with a warning.
 
@@ -43,13 +43,13 @@ def early_bird_search(dense: Run, drawing: Drawing, prune: Prune) -> Study[list[
     the dense network some way on, is asked for as `drawn`, so that it has a row, whose iterations say when that was.
     A ticket that goes on from there begins with a new optimizer, as does one from the initial weights.
     """
-    ticket = Ask("ticket", 0, dense)
+    ticket = RunRequest("ticket", 0, dense)
     yield ticket
     last: deque[Mask] = deque(maxlen=drawing.window)
     going_on = dense
     for k in drawing.at:
         segment = going_on.paused(k)
-        outcome: Outcome = yield Ask("segment", 1, segment)
+        outcome: Outcome = yield RunRequest("segment", 1, segment)
         if outcome.measures.diverged:
             return [ticket]
         last.append(prune(outcome, segment, 1))
@@ -58,9 +58,9 @@ def early_bird_search(dense: Run, drawing: Drawing, prune: Prune) -> Study[list[
         going_on = dense.resuming(segment)
     else:
         log.warning("no early bird: masks still differ by more than %g; the last is taken", drawing.tolerance)
-    yield Ask("drawn", 1, segment)
+    yield RunRequest("drawn", 1, segment)
     run = dense.masked(last[-1])
-    found = Ask("ticket", 1, run.after(segment, begin=segment.last) if drawing.go_on else run)
+    found = RunRequest("ticket", 1, run.after(segment, begin=segment.last) if drawing.go_on else run)
     yield found
     return [ticket, found]
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tombola.mask import Mask
-from tombola.outcome import Outcome
-from tombola.run import Run
-from tombola.scopes import Counts
-from tombola.studies import Ask, Study
+from tombola.pruning.mask import Mask
+from tombola.pruning.scopes import Counts
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
+from tombola.studies.request import RunRequest, Study
 from tombola.studies.segments import in_segments
 
 PruneTo = Callable[[Outcome, Run, Counts], Mask]
 """(what came of the training so far, its last segment, how many weights each group keeps) -> the smaller mask."""
 
 
-def gradual_search(dense: Run, at: Sequence[int], sizes: Counts, final: Counts, prune: PruneTo) -> Study[list[Ask]]:
+def gradual_search(
+    dense: Run, at: Sequence[int], sizes: Counts, final: Counts, prune: PruneTo
+) -> Study[list[RunRequest]]:
     """Prune in one training, quickly at first and slower and slower, at each of the iterations `at` (Zhu & Gupta
     2017, "To prune, or not to prune", section 3).
 
@@ -23,7 +25,7 @@ def gradual_search(dense: Run, at: Sequence[int], sizes: Counts, final: Counts, 
     these `sizes`: equation 1, from no sparsity. In the paper's code a pruned weight may come back until the schedule
     ends; here it is gone. Returns the dense network, trained by itself, and what came of the pruned training.
     """
-    ticket = Ask("ticket", 0, dense)
+    ticket = RunRequest("ticket", 0, dense)
     yield ticket
 
     def change(outcome: Outcome, segment: Run, k: int) -> Mask:

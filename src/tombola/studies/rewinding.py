@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tombola.mask import Mask
-from tombola.run import AnyRun, Run, SomeRun
-from tombola.studies import Ask, Study
+from tombola.pruning.mask import Mask
+from tombola.runs.run import BaseRun, Run, SomeRun
+from tombola.studies.request import RunRequest, Study
 
-Retrain = Callable[[AnyRun, AnyRun, Mask], AnyRun]
+Retrain = Callable[[BaseRun, BaseRun, Mask], BaseRun]
 """(the dense network's run, the run whose weights were pruned, the mask of those left) -> the run of the ticket."""
 
 
@@ -22,11 +22,11 @@ def rewound_to(dense: SomeRun, k: int) -> Study[SomeRun]:
     if k == 0:
         return dense
     trunk = dense.until(k)
-    yield Ask("trunk", 0, trunk)
+    yield RunRequest("trunk", 0, trunk)
     return dense.after(trunk, begin=k)
 
 
-def rewind_weights(dense: AnyRun, trained: AnyRun, mask: Mask) -> AnyRun:  # noqa: ARG001
+def rewind_weights(dense: BaseRun, trained: BaseRun, mask: Mask) -> BaseRun:  # noqa: ARG001
     """The same start as the dense network's: its initial weights, or those that the trunk left."""
     return dense.masked(mask)
 
@@ -40,7 +40,7 @@ def fine_tune(k: int) -> Retrain:
     """Weights stay as they were trained, and training goes on for T - k iterations at the last learning rate (Han et
     al. 2015)."""
 
-    def retrain(dense: AnyRun, trained: AnyRun, mask: Mask) -> AnyRun:
+    def retrain(dense: BaseRun, trained: BaseRun, mask: Mask) -> BaseRun:
         assert isinstance(dense, Run), "the length of a training of the user's own is not known"
         length = dense.training.length.iterations
         return dense.masked(mask).after(trained, begin=length, end=2 * length - k)

@@ -4,39 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tombola.mask import Mask
-from tombola.outcome import Outcome
-from tombola.run import AnyRun
-from tombola.studies import Ask, Study
+from tombola.pruning.mask import Mask
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import BaseRun
+from tombola.studies.request import RunRequest, Study
 from tombola.studies.rewinding import Retrain, rewind_weights
 
-Prune = Callable[[Outcome, AnyRun, int], Mask]
+Prune = Callable[[Outcome, BaseRun, int], Mask]
 """(what came of a training, the run with the mask to prune, the level to reach) -> the smaller mask of that level."""
 
 
-def iterative_search(dense: AnyRun, levels: int, prune: Prune, retrain: Retrain = rewind_weights) -> Study[list[Ask]]:
+def iterative_search(
+    dense: BaseRun, levels: int, prune: Prune, retrain: Retrain = rewind_weights
+) -> Study[list[RunRequest]]:
     """Train, prune, reset what is left to its initial weights, and again (Frankle & Carbin 2019, section 1).
 
     Every run starts from the weights that `dense` starts from: that is the reset, unless `retrain` says otherwise.
     Returns the tickets of all levels reached, the dense network first; the search ends early where training diverges.
     """
-    ticket = Ask("ticket", 0, dense)
+    ticket = RunRequest("ticket", 0, dense)
     tickets = [ticket]
     while True:
         outcome: Outcome = yield ticket
         if ticket.level == levels or outcome.measures.diverged:
             return tickets
         mask = prune(outcome, ticket.run, ticket.level + 1)
-        ticket = Ask("ticket", ticket.level + 1, retrain(dense, ticket.run, mask))
+        ticket = RunRequest("ticket", ticket.level + 1, retrain(dense, ticket.run, mask))
         tickets.append(ticket)
 
 
-def one_shot_search(dense: AnyRun, levels: int, prune: Prune, retrain: Retrain = rewind_weights) -> Study[list[Ask]]:
+def one_shot_search(
+    dense: BaseRun, levels: int, prune: Prune, retrain: Retrain = rewind_weights
+) -> Study[list[RunRequest]]:
     """Train the dense network once and prune that to each density (Frankle & Carbin 2019, sections 1 and 2).
 
     The densities are those of `iterative_search` with the same `prune`, to the weight.
     """
-    ticket = Ask("ticket", 0, dense)
+    ticket = RunRequest("ticket", 0, dense)
     outcome: Outcome = yield ticket
     if outcome.measures.diverged:
         return [ticket]
@@ -46,12 +50,12 @@ def one_shot_search(dense: AnyRun, levels: int, prune: Prune, retrain: Retrain =
 
 
 def pruned_at_once(
-    dense: AnyRun, outcome: Outcome, levels: int, prune: Prune, branch: str, retrain: Retrain = rewind_weights
-) -> list[Ask]:
+    dense: BaseRun, outcome: Outcome, levels: int, prune: Prune, branch: str, retrain: Retrain = rewind_weights
+) -> list[RunRequest]:
     """The trained dense network pruned to the density of each level, all by the same trained weights."""
     asks = []
     mask = dense.mask
     for level in range(1, levels + 1):
         mask = prune(outcome, dense.masked(mask), level)
-        asks.append(Ask(branch, level, retrain(dense, dense, mask)))
+        asks.append(RunRequest(branch, level, retrain(dense, dense, mask)))
     return asks

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from tombola.mask import Mask
-from tombola.outcome import Outcome
-from tombola.run import Run
-from tombola.studies import Ask, Study
+from tombola.pruning.mask import Mask
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
+from tombola.studies.request import RunRequest, Study
 
 Change = Callable[[Outcome, Run, int], Mask]
 """(what came of the training so far, its last segment, the iteration it stands at) -> the mask from there on."""
@@ -18,7 +18,7 @@ Scores = Callable[[Outcome, Run, int], Mapping[str, Tensor]]
 """(the same) -> a score for every prunable weight, pruned or not."""
 
 
-def in_segments(run: Run, at: Sequence[int], change: Change) -> Study[Ask]:
+def in_segments(run: Run, at: Sequence[int], change: Change) -> Study[RunRequest]:
     """Train `run` and change its mask at each of the iterations `at`, which are in order and within the training.
 
     A weight that a change brings back starts at zero, because that is what it was while it was pruned. Learning
@@ -32,12 +32,12 @@ def in_segments(run: Run, at: Sequence[int], change: Change) -> Study[Ask]:
     going_on = run
     for k in at:
         segment = going_on.paused(k)
-        outcome: Outcome = yield Ask("segment", 1, segment)
+        outcome: Outcome = yield RunRequest("segment", 1, segment)
         if outcome.measures.diverged:  # maybe before k: its optimizer would stand elsewhere
             going_on = run.masked(segment.mask).after(segment, begin=k)
             break
         going_on = run.masked(change(outcome, segment, k)).resuming(segment)
-    ticket = Ask("ticket", 1, going_on)
+    ticket = RunRequest("ticket", 1, going_on)
     yield ticket
     return ticket
 

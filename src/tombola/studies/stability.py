@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tombola.outcome import Outcome
-from tombola.run import Run
-from tombola.studies import Ask, Point, Study
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
+from tombola.studies.request import Point, RunRequest, Study
 from tombola.studies.rewinding import rewound_to
 
 
 @dataclass(frozen=True)
-class Walks:
+class InterpolationPlan:
     """Which lines are walked."""
 
     candidates: Sequence[int]
@@ -48,15 +48,15 @@ def barrier(errors: Sequence[float]) -> float:
     return max(errors) - (errors[0] + errors[-1]) / 2
 
 
-def instability(dense: Run, k: int, walks: Walks) -> Study[float]:
+def instability(dense: Run, k: int, walks: InterpolationPlan) -> Study[float]:
     """The mean error barrier on the validation examples, of the lines between trainings that share k iterations."""
     one = yield from rewound_to(dense, k)
     others = [one.model_copy(update={"seed": seed}) for seed in walks.seeds]
     shares = np.linspace(0, 1, walks.points).tolist()
 
-    def walk(pair: int, share: float) -> Ask:
+    def walk(pair: int, share: float) -> RunRequest:
         run = {0.0: one, 1.0: others[pair]}.get(share) or dense.between(one, others[pair], share)
-        return Ask("stability", 0, run, pair, Point(k, share))
+        return RunRequest("stability", 0, run, pair, Point(k, share))
 
     errors: dict[tuple[int, float], float] = {}
     for part in ([0.0, 1.0], shares[1:-1]):  # where the line ends is known only after training
@@ -68,7 +68,7 @@ def instability(dense: Run, k: int, walks: Walks) -> Study[float]:
     return mean_barrier([[errors[pair, share] for share in shares] for pair in range(len(others))])
 
 
-def smallest_stable(dense: Run, walks: Walks) -> Study[int]:
+def smallest_stable(dense: Run, walks: InterpolationPlan) -> Study[int]:
     """The first of the candidates at which the mean barrier is within the tolerance; the last if none is."""
     for k in walks.candidates:
         height = yield from instability(dense, k, walks)
@@ -77,7 +77,7 @@ def smallest_stable(dense: Run, walks: Walks) -> Study[int]:
     return walks.candidates[-1]
 
 
-def all_candidates(dense: Run, walks: Walks) -> Study[None]:
+def all_candidates(dense: Run, walks: InterpolationPlan) -> Study[None]:
     """Walk from each of them, whatever is found."""
     for k in walks.candidates:
         yield from instability(dense, k, walks)

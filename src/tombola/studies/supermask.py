@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tombola.mask import Mask
-from tombola.outcome import Outcome
-from tombola.run import Run
-from tombola.studies import Ask, Study
+from tombola.pruning.mask import Mask
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
+from tombola.studies.request import RunRequest, Study
 
 
-def supermask_search(dense: Run, scored: Run, found: Callable[[Outcome], Mask], drawn: Mask) -> Study[list[Ask]]:
+def supermask_search(
+    dense: Run, scored: Run, found: Callable[[Outcome], Mask], drawn: Mask
+) -> Study[list[RunRequest]]:
     """Find a subnetwork of the initial weights by training scores (edge-popup, Ramanujan et al. 2020, "What's Hidden
     in a Randomly Weighted Neural Network?", section 3), see how good it is untrained, then train it like any ticket.
 
@@ -19,13 +21,13 @@ def supermask_search(dense: Run, scored: Run, found: Callable[[Outcome], Mask], 
     Where there are statistics of normalisation, these are as they were before training, and such networks then do
     badly. Returns the dense network and the ticket, the supermask on the initial weights, trained.
     """
-    ticket = Ask("ticket", 0, dense)
+    ticket = RunRequest("ticket", 0, dense)
     yield ticket
-    outcome: Outcome = yield Ask("edge_popup", 1, scored)
+    outcome: Outcome = yield RunRequest("edge_popup", 1, scored)
     if outcome.measures.diverged:
         return [ticket]
     run = dense.masked(found(outcome))
-    yield [Ask("supermask", 1, run.until(0)), Ask("untrained", 1, dense.masked(drawn).until(0))]
-    trained = Ask("ticket", 1, run)
+    yield [RunRequest("supermask", 1, run.until(0)), RunRequest("untrained", 1, dense.masked(drawn).until(0))]
+    trained = RunRequest("ticket", 1, run)
     yield trained
     return [ticket, trained]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from tombola.mask import Mask
-from tombola.ranking import keep_best
-from tombola.run import Run
-from tombola.scopes import weights_left
-from tombola.scores.weights import uniform
-from tombola.studies import Ask, Study
+from tombola.pruning.mask import Mask
+from tombola.pruning.ranking import keep_best
+from tombola.pruning.scopes import weights_left
+from tombola.pruning.scores.weights import uniform
+from tombola.runs.run import Run
+from tombola.studies.request import RunRequest, Study
 
 
 def transfer(
-    tickets: Sequence[Ask],
+    tickets: Sequence[RunRequest],
     target: Run,
     levels: Collection[int] | None = None,
     draws: int = 1,
@@ -25,16 +25,16 @@ def transfer(
     `target` is the dense network's run there, from the initial weights that the tickets were found with. Beside each
     ticket, `draws` random masks with as many weights in each layer; at level 0, the dense network.
     """
-    asks = [Ask("transfer", 0, target)]
+    asks = [RunRequest("transfer", 0, target)]
     for ticket in tickets:
         if ticket.level == 0 or not (levels is None or ticket.level in levels):
             continue
         mask = carried(ticket.run.mask, target.mask)
         counts = weights_left(mask, [(name,) for name in mask])
-        asks.append(Ask("transfer", ticket.level, target.masked(mask)))
+        asks.append(RunRequest("transfer", ticket.level, target.masked(mask)))
         for draw in range(draws):
             random = keep_best(uniform(mask, seed(0, draw)), target.mask, counts)
-            asks.append(Ask("transfer_random", ticket.level, target.masked(random), draw))
+            asks.append(RunRequest("transfer_random", ticket.level, target.masked(random), draw))
     yield asks
 
 

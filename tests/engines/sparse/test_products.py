@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tombola.engines.sparse.packed import Pattern, grouped
+from tombola.engines.sparse.packed import SparsityPattern, grouped
 from tombola.engines.sparse.products import columns_of, sampled_product, sparse_times_dense, take
 
 
@@ -31,7 +31,7 @@ def test_products_are_those_of_the_dense_matrix(
         floats(random, columns, width),
         floats(random, rows, width),
     )
-    pattern = Pattern.of(kept)
+    pattern = SparsityPattern.of(kept)
     values = matrix.reshape(-1)[pattern.order]
     assert np.array_equal(np.sort(pattern.order), np.flatnonzero(kept))
 

@@ -14,18 +14,18 @@ from torch.nn import functional
 
 from tests.conftest import random_mask, tiny
 from tests.engines.helpers import CONVOLUTIONAL, Interrupted, Interrupting, dense_run, same_bits, train
-from tombola.conduct import conduct
 from tombola.engines import engine
 from tombola.engines import sparse as module
 from tombola.engines.sparse import Sparse
 from tombola.engines.sparse.speeds import Speeds
-from tombola.errors import InputError
-from tombola.experiment import Experiment
-from tombola.outcome import Outcome
-from tombola.run import Run
-from tombola.store import Checkpoint, Store
-from tombola.studies import Ask
-from tombola.workers import side_by_side
+from tombola.experiments.experiment import Experiment
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
+from tombola.runs.store import Checkpoint, Store
+from tombola.studies.conductor import conduct
+from tombola.studies.request import RunRequest
+from tombola.utils.errors import InputError
+from tombola.utils.workers import parallel_executor
 
 MLP_WITH_DROPOUT = {"model": {"name": "mlp", "widths": [20, 10], "dropout": 0.3}}
 MODULE = {"model": CONVOLUTIONAL | {"channels": 8}}
@@ -78,7 +78,7 @@ def test_a_resumed_training_gives_the_same_bits(
     changes = dict(changes)
     stretch = changes.pop("stretch", 1000)
     unstretched = sparse(dense_run(**changes))
-    monkeypatch.setattr("tombola.engines.training.STRETCH", stretch)
+    monkeypatch.setattr("tombola.engines.training_loop.STRETCH", stretch)
     assert same_bits(sparse(dense_run(**changes)), unstretched)
     run = dense_run(**changes)
     run = run.masked(random_mask(run, 0.3))
@@ -154,20 +154,20 @@ def test_modules_with_sparse_layers_follow_eager_to_rounding(
         assert (ours.final[name][~kept] == 0).all()
 
 
-def accuracies(folder: Path, named: str, workers: int) -> dict[tuple[int, Ask], float]:
-    found: dict[tuple[int, Ask], float] = {}
+def accuracies(folder: Path, named: str, workers: int) -> dict[tuple[int, RunRequest], float]:
+    found: dict[tuple[int, RunRequest], float] = {}
 
     class Notes:
-        def started(self, study: int, ask: Ask) -> None:
+        def started(self, study: int, ask: RunRequest) -> None:
             pass
 
-        def answered(self, study: int, ask: Ask, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+        def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
             found[study, ask] = outcome.measures.test_accuracy_at_stop or 0.0
 
     experiment = Experiment(tiny(training__length="200it"))
     made = engine(named)
     threads = made.capacity(experiment.dense(0)).threads
-    with side_by_side(workers, threads) as executor:
+    with parallel_executor(workers, threads) as executor:
         conduct(experiment.studies(), Store(folder), made, executor, Notes(), workers)
     return found
 

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from tombola.engines.sparse import speeds as module
-from tombola.engines.sparse.layers import SparseLayer
+from tombola.engines.sparse.modules import SparseTrainingLayer
 from tombola.engines.sparse.speeds import Speeds, machine, step_time
 
 
@@ -16,7 +16,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, sparse: float, dense: float) -> lis
 
     def step_time(layer: nn.Module, inputs: tuple[int, ...]) -> float:  # noqa: ARG001
         measured.append(layer)
-        return sparse if isinstance(layer, SparseLayer) else dense
+        return sparse if isinstance(layer, SparseTrainingLayer) else dense
 
     monkeypatch.setattr(module, "step_time", step_time)
     return measured

@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from tombola.engines.sparse.stack import Layer, Stack, stack_of
-from tombola.zoo.networks.mlp import mlp
+from tombola.engines.sparse.stack import Stack, StackLayer, stack_of
+from tombola.zoo.models.mlp import mlp
 
 
 def test_the_networks_of_the_zoo_are_stacks() -> None:
     stack = stack_of(mlp((8, 8), 10, [20, 15], dropout=0.3))
     assert stack == Stack(
         (
-            Layer("fc1", 64, 20, bias=True, relu=True, dropout=0.3),
-            Layer("fc2", 20, 15, bias=True, relu=True, dropout=0.3),
-            Layer("output", 15, 10, bias=True),
+            StackLayer("fc1", 64, 20, bias=True, relu=True, dropout=0.3),
+            StackLayer("fc2", 20, 15, bias=True, relu=True, dropout=0.3),
+            StackLayer("output", 15, 10, bias=True),
         )
     )
 
@@ -27,8 +27,10 @@ def test_stacks_within_stacks() -> None:
         nn.Identity(),
         nn.Linear(3, 2),
     )
-    assert stack_of(network) == Stack((Layer("2.0", 4, 3, bias=False, relu=True), Layer("4", 3, 2, bias=True)), 0.2)
-    assert stack_of(nn.Linear(3, 2)) == Stack((Layer("", 3, 2, bias=True),))
+    assert stack_of(network) == Stack(
+        (StackLayer("2.0", 4, 3, bias=False, relu=True), StackLayer("4", 3, 2, bias=True)), 0.2
+    )
+    assert stack_of(nn.Linear(3, 2)) == Stack((StackLayer("", 3, 2, bias=True),))
 
 
 def test_an_activation_may_be_shared() -> None:

@@ -13,14 +13,14 @@ from torch.nn import functional
 
 from tests.conftest import random_mask
 from tests.engines.helpers import dense_run
-from tombola.batches import batches
-from tombola.engines.modules import ModuleLearner
+from tombola.engines.module_learner import ModuleLearner
 from tombola.engines.sparse.layout import DENSE_ABOVE
 from tombola.engines.sparse.stack import stack_of
 from tombola.engines.sparse.stack_learner import StackLearner
-from tombola.run import Run
-from tombola.zoo.data import prepare
-from tombola.zoo.networks import build
+from tombola.runs.run import Run
+from tombola.zoo.batches import batches
+from tombola.zoo.datasets import prepare
+from tombola.zoo.models import build
 
 
 def learner_of(run: Run) -> StackLearner:

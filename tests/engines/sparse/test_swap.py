@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.engines.helpers import Convolutional
-from tombola.engines.sparse.layers import SparseLayer
+from tombola.engines.sparse.modules import SparseTrainingLayer
 from tombola.engines.sparse.speeds import Speeds
 from tombola.engines.sparse.swap import swap
-from tombola.mask import Mask
+from tombola.pruning.mask import Mask
 
 X = torch.rand(5, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -39,7 +39,7 @@ def test_layers_are_swapped_and_the_state_is_the_modules_own() -> None:
     assert not dense
     assert set(swapped.layers) == {"conv", "output"}
     assert network.training
-    assert isinstance(network.conv, SparseLayer)
+    assert isinstance(network.conv, SparseTrainingLayer)
     assert sum(p.numel() for p in network.parameters()) == mask.count + 10 + 8  # biases, batch norm
     torch.testing.assert_close(network.eval()(X), expected)
     state = swapped.state()

@@ -13,16 +13,17 @@ import torch
 
 from tombola.engines.capacity import Capacity
 from tombola.engines.eager import Eager, reproducible
-from tombola.engines.training import LiveTraining, carry_out
-from tombola.errors import InputError
-from tombola.outcome import Outcome
-from tombola.run import Run, Start
-from tombola.seeds import Purpose, derive
-from tombola.starting import Recall, masked_network, unknown_runs
-from tombola.store import Checkpoint
-from tombola.zoo.data import prepare
-from tombola.zoo.data.split import Split
-from tombola.zoo.networks import build
+from tombola.engines.training_loop import TrainingLoop, run_to_end
+from tombola.runs.initial_state import Recall, masked_network, no_earlier_runs
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
+from tombola.runs.store import Checkpoint
+from tombola.utils.errors import InputError
+from tombola.utils.seeds import Purpose, derive
+from tombola.zoo.datasets import prepare
+from tombola.zoo.datasets.split import Split
+from tombola.zoo.models import build
+from tombola.zoo.models.description import Start
 
 if TYPE_CHECKING:
     from tombola.engines.sparse.speeds import Speed
@@ -46,7 +47,7 @@ class Sparse:
         """See `tombola.engines.Engine`. Compiled loops leave the interpreter's lock alone."""
         return Capacity(threads=not _refusal(run) and not isinstance(_stack(run), str))
 
-    def train(self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = unknown_runs) -> list[Outcome]:
+    def train(self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = no_earlier_runs) -> list[Outcome]:
         """Train the one run in `runs`; see `tombola.engines.Engine`."""
         (run,) = runs
         if reason := _refusal(run):
@@ -64,7 +65,7 @@ class Sparse:
         from tombola.engines.sparse.stack_learner import StackLearner
 
         learner = StackLearner(stack, masked_network(run, recall).state_dict(), run, split)
-        return carry_out(LiveTraining([run], learner, len(split.train), recall), checkpoint, self._name("loop"))
+        return run_to_end(TrainingLoop([run], learner, len(split.train), recall), checkpoint, self._name("loop"))
 
     def _train_module(self, run: Run, split: Split, checkpoint: Checkpoint, recall: Recall) -> list[Outcome]:
         from tombola.engines.sparse.speeds import Speeds
@@ -79,7 +80,7 @@ class Sparse:
                 log.info("%s stays dense: %s", name, reason)
             learner = SwappedLearner(swapped, run, split, torch.device(self.device))
             how = f"layers {', '.join(swapped.layers)}" if swapped.layers else "no layer"
-            return carry_out(LiveTraining([run], learner, len(split.train), recall), checkpoint, self._name(how))
+            return run_to_end(TrainingLoop([run], learner, len(split.train), recall), checkpoint, self._name(how))
 
     def _name(self, how: str) -> str:
         import numba

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tombola.engines.sparse.compiled import compiled
-from tombola.engines.sparse.packed import Pattern, grouped
+from tombola.engines.sparse.packed import SparsityPattern, grouped
 from tombola.engines.sparse.products import Floats, Indices, columns_of, sampled_product, sparse_times_dense, take
 from tombola.engines.sparse.vectors import LANES, add, load, splat, store, transpose
 
@@ -98,7 +98,7 @@ def geometry_of(spread: Spread, outputs: int, images: int, channels: int, height
     )
 
 
-def kernel_of(pattern: Pattern, spread: Spread, geometry: Geometry) -> Kernel:
+def kernel_of(pattern: SparsityPattern, spread: Spread, geometry: Geometry) -> Kernel:
     """Where the weights of `pattern`, a matrix of (outputs, inputs of a group · kernel), find their inputs."""
     (kernel_h, kernel_w), g = spread.size, geometry
     per_group = g.channels // spread.groups
@@ -143,7 +143,7 @@ def single(g: Any) -> bool:
 
 
 @compiled
-def lay_out(x: Floats, first: int, images: int, g: Any, out: Floats) -> None:
+def im2col(x: Floats, first: int, images: int, g: Any, out: Floats) -> None:
     """Put some images of `x`, flat, into `out`, padded and dealt out to phases. Padding is not touched."""
     if single(g):
         rows = np.arange(first, first + images)
@@ -165,8 +165,8 @@ def lay_out(x: Floats, first: int, images: int, g: Any, out: Floats) -> None:
 
 
 @compiled
-def collect_gradient(laid: Floats, first: int, images: int, g: Any, out: Floats) -> None:
-    """Take the gradients of some images out of `laid`, into `out`, flat: the way back of `lay_out`."""
+def col2im(laid: Floats, first: int, images: int, g: Any, out: Floats) -> None:
+    """Take the gradients of some images out of `laid`, into `out`, flat: the way back of `im2col`."""
     if single(g):
         turn_back(laid, g.back, first, images, g.channels, out)
         return
@@ -209,7 +209,7 @@ def convolve(x: Floats, count: int, values: Floats, bias: Floats, kernel: Any, g
     sums = np.empty(g.outputs * g.span, np.float32)
     for first in range(0, count, g.together):
         images = min(g.together, count - first)
-        lay_out(x, first, images, g, source)
+        im2col(x, first, images, g, source)
         sparse_times_dense(values, kernel.columns, kernel.bounds, g.outputs, 1, source, g.span, sums)
         if single(g):
             if bias.size:
@@ -242,7 +242,7 @@ def convolve_back(
         images = min(g.together, count - first)
         if images < g.together:
             left[:] = 0  # what was there before must not count again
-        lay_out(x, first, images, g, source)
+        im2col(x, first, images, g, source)
         for o in range(g.outputs):
             for n in range(images):
                 for y in range(g.out_height):
@@ -254,4 +254,4 @@ def convolve_back(
         )
         if of_x.size:
             sparse_times_dense(turned, kernel.back_columns, kernel.back_bounds, planes, 1, left, g.back, sums)
-            collect_gradient(sums, first, images, g, of_x)
+            col2im(sums, first, images, g, of_x)

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 
 from tombola.engines.sparse import loop
-from tombola.engines.sparse.packed import Pattern
+from tombola.engines.sparse.packed import SparsityPattern
 from tombola.engines.sparse.products import Floats
-from tombola.engines.sparse.stack import Layer, Stack
+from tombola.engines.sparse.stack import Stack, StackLayer
 from tombola.engines.sparse.vectors import LANES
-from tombola.mask import Mask, State
+from tombola.pruning.mask import Mask, State
 
 DENSE_ABOVE = 0.7
 """Layers of which more than this fraction is left are multiplied dense, masked: there BLAS is faster."""
@@ -26,10 +26,10 @@ def padded(size: int) -> int:
 
 
 @dataclass(frozen=True)
-class Place:
+class ParameterSlot:
     """Where a layer's numbers are among the parameters."""
 
-    layer: Layer
+    layer: StackLayer
     order: npt.NDArray[np.int64] | None
     """Of a sparse layer: which entries of the flattened matrix are there. In a dense one all are."""
     weights: slice
@@ -41,22 +41,22 @@ class Place:
         return f"{self.layer.name}." if self.layer.name else ""
 
 
-class Layout:
+class StackLayout:
     """Lays out the parameters of `stack` under `mask`, and the patterns of its sparse layers."""
 
     def __init__(self, stack: Stack, mask: Mask) -> None:
         self.stack = stack
-        self.places: list[Place] = []
+        self.places: list[ParameterSlot] = []
         rows: list[list[int]] = []
         patterns, turned, turns, kept = [], [], [], []
         size = unit = entry = bound = back = 0
         for layer in stack.layers:
             name = f"{layer.name}.weight" if layer.name else "weight"
             left = mask[name].numpy() if name in mask else np.ones((layer.outputs, layer.inputs), bool)
-            pattern = Pattern.of(left) if left.mean() <= DENSE_ABOVE else None
+            pattern = SparsityPattern.of(left) if left.mean() <= DENSE_ABOVE else None
             count = left.size if pattern is None else pattern.order.size
             end = size + count
-            place = Place(
+            place = ParameterSlot(
                 layer,
                 None if pattern is None else pattern.order,
                 weights=slice(size, end),
@@ -115,13 +115,13 @@ class Layout:
                 state[f"{place.prefix}bias"] = torch.from_numpy(parameters[place.biases].copy())
         return state
 
-    def rooms(self, width: int) -> loop.Rooms:
+    def rooms(self, width: int) -> loop.Workspaces:
         """Working space for `width` examples side by side."""
         inputs, units = self.stack.layers[0].inputs, sum(layer.outputs for layer in self.stack.layers)
         largest = max(
             (place.weights.stop - place.weights.start for place in self.places if place.order is not None), default=0
         )
-        return loop.Rooms(
+        return loop.Workspaces(
             inputs=np.zeros(inputs * width, np.float32),
             activations=np.zeros(units * width, np.float32),
             deltas=np.zeros(units * width, np.float32),

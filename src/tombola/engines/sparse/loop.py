@@ -40,7 +40,7 @@ or -1; whether it is sparse, dense with a mask, followed by ReLU; how many units
 begins in `columns`, and begins and ends in `bounds` and `back_bounds`."""
 
 
-class Weights(NamedTuple):
+class StackWeights(NamedTuple):
     """What changes: float32, all layers' weights and biases one after another, padded to whole vectors."""
 
     parameters: Floats
@@ -51,7 +51,7 @@ class Weights(NamedTuple):
     """Adam's second moment; empty for SGD."""
 
 
-class Rooms(NamedTuple):
+class Workspaces(NamedTuple):
     """Working space for `width` examples side by side: (units, width), flat."""
 
     inputs: Floats

@@ -18,7 +18,7 @@ LONG = 20
 
 
 @dataclass(frozen=True)
-class Pattern:
+class SparsityPattern:
     """Where a sparse matrix has entries. Its columns are divided into blocks, and its entries into segments: one for
     each row in the first block, one for each row in the second, and so on; within a segment columns ascend."""
 
@@ -31,7 +31,7 @@ class Pattern:
     """Which entry this is of the flattened matrix."""
 
     @classmethod
-    def of(cls, kept: npt.NDArray[np.bool_]) -> Pattern:
+    def of(cls, kept: npt.NDArray[np.bool_]) -> SparsityPattern:
         """Of a bool matrix."""
         rows, columns = kept.shape
         blocks = max(1, round(columns / BLOCK)) if kept.mean() * BLOCK >= LONG else 1
@@ -43,12 +43,12 @@ class Pattern:
         bounds = np.cumsum([0, *np.concatenate([part.sum(axis=1) for part in parts])])
         return cls(rows, column.astype(np.int32), bounds.astype(np.int32), row * columns + column)
 
-    def transposed(self, columns: int) -> tuple[Pattern, Indices]:
+    def transposed(self, columns: int) -> tuple[SparsityPattern, Indices]:
         """The pattern of the transpose, in one block, and where in this one's order each of its entries is."""
         places, bounds = grouped(self.columns, columns)
         row = self.order[places] // columns
         order = self.columns[places].astype(np.int64) * self.rows + row
-        return Pattern(columns, row.astype(np.int32), bounds, order), places
+        return SparsityPattern(columns, row.astype(np.int32), bounds, order), places
 
 
 def grouped(groups: Indices, count: int) -> tuple[Indices, Indices]:

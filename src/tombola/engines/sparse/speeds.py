@@ -21,9 +21,9 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from tombola.engines.sparse.compiled import KERNELS
-from tombola.engines.sparse.layers import SparseLayer
-from tombola.files import replacing
-from tombola.store import held
+from tombola.engines.sparse.modules import SparseTrainingLayer
+from tombola.utils.files import atomic_write
+from tombola.utils.locks import file_lock
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +93,11 @@ class Speeds:
         known: dict[str, float] = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with held(self.path.with_suffix(".lock")):
+            with file_lock(self.path.with_suffix(".lock")):
                 everything = self._read()
                 known = everything.setdefault(machine(), {}).setdefault(name, {})
                 _complete(known, layer, inputs, density, at)
-                with replacing(self.path) as temporary:
+                with atomic_write(self.path) as temporary:
                     temporary.write_text(json.dumps(everything, indent=1), encoding="utf-8")
         except OSError as error:
             log.warning("speeds of layers cannot be kept in %s: %s", self.path, error.strerror or error)
@@ -116,7 +116,7 @@ def _complete(
         known["dense"] = step_time(_fresh(layer), inputs)
     if at not in known:
         kept = torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(0)) < density
-        known[at] = step_time(SparseLayer(_fresh(layer), kept), inputs)
+        known[at] = step_time(SparseTrainingLayer(_fresh(layer), kept), inputs)
 
 
 def machine() -> str:

@@ -10,7 +10,7 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class Layer:
+class StackLayer:
     """A linear layer, and what is done to its outputs."""
 
     name: str
@@ -27,7 +27,7 @@ class Layer:
 class Stack:
     """Linear layers one after another, with ReLU and dropout between them."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[StackLayer, ...]
     dropout: float = 0.0
     """Of the inputs."""
 
@@ -38,7 +38,7 @@ def stack_of(network: nn.Module) -> Stack | str:
     It is one if it is an `nn.Sequential` (of any depth) of Flatten, Linear, ReLU, Dropout and Identity that ends with
     a Linear, all of float32, without hooks, weights shared or frozen, or classes derived from these.
     """
-    layers: list[Layer] = []
+    layers: list[StackLayer] = []
     dropout = 0.0
     for name, module in _children(network):
         if hooked(module):
@@ -46,16 +46,16 @@ def stack_of(network: nn.Module) -> Stack | str:
         if type(module) is nn.Linear:
             if module.weight.dtype != torch.float32:
                 return f"{name} is of {module.weight.dtype}"
-            layers.append(Layer(name, module.in_features, module.out_features, module.bias is not None))
+            layers.append(StackLayer(name, module.in_features, module.out_features, module.bias is not None))
         elif type(module) is nn.ReLU and layers:
             if layers[-1].dropout:
                 return f"{name} comes after a dropout"
-            layers[-1] = Layer(**vars(layers[-1]) | {"relu": True})
+            layers[-1] = StackLayer(**vars(layers[-1]) | {"relu": True})
         elif type(module) is nn.Dropout:
             if layers[-1].dropout if layers else dropout:
                 return f"{name} is the second dropout in a row"
             if layers:
-                layers[-1] = Layer(**vars(layers[-1]) | {"dropout": module.p})
+                layers[-1] = StackLayer(**vars(layers[-1]) | {"dropout": module.p})
             else:
                 dropout = module.p
         elif type(module) is nn.Flatten:

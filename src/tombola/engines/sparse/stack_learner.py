@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tombola.engines.history import Score
-from tombola.engines.snapshots import entries
+from tombola.engines.history import Evaluation
+from tombola.engines.lr_schedule import learning_rates
 from tombola.engines.sparse import loop
-from tombola.engines.sparse.layout import Layout, padded
+from tombola.engines.sparse.layout import StackLayout, padded
 from tombola.engines.sparse.products import Floats
 from tombola.engines.sparse.stack import Stack
-from tombola.engines.training import Part
-from tombola.mask import State
-from tombola.run import Run
-from tombola.schedule import learning_rates
-from tombola.seeds import Purpose, derive
-from tombola.zoo.data.split import Examples, Split
+from tombola.engines.training_loop import Part
+from tombola.engines.training_state import entries
+from tombola.pruning.mask import State
+from tombola.runs.run import Run
+from tombola.utils.seeds import Purpose, derive
+from tombola.zoo.datasets.split import ExampleSet, Split
 
 TILE = 64
 """How many examples are evaluated side by side."""
@@ -29,7 +29,7 @@ class StackLearner:
     """Trains one run of `stack`, from the weights in `state`. It needs no lock and no global state."""
 
     def __init__(self, stack: Stack, state: State, run: Run, split: Split) -> None:
-        self.layout = Layout(stack, run.mask)
+        self.layout = StackLayout(stack, run.mask)
         self.split = split
         self.training = training = run.training
         self.losses = 0.0
@@ -39,7 +39,7 @@ class StackLearner:
             adam, training.momentum, training.nesterov, training.weight_decay, noise, run.begin
         )
         parameters, nothing = self.layout.pack(state), np.empty(0, np.float32)
-        self.now = loop.Weights(
+        self.now = loop.StackWeights(
             parameters,
             gradients=np.zeros_like(parameters),
             first=np.zeros_like(parameters) if adam or training.momentum else nothing,
@@ -66,16 +66,16 @@ class StackLearner:
         losses, self.losses = self.losses, 0.0
         return [losses]
 
-    def evaluate(self, part: Part, best: bool = False) -> list[Score]:
+    def evaluate(self, part: Part, best: bool = False) -> list[Evaluation]:
         """See `Learner`."""
         weights = self.now._replace(parameters=self.best) if best else self.now
-        examples: Examples = getattr(self.split, part)
+        examples: ExampleSet = getattr(self.split, part)
         x, rows = (
             examples.x.reshape(len(examples.x), -1).numpy(),
             examples.places(torch.arange(len(examples))).numpy(),
         )
         losses, right = loop.evaluate(self.layout.shape, weights, self.tile_rooms, TILE, x, examples.y.numpy(), rows)
-        return [Score(losses / len(rows), right / len(rows))]
+        return [Evaluation(losses / len(rows), right / len(rows))]
 
     def keep(self, better: Sequence[bool]) -> None:
         """See `Learner`."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from tombola.engines.sparse.layers import SparseLayer
+from tombola.engines.sparse.modules import SparseTrainingLayer
 from tombola.engines.sparse.speeds import Speeds
 from tombola.engines.sparse.stack import hooked
-from tombola.mask import Mask, State
+from tombola.pruning.mask import Mask, State
 
 
 @dataclass
@@ -46,13 +46,13 @@ class Swapped:
             state[name] = tensor.reshape(-1)[sparse.order] if sparse and tensor.dim() else tensor
         return state
 
-    def _sparse(self, entry: str, parameter: str) -> SparseLayer | None:
+    def _sparse(self, entry: str, parameter: str) -> SparseTrainingLayer | None:
         """The sparse layer whose parameter of that name the entry is of."""
         layer, _, last = entry.rpartition("/")[2].rpartition(".")
         if layer not in self.layers or last != parameter:
             return None
         sparse = self.network.get_submodule(layer)
-        assert isinstance(sparse, SparseLayer)
+        assert isinstance(sparse, SparseTrainingLayer)
         return sparse
 
     def undo(self) -> None:
@@ -83,7 +83,7 @@ def swap(network: nn.Module, mask: Mask, inputs: Tensor, speeds: Speeds) -> tupl
             assert isinstance(layer, nn.Linear | nn.Conv2d)
             if speeds.sparse_is_faster(layer, shapes[layer_name], density):
                 swapped.layers[layer_name] = layer
-                put(network, layer_name, SparseLayer(layer, kept))
+                put(network, layer_name, SparseTrainingLayer(layer, kept))
                 continue
             reason = f"dense is faster with {density:.1%} of its weights"
         dense[layer_name] = reason

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from tombola.engines.modules import ModuleLearner
+from tombola.engines.module_learner import ModuleLearner
 from tombola.engines.sparse.swap import Swapped
-from tombola.mask import Mask, State
-from tombola.run import Run
-from tombola.zoo.data.split import Split
+from tombola.pruning.mask import Mask, State
+from tombola.runs.run import Run
+from tombola.zoo.datasets.split import Split
 
 
 class SwappedLearner(ModuleLearner):

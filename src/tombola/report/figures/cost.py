@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tombola.report.figures.figure import Absent, Figure, Numbers, figure
-from tombola.report.figures.levels import lines
+from tombola.report.figures.level_figures import lines
 from tombola.report.figures.style import ordered
-from tombola.report.material import Material
+from tombola.report.report_data import ReportData
 
 AXIS = "seconds per run"
 
 
-def costs(material: Material) -> list[Numbers]:
+def costs(material: ReportData) -> list[Numbers]:
     """Mean seconds of a run, by branch and level; tickets come last, which draws them above all others."""
     left = {level["level"]: 100 * level["weights_left"] for level in material.summary["levels"]}
     return [
@@ -30,7 +30,7 @@ def costs(material: Material) -> list[Numbers]:
     ]
 
 
-def cost_figure(material: Material) -> Figure | Absent:
+def cost_figure(material: ReportData) -> Figure | Absent:
     """Seconds of a run."""
     rows = costs(material)
     branches = ordered(str(row["branch"]) for row in rows)

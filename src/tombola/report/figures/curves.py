@@ -10,9 +10,9 @@ import altair as alt
 import numpy as np
 
 from tombola.report.figures.figure import DATA, HOVER, Absent, Figure, Numbers, figure
-from tombola.report.figures.levels import HEIGHT, apart, logarithmic
+from tombola.report.figures.level_figures import HEIGHT, apart, logarithmic
 from tombola.report.figures.style import BRANCHES, DENSE, DENSE_TO_SPARSE
-from tombola.report.material import Material
+from tombola.report.report_data import ReportData
 
 MOST_POINTS = 120
 """Of one curve. More cannot be seen."""
@@ -24,7 +24,7 @@ MOST_CURVES = 8
 MEANS = f"Means over replicates, of at most {MOST_CURVES} levels"
 
 
-def validation_curves(material: Material) -> Figure | Absent:
+def validation_curves(material: ReportData) -> Figure | Absent:
     """Validation accuracy against iterations."""
     rows = curves(material, "validation_accuracy", 100)
     # The first iterations begin at chance: with them in view, all that matters would be one line at the top.
@@ -40,7 +40,7 @@ def validation_curves(material: Material) -> Figure | Absent:
     )
 
 
-def loss_curves(material: Material) -> Figure | Absent:
+def loss_curves(material: ReportData) -> Figure | Absent:
     """Training loss against iterations."""
     rows = [row for row in curves(material, "train_loss", 1) if float(row["mean"] or 0) > 0]
     return figure(
@@ -52,7 +52,7 @@ def loss_curves(material: Material) -> Figure | Absent:
     )
 
 
-def curves(material: Material, column: str, factor: float) -> list[Numbers]:
+def curves(material: ReportData, column: str, factor: float) -> list[Numbers]:
     """The mean of a column over the replicates' tickets, by level and iteration."""
     left = {level["level"]: 100 * level["weights_left"] for level in material.summary["levels"]}
     shown = thinned(list(left), MOST_CURVES)

@@ -10,10 +10,10 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from tombola.anatomy import BINS, REACH
+from tombola.experiments.layer_stats import BINS, REACH
 from tombola.report.figures.figure import DATA, Absent, Figure, Numbers, figure, rounded
 from tombola.report.figures.style import BRANCHES, DENSE, ramp
-from tombola.report.material import Material
+from tombola.report.report_data import ReportData
 
 MOST_LAYERS = 24
 MOST_PIXELS = 32
@@ -22,7 +22,7 @@ MOST_PIXELS = 32
 LABEL = "format(datum.value, '.2~r') + '% of the weights left'"
 
 
-def telling(material: Material) -> list[int]:
+def telling(material: ReportData) -> list[int]:
     """A few levels that tell most: the first, one in the middle, the smallest winning, and the sparsest."""
     pruned = [level["level"] for level in material.summary["levels"] if level["level"] > 0]
     if not pruned:
@@ -32,7 +32,7 @@ def telling(material: Material) -> list[int]:
     return sorted(chosen)
 
 
-def initial_weights(material: Material) -> Figure | Absent:
+def initial_weights(material: ReportData) -> Figure | Absent:
     """The initial values of the weights that survive, beside those of all weights."""
     rows = histograms(material, [0, *telling(material)])
     names = list(dict.fromkeys(str(row["layer"]) for row in rows))
@@ -78,7 +78,7 @@ def initial_weights(material: Material) -> Figure | Absent:
     )
 
 
-def histograms(material: Material, levels: Sequence[int]) -> list[Numbers]:
+def histograms(material: ReportData, levels: Sequence[int]) -> list[Numbers]:
     """The density of initial weights by level, layer and bin, all replicates together."""
     left = {level["level"]: 100 * level["weights_left"] for level in material.summary["levels"]}
     counts: dict[tuple[int, str], npt.NDArray[np.int64]] = {}
@@ -110,7 +110,7 @@ def names_index(names: Sequence[str], name: str) -> int:
     return names.index(name) if name in names else len(names)
 
 
-def pixels(material: Material) -> Figure | Absent:
+def pixels(material: ReportData) -> Figure | Absent:
     """How many connections each pixel of an image keeps."""
     title = "Connections that each pixel keeps"
     shape = material.results.inputs
@@ -151,7 +151,7 @@ def pixels(material: Material) -> Figure | Absent:
     return figure("pixels", title, caption, chart, rows, wide=True, cell=side * columns)
 
 
-def pixel_maps(material: Material, levels: Sequence[int], shape: tuple[int, int]) -> list[Numbers]:
+def pixel_maps(material: ReportData, levels: Sequence[int], shape: tuple[int, int]) -> list[Numbers]:
     """The mean number of connections by level and pixel, or square of pixels."""
     left = {level["level"]: 100 * level["weights_left"] for level in material.summary["levels"]}
     found: dict[int, list[Any]] = defaultdict(list)

@@ -1,0 +1,86 @@
+"""Former names of modules and classes.
+
+Code that imports a module by its former name still works, with a warning (`accept_former_modules`). And the keys of
+stored runs keep them: a user's function may refer to `tombola.mark` or to a network of the zoo, whose names are part
+of its fingerprint. A module that moves keeps its former name here; otherwise such stores would be trained again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+_MODULES = {
+    "tombola.engines.custom.step_counter": "tombola.marking",
+    "tombola.experiments.recipe": "tombola.recipe",
+    "tombola.experiments.results": "tombola.results",
+    "tombola.exports": "tombola.ship",
+    "tombola.exports.onnx_file": "tombola.ship.to_onnx",
+    "tombola.exports.torch_export": "tombola.ship.exported",
+    "tombola.pruning.hold": "tombola.holding",
+    "tombola.pruning.held_weight": "tombola.held_weight",
+    "tombola.pruning.mask": "tombola.mask",
+    "tombola.pruning.pruner": "tombola.pruning",
+    "tombola.pruning.scopes": "tombola.scopes",
+    "tombola.pruning.scores": "tombola.scores",
+    "tombola.pruning.scores.inputs": "tombola.scores.grounds",
+    "tombola.pruning.structures": "tombola.structures",
+    "tombola.pruning.structures.unit_structure": "tombola.structures.units",
+    "tombola.pruning.torch_prune": "tombola.torch_prune",
+    "tombola.tickets.ticket": "tombola.ticket",
+    "tombola.utils.duration": "tombola.length",
+    "tombola.utils.errors": "tombola.errors",
+    "tombola.zoo.datasets": "tombola.zoo.data",
+    "tombola.zoo.models": "tombola.zoo.networks",
+}
+"""Modules and packages, and their former names."""
+
+_OBJECTS = {
+    "tombola.pruning.scores.inputs.ScoreInputs": "Grounds",
+    "tombola.pruning.structures.unit_structure.UnitStructure": "Units",
+    "tombola.utils.duration.Duration": "Length",
+    "tombola.zoo.models.resnet.ResidualBlock": "Block",
+    "tombola.zoo.models.vit.EncoderBlock": "Block",
+}
+"""Full names of classes, and their former names."""
+
+
+def former_name(module: str, name: str) -> tuple[str, str]:
+    """The former names of a module and of the object `name` in it; both as they are where nothing was renamed."""
+    return _translated(module, _MODULES) or module, _OBJECTS.get(f"{module}.{name}", name)
+
+
+def _translated(module: str, names: dict[str, str]) -> str | None:
+    """The other name of a module, or of the innermost package around it that has one."""
+    parts = module.split(".")
+    for end in range(len(parts), 1, -1):
+        if other := names.get(".".join(parts[:end])):
+            return ".".join([other, *parts[end:]])
+    return None
+
+
+def accept_former_modules() -> None:
+    """Let modules be imported by their former names, with a `DeprecationWarning`."""
+    sys.meta_path.insert(0, _FormerModules())
+
+
+class _FormerModules(MetaPathFinder, Loader):
+    """Imports the present module. `tombola.pruning`, a module once, is the name of a package now."""
+
+    def __init__(self) -> None:
+        self._present = {former: present for present, former in _MODULES.items() if former != "tombola.pruning"}
+
+    def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
+        if not fullname.startswith("tombola.") or _translated(fullname, self._present) is None:
+            return None
+        return ModuleSpec(fullname, self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        present = _translated(module.__name__, self._present)
+        assert present is not None, "find_spec asked first"
+        warnings.warn(f"{module.__name__} is deprecated: it is {present} now", DeprecationWarning, stacklevel=2)
+        sys.modules[module.__name__] = importlib.import_module(present)

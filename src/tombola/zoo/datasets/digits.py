@@ -1,0 +1,25 @@
+"""The digits inside scikit-learn: 1,797 real handwritten digits of 8×8 pixels. No download, real input."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tombola.zoo.datasets.dataset import Dataset
+
+TEST_EXAMPLES = 600
+
+
+def load_digits() -> Dataset:
+    """1,197 training and 600 test examples, pixels as float32 from 0 to 1.
+
+    The source has no test set of its own (it *is* the test set of the UCI Optical Recognition of Handwritten
+    Digits), so 600 examples are put aside by one fixed permutation, the same in every experiment.
+    """
+    from sklearn import datasets
+
+    x, y = datasets.load_digits(return_X_y=True)
+    images = (x.reshape(-1, 8, 8) / 16).astype(np.float32)
+    order = np.random.default_rng(0).permutation(len(images))
+    test, train = order[:TEST_EXAMPLES], order[TEST_EXAMPLES:]
+    labels = y.astype(np.int64)
+    return Dataset(images[train], labels[train], images[test], labels[test])

@@ -1,0 +1,62 @@
+"""Distributions that initial weights are drawn from. Biases start at zero (Frankle & Carbin 2019, figure 2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tombola.pruning.mask import prunable
+from tombola.zoo.models.description import Reuse
+
+Initialisation = Literal["glorot-normal", "kaiming-normal", "signed-constant"]
+NormWeights = Literal["ones", "uniform"]
+
+
+@torch.no_grad()
+def _signed_constant(weight: Tensor) -> Tensor:
+    nn.init.kaiming_normal_(weight)
+    fan_in = weight[0].numel()
+    return weight.sign_().mul_(math.sqrt(2 / fan_in))
+
+
+_DRAW: dict[str, Callable[..., object]] = {
+    "glorot-normal": nn.init.xavier_normal_,
+    "kaiming-normal": nn.init.kaiming_normal_,
+    "signed-constant": _signed_constant,
+}
+_DRAW_NORM: dict[str, Callable[..., object]] = {"ones": nn.init.ones_, "uniform": nn.init.uniform_}
+
+
+def initialise(network: nn.Module, how: Initialisation, norm: NormWeights = "ones") -> None:
+    """Draw the weights of linear and convolutional layers, and of batch norm, anew, in place.
+
+    `glorot-normal`: standard deviation sqrt(2 / (fan in + fan out)) (Glorot & Bengio 2010).
+    `kaiming-normal`: standard deviation sqrt(2 / fan in) (He et al. 2015).
+    `signed-constant`: that standard deviation, with a random sign (Ramanujan et al. 2020, section 4).
+    `norm` is of batch norm: `ones`, or `uniform`, drawn from [0, 1) (facebookresearch/open_lth).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+            _DRAW[how](module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            _DRAW_NORM[norm](module.weight)
+
+
+@torch.no_grad()
+def reorder(network: nn.Module, reuse: Reuse) -> None:
+    """Put each prunable layer's weights in another order, in place."""
+    generator = np.random.default_rng(reuse.seed)
+    parameters = dict(network.named_parameters())
+    for name in prunable(network):
+        weights = parameters[name].view(-1)
+        groups = [weights > 0, weights <= 0] if reuse.keep_signs else [torch.ones_like(weights, dtype=torch.bool)]
+        for members in groups:
+            places = members.nonzero().squeeze(1)
+            weights[places] = weights[places[torch.from_numpy(generator.permutation(len(places)))]]

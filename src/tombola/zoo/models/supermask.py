@@ -1,0 +1,95 @@
+"""Supermask: any network whose weights stay as they were drawn, while scores of them are trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from tombola.pruning.mask import State, prunable
+from tombola.utils.errors import InputError
+
+
+def supermask(network: nn.Module, keep: Mapping[str, int]) -> nn.Module:
+    """`network`, to be trained by edge-popup (Ramanujan et al. 2020, section 3): of each layer in `keep`, by the name
+    of its weight, only so many weights, of highest score, are used. The module is changed and returned.
+
+    The scores, drawn as in the authors' code (Kaiming uniform, a = √5), are the only parameters: weights, biases and
+    normalisation become buffers, so no training changes them.
+    Raises `InputError` where layers share a weight, which would get a different score in each.
+    """
+    layers = [name for name in prunable(network) if name in keep]
+    names: dict[Tensor, str] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        if names.setdefault(parameter, name) in layers and names[parameter] != name:
+            raise InputError(
+                f"model: {names[parameter]} and {name} are one weight; edge-popup needs one for each layer"
+            )
+    _freeze(network)
+    for name in layers:
+        layer, _, weight = name.rpartition(".")
+        module = network.get_submodule(layer)
+        parametrize.register_parametrization(module, weight, Popup(getattr(module, weight), keep[name]))
+    return network
+
+
+def scores_of(state: State) -> dict[str, Tensor]:
+    """|score| of every weight, by the weight's own name, from the `state_dict` of such a network."""
+    ending = ".0.scores"
+    return {
+        name.removesuffix(ending).replace("parametrizations.", ""): scores.abs()
+        for name, scores in state.items()
+        if name.endswith(ending)
+    }
+
+
+class Popup(nn.Module):
+    """Gives the weights of highest |score|, and zero for the others."""
+
+    def __init__(self, weight: Tensor, keep: int) -> None:
+        super().__init__()
+        self.keep = keep
+        self.scores = nn.Parameter(torch.empty_like(weight))
+        nn.init.kaiming_uniform_(self.scores, a=math.sqrt(5))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weights that are there."""
+        there: Tensor = _Highest.apply(self.scores.abs(), self.keep)  # type: ignore[no-untyped-call]
+        return weight * there
+
+
+class _Highest(torch.autograd.Function):
+    """1 where a score is among the `keep` highest, else 0; backwards the identity ("straight through", Bengio et al.
+    2013), so that scores of weights that are not there learn too. Equal scores are settled as in `keep_best`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(scores: Tensor, keep: int) -> Tensor:
+        if not keep:
+            return torch.zeros_like(scores)
+        flat = scores.flatten()
+        least = torch.kthvalue(flat, flat.numel() - keep + 1).values  # much faster than sorting
+        above, equal = flat > least, flat == least
+        last_of_equal = equal & (equal.flip(0).cumsum(0).flip(0) <= keep - above.sum())
+        return (above | last_of_equal).to(scores.dtype).view_as(scores)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing to remember."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004
+        return gradient, None
+
+
+def _freeze(network: nn.Module) -> None:
+    """Make every parameter a buffer of the same name."""
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            delattr(module, name)
+            module.register_buffer(name, parameter.detach())

@@ -1,0 +1,46 @@
+"""VGG networks (Simonyan & Zisserman 2015, table 1) as they are built for CIFAR-10."""
+
+from __future__ import annotations
+
+from pydantic import PositiveFloat
+from torch import nn
+
+from tombola.zoo.models.images import Images, scaled
+from tombola.zoo.models.initialise import Initialisation, NormWeights, initialise
+
+CHANNELS = [64, 128, 256, 512, 512]
+CONVOLUTIONS = {11: [1, 1, 2, 2, 2], 16: [2, 2, 3, 3, 3], 19: [2, 2, 4, 4, 4]}
+"""By depth, how many of them each stage has: columns A, D and E of the table."""
+
+
+def vgg(
+    depth: int,
+    inputs: tuple[int, ...],
+    classes: int,
+    width: PositiveFloat = 1.0,
+    init: Initialisation = "glorot-normal",
+    norm: NormWeights = "ones",
+) -> nn.Sequential:
+    """3×3 convolutions with batch norm in five stages, max pooling between them; then the average over all pixels,
+    and one linear layer. `depth` is 11, 16 (Frankle et al. 2020) or 19 (Frankle & Carbin 2019, figure 2): 9,222,848,
+    14,715,584 and 20,024,000 weights on CIFAR-10. `width` multiplies the number of channels.
+    """
+    images = Images.of(inputs, f"vgg-{depth}", least=2 ** (len(CHANNELS) - 1))
+    layers = images.layers()
+    before, index = images.channels, 0
+    for stage, (channels, convolutions) in enumerate(zip(CHANNELS, CONVOLUTIONS[depth], strict=True)):
+        if stage:
+            layers[f"pool{stage}"] = nn.MaxPool2d(2)
+        after = scaled(channels, width)
+        for _ in range(convolutions):
+            index += 1
+            layers[f"conv{index}"] = nn.Conv2d(before, after, 3, padding=1, bias=False)
+            layers[f"bn{index}"] = nn.BatchNorm2d(after)
+            layers[f"relu{index}"] = nn.ReLU()
+            before = after
+    layers["average"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    layers["output"] = nn.Linear(before, classes)
+    network = nn.Sequential(layers)
+    initialise(network, init, norm)
+    return network

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from tests.report.helpers import HOSTILE, material, row
+from tests.report.test_page import Elements, page_of
+from tombola.experiments.results import TICKET, read_results
+from tombola.exports.export import MEASURED, SHIPPED, About, Export, Origin
+from tombola.exports.measuring import Figures
+from tombola.pruning.mask import Mask
+from tombola.report.export_tables import SIZES, SPEEDS, caption, notes, show_export, sizes, speeds
+from tombola.report.html import render
+from tombola.report.page_sections import document
+from tombola.tickets.ticket import Ticket
+
+
+def figures(name: str, scale: float = 1.0, **changes: Any) -> Figures:
+    """Of an artefact so many times as fast as one that takes a millisecond."""
+    made = Figures(
+        name, name.replace(" ", "."), 14_719_818, 58_939_123, 58_900_000, 556_651_520,
+        1e-3 / scale, {64: 1e3 * scale, 256: 2e3 * scale}, 0.9567, 6e-6, 0,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+NOTHING: dict[str, Any] = {"latency": None, "throughput": {}}
+FILE: dict[str, Any] = NOTHING | {"accuracy": None, "difference": None, "not_finite": None}
+
+
+def exported(folder: Path = Path("results/shipped"), **changes: Any) -> Export:
+    """All kinds of artefacts, of a large network."""
+    about = About(
+        "float32 (N, 3, 32, 32), scaled", Origin(735_990, 14_719_818, 7, 2, "22ticket"), "the test set of cifar10",
+        10_000, 2, "A machine, avx2", {"torch": "2"},
+    )  # fmt: skip
+    made = [
+        figures("dense PyTorch", file="", difference=0.0),
+        figures("dense ONNX", 2.0, file=""),
+        figures("ticket, fp16", weights=735_990, memory=None, multiply_adds=None, difference=0.0123, **NOTHING),
+        figures("compact exported", 0.5, file="compact.pt2"),
+        figures(
+            "sparse", 40.0, weights=735_990, bytes=5_900_123, memory=999, working=1_234_567, multiply_adds=999_999
+        ),
+        figures("CSR", weights=735_990, multiply_adds=None, **FILE),
+    ]
+    why = "this needs onnx: pip install 'tombola[onnx]'"
+    left_out = {"dense ONNX": why, "onnx": why, "two-four": 'search with structure = "2:4"'}
+    return replace(Export(folder, made, about, left_out), **changes)
+
+
+def shown(export: Export, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    show_export(console, export)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_both_tables_fit_a_terminal(width: int) -> None:
+    text = shown(exported(), width)
+    assert "…" not in text
+    lines = text.splitlines()
+    soft = ("Files in", "Inputs are")  # the terminal breaks these
+    assert all(len(line) <= 80 for line in lines if not line.startswith(soft)) or width > 80
+    tables = [line for line in lines if line.startswith(("dense", "ticket", "compact", "sparse", "CSR"))]
+    assert [line.split() for line in tables[:6]] == [
+        ["dense", "PyTorch", "14,719,818", "58.9", "MB", "58.9", "MB", "556.7", "M", "95.67%", "0"],
+        ["dense", "ONNX", "14,719,818", "58.9", "MB", "58.9", "MB", "556.7", "M", "95.67%", "6e-06"],
+        ["ticket,", "fp16", "735,990", "58.9", "MB", "95.67%", "0.01"],
+        ["compact", "exported", "14,719,818", "58.9", "MB", "58.9", "MB", "556.7", "M", "95.67%", "6e-06"],
+        ["sparse", "735,990", "5.9", "MB", "1.0", "kB", "1.2", "MB", "999,999", "95.67%", "6e-06"],
+        ["CSR", "735,990", "58.9", "MB", "58.9", "MB"],
+    ]
+    assert [line.split() for line in tables[6:10]] == [
+        ["dense", "PyTorch", "1,000.0", "1,000", "2,000"],
+        ["dense", "ONNX", "500.0", "2,000", "4,000"],
+        ["compact", "exported", "2,000.0", "(0.2×)", "500", "(0.2×)", "1,000", "(0.2×)"],
+        ["sparse", "25.0", "(20.0×)", "40,000", "(20.0×)", "80,000", "(20.0×)"],
+    ]
+
+
+def test_numbers_are_set_to_the_right() -> None:
+    lines = shown(exported()).splitlines()
+    rows = [line for line in lines if line.startswith(("dense", "ticket", "sparse", "CSR"))]
+    ends = {line.index(n) + len(n) for line in rows[:6] for n in ("14,719,818", "735,990") if n in line}
+    assert len(ends) == 1
+    assert len({line.index("(20.0×)") for line in rows if "(20.0×)" in line}) == 1
+
+
+def test_ratios_are_to_the_better_dense_side() -> None:
+    made = [figures("dense PyTorch", 4.0), figures("dense ONNX", 2.0), figures("sparse", 6.0)]
+    assert speeds(made)[2] == ["sparse", "166.7", "(1.5×)", "6,000", "(1.5×)", "12,000", "(1.5×)"]
+    mixed = [replace(made[0], latency=1.0), *made[1:]]  # one is better at one, the other at many
+    assert speeds(mixed)[2][2:5] == ["(3.0×)", "6,000", "(1.5×)"]
+    slow = [made[0], figures("sparse", 0.08)]
+    assert speeds(slow)[1][2] == "(0.02×)"
+    assert speeds(made[2:]) == [["sparse", "166.7", "", "6,000", "", "12,000", ""]]
+    assert all(len(row) == len(SPEEDS) for row in speeds(exported().figures))
+    assert all(len(row) == len(SIZES) for row in sizes(exported().figures))
+
+
+def test_what_is_not_finite_is_not_called_near() -> None:
+    broken = [
+        figures("dense PyTorch", not_finite=3),
+        figures("sparse", difference=None, not_finite=1_000),
+        figures("csr", **FILE),
+    ]
+    assert [row[-1] for row in sizes(broken)] == ["6e-06", "NaN", ""]
+    assert notes(exported(figures=broken, left_out={})) == [
+        "dense PyTorch: 3 of 10,000 answers are not finite.",
+        "sparse: 1,000 of 10,000 answers are not finite.",
+    ]
+
+
+def test_words() -> None:
+    one = exported()
+    assert notes(one) == [
+        "No dense ONNX, no onnx: this needs onnx: pip install 'tombola[onnx]'.",
+        'No two-four: search with structure = "2:4".',
+    ]
+    said = caption(one.about, one.figures)
+    assert "735,990 of 14,719,818 weights (level 7, replicate 2), tried on 10,000 examples: the test set of" in said
+    assert "2 threads of A machine, avx2; ONNX in ONNX Runtime. In brackets" in said
+    without = caption(one.about, [each for each in one.figures if "ONNX" not in each.name])
+    assert "ONNX" not in without
+    assert "A machine, avx2. In brackets" in without
+    assert "PyTorch needs room for activations, too, and does not tell." in without
+    asked = exported(left_out={"onnx": "is the forward pass random?", "csr": "it ends."})
+    assert notes(asked) == ["No onnx: is the forward pass random?", "No csr: it ends."]
+    assert "after batches of 256; PyTorch and ONNX Runtime need room for activations, too, and do not tell." in said
+    bare = caption(replace(one.about, threads=1, ticket=Origin(5, 10), data="made up"))
+    assert "A ticket of 5 of 10 weights, tried on 10,000 examples: made up. Timed in turns, " in bare
+    assert "medians, one thread of A machine" in bare
+    text = shown(one)
+    assert text.endswith(
+        "Files in results/shipped: ticket,.fp16, compact.pt2, sparse, CSR.\n"
+        "Inputs are float32 (N, 3, 32, 32), scaled.\n"
+    )
+    assert "Files" not in shown(replace(one, figures=one.figures[:2]))
+
+
+def test_names_are_text_in_the_terminal() -> None:
+    one = exported(Path("a[red]b"), left_out={"[bold]": "[/nonsense]"})
+    text = shown(replace(one, figures=[figures("[red]name")]))
+    for said in ("[red]name", "a[red]b", "No [bold]: [/nonsense]."):
+        assert said in text
+
+
+def shipped(results: Path, **changes: Any) -> dict[str, Any]:
+    """Figures as `export` leaves them in a results folder, of one of its tickets."""
+    key = next(row.run for row in read_results(results).rows if row.branch == "ticket" and row.level == 2)
+    mask = Mask({"fc.weight": torch.ones(1, 1, dtype=torch.bool)})
+    Ticket(mask, {"fc.weight": torch.ones(1, 1)}, {"key": key}).save(results / TICKET)
+    one = exported(results / SHIPPED)
+    one = replace(one, about=replace(one.about, ticket=replace(one.about.ticket, key=key)), **changes)
+    content = one.to_json()
+    one.folder.mkdir(exist_ok=True)
+    (one.folder / MEASURED).write_text(json.dumps(content))
+    return content
+
+
+def test_the_page_shows_both_tables(results: Path) -> None:
+    assert 'id="shipped"' not in page_of(results)
+    shipped(results)
+    page = page_of(results)
+    elements = Elements(page)
+    assert '<a href="#shipped">Shipped</a>' in page
+    for said in (
+        "735,990 of 14,719,818 weights (level 7, replicate 2)",
+        "No dense ONNX, no onnx: this needs onnx",
+        "Inputs are float32 (N, 3, 32, 32), scaled.",
+        "multiply-adds",
+        "working space",
+        "images/s at 256",
+        "(20.0×)",
+    ):
+        assert said in elements.text
+    tables = [a.get("id") for tag, a in elements.tags if tag == "table"]
+    assert tables.count("shipped-sizes") == tables.count("shipped-speeds") == 1
+    assert "Incomplete." not in elements.text
+    section = page[page.index('<section id="shipped"') : page.index('<section id="cost"')]
+    assert "<details" not in section
+    assert section.count("<tr>") == 2 + 6 + 4
+    assert "<td>–</td>" in section
+    assert "<td></td>" not in section
+    assert '<th scope="row" class="words">sparse</th>' in section
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda _: "no JSON",
+        lambda _: "[]",
+        lambda content: json.dumps(content | {"examples": HOSTILE}),
+        lambda content: json.dumps(content | {"artefacts": [{**content["artefacts"][0], "latency": 0}]}),
+        lambda content: json.dumps(content).replace("0.9567", "NaN"),
+    ],
+)
+def test_damaged_figures_are_named_and_the_rest_is_shown(results: Path, harm: Any) -> None:
+    content = shipped(results)
+    (results / SHIPPED / MEASURED).write_text(harm(content))
+    page = page_of(results)
+    elements = Elements(page)
+    assert "Incomplete." in elements.text
+    assert f"{MEASURED} is damaged" in elements.text
+    assert 'id="shipped"' not in page
+    assert 'id="figure-accuracy"' in page
+    assert not any("onerror" in attributes for _, attributes in elements.tags)
+
+
+def test_figures_of_another_ticket_are_not_shown(results: Path) -> None:
+    shipped(results)
+    path = results / SHIPPED / MEASURED
+    content = json.loads(path.read_text())
+    content["ticket"]["key"] = "another"
+    path.write_text(json.dumps(content))
+    page = page_of(results)
+    assert f"{SHIPPED} is of another ticket: run `tombola ticket export` again." in Elements(page).text
+    assert 'id="shipped"' not in page
+
+
+def test_figures_of_an_earlier_ticket_of_the_same_experiment_are_not_shown(results: Path) -> None:
+    shipped(results)
+    ticket = Ticket.load(results / TICKET)
+    other = next(row.run for row in read_results(results).rows if row.branch == "ticket" and row.level == 1)
+    for provenance in ({"key": other}, {}):
+        Ticket(ticket.mask, ticket.start, provenance).save(results / TICKET)
+        page = page_of(results)
+        assert f"{SHIPPED} is of another ticket: run `tombola ticket export` again." in Elements(page).text
+        assert 'id="shipped"' not in page
+    (results / TICKET).unlink()
+    page = page_of(results)
+    assert f"There is no ticket file {results / TICKET}" in Elements(page).text
+    assert 'id="shipped"' not in page
+
+
+def test_hostile_names_are_text_on_the_page(results: Path) -> None:
+    content = shipped(results)
+    content["artefacts"][4]["name"] = content["data"] = content["machine"] = content["inputs"] = HOSTILE
+    content["left_out"] = {HOSTILE: HOSTILE}
+    (results / SHIPPED / MEASURED).write_text(json.dumps(content))
+    elements = Elements(page_of(results))
+    assert elements.text.count(HOSTILE) == 7
+    assert not any("onerror" in attributes for _, attributes in elements.tags)
+
+
+def test_no_artefacts_are_no_failure() -> None:
+    made = replace(material([row(0, 0)]), shipped=exported(figures=[], left_out={}))
+    assert 'id="shipped-sizes"' in render(document(made))
+    assert "Inputs are" in shown(exported(figures=[], left_out={}))

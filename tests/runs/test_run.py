@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from tombola.pruning.mask import Mask
+from tombola.runs.run import Run
+from tombola.runs.training import Training
+from tombola.utils.duration import Duration
+from tombola.zoo.datasets.description import Data
+from tombola.zoo.models.description import Network, Start
+
+
+def described(**training: object) -> Run:
+    """A run described by hand, so that its key depends on nothing else."""
+    options = {"optimizer": "adam", "lr": 1.2e-3, "batch_size": 60, "length": "50000it", **training}
+    return Run(
+        start=Start(network=Network(name="lenet-300-100", inputs=(28, 28), classes=10), seed=1),
+        mask=Mask({"fc1.weight": torch.ones(300, 784, dtype=torch.bool)}),
+        data=Data(name="mnist", digest="d" * 32, seed=2, validation=5000),
+        training=Training(**options),  # type: ignore[arg-type]
+        seed=3,
+    )
+
+
+def test_keys_never_change() -> None:
+    """Golden: were one of these to change, everything in everybody's stores would be orphaned."""
+    run = described()
+    assert run.key == "6d09e9c8cba258e8d17088124d732fc2"
+    assert run.masked(Mask({"fc1.weight": torch.eye(300, 784).bool()})).key == "ce465fc6d78dedc8c112396f47ed5edf"
+    assert run.reinitialised(7).key == "e18cde15f50ec265ca8349ab3290a282"
+    assert (
+        described(optimizer="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4, test_curve=True).key
+        == "b14e1404623cd6e9c5e2bd7477447f4f"
+    )
+
+
+GOLDEN = [
+    "3b28b97de7377bb66d6944eac3171c71",
+    "688d21ccad129bcdfda875f3be648ada",
+    "c2ba3ac5f2a806c2c3da39c6541ee4d7",
+    "747bce20deb5162fcbae3e05eac4d45b",
+    "e68a1c87c6adbf7e73c81a0e5f6dfaab",
+]
+
+
+def test_keys_of_rewound_runs_never_change() -> None:
+    """Golden too: trunks, what goes on from them, lines between their ends, schedules, augmentation."""
+    run = described(
+        optimizer="sgd",
+        momentum=0.9,
+        nesterov=True,
+        schedule="step",
+        milestones=["2000it"],
+        warmup="100it",
+        decay=0.2,
+    )
+    images = run.data.model_copy(update={"flip": True, "crop": 4, "scale": "standard", "mean": (0.5,), "std": (0.2,)})
+    run = run.model_copy(update={"data": images})
+    trunk = run.until(500)
+    going_on = run.after(trunk, begin=500)
+    keys = [run, trunk, going_on, run.after(run, begin=50000, end=60000), run.between(run, going_on, 0.5)]
+    assert [run.key for run in keys] == GOLDEN
+
+
+def test_options_at_their_default_are_not_part_of_the_key() -> None:
+    explicit = described(momentum=0.0, weight_decay=0.0, test_curve=False, evaluate_every="100it", precision="fp32")
+    assert explicit.key == described().key
+    assert "momentum" not in explicit.description["training"]
+
+
+def test_whatever_can_change_a_result_changes_the_key() -> None:
+    run = described()
+    data = run.data
+    others = [
+        run.masked(Mask({"fc1.weight": torch.eye(300, 784).bool()})),
+        run.reinitialised(2),
+        run.model_copy(update={"seed": 4}),
+        run.model_copy(update={"data": data.model_copy(update={"digest": "e" * 32})}),
+        run.model_copy(update={"data": data.model_copy(update={"seed": 9})}),
+        run.model_copy(update={"data": data.model_copy(update={"validation": 1})}),
+        run.model_copy(update={"data": data.model_copy(update={"scale": "standard"})}),
+        described(lr=1e-3),
+        described(batch_size=61),
+        described(length="50001it"),
+        described(evaluate_every="10it"),
+        described(weight_decay=0.1),
+        described(test_curve=True),
+        described(precision="tf32"),
+        described(precision="bf16"),
+        run.until(10),
+        run.paused(10),
+        run.after(run.paused(10), begin=10),
+        run.resuming(run.paused(10)),
+    ]
+    assert len({run.key, *(other.key for other in others)}) == len(others) + 1
+
+
+def test_where_a_file_of_arrays_lies_is_not_part_of_the_key() -> None:
+    here = Data(name="a/arrays.npz", digest="d", seed=0, validation=1)
+    there = Data(name="/elsewhere/other.npz", digest="d", seed=0, validation=1)
+    assert here.model_dump() == there.model_dump()
+
+
+def test_runs_are_values() -> None:
+    assert described() == described()
+    assert len({described(), described(), described(lr=0.5)}) == 2
+
+
+def test_lengths_become_iterations() -> None:
+    training = described(length="2ep5it", evaluate_every="1ep").training.in_iterations(examples=601)
+    assert training.length == Duration(iterations=27)
+    assert training.evaluate_every == Duration(iterations=11)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"optimizer": "lbfgs"},
+        {"lr": 0},
+        {"lr": "fast"},
+        {"lr": float("nan")},
+        {"batch_size": 0},
+        {"batch_size": 1.5},
+        {"length": "0it"},
+        {"evaluate_every": "0it"},
+        {"momentum": 0.9},  # of adam
+        {"momentun": 0.9},
+    ],
+)
+def test_a_wrong_description_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        described(**wrong)

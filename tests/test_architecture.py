@@ -1,0 +1,81 @@
+"""The house as docs/architecture.md describes it: which rooms there are, and that imports run one way."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import tombola
+
+PACKAGE = Path(tombola.__file__).parent
+
+ORDER = [
+    "doors",
+    "report",
+    "integrations",
+    "exports",
+    "tickets",
+    "stats",
+    "experiments",
+    "studies",
+    "engines",
+    "runs",
+    "zoo",
+    "pruning",
+    "utils",
+]
+"""From top to bottom: a room may import from itself and from those below it."""
+
+DOORS = {"__init__", "__main__", "_find_ticket", "_run_experiment", "cli"}
+"""What stands on the floor of the package."""
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        yield ".".join(parts), path
+
+
+def room(module: str) -> str:
+    first = module.split(".")[0]
+    return "doors" if first in DOORS else first
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules of tombola that a file imports, those in functions and for type checkers included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "tombola":
+            base = node.module.removeprefix("tombola").removeprefix(".")
+            yield from (f"{base}.{alias.name}".removeprefix(".") for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (a.name.removeprefix("tombola.") for a in node.names if a.name.startswith("tombola."))
+
+
+def test_every_file_stands_in_a_room() -> None:
+    assert {room(name) for name, _ in modules()} == set(ORDER)
+
+
+def test_imports_run_one_way() -> None:
+    above = {
+        f"{name} imports {imported}"
+        for name, path in modules()
+        for imported in imports(path)
+        if ORDER.index(room(imported)) < ORDER.index(room(name))
+    }
+    assert not above
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    known = {name.removesuffix(".__init__") for name, _ in modules()}
+
+    def module_of(imported: str) -> str | None:
+        return next((m for m in (imported, imported.rpartition(".")[0]) if m in known), None)
+
+    graph = {
+        name.removesuffix(".__init__"): {module_of(i) for i in imports(path)} - {None, name.removesuffix(".__init__")}
+        for name, path in modules()
+    }
+    sorter = graphlib.TopologicalSorter(graph)
+    sorter.prepare()  # raises CycleError, which names the circle
