@@ -79,7 +79,13 @@ def test_a_winning_ticket_is_kept_and_shown(tmp_path: Path) -> None:
         "controls.reinit=0",
     ]
     result = run(
-        *everything_wins, "--set", "verdict.few=0.99", "--set", "training.length=300it", "--set", "training.lr=0.05"
+        *everything_wins,
+        "--set",
+        "verdict.max_density=0.99",
+        "--set",
+        "training.length=300it",
+        "--set",
+        "training.lr=0.05",
     )
     assert "The ticket is results/tiny/ticket.safetensors" in result.stdout
     shown = tombola("ticket", "show", "results/tiny/ticket.safetensors")
@@ -123,7 +129,7 @@ def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
 def exportable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The ticket of an experiment that lasts a moment, in its results folder; exports of it are timed no longer."""
     monkeypatch.setattr("tombola.exports.measuring.TURN", 0.0)
-    wins = ["verdict.accuracy_margin=0.99", "verdict.stop_margin=99", "verdict.few=0.99", "controls.reinit=0"]
+    wins = ["verdict.accuracy_margin=0.99", "verdict.stop_margin=99", "verdict.max_density=0.99", "controls.reinit=0"]
     settings = [*wins, "replicates=3", "training.length=300it", "training.lr=0.05"]
     result = run(*(part for setting in settings for part in ("--set", setting)))
     assert result.exit_code == 0, result.stderr

@@ -28,7 +28,7 @@ from tombola.tickets.ticket import Ticket
 
 SHORT = {"training__length": "40it", "search__levels": 2, "controls__reinit": 1}
 STABILITY = {"candidates": ["0it", "10it", "20it"], "points": 4, "tolerance": 0.5}
-EVERYTHING_WINS = {"accuracy_margin": 0.99, "stop_margin": 99.0, "few": 0.99}
+EVERYTHING_WINS = {"accuracy_margin": 0.99, "stop_margin": 99.0, "max_density": 0.99}
 
 
 class Notes:

@@ -22,7 +22,13 @@ TOMBOLA = [sys.executable, "-m", "tombola"]
 def command(folder: Path, out: str, store: str, length: str = "1000it", engine: str = "auto") -> list[str]:
     recipe = folder / "tiny.toml"
     # There is a ticket, whatever comes out.
-    everything_wins = {"accuracy_margin": 0.99, "stop_margin": 99.0, "few": 0.99, "confidence": 0.8, "beat": "random"}
+    everything_wins = {
+        "accuracy_margin": 0.99,
+        "stop_margin": 99.0,
+        "max_density": 0.99,
+        "confidence": 0.8,
+        "control": "random",
+    }
     made = tiny(replicates=3, training__length=length, training__lr=0.05, verdict=everything_wins)
     recipe.write_text(tomli_w.dumps(made.resolved()))
     places = ["--out", str(folder / out), "--store", str(folder / store)]

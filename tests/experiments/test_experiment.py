@@ -177,7 +177,7 @@ def test_a_search_reaches_a_pattern_in_one_level() -> None:
         ),
         (
             {"search": {"levels": 1, "rate": 0.5, "structure": "heads"}},
-            "search.structure: no attention with layers qkv",
+            "qkv and proj",
         ),
         (
             {"search": {"levels": 1, "rate": 0.5, "structure": "2:4"}},

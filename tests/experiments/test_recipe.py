@@ -190,7 +190,7 @@ def test_a_final_density_is_reached_in_equal_steps() -> None:
         ("controls.reinit=two", "controls.reinit: should be a section, [controls.reinit], not 'two'"),
         ("controls.reinit={levels=[9]}", "controls.reinit: there are 7 levels, and none is 9"),
         ("controls.large_init=2", "controls.large_init: nothing in it is drawn; should be 0 or 1, not 2"),
-        ("verdict.beat=reint", 'unknown control "reint": did you mean "reinit"?'),
+        ("verdict.control=reint", 'unknown control "reint": did you mean "reinit"?'),
         ("data.fraction=0", "data.fraction: input should be greater than 0, not 0"),
         ("data.label_noise=1.5", "data.label_noise: input should be less than or equal to 1, not 1.5"),
         ("rewind.to=auto", 'rewind.to: "auto" goes with a section [stability] and method = "weights"'),

@@ -155,7 +155,7 @@ def test_what_is_left_out_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def needed(*_: str) -> None:
         raise missing
 
-    monkeypatch.setattr("tombola.exports.onnx_file.needed", needed)
+    monkeypatch.setattr("tombola.exports.onnx_file.require", needed)
     exported = export(digits_ticket("vit", steps=1), tmp_path, kinds=[*LIGHT, "onnx", "sparse"], turns=1)
     assert names(exported) == ["dense PyTorch", "ticket, fp16", "compact PyTorch", "CSR"]
     assert exported.left_out["dense ONNX"] == exported.left_out["onnx"] == str(missing)

@@ -612,7 +612,7 @@ def test_a_network_pruned_by_torch_is_refused_with_the_way_out() -> None:
     network_ = network()
     mask = mask_of(network_)
     random_unstructured(network_[0], "weight", 0.5)
-    with pytest.raises(InputError, match=r"pruned by torch\.nn\.utils\.prune; tombola\.torch_prune\.absorb"):
+    with pytest.raises(InputError, match=r"pruned by torch\.nn\.utils\.prune; tombola\.pruning\.torch_prune\.absorb"):
         hold(network_, mask)
 
 

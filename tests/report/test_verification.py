@@ -36,13 +36,13 @@ def summary(**changes: Any) -> dict[str, Any]:
         "rewound_to": 0,
         "iterations": 500,
         "own_state": None,
-        "own_criteria": {"accuracy_margin": 0.01, "stop_margin": 0.05, "confidence": 0.95, "few": 0.5},
+        "own_criteria": {"accuracy_margin": 0.01, "stop_margin": 0.05, "confidence": 0.95, "max_density": 0.5},
         "store": "checks/1",
         "weights": 107,
         "weights_total": 1000,
         "weights_left": 0.107,
         "repeats": 6,
-        "criteria": {"accuracy_margin": 0.01, "stop_margin": 0.05, "confidence": 0.95, "few": 0.5},
+        "criteria": {"accuracy_margin": 0.01, "stop_margin": 0.05, "confidence": 0.95, "max_density": 0.5},
         "branches": {"dense": branch(0.95, 200), "ticket": branch(0.955, 150), "reinit": branch(0.94, 300)},
         "verdict": {
             "state": "winning",
@@ -192,7 +192,7 @@ def test_what_the_answer_rests_on() -> None:
     assert answer(summary(runs__from_store=5)).endswith(
         "5 of 25 runs came from the store checks/1, and were not trained now."
     )
-    wide = {"accuracy_margin": 0.5, "stop_margin": 1e308, "confidence": 0.6, "few": 0.99}
+    wide = {"accuracy_margin": 0.5, "stop_margin": 1e308, "confidence": 0.6, "max_density": 0.99}
     assert answer(summary(own_state="cannot tell", own_criteria=wide)).endswith(
         ". It is judged by an accuracy margin of 1 point (the file's own: 50 points) and a stop margin of 5% (the "
         "file's own: 1e+308 times) and a confidence of 95% (the file's own: 60%) and at most so many weights left: "

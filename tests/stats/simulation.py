@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tombola.experiments.row import Row
-from tombola.experiments.sections import Criteria
+from tombola.experiments.sections import VerdictSection
 from tombola.runs.outcome import Measures
 from tombola.stats.verdict import judge, smallest_winning
 
 EXPERIMENTS = 10_000
-CRITERIA = Criteria(accuracy_margin=0.002, stop_margin=0.05)
+CRITERIA = VerdictSection(accuracy_margin=0.002, stop_margin=0.05)
 LENGTH = 10_000
 DENSE, SPREAD = 0.98, 0.001
 """Accuracy of the dense network, and how much accuracies of replicates differ: about what LeNet on MNIST shows."""

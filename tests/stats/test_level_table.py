@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 
+from tombola.report.level_table import PrintableLevelTable
 from tombola.stats.level_table import Answer, LevelTable
 
 
 def table(dense: list[float], *tickets: list[float], margin: float = 0.01, **controls: list[float]) -> LevelTable:
     """Levels of half the weights each; one figure for each replicate."""
-    levels = LevelTable(margin)
+    levels = PrintableLevelTable(margin)
     for level, values in enumerate([dense, *tickets]):
         levels.answers += [
             Answer(replicate, level, "ticket", 0, 1000 // 2**level, 1000, {"accuracy": value})
@@ -100,13 +101,13 @@ def test_the_table_says_it_in_words_and_in_a_notebook() -> None:
 
 
 def test_names_of_figures_are_escaped_in_notebooks() -> None:
-    levels = LevelTable(0.01)
+    levels = PrintableLevelTable(0.01)
     levels.answers.append(Answer(0, 0, "ticket", 0, 10, 10, {"<b>": 1.0}))
     assert "<b>" not in levels._repr_html_()
 
 
 def test_figures_do_not_take_the_names_of_columns() -> None:
-    levels = LevelTable(0.01, answers=[Answer(0, 0, "ticket", 0, 10, 10, {"weights": 0.5})])
+    levels = PrintableLevelTable(0.01, answers=[Answer(0, 0, "ticket", 0, 10, 10, {"weights": 0.5})])
     assert levels.rows()[0]["weights"] == 10
     assert levels.rows()[0]["figure weights"] == 0.5
 

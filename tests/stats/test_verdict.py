@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import pytest
 
 from tombola.experiments.row import Row
-from tombola.experiments.sections import Criteria
+from tombola.experiments.sections import VerdictSection
 from tombola.runs.outcome import Measures
 from tombola.stats.verdict import Verdict, judge, smallest_winning
 
-CRITERIA = Criteria(accuracy_margin=0.01, stop_margin=0.05)
+CRITERIA = VerdictSection(accuracy_margin=0.01, stop_margin=0.05)
 
 
 def row(
@@ -77,7 +77,7 @@ def test_a_minimum_at_the_last_iteration_is_not_an_early_stop() -> None:
 
 
 def test_many_weights_do_not_win() -> None:
-    found = judge(experiment([0.96] * 5, [300] * 5, level=1), 5, CRITERIA.model_copy(update={"few": 0.4}))[-1]
+    found = judge(experiment([0.96] * 5, [300] * 5, level=1), 5, CRITERIA.model_copy(update={"max_density": 0.4}))[-1]
     assert (found.accurate, found.fast, found.few, found.winning) == (True, True, False, False)
 
 
@@ -131,7 +131,7 @@ def test_levels_behind_the_first_that_does_not_win_do_not_win() -> None:
 def test_the_sequence_begins_where_there_are_far_fewer_weights() -> None:
     rows = experiment([0.80] * 5, [300] * 5, level=1)  # 50%, and no match
     rows += [row(r, 2, 0.95, 300) for r in range(5)]
-    verdicts = judge(rows, 5, CRITERIA.model_copy(update={"few": 0.3}))
+    verdicts = judge(rows, 5, CRITERIA.model_copy(update={"max_density": 0.3}))
     assert [v.level for v in verdicts if v.winning] == [2]
 
 
@@ -169,7 +169,7 @@ def test_a_ticket_must_be_better_than_its_control_in_something() -> None:
     same = judge(with_control(0.95, 300), 5, CRITERIA)[-1]
     assert (same.accurate, same.fast, same.state) == (True, True, "cannot tell")
     assert same.reason == "no better than reinit"
-    assert judge(with_control(0.95, 300), 5, CRITERIA.model_copy(update={"beat": "random"}))[-1].winning
+    assert judge(with_control(0.95, 300), 5, CRITERIA.model_copy(update={"control": "random"}))[-1].winning
     worse = judge(with_control(0.97, 200), 5, CRITERIA)[-1]
     assert (worse.state, worse.reason) == ("not winning", "worse than reinit")
 

@@ -119,10 +119,10 @@ TRAINED = {("segment", 1), ("ticket", 1)}
 
 
 def test_a_ticket_that_was_drawn_early_is_judged_and_written(tmp_path: Path) -> None:
-    wins = {"accuracy_margin": 0.99, "stop_margin": 99.0, "few": 0.99}
+    wins = {"accuracy_margin": 0.99, "stop_margin": 99.0, "max_density": 0.99}
     changes = {"model": {"name": "mlp", "widths": [200]}, "training__length": "160it", "training__lr": 0.1}
     recipe = recipe_of(
-        "early-bird", verdict=wins | {"beat": "random"}, replicates=5, controls={"reinit": 1}, **changes
+        "early-bird", verdict=wins | {"control": "random"}, replicates=5, controls={"reinit": 1}, **changes
     )
     results = performed(recipe, tmp_path, Notes())
     drawn = [row.measures.iterations for row in results.rows if row.branch == "drawn"]

@@ -234,7 +234,9 @@ def test_either_weights_go_into_a_network(dense: Run, tmp_path: Path) -> None:
 def test_only_networks_of_tombola_are_made(dense: Run, tmp_path: Path) -> None:
     nowhere, left, _, imported = other_starts(dense)
     for ticket in (imported, again(imported, tmp_path / "imported")):
-        with pytest.raises(InputError, match=r"tests\.test_ticket:small.* is not one of tombola's own: give it"):
+        with pytest.raises(
+            InputError, match=r"tests\.tickets\.test_ticket:small.* is not one of tombola's own: give it"
+        ):
             ticket.network(trained=False)
     with pytest.raises(InputError, match=r"does not say what network it is of: give the network: ticket\.into"):
         nowhere.network(trained=False)
@@ -305,7 +307,7 @@ def test_an_experiment_keeps_its_ticket_with_trained_weights_and_the_verdict(tmp
         training=TINY["training"] | {"length": "300it", "lr": 0.05},
         search=TINY["search"] | {"levels": 1},
         controls={},
-        verdict={"accuracy_margin": 0.99, "stop_margin": 99.0, "few": 0.99},
+        verdict={"accuracy_margin": 0.99, "stop_margin": 99.0, "max_density": 0.99},
     )
     results = run_experiment(recipe, tmp_path / "out", store=tmp_path / "store")
     ticket = Ticket.load(tmp_path / "out" / "ticket.safetensors")

@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from tests.conftest import tiny
 from tombola._run_experiment import run_experiment
 from tombola.cli import app
-from tombola.experiments.sections import Criteria
+from tombola.experiments.sections import VerdictSection
 from tombola.pruning.mask import Mask, State
 from tombola.report.verification import answer
 from tombola.runs.outcome import Measures, Outcome
@@ -47,7 +47,7 @@ EASY: dict[str, Any] = {
     },
     "search": {"levels": 1, "rate": 0.85, "output_rate": 0.3},
     "controls": {},
-    "verdict": {"accuracy_margin": 0.99, "stop_margin": 99.0, "few": 0.99},
+    "verdict": {"accuracy_margin": 0.99, "stop_margin": 99.0, "max_density": 0.99},
 }
 """Every ticket wins its experiment, by any rounding."""
 
@@ -563,7 +563,7 @@ def measured(checked: Verification, figures: Callable[[str, int], tuple[float, i
 def strict(plain: Path) -> Verification:
     """Five repeats, of a claim of a tenth of a point and a twentieth of the early stop."""
     checked = verify_ticket(read_claim(plain), repeats=5)
-    criteria = Criteria(accuracy_margin=0.001)
+    criteria = VerdictSection(accuracy_margin=0.001)
     return replace(
         checked, claim=replace(checked.claim, recipe=checked.claim.recipe.model_copy(update={"verdict": criteria}))
     )
@@ -609,20 +609,20 @@ def test_one_repeat_that_diverges_is_enough(strict: Verification) -> None:
     assert len(summary["branches"]["ticket"]["stop_iteration"]["values"]) == 4
 
 
-WIDE: dict[str, Any] = {"accuracy_margin": 0.99, "stop_margin": 1e308, "confidence": 0.51, "few": 0.99}
+WIDE: dict[str, Any] = {"accuracy_margin": 0.99, "stop_margin": 1e308, "confidence": 0.51, "max_density": 0.99}
 
 
 def test_a_file_cannot_allow_itself_more_than_others(checked: Verification) -> None:
-    assert judged_by(Criteria(**WIDE, beat="random")) == WIDEST
-    narrow = {"accuracy_margin": 0.0, "stop_margin": 0.01, "confidence": 0.99, "few": 0.2}
-    assert judged_by(Criteria(**narrow)) == Criteria(**narrow)
-    recipe = checked.claim.recipe.model_copy(update={"verdict": Criteria(**WIDE)})
+    assert judged_by(VerdictSection(**WIDE, control="random")) == WIDEST
+    narrow = {"accuracy_margin": 0.0, "stop_margin": 0.01, "confidence": 0.99, "max_density": 0.2}
+    assert judged_by(VerdictSection(**narrow)) == VerdictSection(**narrow)
+    recipe = checked.claim.recipe.model_copy(update={"verdict": VerdictSection(**WIDE)})
     wide = replace(checked, claim=replace(checked.claim, recipe=recipe))
     worse = {"dense": (0.95, 400), "ticket": (0.90, 450), "reinit": (0.85, 460)}
     summary = measured(wide, lambda branch, repeat: worse[branch])  # noqa: ARG005
     assert (summary["state"], summary["own_state"]) == ("does not hold", "holds")
     assert summary["criteria"] == WIDEST.model_dump()
-    assert summary["own_criteria"] == WIDE | {"beat": "reinit"}
+    assert summary["own_criteria"] == WIDE | {"control": "reinit"}
     said = answer(summary)
     assert "It is judged by an accuracy margin of 1 point (the file's own: 99 points) and a stop margin of 5%" in said
     assert said.endswith("by the file's own it holds.")

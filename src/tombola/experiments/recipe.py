@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -30,14 +31,15 @@ from tombola.experiments.method_options import (
 )
 from tombola.experiments.sections import (
     AUTO,
+    FORMER_VERDICT_KEYS,
     ControlSection,
-    Criteria,
     DataSection,
     ModelSection,
     RewindSection,
     SearchSection,
     StabilitySection,
     TransferSection,
+    VerdictSection,
 )
 from tombola.runs.training import Training
 from tombola.studies.controls import CONTROLS, OTHER_MASKS
@@ -45,6 +47,8 @@ from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.frozen_model import FrozenModel
 from tombola.utils.seeds import Purpose
+
+log = logging.getLogger(__name__)
 
 
 class Recipe(FrozenModel):
@@ -68,7 +72,7 @@ class Recipe(FrozenModel):
     rigl: RiglSection | None = None
     early_bird: EarlyBirdSection | None = None
     edge_popup: EdgePopupSection | None = None
-    verdict: Criteria = Criteria()
+    verdict: VerdictSection = VerdictSection()
 
     @field_validator("controls", mode="before")
     @classmethod
@@ -80,8 +84,8 @@ class Recipe(FrozenModel):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
-        if self.verdict.beat not in CONTROLS:
-            raise unknown("control", self.verdict.beat, CONTROLS)
+        if self.verdict.control not in CONTROLS:
+            raise unknown("control", self.verdict.control, CONTROLS)
         for name, control in self.controls.items():
             if control.draws > 1 and name.upper() not in Purpose.__members__:
                 raise ValueError(f"controls.{name}: nothing in it is drawn; should be 0 or 1, not {control.draws}")
@@ -133,7 +137,7 @@ class Recipe(FrozenModel):
 
     def controlled(self, level: int) -> bool:
         """Whether the control that tickets must be better than is trained at this level."""
-        control = self.controls.get(self.verdict.beat)
+        control = self.controls.get(self.verdict.control)
         return control is not None and control.draws > 0 and (control.levels is None or level in control.levels)
 
     @property
@@ -157,7 +161,7 @@ class Recipe(FrozenModel):
 
 def recipes() -> dict[str, str]:
     """The recipes that come with tombola: their names and their text."""
-    folder = resources.files("tombola.recipes")
+    folder = resources.files("tombola.experiments.recipes")
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
     return {file.name.removesuffix(".toml"): file.read_text(encoding="utf-8") for file in files}
 
@@ -190,7 +194,10 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{name} is not valid TOML: {error}") from None
     for override in overrides:
         _override(table, override)
-    return parse_recipe(table, source=name)
+    recipe = parse_recipe(table, source=name)
+    for former in FORMER_VERDICT_KEYS.keys() & table.get("verdict", {}).keys():
+        log.warning("%s: verdict.%s is called verdict.%s now", name, former, FORMER_VERDICT_KEYS[former])
+    return recipe
 
 
 def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:

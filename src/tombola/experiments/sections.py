@@ -232,7 +232,11 @@ class TransferSection(FrozenModel):
     """How many random masks beside each."""
 
 
-class Criteria(FrozenModel):
+FORMER_VERDICT_KEYS = {"few": "max_density", "beat": "control"}
+"""Keys of `[verdict]` by their former names, which are still accepted."""
+
+
+class VerdictSection(FrozenModel):
     """`[verdict]`: what counts as winning."""
 
     accuracy_margin: float = Field(default=0.002, ge=0, lt=1)
@@ -241,10 +245,18 @@ class Criteria(FrozenModel):
     """By how much the early-stopping iteration may come later, as a fraction of the dense network's."""
     confidence: float = Field(default=0.95, gt=0.5, le=0.999)
     """How sure each statement must be."""
-    few: float = Field(default=0.5, gt=0, lt=1)
-    """At most this fraction of weights left counts as far fewer."""
-    beat: str = "reinit"
-    """The control that tickets must be better than, at levels where it was trained."""
+    max_density: float = Field(default=0.5, gt=0, lt=1)
+    """At most this fraction of weights left counts as far fewer. Formerly `few`."""
+    control: str = "reinit"
+    """The control that tickets must be better than, at levels where it was trained. Formerly `beat`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_former_names(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        renamed = {former: name for former, name in FORMER_VERDICT_KEYS.items() if name not in given}
+        return {renamed.get(key, key): value for key, value in given.items()}
 
     @property
     def alpha(self) -> float:

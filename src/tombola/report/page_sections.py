@@ -72,7 +72,7 @@ def _verdict(summary: dict[str, Any]) -> Section:
     words = [
         f"A ticket wins when we are {criteria['confidence']:.0%} sure of each: it is at most {points} less accurate "
         f"than the dense network at early stop; it stops at most {criteria['stop_margin']:.0%} later; at most "
-        f"{criteria['few']:.0%} of the weights are left; and, where the control “{criteria['beat']}” was trained, "
+        f"{criteria['max_density']:.0%} of the weights are left; and, where the control “{criteria['control']}” was trained, "
         f"tickets are better than it. Levels are tested from dense to sparse: behind the first of few enough weights "
         f"that does not win, none is called winning.",
         "Differences are ticket minus dense, paired over replicates. Beside the dense network, p is small where the "

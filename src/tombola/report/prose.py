@@ -92,7 +92,7 @@ def _allowed(summary: dict[str, Any]) -> tuple[str, str]:
 
 def _control(summary: dict[str, Any]) -> str:
     """What is known of the initial weights of the smallest winning ticket."""
-    name, smallest = summary["criteria"]["beat"], summary["smallest_winning"]["level"]
+    name, smallest = summary["criteria"]["control"], summary["smallest_winning"]["level"]
     level = next(level for level in summary["levels"] if level["level"] == smallest)
     if level["verdict"]["p_better_than_control"] is None:
         return f"nothing is known of their initial weights, as the control {name} was not trained there"
@@ -100,7 +100,7 @@ def _control(summary: dict[str, Any]) -> str:
 
 
 def _and_control(summary: dict[str, Any]) -> str:
-    name = summary["criteria"]["beat"]
+    name = summary["criteria"]["control"]
     trained = any(name in level["branches"] for level in summary["levels"])
     return f", and are better than their control, {name}" if trained else ""
 

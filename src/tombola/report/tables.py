@@ -62,7 +62,7 @@ def controls(summary: dict[str, Any]) -> list[Table]:
                 rows.append([str(level["level"]), percent(level["weights_left"]), *accuracy, *stop])
         caption = _bounds(summary, f"Tickets beside the control “{name}”")
         tables.append(
-            Table(f"verdict-{len(tables)}", caption, head, rows, folded=name != summary["criteria"]["beat"])
+            Table(f"verdict-{len(tables)}", caption, head, rows, folded=name != summary["criteria"]["control"])
         )
     return tables
 

@@ -114,7 +114,7 @@ def _criteria(summary: dict[str, Any]) -> str:
         "accuracy_margin": ("an accuracy margin of", _points),
         "stop_margin": ("a stop margin of", _share),
         "confidence": ("a confidence of", _share),
-        "few": ("at most so many weights left:", _share),
+        "max_density": ("at most so many weights left:", _share),
     }
     judged = " and ".join(
         f"{name} {said(here[key])} (the file's own: {said(own[key])})"

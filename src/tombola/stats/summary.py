@@ -10,7 +10,7 @@ import numpy as np
 
 from tombola.experiments.results import Results
 from tombola.experiments.row import Row
-from tombola.experiments.sections import AUTO, Criteria
+from tombola.experiments.sections import AUTO, VerdictSection
 from tombola.stats.interval import mean_interval
 from tombola.stats.paired_comparison import PairedComparison, censored
 from tombola.stats.stability import lines, rewound_to, stability
@@ -73,7 +73,7 @@ def _named(level: dict[str, Any]) -> dict[str, Any]:
     return {name: level[name] for name in ("level", "weights", "weights_left")}
 
 
-def _level(rows: Sequence[Row], verdict: Verdict, criteria: Criteria, rewound: bool) -> dict[str, Any]:
+def _level(rows: Sequence[Row], verdict: Verdict, criteria: VerdictSection, rewound: bool) -> dict[str, Any]:
     here = [row for row in rows if row.level == verdict.level]
     branches = sorted({row.branch for row in here}, key=lambda branch: (branch != "ticket", branch))
     ticket = next(row for row in here if row.branch == "ticket")

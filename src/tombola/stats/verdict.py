@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tombola.experiments.row import Row
-from tombola.experiments.sections import Criteria
+from tombola.experiments.sections import VerdictSection
 from tombola.stats.paired import better_in_any, enough_for
 from tombola.stats.paired_comparison import Branch, PairedComparison, by_level, censored, compare_branches, grid
 from tombola.studies.request import UNCOMPARED
@@ -95,7 +95,7 @@ def smallest_winning(verdicts: Sequence[Verdict]) -> Verdict | None:
 def judge(
     rows: Sequence[Row],
     replicates: int,
-    criteria: Criteria,
+    criteria: VerdictSection,
     controlled: Callable[[int], bool] = lambda level: False,  # noqa: ARG005
     no_ticket: str | None = None,
 ) -> list[Verdict]:
@@ -127,7 +127,7 @@ def _behind(first: Verdict) -> Question:
     return Question(f"level {first.level} does not win", lambda: first.more, first.instead)
 
 
-def _stop_margin(dense: Branch, step: int, criteria: Criteria) -> float:
+def _stop_margin(dense: Branch, step: int, criteria: VerdictSection) -> float:
     """Early stops are seen only every so many iterations. Where that is more than the margin, tickets that are a step
     later now and then would look as soon as the dense network; so there they must be sooner."""
     stops = [row.measures.stop_iteration for row in _rows(dense) if row.measures.stop_iteration is not None]
@@ -141,7 +141,7 @@ class Judge:
     branches: Mapping[str, Branch]
     dense: Branch
     replicates: int
-    criteria: Criteria
+    criteria: VerdictSection
     stop_margin: float
     controlled: bool
     no_ticket: str | None
@@ -153,7 +153,7 @@ class Judge:
         found = Verdict(
             level,
             "cannot tell",
-            few=all(row.weights_left <= self.criteria.few for row in _rows(tickets)),
+            few=all(row.weights_left <= self.criteria.max_density for row in _rows(tickets)),
             stop_margin=self.stop_margin,
             dense=beside,
             controls={
@@ -183,7 +183,7 @@ class Judge:
             fast=self.no_ticket is None and not late and beside.stop.p_below(latest) <= alpha,
             better=better,
         )
-        worse = self.criteria.beat if self._worse_than_control(found) else None
+        worse = self.criteria.control if self._worse_than_control(found) else None
         for reason, holds in (
             ("less accurate", beside.accuracy.p_below(least) <= alpha),
             (self.no_ticket or "", self.no_ticket is not None),
@@ -204,7 +204,7 @@ class Judge:
 
     def _beside_control(self, found: Verdict) -> tuple[float | None, list[Question]]:
         """The p-value of "no better than the control", and what that leaves open."""
-        name = self.criteria.beat
+        name = self.criteria.control
         if not self.controlled and name not in self.branches:
             return None, []
         control = found.controls.get(name)
@@ -215,7 +215,7 @@ class Judge:
         return p, [] if p <= self.criteria.alpha else [Question(f"no better than {name}", control.more_to_be_better)]
 
     def _worse_than_control(self, found: Verdict) -> bool:
-        control = found.controls.get(self.criteria.beat)
+        control = found.controls.get(self.criteria.control)
         if control is None or found.better is None or found.better <= self.criteria.alpha:
             return False
         return better_in_any([-control.accuracy.a, -control.sooner], self.criteria.alpha) <= self.criteria.alpha

@@ -11,14 +11,14 @@ import numpy as np
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.results import Results, Tally
 from tombola.experiments.row import Row
-from tombola.experiments.sections import ControlSection, Criteria
+from tombola.experiments.sections import ControlSection, VerdictSection
 from tombola.runs.outcome import Measures
 from tombola.stats.summary import summarise
 from tombola.stats.verdict import FEWEST_REPLICATES
 from tombola.tickets.provenance import TicketClaim
 from tombola.tickets.reproduction import FigureReproduction, WeightReproduction, tolerances
 
-WIDEST = Criteria(accuracy_margin=0.01)
+WIDEST = VerdictSection(accuracy_margin=0.01)
 """What a check allows at most: the widest margins of tombola's own recipes. A file could allow itself anything."""
 
 RECORDED = 0
@@ -27,14 +27,14 @@ RECORDED = 0
 Answer = Literal["holds", "does not hold", "cannot tell"]
 
 
-def judged_by(own: Criteria) -> Criteria:
+def judged_by(own: VerdictSection) -> VerdictSection:
     """What a check judges by: each of the file's own criteria that asks for no less than `WIDEST`, and `WIDEST` for
     the others. The control is `reinit`."""
-    return Criteria(
+    return VerdictSection(
         accuracy_margin=min(own.accuracy_margin, WIDEST.accuracy_margin),
         stop_margin=min(own.stop_margin, WIDEST.stop_margin),
         confidence=max(own.confidence, WIDEST.confidence),
-        few=min(own.few, WIDEST.few),
+        max_density=min(own.max_density, WIDEST.max_density),
     )
 
 
@@ -77,7 +77,7 @@ class Verification:
         judged = self._judged(judged_by(own))
         dense, level = judged["levels"]
         failing = self._failing(level["verdict"])
-        wider = judged["criteria"] != own.model_dump() | {"beat": "reinit"}
+        wider = judged["criteria"] != own.model_dump() | {"control": "reinit"}
         return {
             "file": str(claim.path),
             "recipe": claim.recipe.name,
@@ -142,12 +142,12 @@ class Verification:
     def _own_state(self) -> Answer:
         """The answer by the file's own criteria, which may be as wide as numbers go."""
         with np.errstate(all="ignore"):
-            verdict = self._judged(self.claim.recipe.verdict.model_copy(update={"beat": "reinit"}))["levels"][1][
+            verdict = self._judged(self.claim.recipe.verdict.model_copy(update={"control": "reinit"}))["levels"][1][
                 "verdict"
             ]
         return _state(verdict, self._failing(verdict))
 
-    def _judged(self, criteria: Criteria) -> dict[str, Any]:
+    def _judged(self, criteria: VerdictSection) -> dict[str, Any]:
         """The summary of the repeats, as if they were replicates of an experiment with this one level and this
         control."""
         recipe, level = self.claim.recipe, self.claim.record.level

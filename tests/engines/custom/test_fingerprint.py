@@ -289,10 +289,10 @@ def test_attributes_that_raise_do_no_harm() -> None:
 
 def test_another_process_comes_to_the_same() -> None:
     program = (
-        "import torch, functools\nfrom tombola.engines.custom.fingerprint import digest\n"
+        "import torch, functools\nfrom tombola.engines.custom.fingerprint import fingerprint\n"
         "data = {'a', 'b', 'c', ('d', 1)}, object()\n"
         "def made(value): return lambda x: (value, x in {'p', 'q', 'r'})\n"
-        "torch.manual_seed(0)\nprint(digest(made(data[0]), made(torch.compile(torch.nn.Linear(2, 2))), data[1]))"
+        "torch.manual_seed(0)\nprint(fingerprint(made(data[0]), made(torch.compile(torch.nn.Linear(2, 2))), data[1]))"
     )
     found = {
         subprocess.run(

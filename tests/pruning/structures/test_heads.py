@@ -129,9 +129,7 @@ def test_heads_that_share_keys_or_values_are_refused(layers: dict[str, int], mes
 
 
 def test_a_network_without_known_attention_is_told_how_to_describe_it() -> None:
-    with pytest.raises(
-        InputError, match=r"no attention with layers qkv and proj was found; tombola.pruning.structures.Heads"
-    ):
+    with pytest.raises(InputError, match=r"qkv and proj.*tombola\.pruning\.structures\.Heads"):
         heads(bert())
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tombola.zoo import datasets as zoo
+from tombola.zoo.datasets import prepare, registry
 
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The user's cache, for the length of a test."""
-    for cached in (zoo._named, zoo._chosen, zoo._hub, zoo._npz, zoo._folder, zoo.prepare):
+    for cached in (registry._named, registry._chosen, registry._hub, registry._npz, registry._folder, prepare):
         cached.cache_clear()
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "cache" / name))
     return tmp_path / "cache" / "tombola"
