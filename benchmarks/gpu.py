@@ -1,9 +1,9 @@
-"""Replicate-steps per second against the size of a stack, beside training one by one on the same device.
+"""Replicate-steps per second by the size of a stack, compared with training one by one on the same device.
 
     python -m benchmarks.gpu
 
-LeNet-300-100 on MNIST, batches of 60, Adam, masks at 13.4% of the weights. Each side trains the same number of steps
-of the same runs; a stack of R runs for n steps is R·n replicate-steps.
+LeNet-300-100 on MNIST, batches of 60, Adam, masks with 13.4% of the weights. Both sides train the same number of
+steps of the same runs; n steps of a stack of R runs are R·n replicate-steps.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import torch
 import typer
 from rich.table import Table
 
-from benchmarks.common import agree, console, machine, median, take_turns, write
-from benchmarks.step import masks
-from tombola.engines.eager import reproducible
-from tombola.engines.module_learner import ModuleLearner
+from benchmarks.common import ContinuedTraining, check_first_losses, console, machine, median, take_turns, write
+from benchmarks.step import FIRST_STEPS, masks
+from tombola.engines.eager import ModuleLearner, reproducible
 from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.engines.training_loop import Learner
 from tombola.experiments.experiment import Experiment
@@ -42,14 +41,16 @@ def learner_of(runs: list[Run], device: torch.device, stacked: bool, data_dir: P
     return ModuleLearner(networks[0].to(device), runs[0], splits[0], device)
 
 
-def training(
-    learner: Learner, runs: list[Run], examples: int, steps: int, wait: Callable[[], None]
-) -> Callable[[], None]:
-    """So many steps of these runs, until the device has done them."""
-    orders = torch.stack([batches(run.seed, examples, run.training.batch_size, 0, steps) for run in runs])
+def training_of(learner: Learner, runs: list[Run], examples: int, steps: int) -> ContinuedTraining:
+    orders = [batches(run.seed, examples, run.training.batch_size, 0, steps) for run in runs]
+    return ContinuedTraining(learner, torch.stack(orders))
+
+
+def timed(training: ContinuedTraining, wait: Callable[[], None]) -> Callable[[], None]:
+    """Train one turn, and wait for the device."""
 
     def call() -> None:
-        learner.train(orders, 0)
+        training()
         wait()
 
     return call
@@ -64,7 +65,7 @@ def main(
     data_dir: Annotated[Path | None, typer.Option(help="Folder to look for data in.")] = None,
     save: Annotated[bool, typer.Option(help="Write results/gpu.json.")] = True,
 ) -> None:
-    """Measure, compare losses, print ratios, write results/gpu.json."""
+    """Compare losses, measure, print ratios, write results/gpu.json."""
     recipe = load_recipe("lenet-mnist", [f"data.name={data}", "data.validation=500"])
     dense = Experiment(recipe, data_dir).dense(0)
     run = dense.masked(masks(recipe, dense, 9)[-1])
@@ -75,15 +76,16 @@ def main(
     with reproducible(0, place):
         for size in sizes or [1, 4, 16, 64, 256, 1024]:
             runs = runs_of(run, size)
-            alone = learner_of(runs[:1], place, False, data_dir)
-            together = learner_of(runs, place, True, data_dir)
-            sides = {
-                "one by one": training(alone, runs[:1], examples, steps, wait),
-                "stacked": training(together, runs, examples, steps, wait),
+            trainings = {
+                "one by one": training_of(learner_of(runs[:1], place, False, data_dir), runs[:1], examples, steps),
+                "stacked": training_of(learner_of(runs, place, True, data_dir), runs, examples, steps),
             }
+            for training in trainings.values():
+                training(FIRST_STEPS)
+            check_first_losses({name: training.learner.take_losses()[0] for name, training in trainings.items()})
+            sides = {name: timed(training, wait) for name, training in trainings.items()}
             seconds = {name: median(times) for name, times in take_turns(sides, turns).items()}
             one_by_one, stacked = steps / seconds["one by one"], size * steps / seconds["stacked"]
-            agree(alone.take_losses()[0], together.take_losses()[0])
             rows.append({"size": size, "stacked": stacked, "one_by_one": one_by_one, "ratio": stacked / one_by_one})
     table = Table("runs", "stacked, per second", "one by one", "ratio")
     for row in rows:

@@ -1,10 +1,10 @@
-"""What a hold costs: a training step of ResNet-18 (He et al. 2015) held at 20% of its weights, beside a dense one.
+"""What `hold` costs: a training step of ResNet-18 (He et al. 2015) with 20% of its weights, and a dense one.
 
     python -m benchmarks.hold
 
-Each side trains the same steps on the same batches of CIFAR's shape from the same weights, the pruned ones zero, with
-SGD, momentum and weight decay; the hold's share is what keeps them zero. Dense weights leave zero slowly, at the
-learning rate given, so that the losses can be compared.
+Both sides train the same steps on the same batches of CIFAR's shape from the same weights, with SGD, momentum and
+weight decay. The pruned weights begin at zero, and are held there on one side. The learning rate is so small that the
+losses of both sides agree.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.common import agree, console, machine, median, take_turns, write
+from benchmarks.common import check_first_losses, console, machine, median, take_turns, write
 from tombola.pruning.hold import hold
 from tombola.pruning.mask import Mask
 from tombola.zoo.models.resnet import resnet_18
@@ -27,7 +27,7 @@ INPUTS = (3, 32, 32)
 
 
 class Side:
-    """One network and its training; `loss` is the sum over all steps so far."""
+    """A network and its training; `loss` is the sum over all steps so far."""
 
     def __init__(self, network: nn.Module, lr: float) -> None:
         self.network = network
@@ -44,7 +44,7 @@ class Side:
 
 
 def training(side: Side, x: Tensor, y: Tensor, steps: int, wait: Callable[[], None]) -> Callable[[], None]:
-    """So many steps of one side, until the device has done them."""
+    """Train this many steps of one side, and wait for the device."""
 
     def call() -> None:
         side.train(x, y, steps)
@@ -63,7 +63,7 @@ def main(
     turns: Annotated[int, typer.Option(help="Turns of each side.")] = 15,
     save: Annotated[bool, typer.Option(help="Write results/hold.json, or hold-cuda.json.")] = True,
 ) -> None:
-    """Measure, compare losses, print the ratio, write results/hold.json, or hold-cuda.json."""
+    """Compare losses, measure, print the ratio, write results/hold.json, or hold-cuda.json."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     place = torch.device(device)
@@ -75,8 +75,10 @@ def main(
     wait = torch.cuda.synchronize if place.type == "cuda" else (lambda: None)
     held, dense = Side(ours, lr), Side(theirs, lr)
     sides = {"held": training(held, x, y, steps, wait), "dense": training(dense, x, y, steps, wait)}
+    for train in sides.values():
+        train()
+    check_first_losses({"held": float(held.loss), "dense": float(dense.loss)})
     ms = {name: median(times) / steps * 1e3 for name, times in take_turns(sides, turns).items()}
-    agree(float(dense.loss), float(held.loss))
     ratio = ms["held"] / ms["dense"]
     table = Table("side", "ms per step", "times as long")
     for name, each in ms.items():

@@ -1,8 +1,8 @@
-"""Convolutions beside dense PyTorch: Conv-2 (Frankle & Carbin 2019, figure 2) at 5% of the weights.
+"""Sparse convolutions compared with dense PyTorch: Conv-2 (Frankle & Carbin 2019, figure 2) at 5% of the weights.
 
     python -m benchmarks.layers
 
-Each side trains the same steps on the same batches of 60 from the same weights, Adam, on one thread.
+Both sides train the same steps on the same batches of 60 from the same weights, with Adam, on one thread.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ import typer
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from benchmarks.common import agree, console, machine, median, take_turns, write
+from benchmarks.common import ContinuedTraining, check_first_losses, console, machine, median, take_turns, write
 from benchmarks.step import CPU
-from tombola.engines.module_learner import ModuleLearner
+from tombola.engines.eager import ModuleLearner
+from tombola.engines.sparse.sparsify import SparsifiedLearner, sparsify
 from tombola.engines.sparse.speeds import Speeds
-from tombola.engines.sparse.swap import swap
-from tombola.engines.sparse.swapped_learner import SwappedLearner
 from tombola.pruning.mask import Mask
-from tombola.runs.run import Run
-from tombola.runs.training import Training
+from tombola.runs.run import Run, Training
 from tombola.utils.duration import Duration
 from tombola.zoo.datasets.description import Data
 from tombola.zoo.datasets.split import ExampleSet, Split
@@ -33,7 +31,7 @@ INPUTS = (3, 32, 32)
 
 
 def run_of(mask: Mask, steps: int) -> Run:
-    """A training, described as far as it matters here."""
+    """The description of a training."""
     length = Duration(iterations=steps)
     return Run(
         start=Start(network=Network(name="conv-2", inputs=INPUTS, classes=10), seed=0),
@@ -51,7 +49,7 @@ def main(
     turns: Annotated[int, typer.Option(help="Turns of each side.")] = 7,
     save: Annotated[bool, typer.Option(help="Write results/layers.json.")] = True,
 ) -> None:
-    """Measure, compare losses, print the ratio and which layers were sparse, write results/layers.json."""
+    """Compare losses, measure, print the ratio and which layers were sparse, write results/layers.json."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     examples = ExampleSet(torch.randn(600, *INPUTS), torch.randint(0, 10, (600,)))
@@ -62,13 +60,16 @@ def main(
     theirs.load_state_dict(ours.state_dict())
     run = run_of(mask, steps)
     with threadpool_limits(1, user_api="blas"):
-        swapped, dense = swap(ours, mask, examples.x[:60], Speeds.default())
-        sparse = SwappedLearner(swapped, run, split, CPU)
-        eager = ModuleLearner(theirs, run, split, CPU)
+        swapped, dense = sparsify(ours, mask, examples.x[:60], Speeds.default())
         orders = torch.arange(600).view(10, 60)[None, :steps]
-        sides = {"sparse layers": lambda: sparse.train(orders, 0), "dense PyTorch": lambda: eager.train(orders, 0)}
+        sides = {
+            "sparse layers": ContinuedTraining(SparsifiedLearner(swapped, run, split, CPU), orders),
+            "dense PyTorch": ContinuedTraining(ModuleLearner(theirs, run, split, CPU), orders),
+        }
+        for training in sides.values():
+            training()
+        check_first_losses({name: training.learner.take_losses()[0] for name, training in sides.items()})
         seconds = {name: median(times) for name, times in take_turns(sides, turns).items()}
-    agree(eager.take_losses()[0], sparse.take_losses()[0])
     ratio = seconds["dense PyTorch"] / seconds["sparse layers"]
     table = Table("side", "ms per step", "times as long")
     for name, times in seconds.items():

@@ -24,13 +24,14 @@ from torch import nn
 from benchmarks.common import console, machine, median, take_turns, write
 from tombola._run_experiment import run_experiment
 from tombola.experiments.recipe import load_recipe
+from tombola.exports.benchmark import BATCH_SIZES, Figures
 from tombola.exports.compaction import compact
 from tombola.exports.export import export
-from tombola.exports.measuring import BATCHES, Figures
 from tombola.pruning.mask import Mask
-from tombola.pruning.pruner import prune
+from tombola.pruning.prune import prune
 from tombola.report.export_tables import show_export
 from tombola.runs.outcome import Outcome
+from tombola.studies.conductor import Listener
 from tombola.studies.request import RunRequest
 from tombola.tickets.mask_codec import entropy
 from tombola.tickets.ticket import Ticket
@@ -66,15 +67,12 @@ CASES = {
 }
 
 
-class Last:
+class Last(Listener):
     """Notes the ticket of the last level."""
 
     def __init__(self) -> None:
         self.level = 0
         self.ticket: Ticket | None = None
-
-    def started(self, study: int, ask: RunRequest) -> None:
-        """Nothing to note."""
 
     def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """Note it, if it is one."""
@@ -101,7 +99,7 @@ def ratios(figures: Sequence[Figures]) -> dict[str, float]:
     """How many times as fast as the better dense side the sparse runtime is."""
     dense = [each for each in figures if each.name.startswith("dense")]
     (sparse,) = (each for each in figures if each.name == "sparse")
-    found = {f"batch {b}": sparse.throughput[b] / max(d.throughput[b] for d in dense) for b in BATCHES[1:]}
+    found = {f"batch {b}": sparse.throughput[b] / max(d.throughput[b] for d in dense) for b in BATCH_SIZES[1:]}
     latencies = [each.latency for each in dense if each.latency is not None]
     assert sparse.latency is not None
     return {"batch 1": min(latencies) / sparse.latency, **found}

@@ -2,9 +2,9 @@
 
     python -m benchmarks.step
 
-Every side starts from the same weights and does the same steps on the same batches, on one thread, and at its next
-turn goes on where it was; the sparse engine also on all cores at once, a run on each. Beside them: the products of a
-dense step alone.
+All sides start from the same weights and train the same steps on the same batches, on one thread; each turn continues
+the training of the turn before. Also timed: the sparse engine on all cores at once, with one run on each, and the
+matrix products of a dense step alone.
 """
 
 from __future__ import annotations
@@ -18,11 +18,20 @@ import torch
 import typer
 from rich.table import Table
 from threadpoolctl import threadpool_limits
-from torch import Tensor
 
-from benchmarks.common import Loop, agree, console, machine, median, take_turns, write
-from tombola.engines.module_learner import ModuleLearner
-from tombola.engines.sparse.stack import stack_of
+from benchmarks.common import (
+    ContinuedTraining,
+    Loop,
+    check_accuracies,
+    check_first_losses,
+    console,
+    machine,
+    median,
+    take_turns,
+    write,
+)
+from tombola.engines.eager import ModuleLearner
+from tombola.engines.sparse.stack import recognise_stack
 from tombola.engines.sparse.stack_learner import StackLearner
 from tombola.experiments.experiment import Experiment
 from tombola.experiments.recipe import Recipe, load_recipe
@@ -39,13 +48,15 @@ from tombola.zoo.datasets.split import Split
 from tombola.zoo.models import build
 
 CPU = torch.device("cpu")
+FIRST_STEPS = 5
+"""Steps whose losses are compared."""
 
 
 def masks(recipe: Recipe, run: Run, levels: int) -> list[Mask]:
-    """The recipe's ladder of densities, pruned at random: where the weights left are makes no difference here."""
+    """The masks of the recipe's levels, pruned at random: the positions of the kept weights do not affect speed."""
     state = build(run.start).state_dict()
     weights = {name: state[name] for name in run.mask}
-    pruner = Pruner(random, recipe.search.scope_of(run.mask.shapes))
+    pruner = Pruner(random, recipe.search.options.scope_of(run.mask.shapes))
     ladder = [run.mask]
     for level in range(levels):
         ladder.append(pruner(ScoreInputs(weights, ladder[-1], seed=level)))
@@ -54,7 +65,7 @@ def masks(recipe: Recipe, run: Run, levels: int) -> list[Mask]:
 
 def sparse_learner(run: Run, split: Split) -> StackLearner:
     network = build(run.start)
-    stack = stack_of(network)
+    stack = recognise_stack(network)
     assert not isinstance(stack, str)
     return StackLearner(stack, network.state_dict(), run, split)
 
@@ -64,7 +75,7 @@ def eager_learner(run: Run, split: Split) -> ModuleLearner:
 
 
 def products(run: Run) -> Callable[[], None]:
-    """The matrix products of one dense step, and nothing else: outputs, gradients of weights, of hidden inputs."""
+    """Only the matrix products of one dense step: outputs, and gradients of weights and hidden inputs."""
     batch = run.training.batch_size
     shapes = [tuple(kept.shape) for kept in run.mask.values()]
     weights = [torch.rand(shape) for shape in shapes]
@@ -82,24 +93,24 @@ def products(run: Run) -> Callable[[], None]:
 
 
 def work(mask: Mask, batch: int) -> float:
-    """Floating-point operations of a step that touch weights left: forward and backward."""
+    """Floating-point operations of a step on kept weights, forward and backward."""
     counts = list(mask.counts.values())
     return 2.0 * batch * (2 * sum(counts) + sum(counts[1:]))
 
 
 def memory(learner: StackLearner) -> tuple[int, int]:
-    """Bytes that follow the weights (values, gradients, optimizer, best, places), and bytes of activations."""
-    patterns = [place.order for place in learner.layout.places if place.order is not None]
-    weights = [*learner.now, learner.best, *learner.layout.shape, *patterns]
-    rooms = [*learner.rooms, *learner.tile_rooms]
-    return sum(array.nbytes for array in weights), sum(array.nbytes for array in rooms)
+    """Bytes that depend on the kept weights (values, gradients, optimizer, best, indices), and of activations."""
+    orders = [slot.order for slot in learner.layout.slots if slot.order is not None]
+    weights = [*learner.current, learner.best, *learner.layout.structure, *orders]
+    activations = [*learner.workspace, *learner.evaluation_workspace]
+    return sum(array.nbytes for array in weights), sum(array.nbytes for array in activations)
 
 
-def at_once(learners: list[StackLearner], order: Tensor) -> Callable[[], None]:
-    """Each learner on a thread of its own."""
+def at_once(trainings: list[ContinuedTraining]) -> Callable[[], None]:
+    """All trainings at once, one thread each."""
 
     def call() -> None:
-        threads = [threading.Thread(target=learner.train, args=(order, 0)) for learner in learners]
+        threads = [threading.Thread(target=training) for training in trainings]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -109,26 +120,32 @@ def at_once(learners: list[StackLearner], order: Tensor) -> Callable[[], None]:
 
 
 def measure(run: Run, mask: Mask, split: Split, steps: int, turns: int) -> dict[str, Any]:
-    """Milliseconds per step of each side, at one density."""
+    """Milliseconds per step of each side, at one density. Exits if the sides do not train alike."""
     run = run.masked(mask)
     order = batches(run.seed, len(split.train), run.training.batch_size, 0, steps)
     x, y = split.train[torch.arange(len(split.train))]
-    learners = [sparse_learner(run, split) for _ in range(1 + cores())]
-    eager = eager_learner(run, split)
+    sparse, *others = [ContinuedTraining(sparse_learner(run, split), order[None]) for _ in range(1 + cores())]
+    eager = ContinuedTraining(eager_learner(run, split), order[None])
     loops = {fused: Loop(build(run.start), mask, run.training.lr, fused) for fused in (False, True)}
+    engines = {"sparse": sparse, "eager": eager}
+    for training in engines.values():
+        training(FIRST_STEPS)
+    first = {name: training.learner.take_losses()[0] for name, training in engines.items()}
+    for loop in loops.values():
+        loop.train(x, y, order[:FIRST_STEPS])
+    check_first_losses(first | {"plain loop": loops[False].take_losses(), "fused loop": loops[True].take_losses()})
     product = products(run)
     sides = {
-        "sparse": lambda: learners[0].train(order[None], 0),
-        f"sparse, {cores()} at once": at_once(learners[1:], order[None]),
-        "eager": lambda: eager.train(order[None], 0),
+        "sparse": sparse,
+        f"sparse, {cores()} at once": at_once(others),
+        "eager": eager,
         "plain loop": lambda: loops[False].train(x, y, order),
         "fused loop": lambda: loops[True].train(x, y, order),
         "products": lambda: [product() for _ in range(steps)],
     }
     seconds = take_turns(sides, turns)
-    sums = [learners[0].take_losses()[0], eager.take_losses()[0], *(loop.losses.item() for loop in loops.values())]
-    agree(*sums)
-    weights, activations = memory(learners[0])
+    check_accuracies({name: training.learner.evaluate("test")[0].accuracy for name, training in engines.items()})
+    weights, activations = memory(sparse.learner)
     return {
         "weights": mask.count,
         "density": mask.density,

@@ -1,12 +1,11 @@
-"""A small BERT, with random weights, through Hugging Face's Trainer.
+"""A small BERT with random initial weights, trained with Hugging Face's Trainer.
 
-The task is made up, so that nothing has to be downloaded: is a film praised in the last clause of a sentence like
-"although the cast was not bad the plot was very dull"? "not" turns a word round, and what the other clause says must
-not count. It is an easy task, and says nothing of language.
+The task is synthetic, so that no download is needed: is a film praised in the main clause of a sentence such as
+"although the cast was not bad the plot was very dull"? "not" reverses the next word, and the other clause is
+irrelevant. It is an easy task, not a test of language understanding.
 
 With the defaults (3 replicates, 21 trainings, 58 s on one core) the dense network has 99.9%, and tickets match it
-down to 8.0% of the weights, with 100%. At 4.9% they have 99.6%, one of the three being at 98.8%, and it cannot be
-told.
+down to 8.0% of the weights, with 100%. At 4.9% they have 99.6%, one of the three 98.8%, and the test cannot tell.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A small ResNet with Lightning, on scikit-learn's digits as images, rewound to step 30.
 
-`train` has a parameter `begin`: the step that training goes on from. So the learning rate after rewinding is that of
-the steps that are left, and tickets and dense network alike train as long as a training that was never interrupted.
+`train` has a parameter `begin`, the step at which training resumes. So the learning rate after rewinding is that of
+the remaining steps, and tickets train for as many steps in all as the dense network.
 
 With the defaults (5 replicates, 35 trainings, 80 s on one core) tickets match the dense network's 97.8% at every
 level, down to 11.6% of the weights, with 97.9%: we are 95% sure of at most 0.5 points less.

@@ -1,4 +1,4 @@
-"""Eleven mistakes of this field's public code, one test each; `docs/architecture.md` lists those that look closer."""
+"""Eleven mistakes found in public pruning code, one test each; `docs/architecture.md` lists more thorough tests."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.conftest import tiny
-from tests.engines.helpers import Interrupted, Interrupting, same_bits, train
-from tests.studies.test_search import answer, prune_by_magnitude
+from tests.support.recipes import tiny
+from tests.support.studies import drive, prune_by_magnitude
+from tests.support.training import Interrupted, InterruptingCheckpoint, same_bits, train_alone
 from tombola._find_ticket import find_ticket
-from tombola.engines.eager import Eager
-from tombola.engines.module_learner import ModuleLearner
+from tombola.engines.eager import Eager, ModuleLearner
 from tombola.experiments.experiment import Experiment
 from tombola.pruning.hold import hold
 from tombola.pruning.mask import Mask
-from tombola.pruning.pruner import prune
+from tombola.pruning.options import PruningOptions
+from tombola.pruning.prune import prune
 from tombola.pruning.ranking import keep_best
-from tombola.pruning.scopes import scope, weights_left
+from tombola.pruning.scopes import weights_left
 from tombola.runs.initial_state import initial_network
 from tombola.runs.run import Run
 from tombola.runs.store import Checkpoint
@@ -64,13 +64,13 @@ def test_1_gradients_are_masked_where_the_mask_is_off_not_where_the_weight_is_sm
     assert (weight[kept] < 0).any()
 
 
-def test_2_a_shuffle_and_a_reinitialisation_change_something(dense: Run) -> None:
-    tickets = answer(iterative_search(dense, 2, prune_by_magnitude))[1]
+def test_2_shuffled_and_reinitialised_controls_differ_from_the_ticket(dense: Run) -> None:
+    tickets = drive(iterative_search(dense, 2, prune_by_magnitude))[1]
     plan = ControlPlan(tickets, 2, lambda level, draw: 10 * level + draw)
-    for ask in answer(shuffled(plan))[0][0]:
+    for ask in drive(shuffled(plan))[0][0]:
         assert ask.run.mask != tickets[ask.level].run.mask
         assert ask.run.mask.counts == tickets[ask.level].run.mask.counts
-    for ask in answer(reinit(plan))[0][0]:
+    for ask in drive(reinit(plan))[0][0]:
         ours, theirs = (initial_network(run.start) for run in (ask.run, tickets[ask.level].run))
         assert all((ours.get_parameter(n) != theirs.get_parameter(n)).all() for n in ask.run.mask)
 
@@ -78,11 +78,11 @@ def test_2_a_shuffle_and_a_reinitialisation_change_something(dense: Run) -> None
 def test_3_rewinding_rewinds() -> None:
     starts = []
 
-    def noting(model: nn.Module) -> None:
+    def train_and_record(model: nn.Module) -> None:
         starts.append(copy.deepcopy(model.state_dict()))
         steps(model, torch.optim.SGD(model.parameters(), 0.1), 5)
 
-    find_ticket(network(), noting, levels=3, rate=0.4)
+    find_ticket(network(), train_and_record, levels=3, rate=0.4)
     for start in starts[1:]:
         for name, tensor in start.items():
             kept = tensor != 0
@@ -91,10 +91,10 @@ def test_3_rewinding_rewinds() -> None:
 
 
 @pytest.mark.parametrize("name", ["layer", "global", "erk"])
-def test_4_achieved_counts_are_the_requested_ones_ties_and_left_out_layers_included(name: str) -> None:
+def test_4_achieved_counts_equal_requested_counts_despite_ties_and_left_out_layers(name: str) -> None:
     mask = Mask.full(nn.Sequential(nn.Linear(7, 11), nn.Linear(11, 13), nn.Linear(13, 5)))
     scores = {layer: torch.zeros(kept.shape) for layer, kept in mask.items()}  # all are equal
-    chosen = scope(name, mask.shapes, 0.37, leave_out=["2"])
+    chosen = PruningOptions(scope=name, rate=0.37, leave_out=["2"]).scope_of(mask.shapes)
     pruned = keep_best(scores, mask, chosen.keeps(weights_left(mask, chosen.groups)))
     assert pruned.counts["2.weight"] == 65
     left = pruned.count - 65
@@ -121,7 +121,7 @@ def test_5_neither_momentum_nor_weight_decay_revives_a_pruned_weight(optimizer: 
     model = network()
     mask = half(model)
     trained = optimizer(model.parameters())
-    steps(model, trained, 5)  # it remembers pruned weights
+    steps(model, trained, 5)  # its state includes pruned weights
     with hold(model, mask):
         for _ in range(10):
             steps(model, trained)
@@ -129,14 +129,14 @@ def test_5_neither_momentum_nor_weight_decay_revives_a_pruned_weight(optimizer: 
                 assert not model.get_parameter(name)[~kept].any()
 
 
-def test_6_controls_depend_on_their_seed_and_on_no_global_random_state(dense: Run) -> None:
-    tickets = answer(iterative_search(dense, 1, prune_by_magnitude))[1]
+def test_6_controls_depend_only_on_their_seed(dense: Run) -> None:
+    tickets = drive(iterative_search(dense, 1, prune_by_magnitude))[1]
 
     def draw(seed: int) -> list[str]:
         for module in (random.seed, np.random.seed, torch.manual_seed):
             module(seed)
         plan = ControlPlan(tickets, 2, lambda level, draw: 10 * level + draw)
-        return [ask.run.key for study in (shuffled, reinit) for ask in answer(study(plan))[0][0]]
+        return [ask.run.key for study in (shuffled, reinit) for ask in drive(study(plan))[0][0]]
 
     assert draw(1) == draw(2)
     assert len(set(draw(1))) == 4
@@ -144,13 +144,13 @@ def test_6_controls_depend_on_their_seed_and_on_no_global_random_state(dense: Ru
 
 def test_7_the_best_iteration_is_that_of_the_validation_set(dense: Run) -> None:
     run = dense.model_copy(update={"training": dense.training.model_copy(update={"test_curve": True, "lr": 0.05})})
-    outcome = train(run)
+    outcome = train_alone(run)
     best = int(outcome.curves["validation_loss"].argmin())
     assert outcome.measures.stop_iteration == int(outcome.curves["iteration"][best])
     assert outcome.measures.test_accuracy_at_stop == pytest.approx(float(outcome.curves["test_accuracy"][best]))
 
 
-def test_8_a_held_network_can_be_copied_and_its_names_stay(tmp_path: Path) -> None:
+def test_8_a_held_network_can_be_copied_and_keeps_its_names(tmp_path: Path) -> None:
     model = network()
     names = list(model.state_dict())
     with hold(model, half(model)):
@@ -159,8 +159,8 @@ def test_8_a_held_network_can_be_copied_and_its_names_stay(tmp_path: Path) -> No
     assert network().load_state_dict(torch.load(tmp_path / "state.pt")).missing_keys == []
 
 
-def test_9_a_step_asks_the_device_for_nothing(dense: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever makes Python wait for a number goes through one of these."""
+def test_9_a_step_does_not_wait_for_the_device(dense: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python waits for a number only in one of the methods below."""
     from tombola.zoo.datasets import prepare
 
     split = prepare(dense.data)
@@ -171,7 +171,7 @@ def test_9_a_step_asks_the_device_for_nothing(dense: Run, monkeypatch: pytest.Mo
     order = torch.arange(40).view(1, 1, 40)
 
     def waits(*_: object) -> None:
-        raise AssertionError("it waits for the device")
+        raise AssertionError("waits for the device")
 
     for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__", "cpu", "nonzero"):
         monkeypatch.setattr(torch.Tensor, name, waits)
@@ -189,17 +189,17 @@ def test_10_a_resumed_run_is_the_same_run_dropout_included(tmp_path: Path) -> No
     run = Experiment(tiny(model=dropping, training__momentum=0.0)).dense(0)
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Interrupted):
-        Eager().train([run], Interrupting(path))
+        Eager().train([run], InterruptingCheckpoint(path))
     torch.manual_seed(99)
     (resumed,) = Eager().train([run], Checkpoint(path))
-    assert same_bits(resumed, train(run))
+    assert same_bits(resumed, train_alone(run))
 
 
-def test_11_a_layer_pruned_away_is_said_aloud(caplog: pytest.LogCaptureFixture) -> None:
+def test_11_a_fully_pruned_layer_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     model = network()
     with torch.no_grad():
         model[2].weight.mul_(1e-3)  # so small that a global pruning takes all of it
     with caplog.at_level(logging.WARNING, logger="tombola"):
         mask = prune(model, density=0.3, scope="global")
     assert mask.empty_layers == ["2.weight"]
-    assert "no weight is left in 2" in caplog.text
+    assert "2" in caplog.messages[-1]

@@ -1,4 +1,4 @@
-"""Whole experiments that rewind: what is trained, how often, and what the results say."""
+"""Whole experiments: which runs are trained, and what the results say."""
 
 from __future__ import annotations
 
@@ -12,182 +12,119 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.conftest import TINY, tiny
-from tombola._run_experiment import run_experiment
+from tests.support.experiments import Recorder, rotated_digits, simulate, train
+from tests.support.recipes import TINY, tiny
+from tombola.experiments.methods import METHODS
 from tombola.experiments.recipe import Recipe
-from tombola.experiments.results import Results, read_results
-from tombola.report.page import write_figures, write_report
-from tombola.report.prose import answer
+from tombola.experiments.results import Results
+from tombola.report.html import static_svg
+from tombola.report.page import write_report
+from tombola.report.page_sections import document
+from tombola.report.report_data import read_report_data
 from tombola.report.terminal import show_summary
-from tombola.runs.outcome import Outcome
-from tombola.runs.run import Run
-from tombola.stats.stability import lines, rewound_to
-from tombola.stats.summary import summarise
-from tombola.studies.request import RunRequest
+from tombola.runs.store import Store
+from tombola.stats.error_barriers import interpolation_paths, stable_rewind_points
+from tombola.stats.summarise import build_summary
+from tombola.studies.request import INTERMEDIATE
 from tombola.tickets.ticket import Ticket
 
 SHORT = {"training__length": "40it", "search__levels": 2, "controls__reinit": 1}
 STABILITY = {"candidates": ["0it", "10it", "20it"], "points": 4, "tolerance": 0.5}
-EVERYTHING_WINS = {"accuracy_margin": 0.99, "stop_margin": 99.0, "max_density": 0.99}
+EASY_TO_WIN = {"accuracy_margin": 0.99, "stop_margin": 99.0, "max_density": 0.99}
 
 
-class Notes:
-    """Listens, and notes what was asked and what was trained."""
-
-    def __init__(self) -> None:
-        self.asks: list[tuple[int, RunRequest]] = []
-        self.trained: list[Run] = []
-
-    def started(self, study: int, ask: RunRequest) -> None:
-        """Nothing to note."""
-
-    def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:
-        self.asks.append((study, ask))
-        if trained:
-            self.trained.append(ask.run)
-        assert outcome.measures.diverged or outcome.measures.iterations == ask.run.last
-
-
-def performed(recipe: Recipe, tmp_path: Path, **options: Any) -> tuple[Results, Notes]:
-    notes = Notes()
-    results = run_experiment(recipe, tmp_path / "out", store=tmp_path / "store", listeners=[notes], **options)
-    return results, notes
-
-
-def test_the_trunk_is_trained_once_per_replicate_and_remembered(tmp_path: Path) -> None:
+def test_the_trunk_is_trained_once_per_replicate_and_nothing_is_trained_twice(tmp_path: Path) -> None:
     recipe = tiny(**SHORT, rewind={"to": "20it"})
-    results, notes = performed(recipe, tmp_path)
-    assert Counter(run.last for run in notes.trained)[20] == 2  # one for each replicate
-    assert len({run.key for run in notes.trained}) == len(notes.trained) == results.tally.trained
-    trained_for = sum(run.last - run.begin for run in notes.trained)
-    assert trained_for == 2 * (20 + 3 * 20 + 2 * 40)  # trunk, three levels from there, two reinitialised from 0
-    again, noted = performed(recipe, tmp_path)
-    assert noted.trained == []
+    results, recorder = simulate(recipe, tmp_path)
+    ranges = Counter((each.begin, each.last) for each in recorder.trained)
+    assert ranges == {(0, 20): 2, (20, 40): 2 * 3, (0, 40): 2 * 2}  # trunks, tickets, reinitialised from iteration 0
+    assert len({each.key for each in recorder.trained}) == len(recorder.trained) == results.tally.trained
+    again, recorder = simulate(recipe, tmp_path)
+    assert recorder.trained == []
     assert again.tally.from_store == results.tally.trained
     assert again.rows == results.rows
-    rows = {(row.replicate, row.level, row.branch) for row in results.rows}
-    assert {branch for _, _, branch in rows} == {"ticket", "reinit"}  # a trunk is nobody's ticket
+    assert {row.branch for row in results.rows} == {"ticket", "reinit"}
     assert any(cost.branch == "trunk" and cost.runs == 2 for cost in results.costs)
 
 
-@pytest.mark.parametrize("engine", ["eager", "stacked"])
-def test_every_engine_rewinds(tmp_path: Path, engine: str) -> None:
-    sparse, _ = performed(tiny(**SHORT, rewind={"to": "20it"}), tmp_path / "sparse")
-    other, _ = performed(tiny(**SHORT, rewind={"to": "20it"}), tmp_path / engine, engine=engine)
-    for one, two in zip(sparse.rows, other.rows, strict=True):
-        assert (one.level, one.branch, one.weights) == (two.level, two.branch, two.weights)
-        assert one.measures.test_accuracy == pytest.approx(two.measures.test_accuracy, abs=0.05)
+def test_every_engine_rewinds(tmp_path: Path) -> None:
+    recipe = tiny(**SHORT, rewind={"to": "20it"}, replicates=1)
+    one, *others = (train(recipe, tmp_path / engine, engine=engine)[0] for engine in ("eager", "sparse", "stacked"))
+    for other in others:
+        for a, b in zip(one.rows, other.rows, strict=True):
+            assert (a.level, a.branch, a.weights, a.run) == (b.level, b.branch, b.weights, b.run)
+            assert a.measures.test_accuracy == pytest.approx(b.measures.test_accuracy, abs=0.05)
 
 
-def test_a_ticket_holds_the_weights_it_is_rewound_to(tmp_path: Path) -> None:
-    recipe = tiny(
-        replicates=3,
-        training={**TINY["training"], "length": "300it", "lr": 0.05},
-        search=TINY["search"] | {"levels": 1},
-        controls={},
-        rewind={"to": "20it"},
-        verdict=EVERYTHING_WINS,
-    )
-    _, notes = performed(recipe, tmp_path)
+def test_a_saved_ticket_has_the_weights_it_is_rewound_to(tmp_path: Path) -> None:
+    recipe = tiny(replicates=5, search__levels=1, controls={}, rewind={"to": "20it"}, verdict=EASY_TO_WIN)
+    _, recorder = simulate(recipe, tmp_path)
     ticket = Ticket.load(tmp_path / "out" / "ticket.safetensors")
-    trunks = {study: ask.run for study, ask in notes.asks if ask.branch == "trunk"}
-    from tombola.runs.store import Store
-
-    left = Store(tmp_path / "store").recall(trunks[ticket.provenance["replicate"]].key)
+    trunks = {study: request.run for study, request in recorder.answers if request.branch == "trunk"}
+    state = Store(tmp_path / "store").load_state(trunks[ticket.provenance["replicate"]].key)
     for name, kept in ticket.mask.items():
-        assert torch.equal(ticket.start[name], left[name] * kept)
+        assert torch.equal(ticket.start[name], state[name] * kept)
 
 
 @pytest.mark.parametrize("method", ["learning-rate", "fine-tuning"])
-def test_weights_are_kept_where_only_the_learning_rate_goes_back(tmp_path: Path, method: str) -> None:
-    recipe = tiny(**SHORT, rewind={"to": "20it", "method": method})
-    results, notes = performed(recipe, tmp_path)
-    assert results.finished
-    tickets = [(study, ask) for study, ask in notes.asks if ask.branch == "ticket"]
-    for study, ask in tickets:
-        if ask.level:
-            before = next(a.run for s, a in tickets if (s, a.level) == (study, ask.level - 1))
-            assert ask.run.start.trained is not None
-            assert ask.run.start.trained.run == before.key
+def test_without_weight_rewinding_each_ticket_resumes_from_the_one_before(tmp_path: Path, method: str) -> None:
+    _, recorder = simulate(tiny(**SHORT, rewind={"to": "20it", "method": method}), tmp_path)
+    tickets = {(s, request.level): request.run for s, request in recorder.answers if request.branch == "ticket"}
+    for (study, level), ticket in tickets.items():
+        earlier = ticket.start.trained
+        assert (earlier and earlier.run) == (tickets[study, level - 1].key if level else None)
 
 
 @pytest.fixture(scope="module")
-def chosen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Notes, Path]:
-    """An experiment that chooses what it rewinds to."""
-    folder = tmp_path_factory.mktemp("chosen")
+def stable(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Recorder, Path]:
+    """An experiment that rewinds to where it is stable."""
+    folder = tmp_path_factory.mktemp("stable")
     recipe = tiny(**SHORT, rewind={"to": "auto"}, stability=STABILITY | {"tolerance": 0.0})
-    return *performed(recipe, folder), folder
+    return *train(recipe, folder), folder
 
 
-def test_rewinding_chooses_the_smallest_stable_iteration(chosen: tuple[Results, Notes, Path]) -> None:
-    results, notes, folder = chosen
-    began = {study: ask.run.begin for study, ask in notes.asks if ask.branch == "ticket"}
-    assert [began[study] for study in sorted(began)] == [
-        20 if k is None else k for k in rewound_to(lines(results.stability, 4), 0.0)
-    ]
-    walked = lines(results.stability, 4)
-    assert {line.k for line in walked} <= {0, 10, 20}
-    for line in walked:
-        assert line.errors is not None
-        assert len(line.errors["validation"]) == 4
+def test_each_replicate_rewinds_to_its_smallest_stable_iteration(stable: tuple[Results, Recorder, Path]) -> None:
+    results, recorder, folder = stable
+    paths = interpolation_paths(results.stability, 4)
+    expected = [20 if k is None else k for k in stable_rewind_points(paths, 0.0)]
+    begins = {study: request.run.begin for study, request in recorder.answers if request.branch == "ticket"}
+    assert [begins[study] for study in sorted(begins)] == expected
+    assert {path.k for path in paths} <= {0, 10, 20}
+    assert all(path.errors and len(path.errors["validation"]) == 4 for path in paths)
     table = pq.read_table(folder / "out" / "stability.parquet").to_pylist()
     assert table == results.stability
+    stability = build_summary(results).stability
+    assert stability is not None
+    assert stability.rewound_to == stable_rewind_points(paths, 0.0)
     assert [(row["replicate"], row["k"]) for row in table] == sorted((row["replicate"], row["k"]) for row in table)
 
 
-def test_the_evidence_says_how_stable_it_is(chosen: tuple[Results, Notes, Path]) -> None:
-    found = summarise(chosen[0])["stability"]
-    assert found["tolerance"] == 0.0
-    assert found["rewound_to"] == rewound_to(lines(chosen[0].stability, 4), 0.0)
-    first = found["candidates"][0]
-    assert first["k"] == 0
-    table = rows_of(chosen[2] / "out" / "stability.parquet")
-    for replicate, value in enumerate(first["validation_barrier"]["values"]):
-        errors = [1 - row["validation_accuracy"] for row in table if (row["replicate"], row["k"]) == (replicate, 0)]
-        assert value == pytest.approx(max(errors) - (errors[0] + errors[-1]) / 2)
-    assert summarise(performed_without(chosen))["stability"] is None
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    return rows
-
-
-def performed_without(chosen: tuple[Results, Notes, Path]) -> Results:
-    folder = chosen[2] / "plain"
-    return run_experiment(tiny(**SHORT, replicates=1), folder / "out", store=chosen[2] / "store")
-
-
-def test_the_report_shows_it(chosen: tuple[Results, Notes, Path], tmp_path: Path) -> None:
-    folder = chosen[2] / "out"
-    write_report(folder, tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
-    assert "Error barriers in points" in page
-    assert "rewound to the smallest stable k" in page
-    write_figures(folder, tmp_path / "figures")
-    assert (tmp_path / "figures" / "stability-lines.svg").exists()
-    assert (tmp_path / "figures" / "stability-barriers.csv").exists()
+def test_report_and_terminal_show_stability(stable: tuple[Results, Recorder, Path]) -> None:
+    results, _, folder = stable
+    figures = {figure.name: figure for figure in document(read_report_data(folder / "out")).figures}
+    for name in ("stability-lines", "stability-barriers"):
+        assert figures[name].rows
+        assert "<svg" in static_svg(figures[name])
     console = Console(width=80, record=True, file=io.StringIO())
-    show_summary(console, summarise(read_results(folder)))
-    shown = console.export_text()
-    assert "Stability" in shown
-    assert "rewound to the smallest stable k" in shown
+    show_summary(console, build_summary(results))
+    text = console.export_text()
+    assert "barrier" in text
+    assert "smallest stable k" in text
 
 
-def test_all_candidates_are_looked_at_where_nothing_is_to_be_chosen(tmp_path: Path) -> None:
+def test_all_candidates_are_evaluated_if_rewinding_does_not_depend_on_them(tmp_path: Path) -> None:
     recipe = tiny(**SHORT, replicates=1, stability=STABILITY | {"pairs": 2})
-    results, notes = performed(recipe, tmp_path)
-    assert {(line.k, line.pair) for line in lines(results.stability, 4)} == {
-        (k, p) for k in (0, 10, 20) for p in (0, 1)
-    }
-    assert len({run.key for run in notes.trained}) == len(notes.trained) == results.tally.trained
-    # k = 0: the dense network itself is one end of both lines
-    ends = [run for run in notes.trained if run.begin == 0 and run.end is None and run.mask.density == 1]
-    assert len(ends) == 3
+    results, recorder = simulate(recipe, tmp_path)
+    paths = interpolation_paths(results.stability, 4)
+    assert {(path.k, path.pair) for path in paths} == {(k, pair) for k in (0, 10, 20) for pair in (0, 1)}
+    trained = recorder.trained
+    assert len({each.key for each in trained}) == len(trained) == results.tally.trained
+    whole = [each for each in trained if each.begin == 0 and each.end is None and each.mask.density == 1]
+    assert len(whole) == 3  # for k = 0, the dense network is one end of both lines
 
 
 @pytest.mark.parametrize("to", ["20it", "auto"])
-def test_a_trunk_that_diverges_is_survived(tmp_path: Path, to: str) -> None:
+def test_a_diverged_trunk_ends_the_search(tmp_path: Path, to: str) -> None:
     recipe = tiny(
         replicates=1,
         training=TINY["training"] | {"optimizer": "sgd", "lr": 1e30, "length": "40it"},
@@ -195,26 +132,144 @@ def test_a_trunk_that_diverges_is_survived(tmp_path: Path, to: str) -> None:
         rewind={"to": to},
         stability=STABILITY,
     )
-    results, _ = performed(recipe, tmp_path)
+    results, _ = train(recipe, tmp_path)
     assert results.finished
     assert [row.measures.diverged for row in results.rows] == [True]
-    assert all(figure is None for figure in (results.layers[0]["sign_changes"], results.layers[0]["distance"]))
-    assert summarise(results)["stability"]["candidates"][0]["stable"] == 0
+    assert (results.layers[0]["sign_changes"], results.layers[0]["distance"]) == (None, None)
+    stability = build_summary(results).stability
+    assert stability is not None
+    assert stability.candidates[0].stable == 0
 
 
-def test_weights_that_are_not_rewound_win_nothing(tmp_path: Path) -> None:
-    recipe = tiny(
-        replicates=3,
-        training={**TINY["training"], "length": "300it", "lr": 0.05},
-        search=TINY["search"] | {"levels": 1},
-        rewind={"to": "20it", "method": "learning-rate"},
-        verdict=EVERYTHING_WINS,
-    )
-    results, _ = performed(recipe, tmp_path)
-    summary = summarise(results)
-    verdict = summary["levels"][1]["verdict"]
-    assert (verdict["state"], verdict["reason"], verdict["fast"]) == ("not winning", "trained longer", False)
-    assert "stop" not in verdict["better"]
-    assert summary["smallest_winning"] is None
+def test_weights_that_are_not_rewound_are_no_tickets(tmp_path: Path) -> None:
+    rewind = {"to": "20it", "method": "learning-rate"}
+    results, _ = simulate(tiny(replicates=3, search__levels=1, rewind=rewind, verdict=EASY_TO_WIN), tmp_path)
+    summary = build_summary(results)
+    verdict = summary.levels[1].verdict
+    assert (verdict.state, verdict.reason, verdict.fast) == ("not winning", "trained longer", False)
+    assert "stop" not in verdict.better_in
+    assert summary.smallest_winning is None
     assert not (tmp_path / "out" / "ticket.safetensors").exists()
-    assert answer(summary).startswith("Weights were not rewound after pruning (learning-rate)")
+
+
+COMMON = {"training__length": "40it", "replicates": 2, "controls": {"reinit": 1, "random": 1}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "gradual": {"gradual": {"changes": 3}},
+    "set": {"set": {"changes": 3, "fraction": 0.5}},
+    "rigl": {"rigl": {"changes": 3, "fraction": 0.5}},
+    "early-bird": {"early_bird": {"draws": 4, "window": 2}},
+    "edge-popup": {},
+}
+
+
+def recipe_of(method: str, **changes: Any) -> Recipe:
+    return tiny(**COMMON | {"search": {"levels": 1, "density": 0.2, "method": method}} | OPTIONS[method] | changes)
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_every_method_finishes_and_can_be_interrupted_and_resumed(method: str, tmp_path: Path) -> None:
+    recipe = recipe_of(method)
+    results, recorder = simulate(recipe, tmp_path / "whole")
+    assert results.finished
+    assert not {row.branch for row in results.rows} & set(INTERMEDIATE)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(recipe, tmp_path / "stopped", stop_after=5)
+    again, resumed = simulate(recipe, tmp_path / "stopped")
+    assert again.rows == results.rows
+    assert len(resumed.trained) == len(recorder.trained) - 5  # nothing was trained twice
+    whole, stopped = (tmp_path / name / "out" / "levels.parquet" for name in ("whole", "stopped"))
+    assert whole.read_bytes() == stopped.read_bytes()
+    if method == "edge-popup":  # it has rows of no iterations
+        write_report(tmp_path / "whole/out", tmp_path / "page.html")
+    summary = build_summary(results)
+    assert (summary.no_ticket is not None) == METHODS[method].mask_changes
+    if METHODS[method].mask_changes:
+        assert not summary.levels[1].verdict.fast
+        assert not summary.levels[1].verdict.winning
+
+
+@pytest.mark.parametrize("method", ["gradual", "rigl", "edge-popup"])
+def test_engines_keep_the_same_numbers_of_weights(method: str, tmp_path: Path) -> None:
+    counts = []
+    for engine in ("eager", "sparse", "stacked"):
+        _, recorder = train(recipe_of(method, replicates=1), tmp_path / engine, engine=engine)
+        requests = [request for _, request in recorder.answers]
+        counts.append(sorted((r.branch, r.level, r.run.begin, *r.run.mask.counts.items()) for r in requests))
+    assert counts[0] == counts[1] == counts[2]
+
+
+@pytest.mark.parametrize("engine", ["eager", "sparse"])
+@pytest.mark.parametrize("method", ["set", "rigl"])
+def test_pruned_weights_are_zero_and_grown_weights_start_at_zero(method: str, engine: str, tmp_path: Path) -> None:
+    recipe = recipe_of(method, training__weight_decay=1e-3, replicates=1)
+    _, recorder = train(recipe, tmp_path, engine=engine)
+    store = Store(tmp_path / "store")
+    branches = {("segment", 1), ("ticket", 1)}
+    segments = [request.run for _, request in recorder.answers if (request.branch, request.level) in branches]
+    assert len(segments) == 4
+    states = [store.load_state(segment.key) for segment in segments]
+    for index, (segment, final) in enumerate(zip(segments, states, strict=True)):
+        for name, kept in segment.mask.items():
+            assert not final[name][~kept].any()
+            if index:
+                grown = kept & ~segments[index - 1].mask[name]
+                assert grown.any()
+                assert not states[index - 1][name][grown].any()
+                assert final[name][grown].any()
+
+
+def test_an_early_bird_ticket_can_win_and_is_saved(tmp_path: Path) -> None:
+    easy = {"accuracy_margin": 0.99, "stop_margin": 99.0, "max_density": 0.99}
+    results, _ = simulate(recipe_of("early-bird", verdict=easy, replicates=5, controls={"reinit": 1}), tmp_path)
+    assert sum(row.branch == "drawn" for row in results.rows) == 5
+    assert build_summary(results).smallest_winning
+    ticket = Ticket.load(tmp_path / "out/ticket.safetensors")
+    assert ticket.mask.density == pytest.approx(0.2, abs=1e-3)
+    assert ticket.provenance["recipe"]["search"]["method"] == "early-bird"
+
+
+def test_a_ticket_that_resumes_from_where_its_mask_was_drawn_is_no_lottery_ticket(tmp_path: Path) -> None:
+    recipe = recipe_of("early-bird", early_bird={"draws": 4, "window": 2, "go_on": True}, replicates=3)
+    summary = build_summary(simulate(recipe, tmp_path)[0])
+    verdict = summary.levels[1].verdict
+    assert (summary.no_ticket, verdict.winning, verdict.fast) == ("weights not rewound", False, False)
+
+
+@pytest.mark.parametrize("engine", ["eager", "sparse"])
+def test_drawing_masks_changes_no_bit_of_the_dense_training(engine: str, tmp_path: Path) -> None:
+    never_agree = {"draws": 4, "window": 4, "tolerance": 1e-9}  # so the last mask is drawn at the end
+    _, recorder = train(recipe_of("early-bird", early_bird=never_agree, replicates=1), tmp_path, engine=engine)
+    runs = {(request.branch, request.level): request.run for _, request in recorder.answers}
+    store = Store(tmp_path / "store")
+    whole, drawn = (store.load_state(runs[key].key) for key in (("ticket", 0), ("drawn", 1)))
+    assert all(torch.equal(whole[name], drawn[name]) for name in whole)
+
+
+def test_untrained_subnetworks_are_runs_of_no_iterations(tmp_path: Path) -> None:
+    results, recorder = train(recipe_of("edge-popup", replicates=1), tmp_path)
+    (scored,) = (request.run for _, request in recorder.answers if request.branch == "edge_popup")
+    outcome = Store(tmp_path / "store").get(scored)
+    assert outcome is not None
+    measures = {row.branch: row.measures for row in results.rows}
+    assert measures["supermask"].test_accuracy == outcome.measures.test_accuracy  # of the same mask and weights
+    for branch in ("supermask", "untrained"):
+        assert (measures[branch].iterations, measures[branch].stop_iteration) == (0, 0)
+
+
+def test_transferring_tickets_changes_nothing_in_the_search(tmp_path: Path) -> None:
+    transfer = {"data": {"name": str(rotated_digits(tmp_path, 5)), "validation": 100}, "levels": [2]}
+    options = {**COMMON, "search__levels": 2}
+    plain, _ = train(tiny(**options), tmp_path / "plain", engine="eager")
+    results, recorder = train(tiny(**options, transfer=transfer), tmp_path / "both", engine="eager")
+    transferred = [row for row in results.rows if row.branch.startswith("transfer")]
+    expected = [(0, "transfer"), (2, "transfer"), (2, "transfer_random")]
+    assert [(row.level, row.branch) for row in transferred] == expected * 2
+    assert [row for row in results.rows if row not in transferred] == plain.rows
+    levels, plain_levels = build_summary(results).levels, build_summary(plain).levels
+    assert [level.verdict for level in levels] == [level.verdict for level in plain_levels]
+    assert [level.controls.keys() for level in levels] == [level.controls.keys() for level in plain_levels]
+    write_report(tmp_path / "both/out", tmp_path / "page.html")
+    assert transfer["data"]["name"] in (tmp_path / "page.html").read_text()
+    runs = [request.run for _, request in recorder.answers if (request.branch, request.level) == ("transfer", 2)]
+    weights = Store(tmp_path / "both/store").load_state(runs[0].key)
+    assert all(weights[name][kept].any() and not weights[name][~kept].any() for name, kept in runs[0].mask.items())

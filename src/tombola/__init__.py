@@ -20,9 +20,9 @@ from tombola.exports.export import Examples, export
 from tombola.exports.runtime import load_sparse, sparse
 from tombola.pruning.hold import held, hold
 from tombola.pruning.mask import Mask, prunable
-from tombola.pruning.pruner import prune
+from tombola.pruning.prune import prune
 from tombola.report.page import write_comparison, write_report
-from tombola.stats.summary import summarise
+from tombola.stats.summarise import summarise
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
 from tombola.utils.former_names import accept_former_modules
@@ -63,7 +63,7 @@ _MOVED = {
     "Experiment": "experiments.experiment:Experiment",
     "Found": "_find_ticket:SearchResult",
     "Held": "pruning.hold:Held",
-    "Levels": "report.level_table:PrintableLevelTable",
+    "Levels": "report.printable_level_table:PrintableLevelTable",
     "Measures": "runs.outcome:Measures",
     "Network": "zoo.models.description:Network",
     "Outcome": "runs.outcome:Outcome",
@@ -71,7 +71,7 @@ _MOVED = {
     "Start": "zoo.models.description:Start",
     "Store": "runs.store:Store",
     "Study": "studies.request:Study",
-    "Training": "runs.training:Training",
+    "Training": "runs.run:Training",
     "conduct": "studies.conductor:conduct",
     "engine": "engines:engine",
     "iterative_search": "studies.search:iterative_search",

@@ -1,4 +1,4 @@
-"""The README's own commands do what it says."""
+"""The README's commands and code do what it says."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def snippets() -> list[str]:
     return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_readmes_commands_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_and_code_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     runner = CliRunner()
     printed = {}
     for command in commands():
-        if "lenet-mnist" in command:  # minutes to hours: only that it is understood
+        if "lenet-mnist" in command:  # takes minutes to hours: only parse it
             overrides = [part for before, part in pairwise(command) if before == "--set"]
             assert load_recipe("lenet-mnist", overrides).replicates == 2
             continue
-        if command[0] == "ticket" and not Path(command[-1]).exists():  # see below: one seed in eight finds none
+        if command[0] == "ticket" and not Path(command[-1]).exists():  # see below: one seed in eight finds no ticket
             continue
         result = runner.invoke(app, command)
         assert result.exit_code == (2 if "training.optimiser=adam" in command else 0), result.stderr
         printed[" ".join(command)] = result.stdout
     assert "300 runs trained" in printed["run digits"]
 
-    # What the demonstration promises, on this machine too. Bits differ between processors, and one seed in eight
-    # misses the verdict at 20% of the weights (docs/digits.md); what it rests on holds with all of them.
+    # Bits differ between processors, and one seed in eight finds no winning ticket at 20% of the weights
+    # (docs/digits.md). The following holds with every seed.
     summary = json.loads(printed["show results/digits --json"])
     assert summary["replicates"] >= 5
 
@@ -75,13 +75,13 @@ def test_the_readmes_commands_and_code(tmp_path: Path, monkeypatch: pytest.Monke
         weights = sum(int((p != 0).sum()) for n, p in namespace[name].named_parameters() if n.endswith("weight"))
         assert weights == summary["smallest_winning"]["weights"]
 
-    # The shipped files, in processes of their own: an image of a zero.
+    # The exported files, in new processes: an image of a zero.
     for snippet in (sparse, onnx):
         done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "0"
 
 
-def test_the_readmes_own_network_and_loop(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readmes_search_with_a_custom_network_and_loop(capsys: pytest.CaptureFixture[str]) -> None:
     search, parts, _, _, ship, _, _ = snippets()
     from examples.plain_loop import x, y
 

@@ -1,4 +1,4 @@
-"""The benchmarks run, and refuse to compare sides that disagree. What they measure is no matter here."""
+"""The benchmarks run, and refuse to compare sides that disagree. Timings are not tested."""
 
 from __future__ import annotations
 
@@ -25,6 +25,19 @@ def test_sides_take_turns() -> None:
     assert calls == ["a", "b"] * 3
     assert [len(times) for times in seconds.values()] == [2, 2]
     assert len(common.take_turns({"a": lambda: None}, 2, warm_up=False)["a"]) == 2
+
+
+def test_continued_training_counts_iterations_on() -> None:
+    calls: list[tuple[int, int]] = []
+
+    class Learner:
+        def train(self, orders: torch.Tensor, first: int) -> None:
+            calls.append((first, orders.shape[1]))
+
+    training = common.ContinuedTraining(Learner(), torch.zeros(1, 7, 3))  # type: ignore[arg-type]
+    for steps in (2, None, None):
+        training(steps)
+    assert calls == [(0, 2), (2, 7), (9, 7)]
 
 
 def test_steps(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,10 +83,14 @@ def test_kernels(results: Path) -> None:
 
 def test_sides_that_disagree_are_not_compared() -> None:
     with pytest.raises(SystemExit, match="disagree"):
-        common.agree(1.0, 1.5)
+        common.check_first_losses({"a": 1.0, "b": 1.01})
+    common.check_first_losses({"a": 1.0, "b": 1.0001})
     with pytest.raises(SystemExit, match="disagree"):
-        search.compare({"tombola": [[0.9]], "plain loop": [[0.9]], "fused loop": [[0.8]]})
-    search.compare({name: [[0.9]] for name in ("tombola", "plain loop", "fused loop")})
+        common.check_accuracies({"a": 0.9, "b": 0.8})
+    common.check_accuracies({"a": 0.9, "b": 0.89})
+    with pytest.raises(SystemExit, match="disagree"):
+        search.compare_accuracies({"tombola": [[0.9]], "plain loop": [[0.9]], "fused loop": [[0.8]]})
+    search.compare_accuracies({name: [[0.9]] for name in ("tombola", "plain loop", "fused loop")})
 
 
 def test_pruning_by_hand_keeps_as_many_as_tombola() -> None:
@@ -91,7 +108,7 @@ def test_pruning_by_hand_keeps_as_many_as_tombola() -> None:
     mask = run.mask
     for _ in range(5):
         theirs = search.prune_by_magnitude(weights, mask, recipe)
-        mask = Pruner(magnitude, recipe.search.scope_of(mask.shapes))(ScoreInputs(weights, mask))
+        mask = Pruner(magnitude, recipe.search.options.scope_of(mask.shapes))(ScoreInputs(weights, mask))
         assert isinstance(theirs, Mask)
         assert theirs == mask
     assert np.isclose(mask.density, 0.8**5, atol=0.01)
@@ -104,7 +121,7 @@ def test_shipping(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     settings = ["data.name=digits", "data.validation=200", "search.levels=1", "training.length=60it"]
     settings += ["training.evaluate_every=20it", "replicates=1", "controls.reinit=0", "controls.one_shot=0"]
     monkeypatch.setattr(ship, "CASES", {"small": ship.Case("lenet-mnist", settings, 5.0, 3.0)})
-    monkeypatch.setattr("tombola.exports.measuring.TURN", 0.0)
+    monkeypatch.setattr("tombola.exports.benchmark.MIN_SECONDS", 0.0)
     ship.main(only="", overrides=[], threads=[1], networks=["lenet-5"], turns=1, work=None, save=True)
     written = json.loads((results / "ship.json").read_text())
     case, (compacted,) = written["cases"]["small"], written["compaction"]

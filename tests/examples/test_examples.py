@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tombola._find_ticket import SearchResult
-from tombola.engines.custom.run import seeded
+from tombola.engines.custom.model import seeded
 from tombola.pruning.mask import Mask
 from tombola.utils.seeds import Purpose, derive
 
@@ -20,21 +21,19 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Example:
-    """A reduced run of an example, with one replicate, and what must come out."""
+    """An example and the expected results."""
 
     name: str
     rate: float
     learned: float
-    """The dense network's figure is above this, which is far above chance."""
-    levels: int = 2
-    together: bool = False
-    """All layers are pruned by one threshold."""
-    dense: tuple[str, ...] = ()
+    """A lower bound of the dense network's figure, far above chance."""
+    global_scope: bool = False
+    unpruned: tuple[str, ...] = ()
     """Weights that are not pruned."""
     branches: tuple[str, ...] = ("ticket",)
     needs: tuple[str, ...] = ()
     begin: int = 0
-    """The step that weights are rewound to."""
+    """The step to which weights are rewound."""
 
     @property
     def module(self) -> ModuleType:
@@ -43,20 +42,20 @@ class Example:
         return importlib.import_module(f"examples.{self.name}")
 
     def weights(self, sizes: dict[str, int], level: int) -> int:
-        """How many are left."""
-        parts = [n for name, n in sizes.items() if name not in self.dense]
-        left = [sum(parts)] if self.together else parts
+        """How many are kept."""
+        parts = [n for name, n in sizes.items() if name not in self.unpruned]
+        left = [sum(parts)] if self.global_scope else parts
         for _ in range(level):
             left = [n - round(self.rate * n) for n in left]
-        return sum(left) + sum(n for name, n in sizes.items() if name in self.dense)
+        return sum(left) + sum(n for name, n in sizes.items() if name in self.unpruned)
 
 
 EXAMPLES = [
     Example("plain_loop", 1 / 3, 0.9, branches=("ticket", "reinit")),
-    Example("tabular", 0.4, 0.8, together=True, branches=("ticket", "reinit")),
-    Example("tiny_gpt", 0.35, -2.5, levels=1, together=True),  # characters drawn by frequency: -3.06
-    Example("bert_trainer", 0.4, 0.8, levels=1, dense=("classifier.weight",), needs=("transformers", "accelerate")),
-    Example("resnet_lightning", 0.35, 0.9, together=True, needs=("lightning",), begin=30),
+    Example("tabular", 0.4, 0.8, global_scope=True, branches=("ticket", "reinit")),
+    Example("tiny_gpt", 0.35, -2.5, global_scope=True),  # drawing characters by frequency: -3.06
+    Example("bert_trainer", 0.4, 0.8, unpruned=("classifier.weight",), needs=("transformers", "accelerate")),
+    Example("resnet_lightning", 0.35, 0.9, global_scope=True, needs=("lightning",), begin=30),
     Example("accelerate_loop", 1 / 3, 0.9, needs=("accelerate",)),
 ]
 
@@ -67,37 +66,49 @@ pytestmark = [
 
 
 @cache
-def found(example: Example) -> SearchResult:
-    result: SearchResult = example.module.main(levels=example.levels, replicates=1)
+def short_search(example: Example) -> SearchResult:
+    result: SearchResult = example.module.main(levels=1, replicates=1)
     return result
 
 
-def initial(example: Example) -> tuple[Mask, dict[str, Tensor]]:
+def initial_network(example: Example) -> tuple[Mask, dict[str, Tensor]]:
     with seeded(derive(0, Purpose.WEIGHTS, 0)):
         network = example.module.make()
     return Mask.full(network), network.state_dict()
 
 
-@every_example
-def test_the_table_has_every_level_and_branch_with_as_many_weights_as_asked(example: Example) -> None:
-    levels = found(example).levels
-    sizes = initial(example)[0].sizes
-    assert levels.branches == list(example.branches)
-    assert [level.level for level in levels] == list(range(example.levels + 1))
-    for answer in levels.answers:
-        assert answer.weights == example.weights(sizes, answer.level)
+def check_table(example: Example, search: SearchResult, levels: int, replicates: int) -> None:
+    table, sizes = search.levels, initial_network(example)[0].sizes
+    assert table.branches == list(example.branches)
+    assert [level.level for level in table] == list(range(levels + 1))
+    for result in table.results:
+        assert result.weights == example.weights(sizes, result.level)
     for branch in example.branches:
-        assert all(len(levels.of(branch, level)) == 1 for level in range(1, example.levels + 1))
+        assert all(len(table.of(branch, level)) == replicates for level in range(1, levels + 1))
 
 
 @every_example
-def test_the_ticket_is_the_initial_network_without_the_weights_that_were_pruned(example: Example) -> None:
-    ticket = found(example).ticket
-    full, start = initial(example)
+def test_the_table_has_all_levels_and_branches_with_exact_counts_of_weights(example: Example) -> None:
+    check_table(example, short_search(example), levels=1, replicates=1)
+
+
+@pytest.mark.slow
+@every_example
+def test_the_whole_example(example: Example) -> None:
+    options = inspect.signature(example.module.main).parameters
+    search = example.module.main()
+    check_table(example, search, options["levels"].default, options["replicates"].default)
+    assert search.levels[1].state == "matches"
+
+
+@every_example
+def test_the_ticket_is_the_initial_network_without_the_pruned_weights(example: Example) -> None:
+    ticket = short_search(example).ticket
+    full, start = initial_network(example)
     assert ticket.mask.sizes == full.sizes
     assert ticket.mask.count == example.weights(full.sizes, ticket.provenance["level"])
     assert ticket.mask.count < full.count
-    for name in example.dense:
+    for name in example.unpruned:
         assert ticket.mask[name].all()
     for name, kept in ticket.mask.items():
         assert not ticket.start[name][~kept].any()
@@ -107,18 +118,18 @@ def test_the_ticket_is_the_initial_network_without_the_weights_that_were_pruned(
 
 @every_example
 def test_the_dense_network_has_learned(example: Example) -> None:
-    levels = found(example).levels
+    levels = short_search(example).levels
     (dense,) = levels.values("ticket", 0).values()
     assert dense > example.learned
 
 
 @every_example
-def test_every_network_takes_as_many_steps_as_the_dense_one(example: Example) -> None:
-    (steps,) = {answer.iterations for answer in found(example).levels.answers}
+def test_all_networks_train_the_same_number_of_steps(example: Example) -> None:
+    (steps,) = {row.measures.iterations for row in short_search(example).levels.results}
     assert steps > example.begin
 
 
-def test_every_example_is_tested_and_in_the_documentation() -> None:
+def test_every_example_is_tested_and_documented() -> None:
     names = {path.stem for path in (ROOT / "examples").glob("*.py")}
     text = (ROOT / "docs" / "your-own.md").read_text()
     assert names == {example.name for example in EXAMPLES}

@@ -4,15 +4,20 @@ import dataclasses
 
 import torch
 
-from tests.conftest import outcome_of, random_mask
-from tombola.experiments.layer_stats import BINS, layer_stats
+from tests.support.outcomes import outcome_of, random_mask
+from tombola.experiments.layer_stats import BINS, LayerStats, layer_stats
+from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.zoo.models import build
 
 
-def test_every_weight_left_is_counted_once(dense: Run) -> None:
+def stats_of(run: Run, outcome: Outcome) -> list[LayerStats]:
+    return layer_stats(run, build(run.start).state_dict(), outcome)
+
+
+def test_every_kept_weight_is_counted_once(dense: Run) -> None:
     run = dense.masked(random_mask(dense, 0.3))
-    layers = layer_stats(run, outcome_of(run))
+    layers = stats_of(run, outcome_of(run))
     assert [layer.layer for layer in layers] == list(run.mask)
     for layer in layers:
         kept = run.mask[layer.layer]
@@ -25,29 +30,29 @@ def test_every_weight_left_is_counted_once(dense: Run) -> None:
     assert all(layer.input_connections is None for layer in others)
 
 
-def test_the_distance_and_the_signs_are_those_of_the_weights_left(dense: Run) -> None:
+def test_distance_and_sign_changes_are_those_of_kept_weights(dense: Run) -> None:
     run = dense.masked(random_mask(dense, 0.3))
     start = build(run.start).state_dict()
     mask = run.mask["fc2.weight"]
     final = {name: start[name] * kept for name, kept in run.mask.items()}
-    still = {layer.layer: layer for layer in layer_stats(run, dataclasses.replace(outcome_of(run), final=final))}
-    assert (still["fc2.weight"].sign_changes, still["fc2.weight"].distance) == (0, 0.0)
+    untrained = {layer.layer: layer for layer in stats_of(run, dataclasses.replace(outcome_of(run), final=final))}
+    assert (untrained["fc2.weight"].sign_changes, untrained["fc2.weight"].distance) == (0, 0.0)
     final["fc2.weight"] = -final["fc2.weight"]
-    turned = {layer.layer: layer for layer in layer_stats(run, dataclasses.replace(outcome_of(run), final=final))}
-    assert turned["fc2.weight"].sign_changes == int(mask.sum())
-    assert turned["fc2.weight"].distance is not None
-    assert abs(turned["fc2.weight"].distance - 2 * turned["fc2.weight"].start_norm) < 1e-4
-    assert turned["fc1.weight"].sign_changes == 0
+    negated = {layer.layer: layer for layer in stats_of(run, dataclasses.replace(outcome_of(run), final=final))}
+    assert negated["fc2.weight"].sign_changes == int(mask.sum())
+    assert negated["fc2.weight"].distance is not None
+    assert abs(negated["fc2.weight"].distance - 2 * negated["fc2.weight"].start_norm) < 1e-4
+    assert negated["fc1.weight"].sign_changes == 0
 
 
-def test_of_images_with_channels_connections_are_counted_by_pixel(dense: Run) -> None:
+def test_for_images_with_channels_connections_are_counted_by_pixel(dense: Run) -> None:
     network = dense.start.network.model_copy(update={"inputs": (4, 4, 4)})  # 64 numbers, as 4 channels of 4x4
     run = dense.model_copy(update={"start": dense.start.model_copy(update={"network": network})})
-    connections = layer_stats(run, outcome_of(run))[0].input_connections
+    connections = stats_of(run, outcome_of(run))[0].input_connections
     assert connections == [4 * 20] * 16
 
 
 def test_a_diverged_training_has_no_distance(dense: Run) -> None:
     outcome = outcome_of(dense, diverged=True)
     outcome = dataclasses.replace(outcome, final={n: torch.full_like(w, torch.nan) for n, w in outcome.final.items()})
-    assert all(layer.distance is None and layer.sign_changes is None for layer in layer_stats(dense, outcome))
+    assert all(layer.distance is None and layer.sign_changes is None for layer in stats_of(dense, outcome))

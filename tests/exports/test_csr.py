@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.exports.exporting import KINDS, sparse
+from tests.support.export_networks import sparse
+from tests.support.random_networks import networks, sparsify
 from tombola.exports.csr import read_csr, write_csr
 from tombola.utils.errors import InputError
 
@@ -23,9 +24,11 @@ def arrays_of(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(sorted(KINDS)), st.floats(0, 1), st.integers(0, 999))
-def test_the_whole_state_can_be_put_together_again(tmp_path: Path, kind: str, density: float, seed: int) -> None:
-    network, _ = sparse(kind, density, seed)
+@given(networks(), st.floats(0, 1), st.integers(0, 999))
+def test_the_state_dict_can_be_restored(
+    tmp_path: Path, drawn: tuple[nn.Module, Tensor], density: float, seed: int
+) -> None:
+    network = sparsify(nn.Sequential(drawn[0], nn.ConvTranspose2d(2, 3, 2)), density, seed)
     write_csr(network, tmp_path / "net.npz")
     arrays, matrices = arrays_of(tmp_path / "net.npz"), read_csr(tmp_path / "net.npz")
     for name, tensor in network.state_dict().items():
@@ -68,7 +71,7 @@ def test_rows_are_outputs_and_columns_inputs_by_kernel(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @pytest.mark.parametrize("padding", ["same", "valid", (2, 1)])
-def test_padding_is_what_the_layer_adds(tmp_path: Path, padding: Any) -> None:
+def test_padding_equals_that_of_the_layer(tmp_path: Path, padding: Any) -> None:
     layer = nn.Conv2d(2, 3, (4, 3), padding=padding, dilation=(1, 2))
     write_csr(layer, tmp_path / "layer.npz")
     (top, bottom), (left, right) = arrays_of(tmp_path / "layer.npz")["padding"].tolist()
@@ -90,7 +93,7 @@ class Tied(nn.Module):
         self.register_buffer("short", torch.ones(2, dtype=torch.bfloat16))
 
 
-def test_layers_that_share_a_weight_each_have_it_and_computed_ones_stay_whole(tmp_path: Path) -> None:
+def test_shared_weights_are_stored_for_each_layer_and_computed_ones_dense(tmp_path: Path) -> None:
     network = Tied()
     write_csr(network, tmp_path / "net.npz")
     matrices, arrays = read_csr(tmp_path / "net.npz"), arrays_of(tmp_path / "net.npz")
@@ -102,7 +105,7 @@ def test_layers_that_share_a_weight_each_have_it_and_computed_ones_stay_whole(tm
 
 
 def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
-    network, _ = sparse("convolutions")
+    network, _ = sparse()
     folder = tmp_path / "not" / "there yet"
     for name in ("one.npz", "other.npz"):
         write_csr(network, folder / name)
@@ -112,17 +115,17 @@ def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
     assert sorted(file.name for file in folder.iterdir()) == ["one.npz", "other.npz"]
 
 
-def test_names_that_collide_are_refused(tmp_path: Path) -> None:
+def test_names_that_collide_are_an_error(tmp_path: Path) -> None:
     network = nn.ModuleDict({"a": nn.Linear(2, 2)})
     network.register_buffer("a/values", torch.ones(1))
-    with pytest.raises(InputError, match=r"^two arrays would be called a/values: rename one of the layers$"):
+    with pytest.raises(InputError, match="a/values"):
         write_csr(network, tmp_path / "net.npz")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_damaged_files_are_refused_in_a_line(tmp_path: Path) -> None:
+def test_damaged_files_are_an_error_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "net.npz"
-    with pytest.raises(InputError, match=r"net\.npz cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"net\.npz"):
         read_csr(path)
     write_csr(nn.Linear(8, 4), path)
     content, arrays = path.read_bytes(), arrays_of(path)
@@ -131,10 +134,9 @@ def test_damaged_files_are_refused_in_a_line(tmp_path: Path) -> None:
         {"indptr": arrays["indptr"][:-1]},
         {"shape": np.array(4)},
         {"shape": np.array([-4, -8])},
-        {"values": np.array([None] * 32)},  # pickled, which is not read
+        {"values": np.array([None] * 32)},  # pickled, which is not allowed
         {"values": arrays["values"].astype(np.float64)},
         {"values": arrays["values"][None]},
-        {"indices": arrays["indices"].astype(np.int64)},
         {"indptr": arrays["indptr"].astype(np.int64)},
         {"indices": arrays["indices"][::-1].copy()},
         {"indices": np.zeros_like(arrays["indices"])},
@@ -148,16 +150,16 @@ def test_damaged_files_are_refused_in_a_line(tmp_path: Path) -> None:
     ]
     for damage in damages:
         np.savez(path, **arrays | damage)
-        with pytest.raises(InputError, match=r"net\.npz is damaged or not of compressed sparse rows: ") as caught:
+        with pytest.raises(InputError, match=r"net\.npz is damaged") as caught:
             read_csr(path)
         assert "\n" not in str(caught.value)
     for cut in (b"", content[:50], content[: len(content) // 2], content[:400] + b"\xff" * 20 + content[420:]):
         path.write_bytes(cut)
-        with pytest.raises(InputError, match=r"net\.npz is damaged or not of compressed sparse rows: "):
+        with pytest.raises(InputError, match=r"net\.npz is damaged"):
             read_csr(path)
 
 
-def test_sizes_are_checked_before_arrays_are_made(tmp_path: Path) -> None:
+def test_sizes_are_checked_before_arrays_are_read(tmp_path: Path) -> None:
     path = tmp_path / "net.npz"
     write_csr(nn.Linear(8, 4), path)
     with zipfile.ZipFile(path) as archive:
@@ -167,14 +169,14 @@ def test_sizes_are_checked_before_arrays_are_made(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in content.items():
             archive.writestr(name, huge if name == "values.npy" else array)
-    with pytest.raises(InputError, match=r"values\.npy is not as large as \(9999999999,\) of float32 is$"):
+    with pytest.raises(InputError, match=r"values\.npy.*9999999999"):
         read_csr(path)
 
 
-def test_files_that_are_packed_absurdly_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extremely_compressed_files_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "net.npz"
     np.savez_compressed(path, **{"more": np.zeros(2**20, dtype=np.int8)})
-    assert read_csr(path) == {}  # a thousand times as large is possible
-    monkeypatch.setattr("tombola.exports.csr.PACKED", 100)
-    with pytest.raises(InputError, match="its arrays would be more than 100 times as large as the file"):
+    assert read_csr(path) == {}  # 1000 times as large is allowed
+    monkeypatch.setattr("tombola.exports.csr.MAX_COMPRESSION", 100)
+    with pytest.raises(InputError, match="100 times"):
         read_csr(path)

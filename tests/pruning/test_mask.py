@@ -43,11 +43,8 @@ def test_set_operations() -> None:
     assert a - b == mask([0, 1, 0, 0])
     assert a & b <= a <= a | b
     assert not a <= b
-
-
-def test_masks_of_different_networks_do_not_combine() -> None:
     with pytest.raises(ValueError, match="different networks"):
-        mask([1, 0]) & mask([1, 0, 1])
+        a & mask([1, 0, 1])
 
 
 def test_apply_zeroes_the_pruned_weights_and_leaves_the_others_bit_for_bit() -> None:
@@ -71,6 +68,7 @@ def test_equal_content_is_the_same_mask() -> None:
     assert mask([1, 0]) != mask([0, 1])
     assert mask([1, 0]) != mask([1], [0])  # the shape counts
     assert mask([1, 0]) != Mask({"other": torch.tensor([[True, False]])})
+    assert mask([1, 0, 1]).digest == "f5e8444d46211740075cc8864d71570d"  # part of stored keys: it never changes
 
 
 def test_only_bool_tensors_make_a_mask() -> None:
@@ -90,12 +88,5 @@ def test_bits_pack_and_unpack(values: list[bool]) -> None:
     packed = pack_bits(tensor)
     assert packed.numel() == (len(values) + 7) // 8
     assert torch.equal(unpack_bits(packed, (len(values),)), tensor)
-
-
-def test_bits_of_the_wrong_length_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot hold"):
-        unpack_bits(torch.zeros(2, dtype=torch.uint8), (4,))
-
-
-def test_the_digest_of_a_mask_never_changes() -> None:
-    assert mask([1, 0, 1]).digest == "f5e8444d46211740075cc8864d71570d"
+        unpack_bits(packed, (len(values) + 8,))

@@ -1,4 +1,4 @@
-"""The page in a real browser: it draws, fits, answers the keyboard, and asks nobody for anything."""
+"""The page in a real browser: it draws, fits, works with the keyboard, and loads nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.report.helpers import HOSTILE, poison
+from tests.support.reports import HOSTILE, make_names_hostile
 from tombola.report.page import write_comparison, write_report
-from tombola.report.prose import answer
+from tombola.report.prose import conclusion
 from tombola.report.report_data import read_report_data
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -41,18 +41,18 @@ def browser() -> Iterator[Any]:
 
 @dataclass
 class Opened:
-    """A page in the browser, and what it complained of or asked for."""
+    """A page in the browser, with its console messages, errors and requests."""
 
     page: Any
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
 
 def opened(browser: Any, path: Path, width: int = 1280, **context: Any) -> Opened:
     page = browser.new_context(viewport={"width": width, "height": 800}, **context).new_page()
     found = Opened(page)
-    page.on("console", lambda message: found.said.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: found.said.append(str(error)))
+    page.on("console", lambda message: found.messages.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: found.messages.append(str(error)))
     page.on("request", lambda request: found.requests.append(request.url))
     page.goto(path.as_uri())
     if context.get("java_script_enabled", True):
@@ -62,26 +62,26 @@ def opened(browser: Any, path: Path, width: int = 1280, **context: Any) -> Opene
 
 @pytest.fixture
 def close(browser: Any) -> Iterator[None]:
-    """Whatever a test opened is closed again."""
+    """Close what a test opened."""
     yield
     for context in browser.contexts:
         context.close()
 
 
-def elsewhere(found: Opened, path: Path) -> list[str]:
+def external_requests(found: Opened, path: Path) -> list[str]:
     return [url for url in found.requests if url != path.as_uri() and not url.startswith(("data:", "blob:"))]
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_it_draws_fits_and_keeps_to_itself(
+def test_figures_are_drawn_fit_and_load_nothing(
     browser: Any, page: Path, finished: Path, tmp_path: Path, width: int
 ) -> None:
     found = opened(browser, page, width)
     there = found.page
-    assert there.locator(".answer").inner_text() == answer(read_report_data(finished).summary)
+    assert there.locator(".answer").inner_text() == conclusion(read_report_data(finished).summary)
     figures = there.locator("figure").count()
     assert there.locator("figure.drawn .live svg.marks").count() == figures
-    assert there.locator(".still:visible").count() == 0
+    assert there.locator(".static:visible").count() == 0
     assert there.evaluate("document.documentElement.scrollWidth") == width
     wide = (
         "[...document.querySelectorAll('figure .live')].filter(one => one.scrollWidth > one.clientWidth + 1).length"
@@ -90,12 +90,12 @@ def test_it_draws_fits_and_keeps_to_itself(
     picture = tmp_path / "page.png"
     there.screenshot(path=picture)
     assert not blank(there, picture)
-    assert found.said == []
-    assert elsewhere(found, page) == []
+    assert found.messages == []
+    assert external_requests(found, page) == []
 
 
 def blank(page: Any, picture: Path) -> bool:
-    """Whether a picture has fewer than ten colours; the browser itself reads it."""
+    """Whether a picture has fewer than ten colours; the browser decodes it."""
     data = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
     colours = page.evaluate(
         """async (data) => {
@@ -126,8 +126,8 @@ def test_light_and_dark(browser: Any, page: Path) -> None:
     assert dark[0] != light[0]
     assert dark[1] != light[1]
     there.reload()
-    there.wait_for_selector("html[data-drawn=light]")  # it is remembered
-    assert found.said == []
+    there.wait_for_selector("html[data-drawn=light]")  # the choice is kept
+    assert found.messages == []
 
 
 def test_numbers_and_pictures_can_be_saved(browser: Any, page: Path, tmp_path: Path) -> None:
@@ -152,16 +152,7 @@ def test_numbers_and_pictures_can_be_saved(browser: Any, page: Path, tmp_path: P
     assert download.value.suggested_filename == "accuracy.svg"
     download.value.save_as(tmp_path / "accuracy.svg")
     assert (tmp_path / "accuracy.svg").read_text(encoding="utf-8").startswith("<svg")
-    assert found.said == []
-
-
-def test_values_are_shown_where_the_pointer_is(browser: Any, page: Path) -> None:
-    there = opened(browser, page).page
-    there.locator("#figure-accuracy .live .mark-symbol.role-mark path").first.hover()
-    there.wait_for_selector("#vg-tooltip-element.visible")
-    shown = there.locator("#vg-tooltip-element").inner_text()
-    assert "weights left (%)" in shown
-    assert "mean" in shown
+    assert found.messages == []
 
 
 def test_the_keyboard_opens_tables_of_the_numbers(browser: Any, page: Path) -> None:
@@ -198,8 +189,8 @@ def test_the_keyboard_opens_tables_of_the_numbers(browser: Any, page: Path) -> N
     assert accuracy.locator(".numbers:visible").count() == 0
     assert accuracy.locator("button.table").get_attribute("aria-expanded") == "false"
     there.keyboard.press("Enter")
-    assert accuracy.locator("table").count() == 1  # made once
-    assert found.said == []
+    assert accuracy.locator("table").count() == 1  # created once
+    assert found.messages == []
 
 
 def test_the_keyboard_reaches_everything(browser: Any, page: Path) -> None:
@@ -222,13 +213,13 @@ def test_the_keyboard_reaches_everything(browser: Any, page: Path) -> None:
     assert there.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
-def test_paper_and_no_script_show_still_pictures(browser: Any, page: Path) -> None:
+def test_print_and_disabled_scripts_show_static_pictures(browser: Any, page: Path) -> None:
     plain = opened(browser, page, java_script_enabled=False).page
-    assert plain.locator(".still:visible").count() == plain.locator("figure").count()
+    assert plain.locator(".static:visible").count() == plain.locator("figure").count()
     assert plain.locator("button:visible").count() == 0
     printed = opened(browser, page).page
     printed.emulate_media(media="print")
-    assert printed.locator(".still:visible").count() == printed.locator("figure").count()
+    assert printed.locator(".static:visible").count() == printed.locator("figure").count()
     assert printed.locator(".live:visible, button:visible").count() == 0
 
 
@@ -238,12 +229,12 @@ def test_a_comparison_draws(browser: Any, finished: Path, results: Path, tmp_pat
     found = opened(browser, out, 390)
     assert found.page.locator("figure.drawn .live svg.marks").count() == 4
     assert found.page.evaluate("document.documentElement.scrollWidth") == 390
-    assert found.said == []
-    assert elsewhere(found, out) == []
+    assert found.messages == []
+    assert external_requests(found, out) == []
 
 
-def test_hostile_names_are_only_shown(browser: Any, results: Path, tmp_path: Path) -> None:
-    poison(results)
+def test_hostile_names_are_escaped_and_tooltips_show_values(browser: Any, results: Path, tmp_path: Path) -> None:
+    make_names_hostile(results)
     write_report(results, tmp_path / "page.html")
     found = opened(browser, tmp_path / "page.html")
     there = found.page
@@ -251,10 +242,11 @@ def test_hostile_names_are_only_shown(browser: Any, results: Path, tmp_path: Pat
     assert HOSTILE[:20] in "".join(there.locator("#figure-accuracy .live svg.marks text").all_text_contents())
     there.locator("#figure-accuracy .live .mark-symbol.role-mark path").first.hover()
     there.wait_for_selector("#vg-tooltip-element.visible")
-    assert HOSTILE[:20] in there.locator("#vg-tooltip-element").inner_text()
+    for said in (HOSTILE[:20], "weights left (%)", "mean"):
+        assert said in there.locator("#vg-tooltip-element").inner_text()
     for button in there.locator("button.table").all():
         button.click()
     assert HOSTILE in there.locator("#figure-accuracy tbody th").all_text_contents()
-    assert there.locator("img:not(.still)").count() == 0
-    assert found.said == []  # an alert would have been forbidden, and an error
-    assert elsewhere(found, tmp_path / "page.html") == []
+    assert there.locator("img:not(.static)").count() == 0
+    assert found.messages == []  # an alert would be an error: the page forbids it
+    assert external_requests(found, tmp_path / "page.html") == []

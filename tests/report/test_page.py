@@ -1,4 +1,4 @@
-"""The page: what it says, of whole results and of broken ones, and that what stands in it is safe."""
+"""The page: its contents for complete and damaged results, and that names are escaped."""
 
 from __future__ import annotations
 
@@ -7,61 +7,38 @@ import html
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 
-from tests.report.helpers import HOSTILE, material, poison, row
+from tests.support.report_data import report_data, report_row
+from tests.support.reports import (
+    HOSTILE,
+    Elements,
+    document_of,
+    figure_names,
+    make_names_hostile,
+    page_of,
+    problems_of,
+)
+from tombola.experiments.results_schema import Row
+from tombola.report.figures.figure import MissingFigure
 from tombola.report.html import render
 from tombola.report.page import _write, write_comparison, write_figures, write_report
 from tombola.report.page_sections import document
-from tombola.report.prose import answer
+from tombola.report.prose import conclusion
 from tombola.report.report_data import read_report_data
 from tombola.utils.errors import InputError
 
 MEBIBYTE = 2**20
 
 
-class Elements(HTMLParser):
-    """Every element of a page with its attributes, and the text outside scripts and styles."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.scripts: list[str] = []
-        self._inside = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._inside = tag
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, _: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside == "script":
-            self.scripts[-1] += data
-        elif self._inside != "style":
-            self.text += data
-
-
-def page_of(folder: Path) -> str:
-    out = folder.parent / "page.html"
-    write_report(folder, out)
-    return out.read_text(encoding="utf-8")
-
-
-def test_a_page_says_everything(page: Path, finished: Path) -> None:
+def test_a_page_has_all_sections(page: Path, finished: Path) -> None:
     elements = Elements(page.read_text(encoding="utf-8"))
     text = elements.text
     for said in (
-        answer(read_report_data(finished).summary),
+        conclusion(read_report_data(finished).summary),
         "The verdict, level by level",
         "Training accuracy and generalisation",
         "Early-stopping iteration",
@@ -89,7 +66,7 @@ def test_a_page_loads_nothing(page: Path) -> None:
     ]
 
 
-def test_figures_are_described_and_have_still_pictures(page: Path) -> None:
+def test_figures_have_descriptions_and_static_pictures(page: Path) -> None:
     tags = Elements(page.read_text(encoding="utf-8")).tags
     figures = sum(tag == "figure" for tag, _ in tags)
     assert figures >= 11
@@ -97,84 +74,29 @@ def test_figures_are_described_and_have_still_pictures(page: Path) -> None:
     assert figures == sum(a.get("class") == "live" and bool(a.get("aria-label")) for _, a in tags)
 
 
-def test_names_are_text(results: Path) -> None:
-    poison(results)
-    kind = Elements(page_of(results.parent / "tiny"))
-    ours = Elements(render(document(material([row(0, 0)]))))
-    assert kind.text.count(HOSTILE) > 5
-    assert {tag for tag, _ in kind.tags} <= {tag for tag, _ in ours.tags} | {
-        "details",
-        "summary",
-        "strong",
-        "ul",
-        "li",
-    }
-    assert not any("onerror" in attributes for _, attributes in kind.tags)
-    assert not any("alert(1)" in script and "<" in script for script in kind.scripts)
-    drawn = [json.loads(script) for script in kind.scripts if script.startswith('{"chart"')]
+def test_names_are_escaped(results: Path) -> None:
+    make_names_hostile(results)
+    hostile = Elements(page_of(results.parent / "tiny"))
+    plain = Elements(render(document(report_data([report_row(0, 0)]))))
+    assert hostile.text.count(HOSTILE) > 5
+    more = {"details", "summary", "strong", "ul", "li"}
+    assert {tag for tag, _ in hostile.tags} <= {tag for tag, _ in plain.tags} | more
+    assert not any("onerror" in attributes for _, attributes in hostile.tags)
+    assert not any("alert(1)" in script and "<" in script for script in hostile.scripts)
+    drawn = [json.loads(script) for script in hostile.scripts if script.startswith('{"chart"')]
     assert any(HOSTILE in row for figure in drawn for row in figure["rows"])
 
 
-def test_unfinished_results_say_so(results: Path) -> None:
+def test_unfinished_results_are_marked(results: Path) -> None:
     status = json.loads((results / "status.json").read_text())
     (results / "status.json").write_text(json.dumps({**status, "finished": False}))
     text = Elements(page_of(results)).text
-    assert "This experiment is not finished: 21 of 21 runs are there." in text
-    assert "So far, with runs still to do." in text
-
-
-@pytest.mark.parametrize("table", ["levels", "layers", "curves"])
-def test_damaged_tables_are_named_and_the_rest_is_shown(results: Path, table: str) -> None:
-    path = results / f"{table}.parquet"
-    path.write_bytes(path.read_bytes()[:100])
-    page = page_of(results)
-    text = Elements(page).text
     assert "Incomplete." in text
-    assert f"{table}.parquet is damaged" in text
-    assert "Not shown:" in text
-    assert 'id="figure-accuracy"' in page or table == "levels"
+    assert "not finished: 21 of 21 runs" in text
+    assert "So far" in text
 
 
-def test_missing_files_are_named(results: Path) -> None:
-    for name in ("levels.parquet", "layers.parquet", "curves.parquet", "status.json"):
-        (results / name).unlink()
-    text = Elements(page_of(results)).text
-    assert "Nothing is finished yet." in text
-    for name in ("levels.parquet", "status.json"):
-        assert text.count(f"{name} is not there (yet)") == 1
-
-
-@pytest.mark.parametrize(
-    "status",
-    [
-        '{"runs": {"foo": 1}}',
-        '{"runs": null}',
-        '{"engines": []}',
-        '{"engines": {"x": 1}}',
-        '{"costs": [1]}',
-        '{"costs": null}',
-        '{"inputs": 5}',
-        '{"inputs": ["a", "b"]}',
-        '{"finished": "yes"}',
-        "[]",
-        "not JSON",
-    ],
-)
-def test_odd_statuses_are_named_and_the_rest_is_shown(results: Path, status: str) -> None:
-    (results / "status.json").write_text(status)
-    page = page_of(results)
-    assert ("status.json is damaged" in Elements(page).text) == ("foo" not in status)
-    assert 'id="figure-accuracy"' in page
-
-
-@pytest.mark.parametrize(("table", "other"), [*permutations(("levels", "layers", "curves"), 2)])
-def test_tables_of_the_wrong_shape_are_named(results: Path, table: str, other: str) -> None:
-    shutil.copy(results / f"{other}.parquet", results / f"{table}.parquet")
-    text = Elements(page_of(results)).text
-    assert f"{table}.parquet is damaged" in text
-
-
-def test_no_results_folder(tmp_path: Path) -> None:
+def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a results folder"):
         write_report(tmp_path, tmp_path / "page.html")
 
@@ -182,15 +104,15 @@ def test_no_results_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([row(0, 0)], "One replicate"),
-        ([row(r, 0) for r in (0, 1)], "No winning ticket: no level has far fewer weights"),
-        ([row(0, level) for level in range(3)], "too few replicates"),
-        ([row(r, level, diverged=True) for r in (0, 1) for level in range(3)], "6 runs diverged"),
+        ([report_row(0, 0)], "One replicate"),
+        ([report_row(r, 0) for r in (0, 1)], "no level has at most 50%"),
+        ([report_row(0, level) for level in range(3)], "too few replicates"),
+        ([report_row(r, level, failed=True) for r in (0, 1) for level in range(3)], "6 runs diverged"),
         ([], "Nothing is finished yet."),
     ],
 )
-def test_little_is_enough_for_a_page(rows: list, said: str) -> None:
-    page = render(document(material(rows, replicates=len({r.replicate for r in rows}) or 1)))
+def test_a_page_of_few_results(rows: list[Row], said: str) -> None:
+    page = render(document(report_data(rows, replicates=len({r.replicate for r in rows}) or 1)))
     assert said in Elements(page).text
 
 
@@ -218,13 +140,13 @@ def test_a_comparison(results: Path, tmp_path: Path) -> None:
     drawn = [json.loads(script) for script in elements.scripts if script.startswith('{"chart"')]
     assert {row[0] for figure in drawn for row in figure["rows"]} == {"tiny", "other"}
     assert re.findall(r'id="figure-([a-z]+)"', page) == ["accuracy", "stop", "gap", "cost"]
-    assert elements.text.count(answer(read_report_data(results).summary)) == 2
+    assert elements.text.count(conclusion(read_report_data(results).summary)) == 2
 
     write_comparison([results] * 4, out)
     assert 'class="answer"' not in out.read_text(encoding="utf-8")
-    assert Elements(out.read_text(encoding="utf-8")).text.count(answer(read_report_data(results).summary)) == 4
+    assert Elements(out.read_text(encoding="utf-8")).text.count(conclusion(read_report_data(results).summary)) == 4
 
-    with pytest.raises(InputError, match="nothing to compare"):
+    with pytest.raises(InputError, match="at least one"):
         write_comparison([], out)
 
 
@@ -244,12 +166,58 @@ def test_the_same_results_give_the_same_charts(finished: Path) -> None:
     assert one == other
 
 
-def test_noisy_labels_and_less_data_are_said(results: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", ["levels", "layers", "curves"])
+def test_damaged_tables_are_named_and_the_rest_is_shown(results: Path, table: str) -> None:
+    path = results / f"{table}.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    report = document_of(results)
+    assert f"{table}.parquet is damaged" in problems_of(report)
+    assert any(section.of(MissingFigure) for section in report.sections)
+    assert "accuracy" in figure_names(report) or table == "levels"
+
+
+def test_missing_files_are_named(results: Path) -> None:
+    for name in ("levels.parquet", "layers.parquet", "curves.parquet", "status.json"):
+        (results / name).unlink()
+    report = document_of(results)
+    assert "Nothing is finished" in report.conclusions[0][1]
+    for name in ("levels.parquet", "status.json"):
+        assert problems_of(report).count(f"{name} does not exist") == 1
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        '{"runs": {"foo": 1}}',
+        '{"engines": []}',
+        '{"engines": {"x": 1}}',
+        '{"costs": [1]}',
+        '{"costs": null}',
+        '{"inputs": ["a", "b"]}',
+        '{"finished": "yes"}',
+        "[]",
+        "not JSON",
+    ],
+)
+def test_invalid_statuses_are_named_and_the_rest_is_shown(results: Path, status: str) -> None:
+    (results / "status.json").write_text(status)
+    report = document_of(results)
+    assert ("status.json is damaged" in problems_of(report)) == ("foo" not in status)
+    assert "accuracy" in figure_names(report)
+
+
+@pytest.mark.parametrize(("table", "other"), [*permutations(("levels", "layers", "curves"), 2)])
+def test_tables_of_the_wrong_shape_are_named(results: Path, table: str, other: str) -> None:
+    shutil.copy(results / f"{other}.parquet", results / f"{table}.parquet")
+    assert f"{table}.parquet is damaged" in problems_of(document_of(results))
+
+
+def test_noisy_labels_and_fewer_examples_are_stated(results: Path) -> None:
     configuration = results / "experiment.toml"
     text = configuration.read_text(encoding="utf-8")
     text = text.replace("fraction = 1.0", "fraction = 0.25").replace("label_noise = 0.0", "label_noise = 0.3")
     configuration.write_text(text, encoding="utf-8")
-    write_report(results, tmp_path / "page.html")
-    said = Elements((tmp_path / "page.html").read_text(encoding="utf-8")).text
-    assert "25% of the training examples were used, but for 200 held out for validation" in said
-    assert "the labels of 30% of them were drawn at random" in said
+    section = next(section for section in document_of(results).sections if section.name == "generalisation")
+    said = " ".join(section.paragraphs)
+    assert "25% of the training examples were used, except 200" in said
+    assert "the labels of 30% of them" in said

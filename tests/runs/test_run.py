@@ -4,11 +4,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tombola.pruning.mask import Mask
-from tombola.runs.run import Run
-from tombola.runs.training import Training
+from tests.support.training import same_state
+from tombola.pruning.mask import Mask, State
+from tombola.runs.initial_state import initial_network, interpolate, masked_network
+from tombola.runs.run import Run, Training
 from tombola.utils.duration import Duration
 from tombola.zoo.datasets.description import Data
+from tombola.zoo.models import build
 from tombola.zoo.models.description import Network, Start
 
 
@@ -25,7 +27,7 @@ def described(**training: object) -> Run:
 
 
 def test_keys_never_change() -> None:
-    """Golden: were one of these to change, everything in everybody's stores would be orphaned."""
+    """If one of these changed, existing stores would be useless."""
     run = described()
     assert run.key == "6d09e9c8cba258e8d17088124d732fc2"
     assert run.masked(Mask({"fc1.weight": torch.eye(300, 784).bool()})).key == "ce465fc6d78dedc8c112396f47ed5edf"
@@ -46,7 +48,7 @@ GOLDEN = [
 
 
 def test_keys_of_rewound_runs_never_change() -> None:
-    """Golden too: trunks, what goes on from them, lines between their ends, schedules, augmentation."""
+    """Trunks, runs that continue from them, interpolation, schedules, augmentation."""
     run = described(
         optimizer="sgd",
         momentum=0.9,
@@ -59,8 +61,8 @@ def test_keys_of_rewound_runs_never_change() -> None:
     images = run.data.model_copy(update={"flip": True, "crop": 4, "scale": "standard", "mean": (0.5,), "std": (0.2,)})
     run = run.model_copy(update={"data": images})
     trunk = run.until(500)
-    going_on = run.after(trunk, begin=500)
-    keys = [run, trunk, going_on, run.after(run, begin=50000, end=60000), run.between(run, going_on, 0.5)]
+    continued = run.after(trunk, begin=500)
+    keys = [run, trunk, continued, run.after(run, begin=50000, end=60000), run.between(run, continued, 0.5)]
     assert [run.key for run in keys] == GOLDEN
 
 
@@ -70,7 +72,7 @@ def test_options_at_their_default_are_not_part_of_the_key() -> None:
     assert "momentum" not in explicit.description["training"]
 
 
-def test_whatever_can_change_a_result_changes_the_key() -> None:
+def test_everything_that_can_change_a_result_changes_the_key() -> None:
     run = described()
     data = run.data
     others = [
@@ -97,7 +99,7 @@ def test_whatever_can_change_a_result_changes_the_key() -> None:
     assert len({run.key, *(other.key for other in others)}) == len(others) + 1
 
 
-def test_where_a_file_of_arrays_lies_is_not_part_of_the_key() -> None:
+def test_the_path_of_a_data_file_is_not_part_of_the_key() -> None:
     here = Data(name="a/arrays.npz", digest="d", seed=0, validation=1)
     there = Data(name="/elsewhere/other.npz", digest="d", seed=0, validation=1)
     assert here.model_dump() == there.model_dump()
@@ -108,7 +110,7 @@ def test_runs_are_values() -> None:
     assert len({described(), described(), described(lr=0.5)}) == 2
 
 
-def test_lengths_become_iterations() -> None:
+def test_durations_become_iterations() -> None:
     training = described(length="2ep5it", evaluate_every="1ep").training.in_iterations(examples=601)
     assert training.length == Duration(iterations=27)
     assert training.evaluate_every == Duration(iterations=11)
@@ -129,6 +131,42 @@ def test_lengths_become_iterations() -> None:
         {"momentun": 0.9},
     ],
 )
-def test_a_wrong_description_is_refused(wrong: dict[str, object]) -> None:
+def test_an_invalid_description_is_rejected(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         described(**wrong)
+
+
+def final_states(*runs: Run) -> dict[str, State]:
+    """Different weights for each run, by its key."""
+    return {run.key: build(run.reinitialised(100 + n).start).state_dict() for n, run in enumerate(runs)}
+
+
+def test_a_run_starts_with_the_final_weights_of_an_earlier_one(dense: Run) -> None:
+    trunk = dense.until(20)
+    final = final_states(trunk)
+    continued = dense.after(trunk, begin=20)
+    assert same_state(initial_network(continued.start, final.__getitem__).state_dict(), final[trunk.key])
+    assert same_state(initial_network(dense.start).state_dict(), build(dense.start).state_dict())
+
+
+def test_pruned_weights_are_zero(dense: Run) -> None:
+    trunk = dense.until(20)
+    final = final_states(trunk)
+    mask = dense.mask - dense.mask
+    network = masked_network(dense.after(trunk, begin=20).masked(mask), final.__getitem__)
+    assert all((network.state_dict()[name] == 0).all() for name in mask)
+
+
+def test_interpolated_weights_lie_on_the_straight_line_between_two_runs(dense: Run) -> None:
+    one, other = dense.until(20), dense.until(30)
+    final = final_states(one, other)
+    for share in (0.0, 0.25, 1.0):
+        state = initial_network(dense.between(one, other, share).start, final.__getitem__).state_dict()
+        for name, value in state.items():
+            expected = (1 - share) * final[one.key][name] + share * final[other.key][name]
+            torch.testing.assert_close(value, expected)
+
+
+def test_integer_tensors_are_not_interpolated() -> None:
+    a, b = {"tracked": torch.tensor(3)}, {"tracked": torch.tensor(8)}
+    assert interpolate(a, b, 0.5) == a

@@ -1,59 +1,52 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-import signal
-import time
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
-from tests.conftest import outcome_of, random_mask
-from tombola.runs.outcome import Outcome
+from tests.support.outcomes import outcome_of, random_mask
+from tests.support.training import same_bits
+from tombola.engines.custom.engine import CustomRun
+from tombola.pruning.mask import Mask
+from tombola.runs import store as module
+from tombola.runs.outcome import Measures, Outcome
 from tombola.runs.run import Run
+from tombola.runs.sparse_state import pack, unpack
 from tombola.runs.store import Checkpoint, Store, check_writable
-from tombola.utils.errors import InputError
+from tombola.utils.errors import DamagedFile, InputError
+from tombola.utils.files import read_tensors
 from tombola.utils.workers import Cancelled, parallel_executor
 
 
-def same(a: Outcome, b: Outcome) -> bool:
-    return (
-        a.measures == b.measures
-        and a.engine == b.engine
-        and a.seconds == b.seconds
-        and a.final.keys() == b.final.keys()
-        and all(torch.equal(a.final[name], b.final[name]) for name in a.final)
-        and a.curves.keys() == b.curves.keys()
-        and all(torch.equal(a.curves[name], b.curves[name]) for name in a.curves)
-    )
-
-
-def test_what_is_put_is_got(dense: Run, store_folder: Path) -> None:
+@pytest.mark.parametrize("diverged", [False, True])
+def test_an_outcome_is_read_as_it_was_written(dense: Run, store_folder: Path, diverged: bool) -> None:
     run = dense.masked(random_mask(dense, 0.3))
     store, outcome = Store(store_folder), outcome_of(run)
+    if diverged:
+        outcome = Outcome(outcome.final, {}, Measures(diverged=True, iterations=10), "eager", 1.0)
     assert store.get(run) is None
     store.put(run, outcome)
     found = store.get(run)
     assert found is not None
-    assert same(found, outcome)
+    assert same_bits(found, outcome)
+    assert (found.engine, found.seconds, found.optimizer) == (outcome.engine, outcome.seconds, {})
     assert store.get(dense) is None
 
 
-def test_a_diverged_run_is_remembered(dense: Run, store_folder: Path) -> None:
-    from tombola.runs.outcome import Measures
-
-    outcome = Outcome(outcome_of(dense).final, {}, Measures(diverged=True, iterations=10), "eager", 1.0)
-    Store(store_folder).put(dense, outcome)
-    found = Store(store_folder).get(dense)
-    assert found is not None
-    assert same(found, outcome)
-
-
 @pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "other run"])
-def test_a_damaged_entry_is_set_aside_with_a_warning(
+def test_a_damaged_entry_is_moved_away_with_a_warning(
     dense: Run, store_folder: Path, caplog: pytest.LogCaptureFixture, harm: str
 ) -> None:
     store = Store(store_folder)
@@ -74,40 +67,57 @@ def test_a_damaged_entry_is_set_aside_with_a_warning(
         path.write_bytes(other_path.read_bytes())
     with caplog.at_level(logging.WARNING):
         assert store.get(dense) is None
-    assert "set aside" in caplog.text
+    assert str(path) in caplog.text
     assert not path.exists()
     assert len(list((store_folder / "damaged").iterdir())) == 1
+    with pytest.raises(LookupError, match=dense.key):
+        store.load_state(dense.key)
     store.put(dense, outcome_of(dense))
     assert store.get(dense) is not None
 
 
-def hold(folder: Path, run: Run, seconds: float) -> None:
-    with Store(folder).claim(run):
-        (folder / "held").touch()
-        time.sleep(seconds)
-        (folder / "dropped").touch()
+LOCK = """import filelock, sys
+with filelock.FileLock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+@contextmanager
+def locked_by_another_process(store: Store, run: Run) -> Iterator[subprocess.Popen[bytes]]:
+    """The lock file of `run` is held by a process, without the cost of importing torch there."""
+    lock = store.folder / "locks" / f"{run.key}.lock"
+    lock.parent.mkdir(parents=True)
+    command = [sys.executable, "-c", LOCK, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == b"held"
+        yield process
 
 
-def test_a_claim_excludes_other_processes_until_it_is_dropped(dense: Run, store_folder: Path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=hold, args=(store_folder, dense, 1.0))
-    process.start()
-    wait_for(store_folder / "held")
-    with Store(store_folder).claim(dense.reinitialised(5)):
-        assert not (store_folder / "dropped").exists()  # another run is free at once
-    with Store(store_folder).claim(dense):
-        assert (store_folder / "dropped").exists()
-    process.join(timeout=10)
-    assert process.exitcode == 0
+@pytest.mark.parametrize("end", ["exits", "is killed"])
+def test_a_claim_waits_until_the_process_that_holds_it_ends(dense: Run, store_folder: Path, end: str) -> None:
+    store, claimed = Store(store_folder), threading.Event()
+
+    def claim() -> None:
+        with store.claim(dense):
+            claimed.set()
+
+    thread = threading.Thread(target=claim)
+    with locked_by_another_process(store, dense) as process:
+        thread.start()
+        with store.claim(dense.reinitialised(5)):
+            pass  # another run is free at once
+        assert not claimed.wait(0.7)
+        if end == "is killed":
+            process.kill()
+        else:
+            process.communicate()
+        thread.join(timeout=120)
+        assert claimed.is_set()
 
 
-def test_a_worker_thread_that_waits_for_a_claim_can_be_told_to_give_up(dense: Run, store_folder: Path) -> None:
+def test_a_worker_thread_that_waits_for_a_claim_can_be_cancelled(dense: Run, store_folder: Path) -> None:
     waiting: list[Future[object]] = []
 
     def interrupted() -> None:
@@ -118,19 +128,7 @@ def test_a_worker_thread_that_waits_for_a_claim_can_be_told_to_give_up(dense: Ru
     with Store(store_folder).claim(dense):
         with pytest.raises(KeyboardInterrupt):
             interrupted()
-        assert isinstance(waiting[0].exception(timeout=10), Cancelled)
-
-
-def test_the_claim_of_a_killed_process_is_dropped(dense: Run, store_folder: Path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=hold, args=(store_folder, dense, 600.0))
-    process.start()
-    wait_for(store_folder / "held")
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    with Store(store_folder).claim(dense):
-        assert not (store_folder / "dropped").exists()
-    process.join(timeout=10)
-    assert process.exitcode == -signal.SIGKILL
+        assert isinstance(waiting[0].exception(timeout=120), Cancelled)
 
 
 def test_checkpoints_are_written_read_and_cleared(tmp_path: Path) -> None:
@@ -146,40 +144,35 @@ def test_checkpoints_are_written_read_and_cleared(tmp_path: Path) -> None:
     assert not Checkpoint(tmp_path / "b").due()  # not every moment
 
 
-def test_a_damaged_checkpoint_is_dropped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    checkpoint = Checkpoint(tmp_path / "a.safetensors")
-    checkpoint.save({"a": torch.ones(2)}, {}, "eager")
-    checkpoint.path.write_bytes(b"nonsense")
-    assert checkpoint.load("eager") is None
-    assert "starts over" in caplog.text
-
-
-def test_a_checkpoint_of_another_engine_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_checkpoint_that_is_damaged_or_of_another_engine_is_dropped_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: bool
+) -> None:
     checkpoint = Checkpoint(tmp_path / "a.safetensors")
     checkpoint.save({"a": torch.ones(2)}, {}, "eager on cpu")
-    assert checkpoint.load("eager on cuda") is None
-    assert "was written by eager on cpu, not by eager on cuda" in caplog.text
+    if damaged:
+        checkpoint.path.write_bytes(b"nonsense")
+    assert checkpoint.load("eager on cpu" if damaged else "eager on cuda") is None
+    assert (str(checkpoint.path) if damaged else "eager on cpu, not by eager on cuda") in caplog.text
     assert not checkpoint.path.exists()
 
 
-def test_runs_trained_as_one_have_a_checkpoint_of_their_own(dense: Run, store_folder: Path) -> None:
+def test_each_stack_of_runs_has_its_own_checkpoint(dense: Run, store_folder: Path) -> None:
     store, other = Store(store_folder), dense.reinitialised(1)
     paths = {store.checkpoint(runs).path for runs in ([dense], [other], [dense, other])}
     assert len(paths) == 3
 
 
-def test_an_entry_that_another_process_mends_meanwhile_is_not_set_aside(
+def test_a_damaged_entry_that_another_process_replaces_meanwhile_is_read(
     dense: Run, store_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tombola.runs import store as module
-
     store = Store(store_folder)
     store.put(dense, outcome_of(dense))
     (path,) = (store_folder / "runs").rglob("*.safetensors")
     path.write_bytes(b"damaged")
     read, calls = module.read_tensors, []
 
-    def read_and_mend(where: Path) -> object:
+    def read_and_replace(where: Path) -> object:
         calls.append(where)
         try:
             return read(where)
@@ -187,12 +180,12 @@ def test_an_entry_that_another_process_mends_meanwhile_is_not_set_aside(
             if len(calls) == 1:
                 store.put(dense, outcome_of(dense))
 
-    monkeypatch.setattr(module, "read_tensors", read_and_mend)
+    monkeypatch.setattr(module, "read_tensors", read_and_replace)
     assert store.get(dense) is not None
     assert not (store_folder / "damaged").exists()
 
 
-def test_a_folder_of_the_users_own_keeps_its_gitignore(tmp_path: Path) -> None:
+def test_an_existing_folder_keeps_its_gitignore(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("*.pyc")
     check_writable(tmp_path)
     assert (tmp_path / ".gitignore").read_text() == "*.pyc"
@@ -202,11 +195,12 @@ def test_a_folder_of_the_users_own_keeps_its_gitignore(tmp_path: Path) -> None:
 
 def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written"):
-        check_writable(tmp_path / "file" / "store")
+    store = tmp_path / "file" / "store"
+    with pytest.raises(InputError, match=re.escape(str(store))):
+        check_writable(store)
 
 
-def test_what_a_killed_process_left_half_written_is_swept(dense: Run, store_folder: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_deleted(dense: Run, store_folder: Path) -> None:
     store = Store(store_folder)
     store.put(dense, outcome_of(dense))
     (entry,) = (store_folder / "runs").rglob("*.safetensors")
@@ -214,3 +208,72 @@ def test_what_a_killed_process_left_half_written_is_swept(dense: Run, store_fold
     half_written.write_bytes(b"half")
     with store.claim(dense):
         assert list(entry.parent.iterdir()) == [entry]
+
+
+GOLDEN = Path(__file__).parent / "golden"
+KEY = "9b5ecca335d6004f04ef83b486e9d680"
+
+
+def test_an_outcome_written_by_an_earlier_version_is_found_under_the_key_of_its_run() -> None:
+    tensors, about = read_tensors(GOLDEN / "runs" / KEY[:2] / f"{KEY}.safetensors")
+    _, mask = unpack(tensors)
+    start = about["run"]["start"]
+    start["network"]["inputs"] = tuple(start["network"]["inputs"])
+    run = CustomRun(**about["run"] | {"mask": mask})
+    assert run.key == KEY
+    outcome = Store(GOLDEN).get(run)
+    assert outcome is not None
+    assert outcome.engine == "yours, torch 2.13.0+cpu"
+    assert (outcome.measures.diverged, outcome.measures.iterations) == (False, 40)
+    assert {name: values.tolist() for name, values in outcome.curves.items()} == {
+        "figure/figure": [1.0],
+        "iteration": [40],
+    }
+    assert mask.counts == {"0.weight": 410, "2.weight": 82}
+    assert [int((outcome.final[name] != 0).sum()) for name in mask] == [410, 82]
+    assert outcome.final["2.bias"].tolist() == [0.08265514671802521, -0.06262218952178955]
+    assert torch.equal(outcome.final["0.weight"][mask["0.weight"]], tensors["kept/0.weight"])
+    assert Store(GOLDEN).load_state(KEY).keys() == outcome.final.keys()
+    assert outcome.optimizer == Store(GOLDEN).load_state(KEY, optimizer=True) == {}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.floats(0, 1))
+def test_unpacking_gives_the_same_bits_and_mask(seed: int, density: float) -> None:
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Linear(7, 5))
+    mask = Mask({name: torch.rand(kept.shape) < density for name, kept in Mask.full(network).items()})
+    mask.apply_(network)
+    state, again = unpack(pack(network.state_dict(), mask))
+    assert again == mask
+    assert state.keys() == network.state_dict().keys()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(state[name], tensor)
+        assert state[name].dtype == tensor.dtype
+
+
+def test_only_kept_weights_take_space() -> None:
+    network = nn.Linear(100, 100, bias=False)
+    mask = Mask({"weight": torch.eye(100, dtype=torch.bool)})
+    packed = pack(network.state_dict(), mask)
+    assert packed["kept/weight"].shape == (100,)
+    assert packed["mask/weight"].shape == (1250,)
+
+
+def test_entries_that_do_not_match_are_rejected() -> None:
+    packed = pack(nn.Linear(4, 4).state_dict(), Mask({"weight": torch.eye(4, dtype=torch.bool)}))
+    for entry, wrong in [
+        ("kept/weight", torch.zeros(3)),
+        ("kept/weight", torch.zeros(5)),
+        ("kept/weight", torch.zeros(4, 1)),
+        ("mask/weight", torch.zeros(2)),
+        ("mask/weight", torch.zeros(1, dtype=torch.uint8)),
+        ("shape/weight", torch.tensor([9, 9])),
+        ("shape/weight", torch.tensor([-4, -4])),
+        ("shape/weight", torch.tensor([4.0, 4.0])),
+    ]:
+        with pytest.raises(DamagedFile, match=r"\bweight\b"):
+            unpack(packed | {entry: wrong})
+    del packed["mask/weight"]
+    with pytest.raises(DamagedFile):
+        unpack(packed)

@@ -1,6 +1,6 @@
-"""Synthetic experiments whose truth is known, to find out how often the verdict is wrong.
+"""Simulated experiments with known truth, to measure the error rate of the verdict.
 
-`python -m tests.stats.simulation` prints the table of docs/verdict.md.
+`python -m tests.stats.simulation` prints the tables of docs/verdict.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tombola.experiments.row import Row
+from tombola.experiments.results_schema import Row
 from tombola.experiments.sections import VerdictSection
 from tombola.runs.outcome import Measures
 from tombola.stats.verdict import judge, smallest_winning
@@ -21,7 +21,7 @@ EXPERIMENTS = 10_000
 CRITERIA = VerdictSection(accuracy_margin=0.002, stop_margin=0.05)
 LENGTH = 10_000
 DENSE, SPREAD = 0.98, 0.001
-"""Accuracy of the dense network, and how much accuracies of replicates differ: about what LeNet on MNIST shows."""
+"""Accuracy of the dense network, and the standard deviation over replicates: about those of LeNet on MNIST."""
 
 Generator = np.random.Generator
 Values = npt.NDArray[np.float64]
@@ -34,17 +34,17 @@ def normal(generator: Generator, n: int) -> Values:
 
 
 def heavy(generator: Generator, n: int) -> Values:
-    """Student's t with 3 degrees of freedom: now and then a replicate is far off."""
+    """Student's t with 3 degrees of freedom: a few replicates are far from the mean."""
     return generator.standard_t(3, size=n) / 3**0.5
 
 
 def failures(generator: Generator, n: int) -> Values:
-    """Mostly a little better, now and then much worse: a mean that few replicates cannot see."""
+    """Mostly a little better, rarely much worse: few replicates do not show the mean."""
     return -(generator.gamma(2, size=n) - 2) / 2**0.5
 
 
 def stops(generator: Generator, n: int, mean: float, spread: float) -> Values:
-    """Early-stopping iterations: skewed, and seen every 100 iterations only; `spread` by the mean."""
+    """Early-stopping iterations: skewed, and rounded to 100 iterations; `spread` is relative to the mean."""
     return np.maximum(100, 100 * np.round(generator.gamma(spread**-2, mean * spread**2, size=n) / 100))
 
 
@@ -55,32 +55,32 @@ class Case:
     what: str
     replicates: int
     wins: bool = False
-    """Whether tickets do win, in truth."""
+    """Whether tickets are truly winning."""
     noise: Noise = normal
     ticket_noise: Noise | None = None
-    """Where it is not the same as that of the dense network."""
+    """If it differs from that of the dense network."""
     accuracy: Sequence[float] = (0.003,)
-    """By level: the ticket's true accuracy, less the dense network's."""
+    """By level: the ticket's true accuracy minus the dense network's."""
     stop: float = 0.3
-    """The ticket's true mean early-stopping iteration, by the dense network's."""
+    """The ticket's true mean early-stopping iteration divided by the dense network's."""
     control: tuple[float, float] | None = None
-    """The same of a reinitialised control: its accuracy less the ticket's; its stop by the ticket's."""
+    """Of a reinitialised control: its accuracy minus the ticket's, and its early stop divided by the ticket's."""
     draws: int = 1
     alike_from: int | None = None
-    """From which level on the control is in truth like the ticket: only there is a winner a false one."""
+    """The level from which the control truly equals the ticket: only there a winner is a false one."""
     looks: Sequence[int] = ()
-    """After how many replicates the experiment is judged, to stop at the first winner; at the end if it is empty."""
+    """The numbers of replicates after which the experiment is judged, until a level wins; empty: at the end."""
     dense_stop: float = 3000.0
     """The dense network's true mean early-stopping iteration."""
     images: int | None = None
-    """How many test images accuracies are counted on; None for any number."""
+    """The number of test images; None for exact accuracies."""
     spread: float = 0.2
-    """The standard deviation of early-stopping iterations, by their mean."""
+    """The standard deviation of early-stopping iterations divided by their mean."""
 
     def rows(self, generator: Generator) -> list[Row]:
         """One experiment."""
         n = self.replicates
-        shared = SPREAD * generator.normal(size=n)  # what all networks of a replicate have in common
+        shared = SPREAD * generator.normal(size=n)  # common to all networks of a replicate
         dense = DENSE + shared + SPREAD * self.noise(generator, n)
         rows = self._branch("ticket", 0, 0, dense, stops(generator, n, self.dense_stop, self.spread))
         for level, advantage in enumerate(self.accuracy, start=1):
@@ -119,7 +119,7 @@ class Case:
         ]
 
     def winning(self, experiments: int, seed: int = 0) -> float:
-        """The share of experiments in which a level is called winning that is none (or, of those that are, any)."""
+        """The fraction of experiments with a level that is wrongly called winning (or rightly, if `wins`)."""
         generator = np.random.default_rng(seed)
         return sum(self._called(self.rows(generator)) for _ in range(experiments)) / experiments
 
@@ -133,18 +133,15 @@ class Case:
 
 AT_MARGIN = -CRITERIA.accuracy_margin
 BETTER = (-0.01, 2.0)
-"""A control that is worse than its ticket beyond doubt."""
+"""A control that is clearly worse than its ticket."""
 SAME = (0.0, 1.0)
-"""A control that is like its ticket."""
+"""A control that equals its ticket."""
 NULLS = [
     *(Case("accuracy at its margin", n, accuracy=(AT_MARGIN,)) for n in (3, 5, 10, 20)),
     *(Case("the same, heavy tails", n, accuracy=(AT_MARGIN,), noise=heavy) for n in (3, 5, 20)),
     *(Case("the same, counted on 1,000 images", n, accuracy=(AT_MARGIN,), images=1000) for n in (3, 5, 20)),
     *(Case("early stop at its margin, skewed", n, stop=1.05, spread=0.4) for n in (3, 5, 10, 20)),
-    *(
-        Case("the same, evaluated too rarely to see it", n, stop=1.05, dense_stop=200, spread=0.15)
-        for n in (3, 5, 10, 20)
-    ),
+    *(Case("the same, evaluations too far apart", n, stop=1.05, dense_stop=200, spread=0.15) for n in (3, 5, 10, 20)),
     *(Case("8 levels, all at the margin of accuracy", n, accuracy=(AT_MARGIN,) * 8) for n in (5, 10)),
     *(
         Case("control against control, 4 levels", n, accuracy=(0.003,) * 4, control=(0.0, 1.0))
@@ -163,10 +160,7 @@ NULLS = [
 ]
 STRONG = [
     *(Case("0.3 points better, stops at half", n, wins=True, stop=0.5, control=BETTER) for n in (3, 5, 10)),
-    *(
-        Case("the same, early stops that differ more", n, wins=True, stop=0.5, control=BETTER, spread=0.4)
-        for n in (5, 10)
-    ),
+    *(Case("the same, early stops vary more", n, wins=True, stop=0.5, control=BETTER, spread=0.4) for n in (5, 10)),
     *(
         Case("as accurate, stops at 70%", n, True, accuracy=(0.0,), stop=0.7, control=BETTER, spread=0.4)
         for n in (5, 10, 20)
@@ -175,7 +169,7 @@ STRONG = [
 LIMITS = [
     *(
         Case(
-            "accuracy at its margin, tickets alone fail now and then", n, accuracy=(AT_MARGIN,), ticket_noise=failures
+            "accuracy at its margin, only tickets fail occasionally", n, accuracy=(AT_MARGIN,), ticket_noise=failures
         )
         for n in (5, 20)
     ),

@@ -6,38 +6,39 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import tiny
-from tests.stats.test_verdict import experiment
-from tombola.experiments.results import Results, Tally
-from tombola.stats.experiment_comparison import compare, labels
+from tests.support.recipes import tiny
+from tests.support.verdict_rows import experiment_rows
+from tombola.experiments.results import Results
+from tombola.experiments.results_schema import Tally
+from tombola.stats.experiment_comparison import compare, unique_labels
 
 
 def test_labels_tell_experiments_apart() -> None:
-    assert labels([Path("a/tiny")], ["tiny"]) == ["tiny"]
-    assert labels([Path("a/x"), Path("b/y")], ["one", "two"]) == ["one", "two"]
+    assert unique_labels([Path("a/tiny")], ["tiny"]) == ["tiny"]
+    assert unique_labels([Path("a/x"), Path("b/y")], ["one", "two"]) == ["one", "two"]
     here = Path.cwd()
-    assert labels([Path("a/x"), Path("b/y")], ["one", "one"]) == ["x", "y"]
-    assert labels([Path("a/tiny"), Path("b/tiny"), Path("c")], ["tiny"] * 3) == [
+    assert unique_labels([Path("a/x"), Path("b/y")], ["one", "one"]) == ["x", "y"]
+    assert unique_labels([Path("a/tiny"), Path("b/tiny"), Path("c")], ["tiny"] * 3) == [
         str(here / "a" / "tiny"),
         str(here / "b" / "tiny"),
         str(here / "c"),
     ]
-    assert len(set(labels([Path("a"), Path("a")], ["tiny", "tiny"]))) == 2
+    assert len(set(unique_labels([Path("a"), Path("a")], ["tiny", "tiny"]))) == 2
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a/x", "b/x", "y", "z"]), st.sampled_from(["x", "y", "one"]))))
 def test_labels_are_all_different(experiments: list[tuple[str, str]]) -> None:
-    found = labels([Path(folder) for folder, _ in experiments], [name for _, name in experiments])
+    found = unique_labels([Path(folder) for folder, _ in experiments], [name for _, name in experiments])
     assert len(set(found)) == len(experiments)
 
 
-def test_summaries_stand_side_by_side_with_what_differs() -> None:
-    rows = experiment([0.95] * 5, [300] * 5)
+def test_a_comparison_has_summaries_and_differences() -> None:
+    rows = experiment_rows([0.95] * 5, [300] * 5)
     results = [
         Results(tiny(name=name, replicates=5, data__fraction=fraction), rows, True, Tally())
         for name, fraction in (("all", 1.0), ("half", 0.5))
     ]
-    found = compare([Path("a"), Path("b")], results)
+    found = compare([Path("a"), Path("b")], results).to_dict()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert [experiment["label"] for experiment in found["experiments"]] == ["all", "half"]
     assert found["experiments"][1]["summary"]["recipe"] == "half"

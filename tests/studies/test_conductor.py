@@ -2,58 +2,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.conftest import outcome_of, tiny
-from tombola.engines.capacity import Capacity
+from tests.support.experiments import Recorder
+from tests.support.outcomes import outcome_of
+from tests.support.recipes import tiny
+from tombola.engines.eager import Eager
+from tombola.engines.training_loop import Capacity
 from tombola.experiments.experiment import Experiment
-from tombola.runs.initial_state import Recall, no_earlier_runs
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
-from tombola.runs.store import Checkpoint, Store
-from tombola.studies.conductor import conduct, train
+from tombola.runs.store import Store
+from tombola.studies.conductor import Listener, ListenerGroup, conduct, train_missing
 from tombola.studies.request import RunRequest, Study
 from tombola.utils.workers import InlineExecutor, parallel_executor
 
 
-class Made:
-    """An engine that makes outcomes up, and notes what it was given."""
+class RecordingEngine:
+    """Makes outcomes up, and records the runs it was given."""
 
-    name = "made"
-
-    def __init__(self, together: int = 1) -> None:
-        self.together = together
+    def __init__(self, max_runs: int = 1) -> None:
+        self.max_runs = max_runs
         self.trained: list[Run] = []
         self.sizes: list[int] = []
 
     def capacity(self, run: Run) -> Capacity:  # noqa: ARG002
-        return Capacity(self.together)
+        return Capacity(self.max_runs)
 
-    def train(self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = no_earlier_runs) -> list[Outcome]:  # noqa: ARG002
+    def train(self, runs: Sequence[Run], checkpoint: Any, load_state: Any = None) -> list[Outcome]:  # noqa: ARG002
         self.trained += runs
         self.sizes.append(len(runs))
         return [outcome_of(run) for run in runs]
 
 
-class Notes:
-    def __init__(self) -> None:
-        self.answers: list[tuple[int, RunRequest, bool]] = []
-        self.begun: list[RunRequest] = []
-
-    def started(self, study: int, ask: RunRequest) -> None:  # noqa: ARG002
-        self.begun.append(ask)
-
-    def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
-        self.answers.append((study, ask, trained))
-
-
-def asks_for(*runs: Run) -> Study[list[Outcome]]:
+def request_together(*runs: Run) -> Study[list[Outcome]]:
     outcomes: list[Outcome] = yield [RunRequest("ticket", 0, run, draw) for draw, run in enumerate(runs)]
     return outcomes
 
 
-def asks_in_turn(*runs: Run) -> Study[list[Outcome]]:
+def request_in_turn(*runs: Run) -> Study[list[Outcome]]:
     outcomes = []
     for level, run in enumerate(runs):
         outcome: Outcome = yield RunRequest("ticket", level, run)
@@ -61,100 +50,117 @@ def asks_in_turn(*runs: Run) -> Study[list[Outcome]]:
     return outcomes
 
 
-def runs(dense: Run, count: int) -> list[Run]:
+def runs_like(dense: Run, count: int) -> list[Run]:
     return [dense.reinitialised(seed) for seed in range(count)]
 
 
-def test_studies_are_sent_what_came_of_what_they_asked(dense: Run, store_folder: Path) -> None:
-    three = runs(dense, 3)
-    made, notes = Made(), Notes()
-    results = conduct([asks_for(*three), asks_in_turn(*three)], Store(store_folder), made, InlineExecutor(), notes)
-    for outcomes in results:
-        assert [o.measures for o in outcomes] == [outcome_of(run).measures for run in three]
-    assert len(made.trained) == 3  # the second study shares the first one's runs
-    assert len(notes.answers) == 6
-    assert sum(trained for _, _, trained in notes.answers) == 3
-    assert {ask.run for ask in notes.begun} == set(three)
+def test_studies_are_sent_the_outcomes_of_their_requests(dense: Run, store_folder: Path) -> None:
+    runs, engine, recorder = runs_like(dense, 3), RecordingEngine(), Recorder()
+    studies = [request_together(*runs), request_in_turn(*runs)]
+    for outcomes in conduct(studies, Store(store_folder), engine, InlineExecutor(), recorder):
+        assert [outcome.measures for outcome in outcomes] == [outcome_of(run).measures for run in runs]
+    assert len(engine.trained) == len(recorder.trained) == 3  # the studies share runs
+    assert len(recorder.answers) == 6
+    assert {request.run for request in recorder.begun} == set(runs)
 
 
-def test_the_store_is_asked_first(dense: Run, store_folder: Path) -> None:
-    three = runs(dense, 3)
-    Store(store_folder).put(three[1], outcome_of(three[1]))
-    made, notes = Made(), Notes()
-    conduct([asks_for(*three)], Store(store_folder), made, InlineExecutor(), notes)
-    assert made.trained == [three[0], three[2]]
-    again = Made()
-    conduct([asks_for(*three)], Store(store_folder), again, InlineExecutor(), notes)
-    assert again.trained == []
+def test_a_listener_needs_one_method_and_any_object_with_both_is_one(dense: Run, store_folder: Path) -> None:
+    class Base(Listener):
+        heard = 0
+
+        def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+            self.heard += 1
+
+    class Plain:
+        heard = 0
+
+        def started(self, index: int, run_request: RunRequest) -> None:  # noqa: ARG002
+            self.heard += 1
+
+        def answered(self, index: int, run_request: RunRequest, result: Outcome, new: bool) -> None:  # noqa: ARG002
+            self.heard += 1
+
+    base, plain = Base(), Plain()
+    group = ListenerGroup([base, plain])
+    conduct([request_in_turn(dense)], Store(store_folder), RecordingEngine(), InlineExecutor(), group)
+    assert (base.heard, plain.heard) == (1, 2)
 
 
-def test_a_lone_ask_goes_before_a_list(dense: Run, store_folder: Path) -> None:
-    first, second, third, fourth = runs(dense, 4)
-    made = Made()
-    conduct(
-        [asks_for(first, second), asks_in_turn(third, fourth)], Store(store_folder), made, InlineExecutor(), Notes()
-    )
-    assert made.trained[:2] == [third, fourth]
+def test_stored_runs_are_not_trained_again(dense: Run, store_folder: Path) -> None:
+    runs = runs_like(dense, 3)
+    Store(store_folder).put(runs[1], outcome_of(runs[1]))
+    for expected in ([runs[0], runs[2]], []):
+        engine = RecordingEngine()
+        conduct([request_together(*runs)], Store(store_folder), engine, InlineExecutor(), Recorder())
+        assert engine.trained == expected
 
 
-def test_runs_of_one_shape_are_trained_as_one_where_the_engine_can(dense: Run, store_folder: Path) -> None:
-    alike, other = (
-        runs(dense, 5),
-        dense.model_copy(update={"training": dense.training.model_copy(update={"lr": 0.1})}),
-    )
-    made = Made(together=3)
-    studies = [asks_for(alike[0], other, *alike[1:4]), asks_in_turn(alike[4])]
-    conduct(studies, Store(store_folder), made, InlineExecutor(), Notes())
-    assert sorted(made.sizes) == [1, 2, 3]
-    assert made.trained[0] == alike[4]  # the lone ask, and others with it
-    assert made.sizes[0] == 3
-    assert set(made.trained) == {*alike, other}
+def test_a_single_request_is_trained_before_a_list(dense: Run, store_folder: Path) -> None:
+    first, second, third, fourth = runs_like(dense, 4)
+    engine = RecordingEngine()
+    studies = [request_together(first, second), request_in_turn(third, fourth)]
+    conduct(studies, Store(store_folder), engine, InlineExecutor(), Recorder())
+    assert engine.trained == [third, fourth, first, second]
 
 
-def test_of_runs_trained_as_one_those_that_are_known_are_left_out(dense: Run, store_folder: Path) -> None:
-    store, three, made = Store(store_folder), runs(dense, 3), Made(together=3)
-    store.put(three[1], outcome_of(three[1]))
-    assert train(three, store, made) == [True, False, True]
-    assert made.trained == [three[0], three[2]]
+def test_runs_of_one_shape_are_trained_together_up_to_the_engines_capacity(dense: Run, store_folder: Path) -> None:
+    alike = runs_like(dense, 5)
+    other = dense.model_copy(update={"training": dense.training.model_copy(update={"lr": 0.1})})
+    engine = RecordingEngine(max_runs=3)
+    studies = [request_together(alike[0], other, *alike[1:4]), request_in_turn(alike[4])]
+    conduct(studies, Store(store_folder), engine, InlineExecutor(), Recorder())
+    assert engine.sizes == [3, 1, 2]
+    assert engine.trained == [alike[4], alike[0], alike[1], other, alike[2], alike[3]]
 
 
-def test_what_finished_before_a_failure_is_kept(dense: Run, store_folder: Path) -> None:
-    three = runs(dense, 3)
+def test_several_workers_share_runs_of_one_shape_evenly(dense: Run, store_folder: Path) -> None:
+    engine = RecordingEngine(max_runs=10)
+    studies = [request_together(*runs_like(dense, 5))]
+    conduct(studies, Store(store_folder), engine, InlineExecutor(), Recorder(), at_once=2)
+    assert engine.sizes == [3, 2]
 
-    class Failing(Made):
-        def train(
-            self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = no_earlier_runs
-        ) -> list[Outcome]:
-            if three[2] in runs:
+
+def test_stored_runs_are_left_out_of_those_trained_together(dense: Run, store_folder: Path) -> None:
+    store, runs, engine = Store(store_folder), runs_like(dense, 3), RecordingEngine(max_runs=3)
+    store.put(runs[1], outcome_of(runs[1]))
+    assert train_missing(runs, store, engine) == [True, False, True]
+    assert engine.trained == [runs[0], runs[2]]
+
+
+def test_runs_finished_before_a_failure_are_kept(dense: Run, store_folder: Path) -> None:
+    runs = runs_like(dense, 3)
+
+    class Failing(RecordingEngine):
+        def train(self, requested: Sequence[Run], checkpoint: Any, load_state: Any = None) -> list[Outcome]:
+            if runs[2] in requested:
                 raise RuntimeError("out of memory")
-            return super().train(runs, checkpoint, recall)
+            return super().train(requested, checkpoint, load_state)
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        conduct([asks_in_turn(*three)], Store(store_folder), Failing(), InlineExecutor(), Notes())
-    made = Made()
-    conduct([asks_in_turn(*three)], Store(store_folder), made, InlineExecutor(), Notes())
-    assert made.trained == [three[2]]
+        conduct([request_in_turn(*runs)], Store(store_folder), Failing(), InlineExecutor(), Recorder())
+    engine = RecordingEngine()
+    conduct([request_in_turn(*runs)], Store(store_folder), engine, InlineExecutor(), Recorder())
+    assert engine.trained == [runs[2]]
 
 
-def test_studies_that_ask_nothing_end(store_folder: Path) -> None:
-    assert conduct([asks_for(), asks_in_turn()], Store(store_folder), Made(), InlineExecutor(), Notes()) == [[], []]
-    assert conduct([], Store(store_folder), Made(), InlineExecutor(), Notes()) == []
+def test_studies_without_requests_end(store_folder: Path) -> None:
+    for studies in ([], [request_together(), request_in_turn()]):
+        results = conduct(studies, Store(store_folder), RecordingEngine(), InlineExecutor(), Recorder())
+        assert results == [[]] * len(studies)
 
 
-def test_runs_side_by_side_give_the_same_bits(tmp_path: Path) -> None:
-    from tombola.engines.eager import Eager
-
-    experiment = Experiment(tiny())
-    for name, workers in (("one", 1), ("two", 2)):
+def test_worker_processes_change_no_bit(tmp_path: Path) -> None:
+    experiment = Experiment(tiny(search__levels=0, controls={}))
+    for workers in (1, 2):
         with parallel_executor(workers) as executor:
-            conduct(experiment.studies(), Store(tmp_path / name), Eager(), executor, Notes(), workers)
-    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
-    dense = experiment.dense(1)
-    a, b = one.get(dense), two.get(dense)
-    assert a is not None
-    assert b is not None
-    assert a.measures == b.measures
-    assert all((a.final[name] == b.final[name]).all() for name in a.final)
-    names = [sorted(p.name for p in (tmp_path / n / "runs").rglob("*.safetensors")) for n in ("one", "two")]
+            store = Store(tmp_path / str(workers))
+            conduct(experiment.studies(), store, Eager(), executor, Recorder(), workers)
+    stores = [Store(tmp_path / name) for name in ("1", "2")]
+    names = [sorted(path.name for path in store.folder.rglob("*.safetensors")) for store in stores]
     assert names[0] == names[1]
-    assert len(names[0]) == 2 * (1 + 3 * 3)
+    assert len(names[0]) == 2
+    one, two = (store.get(experiment.dense(1)) for store in stores)
+    assert one is not None
+    assert two is not None
+    assert one.measures == two.measures
+    assert all((one.final[name] == two.final[name]).all() for name in one.final)

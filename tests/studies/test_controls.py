@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tests.conftest import outcome_of
-from tests.studies.test_search import answer, prune_by_magnitude
+from tests.support.outcomes import outcome_of
+from tests.support.studies import drive, prune_by_magnitude, requests_of
 from tombola.pruning.mask import Mask
 from tombola.runs.run import Run
 from tombola.studies.controls import CONTROLS, ControlPlan
@@ -22,20 +22,19 @@ MASKS = ["random", "shuffled", "random_global", "large_init", "one_shot"]
 
 @pytest.fixture
 def tickets(dense: Run) -> list[RunRequest]:
-    found: list[RunRequest] = answer(iterative_search(dense, 3, prune_by_magnitude))[1]
+    found: list[RunRequest] = drive(iterative_search(dense, 3, prune_by_magnitude))[1]
     return found
 
 
 def controls(
     name: str, tickets: Sequence[RunRequest], draws: int = 2, levels: Sequence[int] | None = None, seed: int = 0
 ) -> list[RunRequest]:
-    """What a control asks for, the dense network apart."""
+    """What a control requests, apart from the dense network."""
     draws = draws if name in DRAWN else 1
     plan = ControlPlan(
         tickets, draws, lambda level, draw: 1000 * seed + 10 * level + draw, levels, prune_by_magnitude
     )
-    asked, _ = answer(CONTROLS[name](plan))
-    return [ask for asks in asked for ask in asks if ask.branch != "ticket"]
+    return [request for request in requests_of(CONTROLS[name](plan)) if request.branch != "ticket"]
 
 
 def ticket_of(control: RunRequest, tickets: Sequence[RunRequest]) -> Run:
@@ -43,56 +42,57 @@ def ticket_of(control: RunRequest, tickets: Sequence[RunRequest]) -> Run:
 
 
 @pytest.mark.parametrize("name", CONTROLS)
-def test_each_is_asked_for_at_each_level_and_draw(name: str, tickets: list[RunRequest]) -> None:
+def test_each_control_is_trained_at_each_level_and_draw(name: str, tickets: list[RunRequest]) -> None:
     draws = 2 if name in DRAWN else 1
-    asks = controls(name, tickets)
-    assert [(ask.branch, ask.level, ask.draw) for ask in asks] == [
+    requests = controls(name, tickets)
+    assert [(request.branch, request.level, request.draw) for request in requests] == [
         (name, level, draw) for level in (1, 2, 3) for draw in range(draws)
     ]
-    assert {ask.level for ask in controls(name, tickets, levels=[1, 3])} == {1, 3}
-    chosen = [ask.run for ask in asks if ask.level == 3]
-    assert [ask.run for ask in controls(name, tickets, levels=[3])] == chosen  # other levels change nothing
+    assert {request.level for request in controls(name, tickets, levels=[1, 3])} == {1, 3}
+    chosen = [request.run for request in requests if request.level == 3]
+    assert [request.run for request in controls(name, tickets, levels=[3])] == chosen  # other levels change nothing
     assert controls(name, tickets[:1]) == []  # the dense network has none
-    for ask in asks:
-        ticket = ticket_of(ask, tickets)
-        assert (ask.run.seed, ask.run.data, ask.run.training) == (ticket.seed, ticket.data, ticket.training)
+    for request in requests:
+        ticket = ticket_of(request, tickets)
+        for same in ("seed", "data", "training"):
+            assert getattr(request.run, same) == getattr(ticket, same)
         # made-up outcomes have the same weights at every level, and these tickets are rewound already
-        assert ask.run != ticket or name in ("one_shot", "rewound")
+        assert request.run != ticket or name in ("one_shot", "rewound")
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_what_is_drawn_is_drawn_by_the_seed_alone(name: str, tickets: list[RunRequest]) -> None:
-    runs = [ask.run for ask in controls(name, tickets)]
+def test_draws_depend_on_their_seed_alone(name: str, tickets: list[RunRequest]) -> None:
+    runs = [request.run for request in controls(name, tickets)]
     torch.manual_seed(7)
-    assert [ask.run for ask in controls(name, tickets)] == runs
+    assert [request.run for request in controls(name, tickets)] == runs
     assert len(set(runs)) == len(runs)  # draws and levels differ
-    assert not {ask.run for ask in controls(name, tickets, seed=1)} & set(runs)
+    assert not {request.run for request in controls(name, tickets, seed=1)} & set(runs)
 
 
 @pytest.mark.parametrize("name", MASKS)
 def test_masks_of_controls_have_exactly_the_counts_of_the_ticket(name: str, tickets: list[RunRequest]) -> None:
-    for ask in controls(name, tickets):
-        ticket = ticket_of(ask, tickets)
-        assert ask.run.start == ticket.start
-        assert ask.run.mask != ticket.mask or name == "one_shot"
-        assert ask.run.mask.count == ticket.mask.count
+    for request in controls(name, tickets):
+        ticket = ticket_of(request, tickets)
+        assert request.run.start == ticket.start
+        assert request.run.mask != ticket.mask or name == "one_shot"
+        assert request.run.mask.count == ticket.mask.count
         if name != "random_global":
-            assert ask.run.mask.counts == ticket.mask.counts
+            assert request.run.mask.counts == ticket.mask.counts
 
 
-def test_a_shuffle_changes_every_layer(tickets: list[RunRequest]) -> None:
-    for ask in controls("shuffled", tickets):
-        for layer, kept in ticket_of(ask, tickets).mask.items():
-            assert not torch.equal(ask.run.mask[layer], kept)
+def test_shuffling_changes_every_layer(tickets: list[RunRequest]) -> None:
+    for request in controls("shuffled", tickets):
+        for layer, kept in ticket_of(request, tickets).mask.items():
+            assert not torch.equal(request.run.mask[layer], kept)
 
 
 @pytest.mark.parametrize("name", ["random", "random_global", "one_shot"])
-def test_masks_of_one_draw_lie_within_each_other(name: str, tickets: list[RunRequest]) -> None:
-    asks = [ask for ask in controls(name, tickets) if ask.draw == 0]
-    assert all(sparser.run.mask <= denser.run.mask for denser, sparser in pairwise(asks))
+def test_masks_of_one_draw_are_nested(name: str, tickets: list[RunRequest]) -> None:
+    requests = [request for request in controls(name, tickets) if request.draw == 0]
+    assert all(sparser.run.mask <= denser.run.mask for denser, sparser in pairwise(requests))
 
 
-def test_globally_random_masks_leave_alone_what_is_not_pruned(dense: Run) -> None:
+def test_globally_random_masks_keep_unpruned_layers(dense: Run) -> None:
     full = dense.mask
     mask = Mask(
         {
@@ -100,43 +100,44 @@ def test_globally_random_masks_leave_alone_what_is_not_pruned(dense: Run) -> Non
             for name, kept in full.items()
         }
     )
-    ask = controls("random_global", [RunRequest("ticket", 0, dense), RunRequest("ticket", 1, dense.masked(mask))])[0]
-    assert ask.run.mask["output.weight"].all()
+    request = controls(
+        "random_global", [RunRequest("ticket", 0, dense), RunRequest("ticket", 1, dense.masked(mask))]
+    )[0]
+    assert request.run.mask["output.weight"].all()
     for layer in ("fc1.weight", "fc2.weight"):
-        assert abs(ask.run.mask.counts[layer] / full.sizes[layer] - 0.5) < 0.1
+        assert abs(request.run.mask.counts[layer] / full.sizes[layer] - 0.5) < 0.1
 
 
-def test_the_smallest_at_initialisation_are_without_the_smallest(tickets: list[RunRequest]) -> None:
+def test_large_init_keeps_the_largest_initial_weights(tickets: list[RunRequest]) -> None:
     initial = build(tickets[0].run.start).state_dict()
-    for ask in controls("large_init", tickets):
-        for layer, kept in ask.run.mask.items():
+    for request in controls("large_init", tickets):
+        for layer, kept in request.run.mask.items():
             assert initial[layer][kept].abs().min() >= initial[layer][~kept].abs().max()
 
 
-def test_one_shot_goes_by_the_trained_weights_of_the_dense_network(tickets: list[RunRequest]) -> None:
+def test_one_shot_keeps_the_largest_weights_of_the_trained_dense_network(tickets: list[RunRequest]) -> None:
     trained = outcome_of(tickets[0].run).final
-    for ask in controls("one_shot", tickets):
-        for layer, kept in ask.run.mask.items():
+    for request in controls("one_shot", tickets):
+        for layer, kept in request.run.mask.items():
             assert trained[layer][kept].abs().min() >= trained[layer][~kept].abs().max()
 
 
 @pytest.mark.parametrize("name", ["reinit", "reuse", "reuse_sign"])
 def test_controls_of_the_initial_weights_keep_the_mask(name: str, tickets: list[RunRequest]) -> None:
     original = build(tickets[0].run.start).state_dict()
-    for ask in controls(name, tickets):
-        assert ask.run.mask == ticket_of(ask, tickets).mask
-        start = build(ask.run.start).state_dict()
-        for layer in ask.run.mask:
+    for request in controls(name, tickets):
+        assert request.run.mask == ticket_of(request, tickets).mask
+        start = build(request.run.start).state_dict()
+        for layer in request.run.mask:
             before, after = original[layer].flatten(), start[layer].flatten()
             assert (before != after).float().mean() > 0.9
             same_values = torch.equal(before.sort().values, after.sort().values)
             same_signs = torch.equal(before.sign(), after.sign())
             assert (same_values, same_signs) == (name != "reinit", name == "reuse_sign")
-        biases = set(start) - set(ask.run.mask)
+        biases = set(start) - set(request.run.mask)
         assert all(torch.equal(start[bias], original[bias]) for bias in biases)
 
 
-def test_nothing_is_pruned_at_once_where_the_dense_network_diverged(tickets: list[RunRequest]) -> None:
+def test_one_shot_trains_nothing_if_the_dense_network_diverged(tickets: list[RunRequest]) -> None:
     plan = ControlPlan(tickets, 1, lambda level, draw: level + draw, None, prune_by_magnitude)
-    asked, _ = answer(CONTROLS["one_shot"](plan), diverge_at=0)
-    assert [ask.branch for asks in asked for ask in asks] == ["ticket"]
+    assert [request.branch for request in requests_of(CONTROLS["one_shot"](plan), diverge_at=0)] == ["ticket"]

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import outcome_of, random_mask, tiny
-from tests.studies.test_search import answer
-from tombola.engines.stacked.stackability import refusal
-from tombola.experiments.experiment import Experiment, expected_runs
+from tests.support.outcomes import outcome_of, random_mask
+from tests.support.recipes import tiny
+from tests.support.studies import drive, requests_of
+from tombola.engines.stacked.stackability import why_not_stackable
+from tombola.experiments.experiment import Experiment, count_runs
 from tombola.pruning.ranking import keep_best
 from tombola.runs.run import Run
 from tombola.studies.supermask import supermask_search
@@ -21,12 +22,21 @@ from tombola.zoo.models.supermask import scores_of
 POPUP = {"search": {"levels": 1, "density": 0.3, "method": "edge-popup"}}
 
 
+def plain_network(of: str, inputs: tuple[int, ...], options: dict[str, Any]) -> nn.Module:
+    return build(Start(network=Network(name=of, options=options, inputs=inputs, classes=10), seed=3))
+
+
 def scored(of: str = "mlp", inputs: tuple[int, ...] = (8, 8), **options: Any) -> Start:
     """A network of scores that keeps half of each layer's weights."""
-    plain = build(Start(network=Network(name=of, options=options, inputs=inputs, classes=10), seed=3))
+    plain = plain_network(of, inputs, options)
     keep = {n: p.numel() // 2 for n, p in plain.named_parameters() if p.ndim > 1}
     wrapped: dict[str, Any] = {"of": of, "options": options, "keep": keep}
     return Start(network=Network(name="supermask", options=wrapped, inputs=inputs, classes=10), seed=3)
+
+
+def buffers_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """By the names of the plain network's weights."""
+    return {n.replace("parametrizations.", "").removesuffix(".original"): b for n, b in network.named_buffers()}
 
 
 CASES: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
@@ -37,18 +47,16 @@ CASES: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("of", "inputs", "options"), CASES)
-def test_only_scores_are_trained_and_weights_are_those_of_the_network_itself(
+def test_only_scores_are_trained_and_weights_are_those_of_the_plain_network(
     of: str, inputs: tuple[int, ...], options: dict[str, Any]
 ) -> None:
     start = scored(of, inputs, **options)
     network = build(start)
-    plain = build(Start(network=Network(name=of, options=options, inputs=inputs, classes=10), seed=3))
+    plain = plain_network(of, inputs, options)
     assert all(name.endswith(".scores") for name, _ in network.named_parameters())
-    buffers = {n.replace("parametrizations.", "").removesuffix(".original"): b for n, b in network.named_buffers()}
     for name, value in plain.state_dict().items():
-        assert torch.equal(buffers[name], value)
+        assert torch.equal(buffers_of(network)[name], value)
     keep = start.network.options["keep"]
-    before = {name: tensor.clone() for name, tensor in buffers.items()}
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9, weight_decay=1e-4)
     x = torch.rand(12, *inputs, generator=torch.Generator().manual_seed(0))
     for _ in range(3):
@@ -59,14 +67,9 @@ def test_only_scores_are_trained_and_weights_are_those_of_the_network_itself(
             layer, _, weight = name.rpartition(".")
             there = getattr(network.get_submodule(layer), weight)
             assert int((there != 0).sum()) == count
-    after = {n.replace("parametrizations.", "").removesuffix(".original"): b for n, b in network.named_buffers()}
-    for name in set(plain.state_dict()) - statistics(plain):  # biases and normalisation too
-        assert torch.equal(before[name], after[name]), name
-
-
-def statistics(network: nn.Module) -> set[str]:
-    """What batch norm counts, the only thing that training may change."""
-    return {name for name, _ in network.named_buffers()}
+    statistics = {name for name, _ in plain.named_buffers()}  # of batch norm, which training may change
+    for name in set(plain.state_dict()) - statistics:  # biases and normalisation too
+        assert torch.equal(buffers_of(network)[name], plain.state_dict()[name]), name
 
 
 class Tied(nn.Module):
@@ -82,13 +85,13 @@ class Tied(nn.Module):
         return found
 
 
-def test_networks_that_share_weights_are_refused_as_each_layer_would_have_scores_of_its_own() -> None:
+def test_networks_with_tied_weights_are_refused() -> None:
     recipe = tiny(**POPUP, model={"name": f"{__name__}:Tied"})
-    with pytest.raises(InputError, match=r"model: first\.weight and second\.weight are one weight; edge-popup needs"):
+    with pytest.raises(InputError, match=r"first\.weight and second\.weight"):
         Experiment(recipe)
 
 
-def test_scores_of_weights_that_are_not_there_learn_too() -> None:
+def test_scores_of_unused_weights_have_gradients_too() -> None:
     network = build(scored(widths=[20, 10]))
     x = torch.rand(12, 8, 8, generator=torch.Generator().manual_seed(0))
     nn.functional.cross_entropy(network(x), torch.arange(12) % 10).backward()  # type: ignore[no-untyped-call]
@@ -99,12 +102,12 @@ def test_scores_of_weights_that_are_not_there_learn_too() -> None:
     assert (slope[away] != 0).float().mean() > 0.5
 
 
-def test_the_mask_read_off_the_scores_is_the_one_that_was_trained() -> None:
+def test_the_mask_read_from_the_scores_is_the_one_that_was_trained() -> None:
     start = scored(widths=[20, 10])
     network = build(start)
     for parameter in network.parameters():  # many equal scores
         parameter.data = (parameter.data * 20).round()
-    plain = build(Start(network=Network(name="mlp", options={"widths": [20, 10]}, inputs=(8, 8), classes=10), seed=3))
+    plain = plain_network("mlp", (8, 8), {"widths": [20, 10]})
     full = Experiment(tiny()).dense(0).mask
     keep = {(name,): count for name, count in start.network.options["keep"].items()}
     keep_best(scores_of(network.state_dict()), full, keep).apply_(plain)
@@ -112,36 +115,35 @@ def test_the_mask_read_off_the_scores_is_the_one_that_was_trained() -> None:
     assert torch.equal(plain(x), network(x))
 
 
-def test_the_supermask_is_evaluated_untrained_beside_a_random_one_and_then_trained(dense: Run) -> None:
+def test_supermask_and_random_mask_are_evaluated_untrained_then_the_supermask_is_trained(dense: Run) -> None:
     masks = random_mask(dense, 0.3, 1), random_mask(dense, 0.3, 2)
     other = dense.model_copy(update={"seed": 99})
-    asked, tickets = answer(supermask_search(dense, other, lambda _outcome: masks[0], masks[1]))
-    asks = [ask for question in asked for ask in question]
-    assert [(ask.branch, ask.run.begin, ask.run.last) for ask in asks] == [
+    yielded, tickets = drive(supermask_search(dense, other, lambda _outcome: masks[0], masks[1]))
+    requests = [request for each in yielded for request in each]
+    assert [(request.branch, request.run.begin, request.run.last) for request in requests] == [
         ("ticket", 0, 60),
         ("edge_popup", 0, 60),
         ("supermask", 0, 0),
         ("untrained", 0, 0),
         ("ticket", 0, 60),
     ]
-    assert asks[1].run == other
-    assert [ask.run.mask for ask in asks[2:]] == [masks[0], masks[1], masks[0]]
-    assert tickets == [asks[0], asks[-1]]
-    assert asks[-1].run == dense.masked(masks[0])
+    assert requests[1].run == other
+    assert [request.run.mask for request in requests[2:]] == [masks[0], masks[1], masks[0]]
+    assert tickets == [requests[0], requests[-1]]
+    assert requests[-1].run == dense.masked(masks[0])
 
 
-def test_an_experiment_trains_scores_of_its_own_network() -> None:
-    def outcome(ask: Any) -> Any:
-        made_up = outcome_of(ask.run)
-        if ask.branch == "edge_popup":
-            made_up.final.update(build(ask.run.start).state_dict())
+def test_an_experiment_trains_scores_of_its_network() -> None:
+    def outcome(request: Any) -> Any:
+        made_up = outcome_of(request.run)
+        if request.branch == "edge_popup":
+            made_up.final.update(build(request.run.start).state_dict())
         return made_up
 
     recipe = tiny(**POPUP, edge_popup={"lr": 0.7})
-    asked, _ = answer(Experiment(recipe).study(0), outcome=outcome)
-    asks = [ask for question in asked for ask in question]
-    assert len(asks) * recipe.replicates == expected_runs(recipe)
-    runs = {ask.branch: ask.run for ask in asks}
+    requests = requests_of(Experiment(recipe).study(0), outcome=outcome)
+    assert len(requests) * recipe.replicates == count_runs(recipe)
+    runs = {request.branch: request.run for request in requests}
     assert (runs["edge_popup"].training.lr, runs["ticket"].training.lr) == (0.7, 5e-3)
     assert runs["ticket"].mask.counts == runs["untrained"].mask.counts
     assert runs["ticket"].mask.counts == {
@@ -153,4 +155,4 @@ def test_an_experiment_trains_scores_of_its_own_network() -> None:
 @pytest.mark.parametrize(("of", "inputs", "options"), CASES[:2])
 def test_such_networks_can_be_stacked(of: str, inputs: tuple[int, ...], options: dict[str, Any], dense: Run) -> None:
     run = dense.model_copy(update={"start": scored(of, inputs, **options)})
-    assert refusal(run) is None
+    assert why_not_stackable(run) is None

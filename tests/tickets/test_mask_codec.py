@@ -23,18 +23,18 @@ def random_layer(size: int, density: float, seed: int = 0) -> Bools:
 @example(1, 1.0, 0)
 @example(3000, 1.0, 0)
 @example(3000, 0.001, 1)
-def test_what_is_coded_comes_back(size: int, density: float, seed: int) -> None:
+def test_decoding_inverts_encoding(size: int, density: float, seed: int) -> None:
     kept = random_layer(size, density, seed)
     assert np.array_equal(decode(encode(kept), size, int(kept.sum())), kept)
 
 
 @given(st.lists(st.booleans(), max_size=40))
-def test_any_small_layer_comes_back(listed: list[bool]) -> None:
+def test_decoding_inverts_encoding_of_any_small_layer(listed: list[bool]) -> None:
     kept = np.array(listed, bool)
     assert np.array_equal(decode(encode(kept), kept.size, int(kept.sum())), kept)
 
 
-def test_the_code_is_what_the_documentation_says() -> None:
+def test_the_code_is_as_documented() -> None:
     kept = np.zeros(64, bool)
     kept[[8, 21, 35, 45]] = True  # gaps 8, 12, 13, 9
     # r = 2; lowest bits 00 00 01 01; the rest 2, 3, 3, 2 in unary: 001 0001 0001 001, and two bits to fill the byte
@@ -44,7 +44,7 @@ def test_the_code_is_what_the_documentation_says() -> None:
 
 
 @pytest.mark.parametrize("density", [0.999, 0.99, 0.9, 0.62, 0.5, 0.382, 0.214, 0.2, 0.113, 0.05, 0.036, 0.01, 0.001])
-def test_a_random_mask_takes_few_more_bits_than_its_entropy(density: float) -> None:
+def test_the_code_of_a_random_mask_is_close_to_its_entropy(density: float) -> None:
     kept = random_layer(200_000, density)
     least = entropy(Mask({"weight": torch.from_numpy(kept)}))
     assert least <= 8 * len(encode(kept)) <= 1.05 * least + 24
@@ -59,7 +59,7 @@ def test_the_entropy_is_the_logarithm_of_the_number_of_masks() -> None:
 
 
 @given(st.binary(max_size=12), st.integers(0, 80), st.integers(-2, 90))
-def test_any_bytes_are_a_code_or_refused(code: bytes, size: int, count: int) -> None:
+def test_any_bytes_are_decoded_or_refused(code: bytes, size: int, count: int) -> None:
     try:
         kept = decode(code, size, count)
     except DamagedFile:
@@ -67,15 +67,14 @@ def test_any_bytes_are_a_code_or_refused(code: bytes, size: int, count: int) -> 
     assert (kept.size, int(kept.sum())) == (size, count)
 
 
-def test_every_other_code_is_of_another_mask() -> None:
-    """Flipping a bit gives another mask or is refused: no bit is without meaning."""
+def test_a_flipped_bit_gives_another_mask_or_an_error() -> None:
     kept = random_layer(300, 0.1)
     code = encode(kept)
     for bit in range(8 * len(code)):
-        harmed = bytearray(code)
-        harmed[bit // 8] ^= 1 << bit % 8
+        changed = bytearray(code)
+        changed[bit // 8] ^= 1 << bit % 8
         try:
-            other = decode(bytes(harmed), kept.size, int(kept.sum()))
+            other = decode(bytes(changed), kept.size, int(kept.sum()))
         except DamagedFile:
             continue
         assert not np.array_equal(other, kept)
@@ -88,16 +87,16 @@ def test_every_other_code_is_of_another_mask() -> None:
         (b"\x00", 64, 3, "wrong length"),
         (b"\xff" * 9, 64, 3, "wrong length"),
         (bytes([0]) + bytes(200), 64, 3, "wrong length"),
-        (bytes([0, 0b11000000]), 64, 3, "lacks some"),
-        (bytes([0, 0b11110000]), 64, 3, "mean nothing"),
-        (bytes([0, 0b11100000, 0]), 64, 3, "mean nothing"),
-        (bytes([3, 0b01110010, 0b10000001, 0b10101000]), 64, 3, "mean nothing"),
-        (bytes([5, 0xFF, 0xFE, 0b11100000]), 64, 3, "does not have"),
-        (bytes([0, *bytes(8), 0b11100000]), 64, 3, "does not have"),
-        (b"\x00", 64, 64, "has no code"),
-        (b"", 3, 4, "cannot be left"),
+        (bytes([0, 0b11000000]), 64, 3, "too few bits"),
+        (bytes([0, 0b11110000]), 64, 3, "nonzero padding"),
+        (bytes([0, 0b11100000, 0]), 64, 3, "nonzero padding"),
+        (bytes([3, 0b01110010, 0b10000001, 0b10101000]), 64, 3, "nonzero padding"),
+        (bytes([5, 0xFF, 0xFE, 0b11100000]), 64, 3, "beyond the layer"),
+        (bytes([0, *bytes(8), 0b11100000]), 64, 3, "beyond the layer"),
+        (b"\x00", 64, 64, "empty code"),
+        (b"", 3, 4, "4 of 3 weights"),
     ],
 )
-def test_what_is_no_code_is_refused(code: bytes, size: int, count: int, message: str) -> None:
+def test_invalid_codes_are_refused(code: bytes, size: int, count: int, message: str) -> None:
     with pytest.raises(DamagedFile, match=message):
         decode(code, size, count)

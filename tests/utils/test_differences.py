@@ -3,7 +3,7 @@ from __future__ import annotations
 from tombola.utils.differences import differences
 
 
-def test_nested_values_that_are_not_the_same_are_named_by_dotted_keys() -> None:
+def test_different_nested_values_have_dotted_keys() -> None:
     one = {"name": "a", "data": {"name": "digits", "fraction": 0.5}, "controls": {"reinit": 1}}
     other = {"name": "a", "data": {"name": "digits"}, "controls": {"reinit": {"draws": 1, "levels": [2]}}}
     assert differences([one, other]) == {

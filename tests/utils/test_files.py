@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import json
+import threading
 from pathlib import Path
 
+import filelock
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tombola.utils.errors import DamagedFile
-from tombola.utils.files import atomic_write, read_tensors, write_tensors
+from tombola.utils.files import atomic_write, digest, file_lock, read_tensors, write_tensors
+from tombola.utils.workers import Cancelled, parallel_executor
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([True, False]), "none": torch.zeros(0, 4)}
 ABOUT = {"name": "θ0", "count": 3, "none": None}
 
 
-def test_tensors_and_what_they_are_about_come_back(tmp_path: Path) -> None:
+def test_tensors_and_values_about_them_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file.safetensors"
     write_tensors(path, TENSORS, ABOUT)
     tensors, about = read_tensors(path)
@@ -24,9 +29,9 @@ def test_tensors_and_what_they_are_about_come_back(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["file.safetensors"]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_no_damaged_byte_goes_unnoticed(tmp_path: Path, data: st.DataObject) -> None:
+def test_every_damaged_byte_is_noticed(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "file.safetensors"
     write_tensors(path, TENSORS, ABOUT)
     content = bytearray(path.read_bytes())
@@ -37,7 +42,7 @@ def test_no_damaged_byte_goes_unnoticed(tmp_path: Path, data: st.DataObject) -> 
         tensors, about = read_tensors(path)
     except DamagedFile:
         return
-    # Only what says nothing may differ: padding in the header.
+    # Only padding in the header may differ.
     assert about == ABOUT
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
 
@@ -51,20 +56,18 @@ def test_a_truncated_file_is_damaged(tmp_path: Path, length: int) -> None:
         read_tensors(path)
 
 
-def test_a_file_that_is_not_there_is_not_damaged(tmp_path: Path) -> None:
+def test_a_missing_file_is_not_damaged(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_tensors(tmp_path / "none.safetensors")
 
 
-def test_somebody_elses_safetensors_file_is_refused(tmp_path: Path) -> None:
-    import safetensors.torch
-
+def test_a_safetensors_file_of_another_program_is_refused(tmp_path: Path) -> None:
     safetensors.torch.save_file(TENSORS, tmp_path / "other.safetensors")
     with pytest.raises(DamagedFile, match="no digest"):
         read_tensors(tmp_path / "other.safetensors")
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_former_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("before")
 
@@ -80,7 +83,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.bool, torch.int64])
-def test_numbers_of_every_kind_come_back(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_tensors_of_every_dtype_are_read_back(tmp_path: Path, dtype: torch.dtype) -> None:
     tensors = {"x": torch.tensor([[0.0, 1.0], [2.0, 4.0]]).to(dtype).t(), "scalar": torch.ones(()).to(dtype)}
     write_tensors(tmp_path / "numbers.safetensors", tensors, {})
     read, _ = read_tensors(tmp_path / "numbers.safetensors")
@@ -90,15 +93,38 @@ def test_numbers_of_every_kind_come_back(tmp_path: Path, dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("about", ["[]", "3", "null", "{", "", "[" * 10**5, '{"a": "\\ud800"', 3, None, ["{}"]])
-def test_what_is_not_about_anything_is_damaged(tmp_path: Path, about: object) -> None:
-    import json
-
-    import safetensors.torch
-
-    from tombola.utils.files import digest
-
+def test_an_invalid_header_is_damage(tmp_path: Path, about: object) -> None:
     path = tmp_path / "file.safetensors"
     signed = {"digest": digest(TENSORS, about if isinstance(about, str) else ""), "about": about}
     safetensors.torch.save_file(TENSORS, path, {"tombola": json.dumps(signed)})
     with pytest.raises(DamagedFile, match=r"file\.safetensors"):
         read_tensors(path)
+
+
+def test_a_lock_is_held_in_the_block_and_released_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with file_lock(path), pytest.raises(filelock.Timeout):
+        filelock.FileLock(path).acquire(timeout=0)
+    with pytest.raises(KeyError), file_lock(path):
+        raise KeyError
+    filelock.FileLock(path).acquire(timeout=0)
+
+
+def test_a_cancelled_thread_stops_waiting_for_a_lock(tmp_path: Path) -> None:
+    waiting = threading.Event()
+
+    def wait() -> None:
+        waiting.set()
+        with file_lock(tmp_path / "lock"):
+            pytest.fail("the lock is held")
+
+    def cancel_while_waiting() -> None:
+        with parallel_executor(2, threads=True) as executor:
+            futures.append(executor.submit(wait))
+            assert waiting.wait(10)
+            raise KeyboardInterrupt
+
+    futures = []
+    with file_lock(tmp_path / "lock"), pytest.raises(KeyboardInterrupt):
+        cancel_while_waiting()
+    assert isinstance(futures[0].exception(), Cancelled)

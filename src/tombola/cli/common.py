@@ -1,105 +1,91 @@
-"""What all commands share: the application, exit statuses and output."""
+"""The application; options and exit statuses that commands share."""
 
 from __future__ import annotations
 
 import functools
-import json
 import logging
-import math
 import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, ParamSpec
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 
+from tombola.cli.output import err_console, print_message
 from tombola.utils.errors import InputError
-
-out_console = Console()
-err_console = Console(stderr=True)
+from tombola.utils.workers import cores
 
 app = typer.Typer(
-    help="Find, prove and ship winning lottery tickets.",
+    help="Find, verify and export winning lottery tickets.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-INTERRUPTED = "interrupted; everything finished is kept, and the same command goes on from there"
+INTERRUPTED = "interrupted; finished runs are kept, and the same command resumes"
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+EngineName = Annotated[str, typer.Option("--engine", help="Training engine: eager, sparse, stacked or auto.")]
+DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Parallel runs (default: one per core; on CUDA one).")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder that is searched for datasets first.")]
 
 Parameters = ParamSpec("Parameters")
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Turn what goes wrong into one clear line and an exit status: 2 input, 1 failure, 130 interrupted."""
+def worker_count(workers: int | None, device: str) -> int:
+    """The number of parallel runs."""
+    return workers or (cores() if device == "cpu" else 1)
+
+
+def handle_errors(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Print errors as one line and exit with a status: 2 for invalid input, 1 for a failure, 130 if interrupted."""
 
     @functools.wraps(function)
-    def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+    def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         logging.basicConfig(
             format="%(message)s", handlers=[RichHandler(console=err_console, show_time=False, show_path=False)]
         )
-        with _noting_interrupts() as interrupts:
+        with _count_interrupts() as interrupts:
             try:
                 function(*args, **kwargs)
             except InputError as error:
-                say(f"error: {error}", "red")
+                print_message(f"error: {error}", "red")
                 raise typer.Exit(2) from None
             except KeyboardInterrupt:
-                say(INTERRUPTED, "yellow")
+                print_message(INTERRUPTED, "yellow")
                 raise typer.Exit(130) from None
-            except Exception as error:  # noqa: BLE001 - the last line of defence: say so, keep the traceback
+            except Exception as error:  # noqa: BLE001 - any other error: print it with its traceback
                 if interrupts:
-                    say(INTERRUPTED, "yellow")
+                    print_message(INTERRUPTED, "yellow")
                     raise typer.Exit(130) from None
                 err_console.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
-                say(f"failed: {error or type(error).__name__}; everything finished is kept", "red")
+                print_message(f"failed: {error or type(error).__name__}; finished runs are kept", "red")
                 raise typer.Exit(1) from None
 
-    return guarded
+    return wrapper
 
 
 @contextmanager
-def _noting_interrupts() -> Iterator[list[int]]:
-    """What it gives is empty until Ctrl-C is pressed. Whatever error comes after that came of it: libraries turn a
-    `KeyboardInterrupt` that hits them in compiled code, or while they take a lock, into errors of their own."""
-    noted: list[int] = []
+def _count_interrupts() -> Iterator[list[int]]:
+    """Yields a list with one element for each Ctrl-C. Later errors are its consequence: libraries may turn a
+    `KeyboardInterrupt` in compiled code, or while they acquire a lock, into an error of another type."""
+    interrupts: list[int] = []
     before = signal.getsignal(signal.SIGINT)
 
-    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        noted.append(number)
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        interrupts.append(number)
         raise KeyboardInterrupt
 
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield noted  # somebody else deals with it, or it is ignored
+        yield interrupts  # another handler is installed, or the signal is ignored
         return
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, interrupt)
     try:
-        yield noted
+        yield interrupts
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def say(line: str, style: str) -> None:
-    err_console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def tell(line: str, console: Console = out_console) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def print_json(document: Any) -> None:
-    typer.echo(json.dumps(_numbers(document), indent=1, allow_nan=False))
-
-
-def _numbers(document: Any) -> Any:
-    """The same with null where JSON has no number: NaN and infinities."""
-    if isinstance(document, dict):
-        return {name: _numbers(value) for name, value in document.items()}
-    if isinstance(document, list | tuple):
-        return [_numbers(value) for value in document]
-    return None if isinstance(document, float) and not math.isfinite(document) else document

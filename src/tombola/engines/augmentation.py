@@ -1,30 +1,35 @@
-"""Augmenting: what engines do to the images of runs while they train, if their data says so."""
+"""Augmentation of the training images of runs: random flips and crops."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tombola.runs.run import Run
-from tombola.zoo.datasets.augment import augment, draws
+from tombola.utils.seeds import Purpose, sequence
 from tombola.zoo.datasets.split import Split
+
+BLOCK = 100
+"""Iterations drawn at a time."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Of runs of one shape, whose batches lie one after another."""
+    """Augments the batches, concatenated, of runs of one shape."""
 
     runs: Sequence[Run]
     black: Tensor
-    """What a black pixel is, for each image of all batches: (images, channels)."""
+    """The value of a black pixel for each image of all batches: (images, channels)."""
     device: torch.device
 
     @classmethod
     def of(cls, runs: Sequence[Run], splits: Sequence[Split], device: torch.device) -> Augmentation | None:
-        """None where images stay as they are."""
+        """None where images are not augmented."""
         if not runs[0].data.augmented:
             return None
         batch = runs[0].training.batch_size
@@ -32,14 +37,61 @@ class Augmentation:
         return cls(runs, black.to(device), device)
 
     def choices(self, first: int, count: int) -> Tensor:
-        """What happens to each image in `count` iterations from the `first` on, of shape (count, images, 3)."""
+        """The random draws for each image in `count` iterations from `first`, of shape (count, images, 3)."""
         data, batch = self.runs[0].data, self.runs[0].training.batch_size
-        drawn = {run.seed: draws(run.seed, batch, first, count, data.flip, data.crop) for run in self.runs}
+        drawn = {
+            run.seed: draw_augmentation(run.seed, batch, first, count, data.flip, data.crop) for run in self.runs
+        }
         choices = torch.cat([drawn[run.seed] for run in self.runs], 1)
         if self.device.type == "cuda":
             choices = choices.pin_memory()  # or the copy would wait for the device
         return choices.to(self.device, non_blocking=True)
 
     def __call__(self, x: Tensor, choices: Tensor) -> Tensor:
-        """The images `x`, of shape (images, channels, height, width) or (images, height, width), changed so."""
+        """The augmented images of `x`, of shape (images, channels, height, width) or (images, height, width)."""
         return augment(x, choices, self.black, self.runs[0].data.crop)
+
+
+def draw_augmentation(seed: int, batch_size: int, first: int, count: int, flip: bool, crop: int) -> Tensor:
+    """The random choices for each image in the batches of iterations `first` to `first + count - 1`.
+
+    int64 of shape (count, batch_size, 3): whether the image is flipped left to right, 0 or 1, and the first row and
+    column of the crop in the padded image, each from 0 to 2 x crop. Any range of iterations gives the same choices,
+    and flips do not depend on `crop`.
+    """
+    if count == 0:
+        return torch.zeros(0, batch_size, 3, dtype=torch.int64)
+    blocks = range(first // BLOCK, -(-(first + count) // BLOCK))
+    drawn = np.concatenate([_block(seed, batch_size, block, flip, crop) for block in blocks])
+    offset = blocks.start * BLOCK
+    return torch.from_numpy(drawn[first - offset : first + count - offset].astype(np.int64))
+
+
+@functools.lru_cache(maxsize=256)  # runs in a stack take turns
+def _block(
+    seed: int, batch_size: int, block: int, flip: bool, crop: int
+) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    generator = np.random.default_rng(sequence(seed, Purpose.AUGMENT, block))
+    flipped = generator.integers(0, 2, (BLOCK, batch_size, 1), dtype=np.int32)
+    corners = generator.integers(0, 2 * crop + 1, (BLOCK, batch_size, 2), dtype=np.int32)
+    return np.concatenate([flipped * np.int32(flip), corners], axis=2)
+
+
+def augment(x: Tensor, choices: Tensor, black: Tensor, crop: int) -> Tensor:
+    """The images, padded with `crop` black pixels on each side, cropped to their former size, and some flipped.
+
+    `x`: (images, channels, height, width) or (images, height, width); `choices`: (images, 3), of `draw_augmentation`.
+    `black`: the value of a black pixel after scaling, (channels,) or (images, channels); for images without channels,
+    () or (images,). All tensors are on one device, with which the CPU never synchronises.
+    """
+    height, width = x.shape[-2:]
+    flipped, top, left = choices[:, 0, None], choices[:, 1, None], choices[:, 2, None]
+    across = torch.arange(width, device=x.device)
+    rows = torch.arange(height, device=x.device) + top - crop  # (images, height): where each row comes from
+    columns = torch.where(flipped.bool(), width - 1 - across, across) + left - crop  # (images, width)
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    pixel_indices = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    if x.ndim == 4:
+        inside, pixel_indices = inside[:, None], pixel_indices[:, None]
+    pixels = x.flatten(-2).gather(-1, pixel_indices.flatten(-2).expand(*x.shape[:-2], -1)).view_as(x)
+    return torch.where(inside, pixels, black[..., None, None].to(x.dtype))

@@ -1,4 +1,4 @@
-"""The eager engine: plain PyTorch for any module on any device. The others are held to what it does."""
+"""The eager engine: plain PyTorch for any module on any device, and the reference for the other engines."""
 
 from __future__ import annotations
 
@@ -9,54 +9,65 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-from tombola.engines.capacity import Capacity
-from tombola.engines.module_learner import ModuleLearner
-from tombola.engines.precision import matmul_precision
-from tombola.engines.training_loop import TrainingLoop, run_to_end
-from tombola.runs.initial_state import Recall, masked_network, no_earlier_runs
+from tombola.engines import optimizers
+from tombola.engines.augmentation import Augmentation
+from tombola.engines.history import Evaluation
+from tombola.engines.precision import at_least_float32, autocast, matmul_precision
+from tombola.engines.training_loop import Capacity, SplitName, TrainingLoop, run_to_end
+from tombola.pruning.mask import Mask, State
+from tombola.runs.initial_state import StateLoader, masked_network, no_stored_states
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
+from tombola.runs.sparse_state import strip_prefix
 from tombola.runs.store import Checkpoint
 from tombola.utils.seeds import Purpose, derive
 from tombola.zoo.datasets import prepare
+from tombola.zoo.datasets.split import Split
+
+MAX_EVALUATION_BATCH = 5000
+"""Examples that are evaluated at once, at most."""
+
+
+MAX_ACTIVATIONS = {"cpu": 2**22, "cuda": 2**28}
+"""Numbers in the output of a layer for such a batch, at most: it bounds memory, and on a CPU fits caches better."""
 
 
 @dataclass(frozen=True)
 class Eager:
-    """Trains one run after another, dense matrices times masks. On a CPU it uses one thread: a run gives the
-    same bits however many run side by side, and side by side is where further cores pay."""
+    """Trains one run after another, with dense matrices and masks. On a CPU it uses one thread: a run gives the
+    same bits however many train in parallel, and further cores are used best by further runs."""
 
     data_dir: Path | None = None
     device: str = "cpu"
 
     @property
     def name(self) -> str:
-        """`eager`, the device, and the version of torch: what the bits of a result may depend on."""
+        """`eager`, the device, and the version of torch, which the bits of a result may depend on."""
         return f"eager on {self.device}, torch {torch.__version__}"
 
     def capacity(self, run: Run) -> Capacity:  # noqa: ARG002 - the same for all
-        """See `tombola.engines.Engine`."""
         return Capacity()
 
-    def train(self, runs: Sequence[Run], checkpoint: Checkpoint, recall: Recall = no_earlier_runs) -> list[Outcome]:
-        """Train the one run in `runs`; see `tombola.engines.Engine`."""
+    def train(
+        self, runs: Sequence[Run], checkpoint: Checkpoint, load_state: StateLoader = no_stored_states
+    ) -> list[Outcome]:
         (run,) = runs
         device = torch.device(self.device)
         split = prepare(run.data, self.data_dir)
-        noise = derive(run.seed, Purpose.NOISE)
-        with reproducible(noise, device), matmul_precision(run.training.precision, device):
-            network = masked_network(run, recall).to(device)
+        noise_seed = derive(run.seed, Purpose.NOISE)
+        with reproducible(noise_seed, device), matmul_precision(run.training.precision, device):
+            network = masked_network(run, load_state).to(device)
             learner = ModuleLearner(network, run, split, device)
-            return run_to_end(TrainingLoop(runs, learner, len(split.train), recall), checkpoint, self.name)
+            return run_to_end(TrainingLoop(runs, learner, len(split.train), load_state), checkpoint, self.name)
 
 
 @contextlib.contextmanager
 def reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Within it, torch draws from a stream of its own and gives the same bits every time.
-
-    On CUDA an operation that has no deterministic implementation warns.
-    """
+    """Within it, torch's random state starts at `seed`, and torch is deterministic and uses one CPU thread. On CUDA,
+    operations without a deterministic implementation warn."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -74,3 +85,132 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+class ModuleLearner:
+    """A `Learner` of `network`, which is on `device`, its pruned weights zero. `mask` replaces the mask of `run`."""
+
+    def __init__(
+        self, network: nn.Module, run: Run, split: Split, device: torch.device, mask: Mask | None = None
+    ) -> None:
+        self.network = network
+        self.device = device
+        self.training = run.training
+        self.split = split.to(device)
+        self.parameters: State = dict(network.named_parameters())
+        self.optimizer = optimizers.build_optimizer(
+            self.parameters, optimizers.normalisation_parameters(network), run.training
+        )
+        self.augmentation = Augmentation.of([run], [split], device)
+        self.evaluation_batch_size = evaluation_batch_size(network, self.split.test.x[:1])
+        self.loss_sum = torch.zeros((), device=device)
+        self.best = self._copy()
+        self.masked = [
+            (self.parameters[name], kept.to(device, self.parameters[name].dtype))
+            for name, kept in (run.mask if mask is None else mask).items()
+            if not kept.all()
+        ]
+
+    def train(self, orders: Tensor, first: int) -> None:
+        (order,) = orders.to(self.device)
+        self.network.train()
+        rates = optimizers.learning_rates(self.training, first, len(order)).tolist()
+        choices = self.augmentation.choices(first, len(order)) if self.augmentation else None
+        for index, batch in enumerate(order):
+            optimizers.set_learning_rate(self.optimizer, rates[index])
+            x, y = self.split.train[batch]
+            if self.augmentation and choices is not None:
+                x = self.augmentation(x, choices[index])
+            self.step(x, y)
+
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """One iteration."""
+        loss = functional.cross_entropy(self._logits(x), y)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        # Momentum and weight decay may have changed pruned weights; they are zero again before the next forward pass.
+        with torch.no_grad():
+            for weight, kept in self.masked:
+                weight.mul_(kept)
+        self.loss_sum += loss.detach()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        with autocast(self.training.precision, self.device):
+            logits: Tensor = self.network(x)
+        return at_least_float32(logits)
+
+    def take_losses(self) -> list[float]:
+        loss = self.loss_sum.item()
+        self.loss_sum.zero_()
+        return [loss]
+
+    @torch.no_grad()
+    def evaluate(self, split_name: SplitName, best: bool = False) -> list[Evaluation]:
+        if best:
+            current = self._copy()
+            self.network.load_state_dict(self.best)
+            scores = self.evaluate(split_name)
+            self.network.load_state_dict(current)
+            return scores
+        examples = getattr(self.split, split_name)
+        self.network.eval()
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for rows in torch.split(torch.arange(len(examples), device=self.device), self.evaluation_batch_size):
+            x, y = examples[rows]
+            logits = self._logits(x)
+            loss += functional.cross_entropy(logits, y, reduction="sum")
+            correct += (logits.argmax(1) == y).sum()
+        return [Evaluation(loss.item() / len(examples), correct.item() / len(examples))]
+
+    def keep_best(self, improved: Sequence[bool]) -> None:
+        assert all(improved)
+        self.best = self._copy()
+
+    def weights(self) -> list[State]:
+        return [{name: tensor.cpu() for name, tensor in self._copy().items()}]
+
+    def optimizer_states(self) -> list[State]:
+        return [optimizers.optimizer_state(self.optimizer, self.parameters)]
+
+    def load_optimizer_states(self, states: Sequence[State]) -> None:
+        (state,) = states
+        optimizers.load_optimizer_state(self.optimizer, self.parameters, state)
+
+    def _copy(self) -> State:
+        return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        tensors = {f"network/{name}": tensor for name, tensor in self._copy().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        return tensors | {"loss": self.loss_sum} | optimizers.training_state(self.optimizer, self.device)
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.network.load_state_dict(strip_prefix(state, "network"))
+        self.best = {name: tensor.to(self.device) for name, tensor in strip_prefix(state, "best").items()}
+        self.loss_sum = state["loss"].to(self.device)
+        optimizers.restore_training_state(state, self.optimizer, self.device)
+
+
+@torch.no_grad()
+def evaluation_batch_size(network: nn.Module, example: Tensor) -> int:
+    """The number of examples like `example` to evaluate at once, from the largest output of a layer."""
+    device = example.device
+    sizes = [1]
+
+    def record(module: nn.Module, arguments: object, output: object) -> None:  # noqa: ARG001
+        if isinstance(output, Tensor):
+            sizes.append(output.numel())
+
+    handles = [module.register_forward_hook(record) for module in network.modules()]
+    training = network.training
+    network.eval()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            network(example)
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
+    return max(1, min(MAX_EVALUATION_BATCH, MAX_ACTIVATIONS[device.type] // max(sizes)))

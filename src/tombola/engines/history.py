@@ -1,4 +1,4 @@
-"""History: what was evaluated on the way of one training, and what follows from it."""
+"""The evaluations of one training, and the metrics computed from them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from tombola.runs.outcome import Measures
 
 
 class Evaluation(NamedTuple):
-    """How a network does on some examples."""
+    """Of a network on some examples."""
 
     loss: float
     """Mean cross-entropy."""
     accuracy: float
-    """The fraction that is right."""
+    """The fraction classified correctly."""
 
 
 @dataclass
 class History:
-    """One row for each evaluation. It ends where a loss is not finite: the training has diverged."""
+    """One row for each evaluation. It ends where a loss is not finite: then the training has diverged."""
 
     rows: list[dict[str, float]] = field(default_factory=list)
     diverged_at: int | None = None
-    """The iteration at which a loss was found not to be finite."""
+    """The iteration of the evaluation at which a loss was not finite."""
 
     def add(self, iteration: int, train_loss: float, validation: Evaluation, test: Evaluation | None) -> bool:
-        """Note an evaluation. Whether it is the best so far: of minimum validation loss, the first of equals."""
+        """Add an evaluation. Returns whether its validation loss is lower than all before."""
         if self.diverged_at is not None:
             return False
         if not (math.isfinite(train_loss) and math.isfinite(validation.loss)):
@@ -56,7 +56,7 @@ class History:
     def measures(
         self, iterations: int, at_stop: tuple[Evaluation, Evaluation], at_end: tuple[Evaluation, Evaluation]
     ) -> Measures:
-        """The figures of the training, now that it has ended; each pair is of training and test examples."""
+        """The metrics of the finished training; each pair is of training and test examples."""
         if self.diverged_at is not None:
             return Measures(diverged=True, iterations=self.diverged_at)
         return Measures(
@@ -72,7 +72,7 @@ class History:
         )
 
     def curves(self) -> dict[str, Tensor]:
-        """The rows as one tensor a column; see `Outcome`."""
+        """The columns as tensors; see `Outcome`."""
         names = self.rows[0] if self.rows else {}
         kinds = {name: torch.int64 if name == "iteration" else torch.float64 for name in names}
         return {name: torch.tensor([row[name] for row in self.rows], dtype=kinds[name]) for name in names}

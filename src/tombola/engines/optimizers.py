@@ -1,31 +1,34 @@
-"""Optimizers by name, as torch has them; fused, because at this scale a step is mostly overhead."""
+"""Optimizers of torch, their states and learning rates. They are fused: small steps are mostly overhead."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn, optim
 from torch.nn.modules.batchnorm import _NormBase
 
-from tombola.engines.lr_schedule import learning_rates
-from tombola.runs.training import Training
+from tombola.pruning.mask import State
+from tombola.runs.run import Training
+from tombola.runs.sparse_state import strip_prefix
 
 
-def optimizer(
-    parameters: Mapping[str, Tensor], normalising: Collection[str], training: Training, capturable: bool = False
+def build_optimizer(
+    parameters: Mapping[str, Tensor], normalisation: Collection[str], training: Training, capturable: bool = False
 ) -> optim.Optimizer:
-    """The optimizer that `training` describes. Adam has its usual β = (0.9, 0.999) and ε = 1e-8; weight decay is
-    the L2 penalty, not decoupled; `normalising` names the parameters that may be spared it. Its steps are
-    `capturable` in a CUDA graph if that is asked for: a learning rate that changes is then kept on the device.
+    """The optimizer that `training` describes. Adam has β = (0.9, 0.999), ε = 1e-8; weight decay is the L2 penalty,
+    not decoupled. Without `decay_normalisation` it does not apply to the parameters named in `normalisation`. With
+    `capturable` its steps can be captured in a CUDA graph: a learning rate that changes is then kept on the device.
     """
-    spared = set() if training.decay_normalisation else set(normalising)
-    groups: list[dict[str, Any]] = [{"params": [p for name, p in parameters.items() if name not in spared]}]
-    if spared:
-        groups.append({"params": [p for name, p in parameters.items() if name in spared], "weight_decay": 0.0})
+    undecayed = set() if training.decay_normalisation else set(normalisation)
+    groups: list[dict[str, Any]] = [{"params": [p for name, p in parameters.items() if name not in undecayed]}]
+    if undecayed:
+        groups.append({"params": [p for name, p in parameters.items() if name in undecayed], "weight_decay": 0.0})
     lr: float | Tensor = training.lr
-    if capturable and changing(training):
+    if capturable and has_lr_schedule(training):
         lr = torch.tensor(training.lr, device=next(iter(parameters.values())).device)
     if training.optimizer == "adam":
         return optim.Adam(groups, lr=lr, weight_decay=training.weight_decay, fused=True, capturable=capturable)
@@ -39,7 +42,7 @@ def optimizer(
     )
 
 
-def normalising(network: nn.Module) -> list[str]:
+def normalisation_parameters(network: nn.Module) -> list[str]:
     """The names of the parameters of normalisation layers."""
     kinds = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
     return [
@@ -50,30 +53,80 @@ def normalising(network: nn.Module) -> list[str]:
     ]
 
 
-def changing(training: Training) -> bool:
-    """Whether the learning rate is not the same throughout."""
+def has_lr_schedule(training: Training) -> bool:
+    """Whether the learning rate changes during the training."""
     return training.schedule != "constant" or training.warmup.iterations > 0
 
 
-class Rates:
-    """Gives an optimizer the learning rates of a training, iteration by iteration."""
+def set_learning_rate(optimizer: optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of the next step, without waiting for the device."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
-    def __init__(self, optimizer: optim.Optimizer, training: Training) -> None:
-        self.optimizer = optimizer
-        self.training = training
-        self.changing = changing(training)
 
-    def of(self, first: int, count: int) -> list[float]:
-        """The learning rates of `count` iterations from the `first` on."""
-        rates: list[float] = learning_rates(self.training, first, count).tolist()
-        return rates
+def optimizer_state(optimizer: optim.Optimizer, parameters: Mapping[str, Tensor]) -> State:
+    """The state that `optimizer` has for these parameters, as in `Outcome.optimizer`."""
+    return {
+        f"{kind}/{name}": value.detach().cpu().clone()
+        for name, parameter in parameters.items()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+        if value is not None
+    }
 
-    def set(self, rate: float) -> None:
-        """Take `rate` for the next step. It does not wait for the device."""
-        if not self.changing:
-            return
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+
+def load_optimizer_state(optimizer: optim.Optimizer, parameters: Mapping[str, Tensor], state: State) -> None:
+    """Load the state of another optimizer of the same class."""
+    for entry, value in state.items():
+        kind, _, name = entry.partition("/")
+        optimizer.state[parameters[name]][kind] = value.to(parameters[name].device, copy=True)
+
+
+def training_state(optimizer: optim.Optimizer, device: torch.device) -> dict[str, Tensor]:
+    """The states of `optimizer` and of torch's random generators."""
+    tensors = {
+        f"optimizer/{index}/{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if value is not None
+    }
+    tensors["random/cpu"] = torch.get_rng_state()
+    if device.type == "cuda":
+        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
+    return tensors
+
+
+def restore_training_state(tensors: Mapping[str, Tensor], optimizer: optim.Optimizer, device: torch.device) -> None:
+    """Restore what `training_state` returned; other entries are ignored."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for entry, tensor in strip_prefix(tensors, "optimizer").items():
+        index, _, name = entry.partition("/")
+        states.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["random/cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random/cuda"], device)
+
+
+def learning_rates(training: Training, first: int, count: int) -> npt.NDArray[np.float64]:
+    """The learning rates of iterations `first` to `first + count - 1`, counted from 0; durations are in iterations.
+
+    `step`: the rate is multiplied by `decay` at each milestone. `cosine`: it falls from `lr` towards 0 along half a
+    cosine (Loshchilov & Hutter 2017, without restarts). Over the first `warmup` iterations the rate grows linearly
+    to its value without warm-up (Goyal et al. 2017): iteration i has (i + 1) / warmup of it. Past the end of the
+    training the last rate applies: fine-tuning continues with it.
+    """
+    length, warmup = training.length.iterations, training.warmup.iterations
+    iteration = np.minimum(np.arange(first, first + count), length - 1)
+    rates = np.full(count, training.lr)
+    if training.schedule == "step":
+        milestones = [milestone.iterations for milestone in training.milestones]
+        rates *= training.decay ** np.searchsorted(milestones, iteration, side="right")
+    if training.schedule == "cosine":
+        progress = np.maximum(iteration - warmup, 0) / (length - warmup)
+        rates *= (1 + np.cos(np.pi * progress)) / 2
+    if warmup:
+        rates *= np.minimum((iteration + 1) / warmup, 1)
+    return rates

@@ -1,4 +1,4 @@
-"""Precision: what a network's arithmetic is done in. Weights, gradients and optimizers are float32 always."""
+"""The precision of a network's arithmetic. Weights, gradients and optimizers are always float32."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from tombola.runs.training import Precision
+from tombola.runs.run import Precision
 
 
 @contextlib.contextmanager
 def matmul_precision(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Within it, matrix multiplications and convolutions of float32 are what `precision` says, for a whole training.
+    """Within it, float32 matrix multiplications and convolutions on CUDA have the given precision.
 
-    On CUDA they are of float32 throughout, or for `tf32` round their inputs to 10 bits after the point; whatever
-    torch was set to before is put back at the end. On a CPU `tf32` is `fp32`, and nothing is set.
+    They are computed in float32, or for `tf32` with inputs rounded to 10 mantissa bits; torch's previous settings are
+    restored at the end. On a CPU `tf32` equals `fp32`, and nothing is set.
     """
     if device.type != "cuda":
         yield
@@ -24,7 +24,7 @@ def matmul_precision(precision: Precision, device: torch.device) -> Iterator[Non
     tf32 = precision == "tf32"
     matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32  # torch itself would allow it
+    torch.backends.cudnn.allow_tf32 = tf32  # torch allows it by default
     try:
         yield
     finally:
@@ -32,13 +32,13 @@ def matmul_precision(precision: Precision, device: torch.device) -> Iterator[Non
         torch.backends.cudnn.allow_tf32 = convolution
 
 
-def at_least_single(logits: Tensor) -> Tensor:
-    """Of half precision made single, for the loss; others as they are."""
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Half precision converted to float32, for the loss; float32 and float64 unchanged."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """For a forward pass: with `bf16`, torch does in bfloat16 what stands it, matrix multiplications above all."""
+    """For a forward pass: with `bf16`, torch's autocast to bfloat16."""
     if precision != "bf16":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)

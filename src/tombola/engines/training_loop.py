@@ -1,13 +1,13 @@
-"""Training: the part that is the same for every engine. Stretches of iterations, evaluations, checkpoints, outcomes.
+"""The training loop of all engines: iterations, evaluations, checkpoints, outcomes.
 
-An engine brings a `Learner`, which holds the weights and does the arithmetic, of one run or of several as one.
+Each engine has a `Learner`, which holds the weights of one or more runs and does the arithmetic.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
 import torch
@@ -15,67 +15,70 @@ from torch import Tensor
 
 from tombola.engines.history import Evaluation, History
 from tombola.pruning.mask import State
-from tombola.runs.initial_state import Recall, initial_optimizer_state, no_earlier_runs
+from tombola.runs.initial_state import StateLoader, initial_optimizer_state, no_stored_states
 from tombola.runs.outcome import Outcome, without_pruned
 from tombola.runs.run import Run
 from tombola.runs.store import Checkpoint
 from tombola.utils.workers import raise_if_cancelled
 from tombola.zoo.batches import batches
 
-Part = Literal["train", "validation", "test"]
+SplitName = Literal["train", "validation", "test"]
 
-STRETCH = 1000
-"""After how many iterations at most `advance` returns, so that a checkpoint can be written."""
+MAX_STEPS = 1000
+"""Iterations between two chances to save a checkpoint, at most."""
 
-PATIENCE = 1.0
-"""Seconds that a stretch should take at most."""
+MAX_SECONDS = 1.0
+"""The same in seconds, approximately."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Limits of an engine for a run and all others of the same `Run.shape`."""
+
+    max_runs: int = 1
+    """How many of them it can train as one."""
+    threads: bool = False
+    """It releases the interpreter's lock and uses no global state, so several can train in threads of one process."""
 
 
 class Learner(Protocol):
-    """The weights of one or more runs of one shape, and the arithmetic on them. Lists are in the runs' order."""
+    """Trains and evaluates one or more runs of one shape. Lists are in the order of the runs."""
 
     def train(self, orders: Tensor, first: int) -> None:
-        """Train on these batches: indices into the training examples, int64 of shape (runs, iterations, batch).
-
-        The first of them is iteration `first`. On an accelerator it does not wait for it.
-        """
+        """Train on batches: indices of training examples, int64 of shape (runs, iterations, batch). `first` is the
+        number of the first iteration. On an accelerator it returns without waiting for the device."""
 
     def take_losses(self) -> list[float]:
-        """The sum of the training losses since this was last asked."""
-        ...
+        """The sum of the training losses since the last call."""
 
-    def evaluate(self, part: Part, best: bool = False) -> list[Evaluation]:
-        """How the networks do, in evaluation mode, with their present weights or the best so far."""
-        ...
+    def evaluate(self, split_name: SplitName, best: bool = False) -> list[Evaluation]:
+        """Evaluate the networks, in evaluation mode, with their current or their best weights."""
 
-    def keep(self, better: Sequence[bool]) -> None:
-        """From now on the present weights of these runs are their best."""
+    def keep_best(self, improved: Sequence[bool]) -> None:
+        """Keep the current weights of the runs that improved as their best."""
 
     def weights(self) -> list[State]:
-        """The present weights: each network's whole `state_dict`, on the CPU."""
-        ...
+        """Each network's current `state_dict`, on the CPU."""
 
-    def optimizers(self) -> list[State]:
-        """What each run's optimizer remembers, as in `Outcome.optimizer`; of pruned weights it may be anything."""
-        ...
+    def optimizer_states(self) -> list[State]:
+        """Each run's optimizer state, as in `Outcome.optimizer`; arbitrary for pruned weights."""
 
-    def load_optimizers(self, states: Sequence[State]) -> None:
-        """Go on from what the optimizers of earlier runs remembered. Nothing was trained yet."""
+    def load_optimizer_states(self, states: Sequence[State]) -> None:
+        """Continue with the optimizer states of earlier runs. Called before any training."""
 
-    def state(self) -> dict[str, Tensor]:
-        """All that the rest of the training depends on: weights, best weights, optimizer, random state, loss sums."""
-        ...
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything a checkpoint needs: weights, best weights, optimizer, random state, sums of losses."""
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Go back to where `state` was taken."""
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
 
 
 class TrainingLoop:
-    """The trainings of `runs`, which differ in nothing but starts, masks, splits and seeds, after `iteration`
-    iterations. What optimizers go on from comes from `recall`."""
+    """Trains `runs`, which differ only in starts, masks, splits and seeds. `load_state` loads the optimizer states
+    that they continue from."""
 
     def __init__(
-        self, runs: Sequence[Run], learner: Learner, examples: int, recall: Recall = no_earlier_runs
+        self, runs: Sequence[Run], learner: Learner, examples: int, load_state: StateLoader = no_stored_states
     ) -> None:
         self.runs = runs
         self.learner = learner
@@ -86,31 +89,31 @@ class TrainingLoop:
         self.evaluated = self.iteration
         self.histories = [History() for _ in runs]
         self.seconds = 0.0
-        self._stretch = 10
+        self._max_steps = 10  # until the speed is known
         if runs[0].resumes:
-            learner.load_optimizers([initial_optimizer_state(run, recall) for run in runs])
+            learner.load_optimizer_states([initial_optimizer_state(run, load_state) for run in runs])
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do: all iterations are done and evaluated, or no loss is finite any more."""
+        """Whether all iterations are done and evaluated, or all runs have diverged."""
         done = self.iteration >= self.last
         return all(history.diverged_at is not None or (done and history.rows) for history in self.histories)
 
     def advance(self) -> None:
-        """Train for a stretch, and evaluate if it is time to."""
+        """Train some iterations, and evaluate if it is time to."""
         began = time.monotonic()
         every = self.options.evaluate_every.iterations
-        steps = min(every - self.iteration % every, self.last - self.iteration, self._stretch, STRETCH)
+        steps = min(every - self.iteration % every, self.last - self.iteration, self._max_steps, MAX_STEPS)
         if steps:
             self._train(steps)
         if self.iteration % every == 0 or self.iteration == self.last:
             self._evaluate()
         elapsed = time.monotonic() - began
-        self._stretch = max(1, min(2 * self._stretch, int(steps * PATIENCE / max(elapsed, 1e-6))))
+        self._max_steps = max(1, min(2 * self._max_steps, int(steps * MAX_SECONDS / max(elapsed, 1e-6))))
         self.seconds += elapsed
 
     def _train(self, steps: int) -> None:
-        orders = {  # tickets of one replicate share a seed, and with it their order
+        orders = {  # tickets of one replicate share a seed, and so their batches
             seed: batches(seed, self.examples, self.options.batch_size, self.iteration, steps)
             for seed in {run.seed for run in self.runs}
         }
@@ -122,63 +125,63 @@ class TrainingLoop:
         self.evaluated = self.iteration
         if since:
             losses = [loss / since for loss in self.learner.take_losses()]
-        else:  # nothing was trained: it is the present weights' loss
+        else:  # nothing was trained: the loss of the current weights
             losses = [score.loss for score in self.learner.evaluate("train")]
         validation = self.learner.evaluate("validation")
         tests = self.learner.evaluate("test") if self.options.test_curve else [None] * len(self.runs)
-        better = [
+        improved = [
             history.add(self.iteration, loss, score, test)
             for history, loss, score, test in zip(self.histories, losses, validation, tests, strict=True)
         ]
-        if any(better):
-            self.learner.keep(better)
+        if any(improved):
+            self.learner.keep_best(improved)
 
     def outcomes(self, engine: str) -> list[Outcome]:
-        """What came of the runs, now that they have ended. Runs trained as one share the time."""
+        """The outcomes of the finished runs. Runs trained as one stack share the time equally."""
         began = time.monotonic()
         at_end = at_stop = self._final_scores(best=False)
         if any(not history.rows or history.stop["iteration"] < self.iteration for history in self.histories):
             at_stop = self._final_scores(best=True)
-        figures = [
+        measures = [
             history.measures(self.iteration, stop, end)
             for history, stop, end in zip(self.histories, at_stop, at_end, strict=True)
         ]
         seconds = (self.seconds + time.monotonic() - began) / len(self.runs)
         nothing: list[State] = [{}] * len(self.runs)
-        finals = nothing if self.runs[0].mixed else self.learner.weights()
-        optimizers = self.learner.optimizers() if self.runs[0].keeps_optimizer else nothing
+        finals = nothing if self.runs[0].interpolates else self.learner.weights()
+        optimizers = self.learner.optimizer_states() if self.runs[0].keeps_optimizer else nothing
         return [
-            Outcome(final, history.curves(), measures, engine, seconds, without_pruned(optimizer, run.mask))
-            for run, final, history, measures, optimizer in zip(
-                self.runs, finals, self.histories, figures, optimizers, strict=True
+            Outcome(final, history.curves(), measured, engine, seconds, without_pruned(optimizer, run.mask))
+            for run, final, history, measured, optimizer in zip(
+                self.runs, finals, self.histories, measures, optimizers, strict=True
             )
         ]
 
     def _final_scores(self, best: bool) -> list[tuple[Evaluation, Evaluation]]:
-        """Of each run, on training and on test examples."""
-        train, test = (self.learner.evaluate(part, best) for part in ("train", "test"))
+        """Each run's evaluations on training and test examples."""
+        train, test = (self.learner.evaluate(name, best) for name in ("train", "test"))
         return list(zip(train, test, strict=True))
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that the rest of the training depends on, as tensors and JSON values."""
+        """Everything a checkpoint needs, as tensors and JSON values."""
         about = {
             "iteration": self.iteration,
             "evaluated": self.evaluated,
             "histories": [asdict(history) for history in self.histories],
             "seconds": self.seconds,
         }
-        return self.learner.state(), about
+        return self.learner.state_dict(), about
 
     def restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-        """Go back to where `snapshot` was taken."""
-        self.learner.load(tensors)
+        """Restore what `snapshot` returned."""
+        self.learner.load_state_dict(tensors)
         self.iteration, self.evaluated = about["iteration"], about["evaluated"]
         self.histories = [History(**history) for history in about["histories"]]
         self.seconds = about["seconds"]
 
 
 def run_to_end(training: TrainingLoop, checkpoint: Checkpoint, engine: str) -> list[Outcome]:
-    """Bring a training to its end, from where `checkpoint` left off if `engine` saved anything there."""
+    """Train to the end, resuming from `checkpoint` if `engine` saved a state there."""
     if saved := checkpoint.load(engine):
         training.restore(*saved)
     while not training.finished:

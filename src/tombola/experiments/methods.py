@@ -1,182 +1,203 @@
-"""Methods: the other ways to a ticket, made of a recipe; `[search] method` names them."""
+"""Search methods: the values of `[search] method`. To add one, write its search and name it in `METHODS`; its options
+are a section of the recipe, and a field of `Recipe`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from tombola.experiments.method_options import (
-    EarlyBirdSection,
-    EdgePopupSection,
-    GradualSection,
-    RiglSection,
-    SetSection,
-)
-from tombola.experiments.recipe import Recipe
+from tombola.experiments.search_method import MethodContext, SearchMethod, spaced_iterations
 from tombola.pruning.mask import Mask
-from tombola.pruning.pruner import Pruner
 from tombola.pruning.ranking import keep_best
 from tombola.pruning.scopes import Counts, weights_left
 from tombola.pruning.scores.growth import gradient
-from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.pruning.scores.weights import magnitude, uniform
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
-from tombola.studies.dynamic import Rewiring, annealed, dynamic_search
-from tombola.studies.early_bird import Drawing, early_bird_search
-from tombola.studies.gradual import gradual_search
+from tombola.studies.dynamic_masks import SegmentScores, cosine_decay, dynamic_search, gradual_search
+from tombola.studies.early_bird import EarlyBirdPlan, early_bird_search
 from tombola.studies.request import RunRequest, Study
-from tombola.studies.search import Prune
-from tombola.studies.segments import Scores, evenly
+from tombola.studies.search import iterative_search, one_shot_search
 from tombola.studies.supermask import supermask_search
 from tombola.utils.errors import InputError
-from tombola.utils.seeds import Purpose, derive
+from tombola.utils.frozen_model import FrozenModel
+from tombola.utils.seeds import Purpose
 from tombola.zoo.models import build, describe
 from tombola.zoo.models.supermask import scores_of
 
 
-@dataclass(frozen=True)
-class MethodContext:
-    """What a method has to work with, beside the dense network's run."""
-
-    recipe: Recipe
-    replicate: int
-    pruner: Pruner
-    prune: Prune
-    """As in the search by rounds."""
-    grounds: Callable[[Outcome, Run, int], ScoreInputs]
-    """Of scores at a level."""
-    batches: Callable[[Run, int, int], Iterator[Any]]
-    """(a run, the first iteration, how many) -> the examples it sees there."""
-
-    def seed(self, purpose: Purpose, *where: int) -> int:
-        """Of this replicate."""
-        return derive(self.recipe.seed, purpose, self.replicate, *where)
-
-    def keeps(self, dense: Mask) -> Counts:
-        """How many weights each group keeps at level 1."""
-        return self.pruner.scope.keeps(self.pruner.left(dense))
-
-    def drawn(self, dense: Mask, purpose: Purpose) -> Mask:
-        """A random mask with as many weights."""
-        return keep_best(uniform(dense, self.seed(purpose)), dense, self.keeps(dense))
+def _iterative(
+    context: MethodContext, dense: Run, search: Callable[..., Study[list[RunRequest]]] = iterative_search
+) -> Study[list[RunRequest]]:
+    return search(dense, context.levels, context.prune, context.retrain)
 
 
-def gradual(means: MethodContext, dense: Run) -> Study[list[RunRequest]]:
-    """Gradual pruning. Raises `InputError` where it would end with the training."""
-    options, length = means.recipe.gradual or GradualSection(), dense.last
+class GradualSection(FrozenModel):
+    """`[gradual]`."""
 
-    def prune(outcome: Outcome, segment: Run, counts: Counts) -> Mask:
-        return means.pruner.prune_to(means.grounds(outcome, segment, 1), counts)
+    begin: float = Field(default=0.0, ge=0, lt=1)
+    """When pruning begins and ends, as fractions of the training."""
+    end: float = Field(default=0.75, gt=0, lt=1)
+    changes: int = Field(default=20, ge=1)
+    """The number of pruning steps, evenly spaced."""
 
-    end = round(options.end * length)
+    @model_validator(mode="after")
+    def _check(self) -> GradualSection:
+        if self.begin >= self.end:
+            raise ValueError(f"begin should be before end, {self.end:g}, not {self.begin:g}")
+        return self
+
+
+def _gradual(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
+    options: GradualSection = context.options
+    length, end = dense.last, round(options.end * dense.last)
     if end >= length:
         raise InputError(
-            f"gradual.end: {options.end:g} of {length} iterations is their end; the last mask is to be trained"
+            f"gradual.end: should be early enough to train the final mask, not {options.end:g} of {length} iterations"
         )
-    at = _changes("gradual.changes", round(options.begin * length), end, options.changes)
-    return gradual_search(dense, at, means.pruner.left(dense.mask), means.keeps(dense.mask), prune)
+
+    def prune(outcome: Outcome, segment: Run, counts: Counts) -> Mask:
+        return context.pruner.prune_to(context.score_inputs(outcome, segment, 1), counts)
+
+    at = spaced_iterations("gradual.changes", round(options.begin * length), end, options.changes)
+    return gradual_search(dense, at, context.pruner.units_left(dense.mask), context.kept_counts(dense.mask), prune)
 
 
-def sparse_evolution(means: MethodContext, dense: Run) -> Study[list[RunRequest]]:
-    """SET."""
-    options = means.recipe.set or SetSection()
+class SetSection(FrozenModel):
+    """`[set]`."""
 
-    def at_random(outcome: Outcome, segment: Run, k: int) -> Mapping[str, Tensor]:  # noqa: ARG001
-        return uniform(segment.mask, means.seed(Purpose.GROWTH, k))
+    fraction: float = Field(default=0.3, gt=0, le=1)
+    """ζ, the fraction of each layer's weights that one update replaces."""
+    end: float = Field(default=1.0, gt=0, le=1)
+    """The fraction of the training after which the mask is fixed."""
+    changes: int = Field(default=20, ge=1)
+    """The number of mask updates, evenly spaced."""
 
-    at = _changes("set.changes", 0, round(options.end * dense.last), options.changes, before=True)
-    rewiring = Rewiring(at, lambda k: options.fraction, _dropped(means), at_random)  # noqa: ARG005
-    return dynamic_search(dense, means.drawn(dense.mask, Purpose.SPARSE_START), rewiring)
+
+class RiglSection(SetSection):
+    """`[rigl]`. `fraction` is α, which decays to 0 along half a cosine; `end` is T_end."""
+
+    end: float = Field(default=0.75, gt=0, le=1)
 
 
-def rigged(means: MethodContext, dense: Run) -> Study[list[RunRequest]]:
-    """RigL."""
-    options = means.recipe.rigl or RiglSection()
+def _set(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
+    def random(outcome: Outcome, segment: Run, k: int) -> Mapping[str, Tensor]:  # noqa: ARG001
+        return uniform(segment.mask, context.derive_seed(Purpose.GROWTH, k))
+
+    return _dynamic("set", context, dense, lambda _: context.options.fraction, random)
+
+
+def _rigl(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
+    options: RiglSection = context.options
+
+    def gradients(outcome: Outcome, segment: Run, k: int) -> Mapping[str, Tensor]:
+        inputs = context.score_inputs(outcome, segment, 1)
+        return gradient(replace(inputs, _batches=lambda: context.training_batches(segment, k, 1)))
+
+    fraction = cosine_decay(options.fraction, round(options.end * dense.last))
+    return _dynamic("rigl", context, dense, fraction, gradients)
+
+
+def _dynamic(
+    section: str, context: MethodContext, dense: Run, fraction: Callable[[int], float], grow: SegmentScores
+) -> Study[list[RunRequest]]:
+    options: SetSection = context.options
+
+    def drop(outcome: Outcome, segment: Run, k: int) -> Mapping[str, Tensor]:  # noqa: ARG001
+        return magnitude(context.score_inputs(outcome, segment, 1))
+
     end = round(options.end * dense.last)
-
-    def slope(outcome: Outcome, segment: Run, k: int) -> Mapping[str, Tensor]:
-        return gradient(replace(means.grounds(outcome, segment, 1), _batches=lambda: means.batches(segment, k, 1)))
-
-    at = _changes("rigl.changes", 0, end, options.changes, before=True)
-    rewiring = Rewiring(at, annealed(options.fraction, end), _dropped(means), slope)
-    return dynamic_search(dense, means.drawn(dense.mask, Purpose.SPARSE_START), rewiring)
+    at = spaced_iterations(f"{section}.changes", 0, end, options.changes, before_end=True)
+    start = context.random_mask(dense.mask, Purpose.SPARSE_START)
+    return dynamic_search(dense, start, at, fraction, drop, grow)
 
 
-def early_bird(means: MethodContext, dense: Run) -> Study[list[RunRequest]]:
-    """Early-bird tickets. Raises `InputError` where any two masks would agree."""
-    options, keeps = means.recipe.early_bird or EarlyBirdSection(), means.keeps(dense.mask)
-    pruned = {group: left for group, left in means.pruner.left(dense.mask).items() if keeps[group] < left}
-    layers = tuple(name for group in pruned for name in group)
-    apart = {group: 2 * min(keeps[group], left - keeps[group]) / left for group, left in pruned.items()}
+class EarlyBirdSection(FrozenModel):
+    """`[early_bird]`: see `EarlyBirdPlan`."""
+
+    draws: int = Field(default=20, ge=1)
+    """The maximum number of masks drawn, evenly spaced; in the paper one each epoch."""
+    window: int = Field(default=5, ge=2)
+    tolerance: float = Field(default=0.1, gt=0, lt=1)
+    go_on: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> EarlyBirdSection:
+        if self.draws < self.window:
+            raise ValueError(f"draws should be at least window, {self.window}, not {self.draws}")
+        return self
+
+
+def _early_bird(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
+    options: EarlyBirdSection = context.options
+    keeps, sizes = context.kept_counts(dense.mask), context.pruner.units_left(dense.mask)
+    pruned = {group: size for group, size in sizes.items() if keeps[group] < size}
     weights = weights_left(dense.mask, list(pruned))
-    furthest = round(sum(apart[group] * weights[group] for group in pruned) / max(1, sum(weights.values())), 9)
-    if furthest <= options.tolerance:
+    distances = {group: 2 * min(keeps[group], size - keeps[group]) / size for group, size in pruned.items()}
+    total = sum(distances[group] * weights[group] for group in pruned)
+    largest = round(total / max(1, sum(weights.values())), 9)
+    if largest <= options.tolerance:
         raise InputError(
-            f"early_bird.tolerance: any two masks that leave so many weights are within {furthest:.2g}; should be "
-            f"less, not {options.tolerance:g}"
+            f"early_bird.tolerance: should be less than {largest:.2g}, the largest distance between any two masks "
+            f"of these counts, not {options.tolerance:g}"
         )
-    at = _changes("early_bird.draws", 0, dense.last, options.draws, before=options.go_on)
-    drawing = Drawing(at, options.window, options.tolerance, options.go_on, layers)
-    return early_bird_search(dense, drawing, means.prune)
+    at = spaced_iterations("early_bird.draws", 0, dense.last, options.draws, before_end=options.go_on)
+    layers = tuple(name for group in pruned for name in group)
+    plan = EarlyBirdPlan(at, options.window, options.tolerance, options.go_on, layers)
+    return early_bird_search(dense, plan, context.prune)
 
 
-def edge_popup(means: MethodContext, dense: Run) -> Study[list[RunRequest]]:
-    """Supermasks by edge-popup. Raises `InputError` for a network that cannot be scored."""
-    counts, scoring = means.keeps(dense.mask), scored(means, dense)
-    build(scoring.start)
+class EdgePopupSection(FrozenModel):
+    """`[edge_popup]`."""
 
-    def found(outcome: Outcome) -> Mask:
+    lr: float | None = Field(default=None, gt=0)
+    """The learning rate of the scores; by default that of the training."""
+
+
+def _edge_popup(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
+    counts, scored = context.kept_counts(dense.mask), _scored_run(context, dense)
+    build(scored.start)  # raises `InputError` if the network cannot have scores
+
+    def supermask_of(outcome: Outcome) -> Mask:
         return keep_best(scores_of(outcome.final), dense.mask, counts)
 
-    return supermask_search(dense, scoring, found, means.drawn(dense.mask, Purpose.UNTRAINED))
+    return supermask_search(dense, scored, supermask_of, context.random_mask(dense.mask, Purpose.UNTRAINED))
 
 
-def scored(means: MethodContext, dense: Run) -> Run:
-    """The run that trains scores of the dense network's weights, as many of which are there as level 1 keeps."""
+def _scored_run(context: MethodContext, dense: Run) -> Run:
+    """The run that trains a score for each weight; the forward pass uses as many weights as level 1 keeps."""
     network = dense.start.network
-    keep = {name: count for (name,), count in means.keeps(dense.mask).items()}
+    keep = {name: count for (name,), count in context.kept_counts(dense.mask).items()}
     options: dict[str, Any] = {"of": network.name, "keep": keep, "options": network.options or None}
     described = describe("supermask", options | {"source": network.source}, network.inputs, network.classes)
     training = dense.training
-    if (lr := (means.recipe.edge_popup or EdgePopupSection()).lr) is not None:
+    if (lr := context.options.lr) is not None:
         training = training.model_copy(update={"lr": lr})
     start = dense.start.model_copy(update={"network": described})
     return dense.model_copy(update={"start": start, "mask": Mask({}), "training": training})
 
 
-METHODS: dict[str, Callable[[MethodContext, Run], Study[list[RunRequest]]]] = {
-    "gradual": gradual,
-    "set": sparse_evolution,
-    "rigl": rigged,
-    "early-bird": early_bird,
-    "edge-popup": edge_popup,
-}
-"""By their names in recipes. The search in rounds and in one shot are in `tombola.studies.search`."""
-
-
-def extra_runs(recipe: Recipe) -> int:
-    """How many runs a replicate's search asks for besides its tickets; of early birds, at most."""
-    changes = {
-        "gradual": (recipe.gradual or GradualSection()).changes,
-        "set": (recipe.set or SetSection()).changes,
-        "rigl": (recipe.rigl or RiglSection()).changes,
-        "early-bird": (recipe.early_bird or EarlyBirdSection()).draws + 1,  # the last is asked for twice
-        "edge-popup": 3,
-    }
-    return changes.get(recipe.search.method, 0)
-
-
-def _dropped(means: MethodContext) -> Scores:
-    return lambda outcome, segment, k: magnitude(means.grounds(outcome, segment, 1))  # noqa: ARG005
-
-
-def _changes(where: str, begin: int, end: int, changes: int, *, before: bool = False) -> list[int]:
-    """The iterations of so many changes, equally far apart, the last of them at the end; or as long `before` it."""
-    most = max(0, end - begin - before)
-    if changes > most:
-        raise InputError(f"{where}: from {begin} to iteration {end} there is room for {most}, not for {changes}")
-    return evenly(begin, end, changes + before)[:changes]
+_SEARCHES = [
+    SearchMethod("iterative", _iterative, one_level=False),
+    SearchMethod("one-shot", partial(_iterative, search=one_shot_search), one_level=False),
+    SearchMethod("gradual", _gradual, GradualSection, lambda options: options.changes, mask_changes=True),
+    SearchMethod("set", _set, SetSection, lambda options: options.changes, mask_changes=True, own_criterion=True),
+    SearchMethod("rigl", _rigl, RiglSection, lambda options: options.changes, mask_changes=True, own_criterion=True),
+    # The last segment of an early-bird search is requested twice.
+    SearchMethod("early-bird", _early_bird, EarlyBirdSection, lambda options: options.draws + 1),
+    SearchMethod(
+        "edge-popup",
+        _edge_popup,
+        EdgePopupSection,
+        extra_runs=lambda _: 3,  # the scores, and the two untrained subnetworks
+        own_criterion=True,
+        count_per_layer=True,
+        other_networks=lambda context, dense: [_scored_run(context, dense)],
+    ),
+]
+METHODS = {method.name: method for method in _SEARCHES}

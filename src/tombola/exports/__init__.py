@@ -1,1 +1,1 @@
-"""Ship: smaller and faster artefacts from a ticket, and the proof that they compute the same."""
+"""Exports: smaller and faster files made of a ticket, with checks that they compute the same."""

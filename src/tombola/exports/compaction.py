@@ -4,74 +4,130 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tombola.exports.agreement import disagreement
-from tombola.exports.coupling import CoupledLayer, CoupledUnits, bias_of, numbers
+from tombola.exports.coupling import BoolArray, CoupledLayer, CoupledUnits, bias_of, to_float64
 from tombola.exports.graph import graph_of
-from tombola.exports.liveness import Kept, kept, representative
-from tombola.exports.resizing import TENSORS, resize
+from tombola.exports.resizing import UNIT_TENSORS, resize
 from tombola.pruning.hold import release
 from tombola.utils.text import first_line
 from tombola.zoo.models.resnet import Subsample
 
 log = logging.getLogger(__name__)
 
+TOLERANCE = 1e-4
+"""The largest allowed difference of outputs, relative to the largest of them; half precision is allowed more."""
+MIN_RATIO = 0.1
+"""A constant can replace another if it is at least this fraction of it; a smaller one would cost precision."""
+
 
 def compact(network: nn.Module, example: Tensor) -> nn.Module:
     """A copy of `network`, in evaluation mode, without the units and channels that its outputs do not depend on.
 
-    Weights that are zero count as pruned. What a removed unit always is, whatever the example, goes into the biases
-    of those that read it; a layer without one may get one. The copy has the same modules by the same names, some of
-    them smaller, and computes the same up to rounding. `example` is a batch of inputs of any size, on the CPU.
-
-    A network whose steps cannot be seen, or that with smaller layers does not compute what it did, comes back as a
-    plain copy; a warning in the log says why.
+    Weights that are zero count as pruned. A removed unit that is constant is added to the biases of its readers; a
+    layer without a bias may get one. The copy has the same modules by the same names, some of them smaller, and
+    computes the same up to rounding. `example` is a batch of inputs of any size, on the CPU. A network that cannot be
+    traced, or whose outputs would change, is returned as a copy of the same size; a warning in the log says why.
     """
-    plain = copy.deepcopy(network).eval()
-    release(plain)
-    example = example.to(next((parameter.device for parameter in plain.parameters()), example.device))
-    smaller = copy.deepcopy(plain)
+    original = copy.deepcopy(network).eval()
+    release(original)
+    example = example.to(next((parameter.device for parameter in original.parameters()), example.device))
+    smaller = copy.deepcopy(original)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), np.errstate(all="ignore"):  # weights may be infinite
             shrink(smaller, example)
-            reason = disagreement(plain, smaller, example)
-    except Exception as error:  # noqa: BLE001 - whatever a module of the user's does with smaller layers
+            reason = output_mismatch(original, smaller, example)
+    except Exception as error:  # noqa: BLE001 - a user's module may raise anything with smaller layers
         reason = first_line(error)
     if reason is not None:
-        log.warning("the network stays as large as it is, with smaller layers %s", reason)
-        return plain
-    return smaller if _size(smaller) <= _size(plain) else plain  # new biases may outweigh what has gone
+        log.warning("the network is not compacted: with smaller layers, %s", reason)
+        return original
+    return smaller if _size(smaller) <= _size(original) else original  # new biases may need more than was removed
 
 
 def shrink(network: nn.Module, example: Tensor) -> None:
-    """Make the layers of a network in evaluation mode smaller, in place, without a look at what it computes then.
-
-    Raises `Untraceable`.
-    """
+    """Make the layers of a network in evaluation mode smaller, in place and unchecked. Raises `TracingError`."""
     units = CoupledUnits(graph_of(network, example))
-    left = kept(units)
+    used, present = _live_units(units)
     for layer in units.layers:
         if layer.is_product:
-            _shrink_product(layer, left)
+            _shrink_product(layer, used, present)
         else:
-            _shrink_each(layer, left)
+            _shrink_each(layer, present)
 
 
-def _shrink_product(layer: CoupledLayer, left: Kept) -> None:
-    """Leave out rows and columns. The constants of columns that go are put into the bias, or into another column."""
-    module, constants = layer.module, np.nan_to_num(layer.reads.constants)
+def _live_units(units: CoupledUnits) -> tuple[BoolArray, BoolArray]:
+    """Which units the outputs of a network depend on; and which stay: these, and one of each tensor without any.
+
+    A unit is used if it is fixed, or if a used unit reads it with a nonzero weight. A constant unit is not used: it
+    is added to the biases of its readers. Only a padded convolution cannot have a constant in its bias; there, one
+    constant unit replaces all others.
+    """
+    used = np.zeros(units.count, dtype=np.bool_)
+    used[units.fixed] = True
+    products = [layer for layer in reversed(units.layers) if layer.is_product]
+    changes = True
+    while changes:
+        _propagate(products, used)
+        changes = False
+        for layer in products:
+            changes |= layer.padded and _add_substitute(layer, used)
+    present = used.copy()
+    for value in units.values:
+        if len(value.ids) and not present[value.ids].any():
+            present[value.ids[0]] = True
+    return used, present
+
+
+def _propagate(products: list[CoupledLayer], used: BoolArray) -> None:
+    changes = True
+    while changes:
+        changes = False
+        for layer in products:
+            needed = layer.inputs.ids[_used_inputs(layer, used) & np.isnan(layer.inputs.constants)]
+            changes |= not used[needed].all()
+            used[needed] = True
+
+
+def _used_inputs(layer: CoupledLayer, used: BoolArray) -> BoolArray:
+    """Which inputs the used outputs of a layer depend on."""
+    rows = layer.nonzero[used[layer.outputs.ids]]
+    return np.asarray(rows.any(0), dtype=np.bool_)
+
+
+def _add_substitute(layer: CoupledLayer, used: BoolArray) -> bool:
+    """Use one more unit if the constants that a padded layer loses need it. Returns whether one was added."""
+    sizes = np.abs(np.nan_to_num(layer.inputs.constants))
+    in_use = used[layer.inputs.ids]
+    lost = np.where(_used_inputs(layer, used) & ~in_use, sizes, 0)
+    if lost.max(initial=0) * MIN_RATIO <= np.where(in_use, sizes, 0).max(initial=0):
+        return False
+    used[layer.inputs.ids[lost.argmax()]] = True
+    return True
+
+
+def _substitute_input(layer: CoupledLayer, used: BoolArray) -> int:
+    """Which input of a padded layer replaces the constant inputs that are not used."""
+    sizes = np.abs(np.nan_to_num(layer.inputs.constants))
+    return int(np.where(used[layer.inputs.ids], sizes, 0).argmax())
+
+
+def _shrink_product(layer: CoupledLayer, used: BoolArray, present: BoolArray) -> None:
+    """Remove rows and columns. The constants of removed columns are added to the bias, or to another column."""
+    module, constants = layer.module, np.nan_to_num(layer.inputs.constants)
     assert isinstance(module, nn.Linear | nn.Conv2d)
-    rows, columns = left.present[layer.gives.ids], left.present[layer.reads.ids]
-    read, unread = left.used[layer.reads.ids], ~left.used[layer.gives.ids]
-    weight, bias = numbers(module.weight), bias_of(module)
+    rows, columns = present[layer.outputs.ids], present[layer.inputs.ids]
+    read, unread = used[layer.inputs.ids], ~used[layer.outputs.ids]
+    weight, bias = to_float64(module.weight), bias_of(module)
     weight[unread], bias[unread] = 0, 0
     lost = ~read & (constants != 0) & (weight != 0).reshape(*weight.shape[:2], -1).any((0, 2))
     if layer.padded and lost.any():
-        one = representative(layer, left.used)
+        one = _substitute_input(layer, used)
         weight[:, one] += np.einsum("oi...,i->o...", weight[:, lost], constants[lost] / constants[one])
     else:
         bias += weight.reshape(*weight.shape[:2], -1).sum(2)[:, lost] @ constants[lost]
@@ -82,15 +138,50 @@ def _shrink_product(layer: CoupledLayer, left: Kept) -> None:
     resize(module, tensors)
 
 
-def _shrink_each(layer: CoupledLayer, left: Kept) -> None:
-    """The same for what treats every unit by itself."""
-    present = torch.from_numpy(left.present[layer.gives.ids])
+def _shrink_each(layer: CoupledLayer, present: BoolArray) -> None:
+    """Shrink a layer that treats every unit by itself."""
+    kept = torch.from_numpy(present[layer.outputs.ids])
     if isinstance(layer.module, Subsample):
-        layer.module.channels = int(present.sum())
+        layer.module.channels = int(kept.sum())
         return
-    tensors = {name: getattr(layer.module, name, None) for name in TENSORS}
-    resize(layer.module, {n: tensor.cpu()[present] for n, tensor in tensors.items() if tensor is not None})
+    tensors = {name: getattr(layer.module, name, None) for name in UNIT_TENSORS}
+    resize(layer.module, {n: tensor.cpu()[kept] for n, tensor in tensors.items() if tensor is not None})
 
 
 def _size(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+@torch.no_grad()
+def output_mismatch(network: Callable[[Tensor], Any], other: Callable[[Tensor], Any], example: Tensor) -> str | None:
+    """How the outputs of `other` differ from those of `network`; None if they agree up to rounding.
+
+    Both are called with the example, with random batches of its size, and of two and one. Infinite and NaN outputs
+    have to be the same in both. Raises whatever the networks raise.
+    """
+    shape = example.shape[1:]
+    batches = [example] if len(example) else []
+    if example.is_floating_point():
+        for size in {len(example), 2, 1} - {0}:
+            batches.append(torch.randn((size, *shape), dtype=example.dtype, device=example.device))
+    for batch in batches:
+        pairs = zip(tensors(network(batch.clone())), tensors(other(batch.clone())), strict=True)
+        for before, after in pairs:
+            if before.shape != after.shape:
+                return f"its outputs have shape {tuple(after.shape)} instead of {tuple(before.shape)}"
+            finite = before[before.isfinite()].abs()
+            scale = float(finite.max()) if finite.numel() else 0.0
+            coarse = 8 * torch.finfo(before.dtype).eps if before.is_floating_point() else 0.0
+            if not torch.allclose(after, before, rtol=0, atol=max(TOLERANCE, coarse) * scale, equal_nan=True):
+                far = float((after - before).abs().max())
+                return f"its outputs differ by up to {far:.2g}; the largest output is {scale:.2g}"
+    return None
+
+
+def tensors(output: Any) -> Iterator[Tensor]:
+    """The tensors in what a network returned."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, dict | list | tuple):
+        for one in output.values() if isinstance(output, dict) else output:
+            yield from tensors(one)

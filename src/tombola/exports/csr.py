@@ -1,4 +1,4 @@
-"""CSR: each layer's kept weights as compressed sparse rows in a plain `.npz`, for runtimes of other kinds."""
+"""CSR: each layer's kept weights as compressed sparse rows in a plain `.npz`, for other runtimes."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from tombola.utils.text import first_line
 
 Array = NDArray[Any]
 
-PACKED = 1000
-"""How many times as large as its file arrays may be; zip's usual packing cannot do much more."""
+MAX_COMPRESSION = 1000
+"""The largest allowed ratio of arrays to file size; the usual compression of zip hardly exceeds it."""
 
 
 def write_csr(network: nn.Module, path: str | Path) -> None:
-    """Write the state of `network` to `path`, its layers' weights as compressed sparse rows: zeros are left out.
+    """Write the state of `network` to `path`, its layers' weights as compressed sparse rows, without zeros.
 
-    Of each linear or convolutional layer NAME, whose weight is seen as a matrix [out, in × kernel]:
-    `NAME/indptr` (int32, out + 1) and `NAME/indices` (int32, in order within a row) say where the weights are left,
-    `NAME/values` (float32) what they are, `NAME/shape` (int64) is the whole weight's, and `NAME/bias` (float32) is
-    there if the layer has one. Of a convolution there are also `NAME/stride` and `NAME/dilation` (int64, a number for
-    each axis), `NAME/padding` (int64, before and after on each axis), `NAME/padding_mode` (text) and `NAME/groups`.
-    A network that is one layer has no `NAME/`. Everything else, transposed convolutions too, is there whole, under
-    its name in the `state_dict`. The same network gives the same bytes. Raises `InputError` where names collide.
+    Of each linear or convolutional layer NAME, whose weight is a matrix [out, in × kernel]: `NAME/indptr` (int32,
+    out + 1), `NAME/indices` (int32, increasing within a row), `NAME/values` (float32), `NAME/shape` (int64, of the
+    weight tensor), and `NAME/bias` (float32) if the layer has one. Of a convolution also `NAME/stride` and
+    `NAME/dilation` (int64, one number for each axis), `NAME/padding` (int64, before and after on each axis),
+    `NAME/padding_mode` (text) and `NAME/groups`. A network that is a single layer has no `NAME/`. All other entries
+    of the `state_dict`, transposed convolutions too, are dense, under their own names. The same network gives the
+    same bytes. Raises `InputError` if two arrays would have the same name.
     """
     state = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
     arrays: dict[str, Array] = {}
@@ -44,17 +44,17 @@ def write_csr(network: nn.Module, path: str | Path) -> None:
             for part, array in _layer(layer, state.pop(weight), state.pop(bias, None)).items():
                 _add(arrays, f"{name}/{part}" if name else part, array)
     for name, tensor in state.items():
-        _add(arrays, name, _numbers(tensor))
+        _add(arrays, name, _to_numpy(tensor))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(path)) as temporary:
         _write(temporary, arrays)
 
 
 def read_csr(path: str | Path) -> dict[str, csr_array]:
-    """Of each layer in a file of `write_csr`, by name, its weights as a float32 matrix [out, in × kernel].
+    """The weights of each layer in a file of `write_csr`, by name: a float32 matrix [out, in × kernel].
 
-    Nothing in the file is executed. Raises `InputError` where there is no such file, it is damaged, it is packed so
-    much that its arrays are more than `PACKED` times its size, or an array is not as `write_csr` says.
+    Nothing in the file is executed. Raises `InputError` if it is missing or damaged, or its arrays are more than
+    `MAX_COMPRESSION` times its size.
     """
     try:
         with Path(path).open("rb") as file:
@@ -64,17 +64,17 @@ def read_csr(path: str | Path) -> dict[str, csr_array]:
                 return {layer.removesuffix("/"): _matrix(arrays, layer) for layer in layers}
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except Exception as error:  # whatever NumPy and SciPy stumble over
-        raise InputError(f"{path} is damaged or not of compressed sparse rows: {first_line(error)}") from error
+    except Exception as error:  # NumPy and SciPy may raise anything
+        raise InputError(f"{path} is damaged or not a file of compressed sparse rows: {first_line(error)}") from error
 
 
 def _check_sizes(file: BinaryIO) -> None:
-    """Raise `ValueError` unless arrays are as large as the zip says, before any is read, and not absurdly packed."""
+    """Raise `ValueError` if arrays are larger than the zip states, or compressed too much; reads none."""
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-        if sum(entry.file_size for entry in entries) > PACKED * size:
-            raise ValueError(f"its arrays would be more than {PACKED} times as large as the file")
+        if sum(entry.file_size for entry in entries) > MAX_COMPRESSION * size:
+            raise ValueError(f"its arrays are more than {MAX_COMPRESSION} times as large as the file")
         for entry in entries:
             with archive.open(entry) as array:
                 version = np.lib.format.read_magic(array)
@@ -83,7 +83,7 @@ def _check_sizes(file: BinaryIO) -> None:
                 )
                 shape, _, dtype = read(array)
                 if array.tell() + math.prod(shape) * dtype.itemsize != entry.file_size:
-                    raise ValueError(f"{entry.filename} is not as large as {shape} of {dtype} is")
+                    raise ValueError(f"{entry.filename} does not have the size of {shape} {dtype}")
     file.seek(0)
 
 
@@ -108,8 +108,8 @@ def _matrix(arrays: Mapping[str, Array], layer: str) -> csr_array:
 
 
 def _layer(layer: nn.Linear | _ConvNd, weight: Tensor, bias: Tensor | None) -> dict[str, Array]:
-    """The arrays of one layer, by what comes after its name."""
-    matrix = csr_array(_numbers(weight.flatten(1)))
+    """The arrays of one layer, by the last part of their names."""
+    matrix = csr_array(_to_numpy(weight.flatten(1)))
     arrays: dict[str, Array] = {
         "indptr": matrix.indptr.astype(np.int32),
         "indices": matrix.indices.astype(np.int32),
@@ -117,7 +117,7 @@ def _layer(layer: nn.Linear | _ConvNd, weight: Tensor, bias: Tensor | None) -> d
         "shape": np.array(weight.shape, dtype=np.int64),
     }
     if bias is not None:
-        arrays["bias"] = _numbers(bias)
+        arrays["bias"] = _to_numpy(bias)
     if isinstance(layer, _ConvNd):
         arrays["stride"] = np.array(layer.stride, dtype=np.int64)
         arrays["padding"] = _padding(layer)
@@ -128,7 +128,7 @@ def _layer(layer: nn.Linear | _ConvNd, weight: Tensor, bias: Tensor | None) -> d
 
 
 def _padding(layer: _ConvNd) -> Array:
-    """How much is added before and after on each axis: int64 [axes, 2]; of "same" that may be one less before."""
+    """The padding before and after on each axis: int64 [axes, 2]; of "same", before may be one less."""
     if layer.padding == "same":
         reach = [dilation * (size - 1) for dilation, size in zip(layer.dilation, layer.kernel_size, strict=True)]
         return np.array([(each // 2, each - each // 2) for each in reach], dtype=np.int64)
@@ -137,20 +137,20 @@ def _padding(layer: _ConvNd) -> Array:
     return np.array([(each, each) for each in layer.padding], dtype=np.int64)
 
 
-def _numbers(tensor: Tensor) -> Array:
-    """As NumPy has it: floating-point numbers in float32, others as they are."""
+def _to_numpy(tensor: Tensor) -> Array:
+    """A NumPy array: floating-point numbers as float32, others unchanged."""
     array: Array = (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().numpy()
     return array
 
 
 def _add(arrays: dict[str, Array], name: str, array: Array) -> None:
     if name in arrays:
-        raise InputError(f"two arrays would be called {name}: rename one of the layers")
+        raise InputError(f"two arrays have the name {name}: rename one of the layers")
     arrays[name] = array
 
 
 def _write(path: Path, arrays: Mapping[str, Array]) -> None:
-    """As `numpy.savez` does, for any names, and with one date for all files: the first that a zip can state."""
+    """Like `numpy.savez`, for any names, with a constant date for all entries: the earliest that a zip can hold."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as file:

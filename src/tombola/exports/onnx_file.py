@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tombola.exports.torch_export import agreement, exported, on_cpu, silent
+from tombola.exports.torch_export import exported, largest_difference, on_cpu, suppress_output
 from tombola.utils.errors import InputError
-from tombola.utils.extras import require
 from tombola.utils.files import atomic_write
+from tombola.utils.libraries import require
 from tombola.utils.text import first_line
 
-TORCH = "2.7"
-"""The first torch whose exporter writes batch norm with the onnxscript of today; 2.5 and 2.6 cannot."""
-LARGEST = 2**31 - 1
-"""The most bytes that one file of protocol buffers can have."""
+MIN_TORCH = "2.7"
+"""The oldest torch whose exporter can write batch norm with a current onnxscript."""
+MAX_BYTES = 2**31 - 1
+"""The most bytes that a file of protocol buffers can have."""
 
 
 def write_onnx(
@@ -28,26 +28,29 @@ def write_onnx(
 
     `example` is a batch of inputs, float32 on the CPU. The file's input is `input`, its output `output`, the first
     axis of both `batch`; weights are inside, zeros included; `about` becomes the model's metadata. The same network
-    gives the same bytes. ONNX Runtime's answers are checked against PyTorch's; the largest absolute difference is
-    returned. Raises `InputError` where torch cannot export the network, where the answers differ by more than
-    `exported.TOLERANCE` of the largest (then nothing is written), and where the extra `onnx` or torch 2.7 is missing.
+    gives the same bytes. The outputs of ONNX Runtime are compared with PyTorch's; the largest absolute difference is
+    returned. Raises `InputError` if torch cannot export the network, if outputs differ by more than
+    `compaction.TOLERANCE` of the largest (then nothing is written), or the extra `onnx` or torch 2.7 is missing.
     """
-    _exporter()
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        require(module, "onnx")
+    if torch.__version__ < MIN_TORCH:
+        raise InputError(f"writing ONNX files needs torch {MIN_TORCH} or newer; this is {torch.__version__}")
     model = on_cpu(network)
     program = exported(model, example)
     try:
-        with silent():
+        with suppress_output():
             made = torch.onnx.export(
                 program, (), dynamo=True, input_names=["input"], output_names=["output"], verbose=False
             )
-        assert made is not None  # only the older exporter gives none
+        assert made is not None  # only the older exporter returns None
         proto = made.model_proto
     except Exception as error:
-        raise InputError(f"torch cannot write this network as ONNX: {first_line(_first(error))}") from error
-    if proto.ByteSize() > LARGEST:
-        raise InputError(f"this network has {proto.ByteSize():,} bytes as ONNX; a file of it can have {LARGEST:,}")
-    content = _tidy(proto, about or {}).SerializeToString(deterministic=True)
-    difference = agreement(model, OnnxModel(content), example, "ONNX Runtime")
+        raise InputError(f"torch cannot write this network as ONNX: {first_line(_root_cause(error))}") from error
+    if proto.ByteSize() > MAX_BYTES:
+        raise InputError(f"this network needs {proto.ByteSize():,} bytes; an ONNX file has at most {MAX_BYTES:,}")
+    content = _clean(proto, about or {}).SerializeToString(deterministic=True)
+    difference = largest_difference(model, OnnxModel(content), example, "ONNX Runtime")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(path)) as temporary:
         temporary.write_bytes(content)
@@ -55,10 +58,7 @@ def write_onnx(
 
 
 class OnnxModel:
-    """A network in ONNX Runtime, on the CPU: maps a batch of inputs to outputs, both float32 on the CPU.
-
-    `about` is its metadata.
-    """
+    """A network in ONNX Runtime: maps a batch of inputs to outputs, float32 on the CPU. `about` is its metadata."""
 
     def __init__(self, content: bytes, threads: int = 1) -> None:
         runtime = require("onnxruntime", "onnx")
@@ -76,50 +76,36 @@ class OnnxModel:
 
 
 def read_onnx(path: str | Path, threads: int = 1) -> OnnxModel:
-    """The network in an ONNX file, to run in ONNX Runtime with so many threads.
-
-    Raises `InputError` where there is no such file, ONNX Runtime cannot read it, or the extra `onnx` is missing.
-    """
+    """The network in an ONNX file. Raises `InputError` if it is damaged, or it or the extra `onnx` is missing."""
     require("onnxruntime", "onnx")
     try:
         return OnnxModel(Path(path).read_bytes(), threads)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except Exception as error:  # whatever the runtime says
-        raise InputError(f"{path} is damaged or no ONNX model: {first_line(error)}") from error
+    except Exception as error:  # the runtime may raise anything
+        raise InputError(f"{path} is damaged or not an ONNX model: {first_line(error)}") from error
 
 
-def stored(path: str | Path) -> int:
-    """Bytes of the numbers that an ONNX file holds, its initializers.
-
-    Raises `InputError` where there is no such file, it is no ONNX model, or the extra `onnx` is missing.
-    """
+def initializer_bytes(path: str | Path) -> int:
+    """Bytes of the weights and other constants of an ONNX file. Raises `InputError` like `read_onnx`."""
     onnx, helper = require("onnx", "onnx"), require("onnx.numpy_helper", "onnx")
     try:
         return sum(helper.to_array(each).nbytes for each in onnx.load(Path(path)).graph.initializer)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except Exception as error:  # whatever protocol buffers say
-        raise InputError(f"{path} is damaged or no ONNX model: {first_line(error)}") from error
+    except Exception as error:  # protocol buffers may raise anything
+        raise InputError(f"{path} is damaged or not an ONNX model: {first_line(error)}") from error
 
 
-def _exporter() -> None:
-    """Raise `InputError` unless what `torch.onnx.export` is made of is there."""
-    for module in ("onnx", "onnxscript", "onnxruntime"):
-        require(module, "onnx")
-    if torch.__version__ < TORCH:
-        raise InputError(f"ONNX files are written by torch {TORCH} or newer, this is {torch.__version__}")
-
-
-def _first(error: BaseException) -> Exception:
-    """What `error` began with: torch wraps it in advice on how to report it."""
+def _root_cause(error: BaseException) -> Exception:
+    """The cause of `error`: torch wraps it in advice on how to report it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error if isinstance(error, Exception) else Exception(str(error))
 
 
-def _tidy(proto: Any, about: Mapping[str, str]) -> Any:
-    """Name the batch axis, say who made it, and leave out what torch notes of this machine: its paths, above all."""
+def _clean(proto: Any, about: Mapping[str, str]) -> Any:
+    """Name the batch axis, set the producer, and remove the paths and stack traces that torch records."""
     graph = proto.graph
     symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*graph.input, *graph.output):

@@ -1,4 +1,4 @@
-"""Sizes: the numbers of inputs and outputs of a network's layers, changed."""
+"""Resizing: layers with other numbers of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from tombola.pruning.mask import State
 from tombola.utils.errors import InputError
 from tombola.zoo.models.resnet import ResidualBlock, Subsample
 
-SIZED = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
-"""Modules that compaction makes smaller: these classes themselves, and `Subsample`."""
-
-TENSORS = ("weight", "bias", "running_mean", "running_var")
-"""What they have for each of their units; some have not all."""
+RESIZABLE = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
+"""Modules that compaction makes smaller: exactly these classes, and `Subsample`."""
+UNIT_TENSORS = ("weight", "bias", "running_mean", "running_var")
+"""Their tensors with an entry for each unit; not every module has all of them."""
 
 
 def resize(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a module of one of the `SIZED` classes other tensors, by their names in it, and the sizes that they have.
+    """Replace tensors of a module of one of the `RESIZABLE` classes, by name, and set its sizes accordingly.
 
-    Type, device and whether gradients are wanted stay as they are; a bias that was not there has its weight's. A
-    convolution of more than one group is one of a single channel in each.
+    Dtype, device and `requires_grad` stay the same; a new bias has those of the weight. A convolution of several
+    groups becomes one with a single channel in each.
     """
     before = (module.in_channels, module.out_channels) if isinstance(module, nn.Conv2d) else None
     for name, tensor in tensors.items():
@@ -45,27 +44,24 @@ def resize(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             module.in_channels = module.weight.shape[1]
 
 
-def resized(network: nn.Module, state: State) -> nn.Module:
-    """A copy of `network` with the layers as small as in `state`, and that state loaded.
+def load_resized(network: nn.Module, state: State) -> nn.Module:
+    """A copy of `network` with layers as small as in `state`, and that state loaded.
 
     `network` has the architecture that a compact network was made of, and `state` is the compact one's `state_dict`.
-    Raises `InputError` where names differ, where a shape is none that compaction makes of the network's, and where
-    layers are smaller and there is a `Subsample` that is not the shortcut of a `ResidualBlock`: it has no tensors
-    that say how many channels it gives; and where a tensor is of another type than the network's. Whether one layer
-    reads as many units as another gives is not asked.
+    Whether layers fit each other is not checked. Raises `InputError` for other names or dtypes, for shapes that
+    compaction cannot produce, and for smaller layers next to a `Subsample` that is not the shortcut of a
+    `ResidualBlock`: no tensor has its number of channels.
     """
     types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     for name, tensor in state.items():
         own_type = types.get(name, types.get(f"{name.removesuffix('bias')}weight", tensor.dtype))  # of a new bias
         if tensor.dtype != own_type:
-            raise InputError(
-                f"this state is of another type: {name} is {tensor.dtype} in it, and {own_type} in the network"
-            )
+            raise InputError(f"{name} is {tensor.dtype} in this state, but {own_type} in the network")
     smaller, changed = copy.deepcopy(network), False
     for path, module in smaller.named_modules():
         prefix = f"{path}." if path else ""
-        tensors = {name: state[prefix + name] for name in TENSORS if prefix + name in state}
-        if type(module) in SIZED and _fits(module, tensors):
+        tensors = {name: state[prefix + name] for name in UNIT_TENSORS if prefix + name in state}
+        if type(module) in RESIZABLE and _can_shrink_to(module, tensors):
             resize(module, tensors)
             changed = True
     shortcuts = set()
@@ -78,19 +74,19 @@ def resized(network: nn.Module, state: State) -> nn.Module:
         ours, theirs = (tuple(entries[name].shape) if name in entries else "missing" for entries in (own, state))
         if ours != theirs:
             raise InputError(
-                f"this state is of another architecture: {name} is {theirs} in it, and {ours} in the network"
+                f"this state has another architecture: {name} is {theirs} in it, but {ours} in the network"
             )
     for path, module in smaller.named_modules():
         if changed and isinstance(module, Subsample) and module not in shortcuts:
             raise InputError(
-                f"a state does not say how many channels {path or 'a Subsample'} gives in a smaller network"
+                f"{path or 'a Subsample'}: its number of channels in a smaller network is not part of a state_dict"
             )
     smaller.load_state_dict(state)
     return smaller
 
 
-def _fits(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a module of a `SIZED` class may have these tensors instead of its own, and needs them."""
+def _can_shrink_to(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a module of a `RESIZABLE` class can have these tensors, and is not of their sizes yet."""
     product = isinstance(module, nn.Linear | nn.Conv2d)
     own: dict[str, Tensor | None] = {name: getattr(module, name, None) for name in tensors}
     if all(old is not None and old.shape == tensors[name].shape for name, old in own.items()):

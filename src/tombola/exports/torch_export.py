@@ -1,4 +1,4 @@
-"""Exported programs: a network as torch.export has it, for any batch size, in a file that needs none of its code."""
+"""torch.export: a network as a graph for any batch size, in a file that needs none of its code."""
 
 from __future__ import annotations
 
@@ -14,26 +14,24 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from tombola.exports.compaction import TOLERANCE
 from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write
 from tombola.utils.text import first_line
-
-TOLERANCE = 1e-4
-"""How far an export may be from the network it was made of, relative to the largest output."""
 
 
 def write_exported(network: nn.Module, example: Tensor, path: str | Path) -> float:
     """Write what `network` computes in eval mode to `path`, for batches of any size.
 
-    `example` is a batch of inputs, float32 on the CPU. The file's answers are checked against the network's; the
-    largest absolute difference is returned. Raises `InputError` where torch cannot export the network, and where the
-    answers differ by more than `TOLERANCE` of the largest; then nothing is written.
+    `example` is a batch of inputs, float32 on the CPU. The outputs of the file are compared with the network's; the
+    largest absolute difference is returned. Raises `InputError` if torch cannot export the network, or outputs differ
+    by more than `TOLERANCE` of the largest; then nothing is written.
     """
     model = on_cpu(network)
     file = io.BytesIO()
-    with silent():
+    with suppress_output():
         torch.export.save(exported(model, example), file)
-    difference = agreement(model, _load(file.getvalue()), example, "torch.export")
+    difference = largest_difference(model, _load(file.getvalue()), example, "torch.export")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(path)) as temporary:
         temporary.write_bytes(file.getvalue())
@@ -44,7 +42,7 @@ def read_exported(path: str | Path) -> nn.Module:
     """The network in a file of `write_exported`: a module that maps a batch of inputs to outputs, in eval mode.
 
     torch unpickles parts of such a file if the file says so: only read files you trust.
-    Raises `InputError` where there is no such file, or torch cannot read it.
+    Raises `InputError` if the file is missing, or torch cannot read it.
     """
     try:
         content = Path(path).read_bytes()
@@ -52,30 +50,27 @@ def read_exported(path: str | Path) -> nn.Module:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     try:
         return _load(content)
-    except Exception as error:  # whatever torch stumbles over
-        raise InputError(f"{path} is damaged or no exported program: {first_line(error)}") from error
+    except Exception as error:  # torch may raise anything
+        raise InputError(f"{path} is damaged or not an exported program: {first_line(error)}") from error
 
 
 def _load(content: bytes) -> nn.Module:
-    with silent():
+    with suppress_output():
         return torch.export.load(io.BytesIO(content)).module()
 
 
 def on_cpu(network: nn.Module) -> nn.Module:
-    """A copy of `network` on the CPU and in eval mode, whose weights need no gradients."""
+    """A copy of `network` on the CPU and in eval mode, without gradients."""
     return copy.deepcopy(network).cpu().eval().requires_grad_(False)
 
 
 def exported(model: nn.Module, example: Tensor) -> ExportedProgram:
-    """What `model` (of `on_cpu`) computes as a graph of torch's operations, its input's first axis left open.
-
-    Raises `InputError` where torch cannot make one, because the forward pass depends on values, for example.
-    """
+    """What `model` (of `on_cpu`) computes as a graph for any batch size. Raises `InputError` if torch cannot."""
     check_example(model, example)
-    # Not of one, which torch would take for a constant; and of zeros, because torch writes it to the file.
+    # Two examples, because torch takes a batch of one for a constant; zeros, because torch writes them to the file.
     batch = torch.zeros(2, *example.shape[1:])
     try:
-        with silent():
+        with suppress_output():
             return torch.export.export(model, (batch,), dynamic_shapes=({0: Dim("batch")},), strict=False)
     except Exception as error:
         raise InputError(
@@ -84,10 +79,10 @@ def exported(model: nn.Module, example: Tensor) -> ExportedProgram:
 
 
 def check_example(model: nn.Module, example: Tensor) -> None:
-    """Raise `InputError` unless `example` is a batch, and `model` makes one tensor of it with as many rows."""
+    """Raise `InputError` unless `example` is a batch, and `model` returns one tensor with a row for each example."""
     if example.dim() < 2 or not len(example) or example.dtype != torch.float32 or example.device.type != "cpu":
         what = f"{tuple(example.shape)}, {example.dtype} on {example.device}"
-        raise InputError(f"an export needs an example batch of inputs, float32 on the CPU; this one is {what}")
+        raise InputError(f"example: should be a batch of inputs, float32 on the CPU, not {what}")
     try:
         with torch.no_grad():
             outputs = model(example)
@@ -97,13 +92,12 @@ def check_example(model: nn.Module, example: Tensor) -> None:
         ) from error
     if not isinstance(outputs, Tensor) or not outputs.numel() or outputs.dim() == 0 or len(outputs) != len(example):
         what = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise InputError(f"a network to export gives one tensor with a row for each example; this one gives {what}")
+        raise InputError(f"the network should return one tensor with a row for each example, not {what}")
 
 
-def agreement(model: nn.Module, other: Callable[[Tensor], Tensor], example: Tensor, name: str) -> float:
-    """The largest absolute difference of the outputs of `model` and of `other`, for one, two and all of `example`.
-
-    Raises `InputError` where it is more than `TOLERANCE` times the largest output, or the shapes are not the same.
+def largest_difference(model: nn.Module, other: Callable[[Tensor], Tensor], example: Tensor, name: str) -> float:
+    """The largest absolute difference of the outputs of `model` and `other`, for one, two and all of `example`.
+    Raises `InputError` if it is more than `TOLERANCE` times the largest output, or shapes differ.
     """
     largest = 0.0
     for batch in (example[:1], example[:1].expand(2, *example.shape[1:]).contiguous(), example):
@@ -115,29 +109,29 @@ def agreement(model: nn.Module, other: Callable[[Tensor], Tensor], example: Tens
                 raise InputError(f"{name} cannot take a batch of {len(batch)}: {first_line(error)}") from error
         if not expected.isfinite().all():
             raise InputError(
-                f"PyTorch's own outputs are not all finite for a batch of {len(batch)}, so nobody can tell whether "
-                f"{name} gives the same: nothing was written"
+                f"the outputs of PyTorch are not finite for a batch of {len(batch)}, so they cannot be compared with "
+                f"those of {name}: nothing was written"
             )
         same = outputs.shape == expected.shape
         difference = (expected - outputs).abs().max().item() if same else torch.inf
         scale = expected.abs().max().item()
-        if not difference <= TOLERANCE * scale:  # nor is NaN
+        if not difference <= TOLERANCE * scale:  # true for NaN
             raise InputError(
-                f"{name} and PyTorch differ by {difference:.1g} where outputs are up to {scale:.1g}, for a batch of "
-                f"{len(batch)}: nothing was written; is the forward pass random?"
+                f"{name} and PyTorch differ by {difference:.1g} for a batch of {len(batch)}, with outputs up to "
+                f"{scale:.1g}: nothing was written; is the forward pass random?"
             )
         largest = max(largest, difference)
     return largest
 
 
 @contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Within it, nobody in this process logs, warns or prints: torch's exporters do, about code of their own."""
+def suppress_output() -> Iterator[None]:
+    """Suppress logs, warnings and prints of this process: torch's exporters produce many."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        nowhere = io.StringIO()
-        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -1,4 +1,4 @@
-"""2:4 sparsity: for GPUs whose tensor cores multiply it as such, and packed in a file on any machine."""
+"""2:4 sparsity: run by GPUs with sparse tensor cores, and packed in a file on any machine."""
 
 from __future__ import annotations
 
@@ -14,46 +14,47 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from tombola.pruning.mask import State
+from tombola.runs.sparse_state import strip_prefix
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
 from tombola.utils.text import first_line
 
 FORMAT = "two-four 1"
-"""What such a file says it is."""
-ROWS, COLUMNS = 32, 64
-"""A linear layer's outputs and inputs are multiples of these where torch's kernels of either kind take it."""
+"""The name and version of the file format."""
+ROW_MULTIPLE, COLUMN_MULTIPLE = 32, 64
+"""torch's kernels take linear layers whose outputs and inputs are multiples of these."""
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def is_two_four(weight: Tensor) -> bool:
-    """Whether of every four neighbours along the input at most two are not zero (Mishra et al. 2021, section 2).
+    """Whether at most two of every four neighbours along the input are nonzero (Mishra et al. 2021, section 2).
 
-    `weight` is [out, in] or [out, in, kernel...]: of a convolution, neighbours are input channels at one place.
+    `weight` is [out, in] or [out, in, kernel...]: neighbours in a convolution are input channels at one place.
     """
     if weight.dim() < 2 or weight.shape[1] % 4:
         return False
-    return bool((_fours(weight).count_nonzero(dim=1) <= 2).all())
+    return bool((_groups_of_four(weight).count_nonzero(dim=1) <= 2).all())
 
 
 def semi_structured(network: nn.Module, dtype: torch.dtype = torch.float16) -> nn.Module:
-    """A copy of `network` on the GPU, in `dtype` and eval mode, whose 2:4 linear layers are multiplied as such.
+    """A copy of `network` on the GPU, in `dtype` and eval mode, whose 2:4 linear layers use sparse kernels.
 
-    These are the layers whose weights are 2:4, [out, in] with multiples of 32 and 64; others stay dense: torch has
-    no such kernels for convolutions. Inputs are of `dtype`, too. Raises `InputError` without a GPU that can do it,
-    for other types than float16 and bfloat16, and where not one layer is such.
+    These are the layers with 2:4 weights [out, in], multiples of 32 and 64; others stay dense: torch has no such
+    kernels for convolutions. Inputs have to be of `dtype`, too. Raises `InputError` without a suitable GPU, for
+    dtypes other than float16 and bfloat16, and for a network without such a layer.
     """
     _check_gpu(dtype)
     copied = copy.deepcopy(network).to("cuda", dtype).eval().requires_grad_(False)
-    chosen = [layer for layer in copied.modules() if type(layer) is nn.Linear and _fits(layer.weight)]
+    chosen = [layer for layer in copied.modules() if type(layer) is nn.Linear and _is_supported(layer.weight)]
     if not chosen:
-        what = f"2:4 weights [out, in], out a multiple of {ROWS} and in of {COLUMNS}"
+        what = f"2:4 weights [out, in], out a multiple of {ROW_MULTIPLE} and in of {COLUMN_MULTIPLE}"
         raise InputError(f'no linear layer of this network has {what}: prune it with structure="2:4"')
     for layer in chosen:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that this is a prototype
+                warnings.simplefilter("ignore")  # torch says that it is a prototype
                 sparse = torch.sparse.to_sparse_semi_structured(layer.weight.detach().contiguous())
         except RuntimeError as error:
             raise InputError(f"this build of torch has no 2:4 kernels for this GPU: {first_line(error)}") from error
@@ -64,16 +65,21 @@ def semi_structured(network: nn.Module, dtype: torch.dtype = torch.float16) -> n
 def write_two_four(network: nn.Module, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
     """Write the state of `network` in `dtype` to the safetensors file `path`, its 2:4 layers packed, on any machine.
 
-    Of each such weight NAME, of linear layers and convolutions, whose inputs are seen as its last axis:
-    `values/NAME` (dtype), two for every four inputs, in row-major order; `places/NAME` (uint8), where in their four
-    they stand, 2 bits each, four in a byte, the first in the lowest bits; `shape/NAME` (int64). `whole/NAME` is
-    everything else: floating-point numbers in `dtype`, others as they are. Raises `InputError` for other types than
-    float16, bfloat16 and float32, and where a number is too large for it.
+    Of each 2:4 weight NAME of a linear layer or convolution, with the input as its last axis: `values/NAME` (dtype),
+    two for every four inputs, in row-major order; `places/NAME` (uint8), their positions within the four, 2 bits
+    each, four in a byte, the first in the lowest bits; `shape/NAME` (int64). `whole/NAME` is everything else:
+    floating-point numbers in `dtype`, others unchanged. Raises `InputError` for dtypes other than float16, bfloat16
+    and float32, and for numbers too large for `dtype`.
     """
     kind = next((name for name, known in DTYPES.items() if known == dtype), None)
     if kind is None:
-        raise InputError(f"dtype: {' or '.join(DTYPES)}, not {dtype}")
-    weights = _weights(network)
+        raise InputError(f"dtype: should be {' or '.join(DTYPES)}, not {dtype}")
+    layers = [
+        name
+        for name, layer in network.named_modules(remove_duplicate=False)
+        if isinstance(layer, nn.Linear | _ConvNd) and not isinstance(layer, _ConvTransposeNd)
+    ]
+    weights = {f"{name}.weight".removeprefix(".") for name in layers}
     tensors: dict[str, Tensor] = {}
     for name, tensor in network.state_dict().items():
         if not isinstance(tensor, Tensor):
@@ -90,13 +96,13 @@ def write_two_four(network: nn.Module, path: str | Path, dtype: torch.dtype = to
 def read_two_four(network: Module, path: str | Path) -> Module:
     """Load a file of `write_two_four` into a network of the same architecture, in place and dense; and return it.
 
-    The network's own type stays. Raises `InputError` where there is no such file, it is damaged, or it is of another
-    architecture; then nothing is loaded.
+    The network keeps its own dtype. Raises `InputError` if the file is missing, damaged, or has another architecture;
+    then nothing is loaded.
     """
     try:
         tensors, about = read_tensors(Path(path))
         if not isinstance(about, dict) or about.get("format") != FORMAT:
-            raise DamagedFile(f"{path} is not a file of 2:4 weights of a version this reads")
+            raise DamagedFile(f"{path} is not a file of 2:4 weights in the format {FORMAT!r}")
         state = _state(tensors)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
@@ -107,55 +113,46 @@ def read_two_four(network: Module, path: str | Path) -> Module:
     if ours != theirs:
         name = next(n for n in [*theirs, *ours] if ours.get(n) != theirs.get(n))
         raise InputError(
-            f"{path} is of another architecture: {name} is {theirs.get(name, 'missing')} in the file "
+            f"{path} has another architecture: {name} is {theirs.get(name, 'missing')} in the file "
             f"and {ours.get(name, 'missing')} in the network"
         )
-    whole = len(own) == len(network.state_dict())  # or it has an extra state of its own
-    network.load_state_dict(state, strict=whole)
+    strict = len(own) == len(network.state_dict())  # otherwise the network has an extra state
+    network.load_state_dict(state, strict=strict)
     return network
 
 
 def _check_gpu(dtype: torch.dtype) -> None:
     if dtype not in (torch.float16, torch.bfloat16):
-        raise InputError(f"2:4 kernels multiply float16 or bfloat16, not {dtype}")
+        raise InputError(f"2:4 kernels need float16 or bfloat16, not {dtype}")
     if not torch.cuda.is_available():
-        raise InputError("2:4 kernels need a CUDA GPU of compute capability 8.0 or newer; torch sees none here")
+        raise InputError("2:4 kernels need a CUDA GPU of compute capability 8.0 or newer; torch found none")
     if torch.cuda.get_device_capability() < (8, 0):
         major, minor = torch.cuda.get_device_capability()
         raise InputError(f"2:4 kernels need a GPU of compute capability 8.0 or newer; this has {major}.{minor}")
 
 
-def _fits(weight: Tensor) -> bool:
-    return weight.shape[0] % ROWS == 0 and weight.shape[1] % COLUMNS == 0 and is_two_four(weight)
-
-
-def _weights(network: nn.Module) -> set[str]:
-    """The names of the weights whose second axis is the input."""
-    names = set()
-    for path, layer in network.named_modules(remove_duplicate=False):
-        if isinstance(layer, nn.Linear | _ConvNd) and not isinstance(layer, _ConvTransposeNd):
-            names.add(f"{path}.weight" if path else "weight")
-    return names
+def _is_supported(weight: Tensor) -> bool:
+    return weight.shape[0] % ROW_MULTIPLE == 0 and weight.shape[1] % COLUMN_MULTIPLE == 0 and is_two_four(weight)
 
 
 def _rounded(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
-    """A copy in `dtype`, if these are floating-point numbers."""
+    """A copy, in `dtype` if it has floating-point numbers."""
     if not tensor.is_floating_point():
         return tensor.clone()
     rounded = tensor.to(dtype, copy=True)
     if (rounded.isinf() & tensor.isfinite()).any():
-        raise InputError(f"{name} has numbers too large for {dtype}: write it in torch.bfloat16")
+        raise InputError(f"{name} has numbers too large for {dtype}: use torch.bfloat16")
     return rounded
 
 
-def _fours(weight: Tensor) -> Tensor:
+def _groups_of_four(weight: Tensor) -> Tensor:
     """[out, in, kernel...] -> [out × kernel × in / 4, 4], the input last."""
     return weight.movedim(1, -1).reshape(-1, 4)
 
 
 def _pack(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The two of each four that may not be zero, and 2 bits each for where they stand, four in a byte."""
-    fours = _fours(weight)
+    """Two of each four that include the nonzero ones, and their positions in 2 bits each, four in a byte."""
+    fours = _groups_of_four(weight)
     places = (fours == 0).int().argsort(dim=1, stable=True)[:, :2].sort(dim=1).values
     values = fours.gather(1, places).reshape(-1)
     flat = places.reshape(-1).to(torch.uint8)
@@ -164,29 +161,24 @@ def _pack(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _unpack(values: Tensor, packed: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """What `_pack` packed. Raises `ValueError` where the parts do not fit together."""
+    """The inverse of `_pack`. Raises `ValueError` if the parts do not match."""
     if len(shape) < 2 or min(shape) < 0 or shape[1] % 4 or math.prod(shape) != 2 * values.numel():
         raise ValueError(f"{values.numel()} values are not half of {shape}")
     if packed.dtype != torch.uint8 or packed.shape != ((values.numel() + 3) // 4,) or values.dim() != 1:
-        raise ValueError(f"{packed.numel()} bytes are not the places of {values.numel()} values")
+        raise ValueError(f"{packed.numel()} bytes cannot hold the positions of {values.numel()} values")
     shifts = torch.tensor([0, 2, 4, 6], dtype=torch.uint8)
     places = (packed[:, None] >> shifts & 3).reshape(-1)[: values.numel()].view(-1, 2).long()
     if not (places[:, 0] < places[:, 1]).all():
-        raise ValueError("places are not in order")
+        raise ValueError("positions are not increasing")
     fours = torch.zeros(len(places), 4, dtype=values.dtype).scatter_(1, places, values.view(-1, 2))
     return fours.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1).contiguous()
 
 
 def _state(tensors: Mapping[str, Tensor]) -> State:
-    state: State = {}
-    for entry, tensor in tensors.items():
-        kind, _, name = entry.partition("/")
-        if kind == "whole":
-            state[name] = tensor
-        elif kind == "values":
-            try:
-                shape = tuple(tensors[f"shape/{name}"].tolist())
-                state[name] = _unpack(tensor, tensors[f"places/{name}"], shape)
-            except (KeyError, ValueError, TypeError, RuntimeError) as error:
-                raise DamagedFile(f"the 2:4 weights of {name} do not fit together: {error}") from error
+    state = strip_prefix(tensors, "whole")
+    for name, values in strip_prefix(tensors, "values").items():
+        try:
+            state[name] = _unpack(values, tensors[f"places/{name}"], tuple(tensors[f"shape/{name}"].tolist()))
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise DamagedFile(f"the parts of the 2:4 weights {name} do not match: {error}") from error
     return state

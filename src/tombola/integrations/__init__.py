@@ -1,1 +1,1 @@
-"""tombola within other frameworks. Each module here needs an extra, and nothing imports it but who asks for it."""
+"""Callbacks and loggers for other frameworks. Each needs an extra, and is imported only on request."""

@@ -1,4 +1,4 @@
-"""Searching: what every callback shows of its search."""
+"""SearchCallback: what the callbacks of all frameworks show of their search."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ _log = logging.getLogger(__name__)
 
 
 class SearchCallback:
-    """A callback that searches within the training it is given to."""
+    """A callback that searches for a ticket during a training."""
 
-    _rounds: InLoopSearch | None = None
+    _running: InLoopSearch | None = None
 
     @property
     def ticket(self) -> Ticket:
-        """The sparsest ticket so far. Raises `InputError` where there is none yet."""
-        return self._searching.ticket
+        """The sparsest ticket so far. Raises `InputError` if there is none yet."""
+        return self._active.ticket
 
     def ticket_at(self, level: int) -> Ticket:
-        """The ticket of this level. Raises `InputError` where there is none yet."""
-        return self._searching.ticket_at(level)
+        """The ticket of this level. Raises `InputError` if there is none yet."""
+        return self._active.ticket_at(level)
 
     @property
     def levels(self) -> list[LevelMetrics]:
-        """The table of the levels that have ended, with what the framework had measured last by then."""
-        return self._searching.levels
+        """The finished levels, with the last metrics of each."""
+        return self._active.levels
 
     @property
-    def _searching(self) -> InLoopSearch:
-        if self._rounds is None:
-            raise InputError("this search has not begun: give it to a Trainer, and train")
-        return self._rounds
+    def _active(self) -> InLoopSearch:
+        if self._running is None:
+            raise InputError("the search has not begun: add this callback to a Trainer, and train")
+        return self._running
 
-    def _finish(self, aloud: bool) -> None:
-        """Let go of the network when training ends; say `aloud` if that was too early."""
-        rounds = self._searching
-        rounds.finish()
-        if not rounds.complete and aloud:
+    def _finish(self, warn: bool) -> None:
+        """Release the network at the end of training. With `warn`, warn about an unfinished search."""
+        search = self._active
+        search.finish()
+        if warn and not search.complete:
             _log.warning(
-                "training ended in level %d of %d: the search is not finished", rounds.level, rounds.search.levels
+                "training ended in level %d of %d: the search is not finished", search.level, search.config.levels
             )

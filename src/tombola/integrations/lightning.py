@@ -13,13 +13,13 @@ from tombola.integrations.search_config import SearchConfig
 from tombola.pruning.scores import Score
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
-from tombola.utils.extras import require
+from tombola.utils.libraries import require
 
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
 
 def _bases() -> tuple[type, ...]:
-    """The same class has two names, and is two classes where both are installed: a callback is one of each."""
+    """Lightning's two packages each have a class `Callback`: inherit from that of every installed one."""
     installed = [name for name in ("lightning", "pytorch_lightning") if find_spec(name)] or ["lightning"]
     modules = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
     return tuple(require(modules[name], "lightning").Callback for name in installed)
@@ -29,21 +29,21 @@ _Callback: Any = type("_Callback", _bases(), {})
 
 
 class LotteryTicket(SearchCallback, _Callback):  # type: ignore[misc]
-    """Searches for a winning ticket during one `Trainer.fit`: see `InLoopSearch` for what happens when.
+    """Searches for a winning ticket during one `Trainer.fit`, as `InLoopSearch` describes.
 
     >>> callback = LotteryTicket(levels=5, every="2ep")  # doctest: +SKIP
     >>> Trainer(max_epochs=12, callbacks=[callback]).fit(module)  # doctest: +SKIP
     >>> callback.ticket.save("ticket.safetensors")  # doctest: +SKIP
 
-    An iteration is a step of the optimizer, for which `accumulate_grad_batches` may take several batches; with manual
-    optimization it is a batch in which any optimizer makes a step, and an epoch is expected to have as many as
-    batches. Masks and tickets name weights as the whole module does. Training is stopped when all levels are done.
+    An iteration is a step of the optimizer, which takes `accumulate_grad_batches` batches; with manual optimization,
+    a batch in which any optimizer makes a step, and an epoch should have as many iterations as batches. Masks and
+    tickets name weights as the whole module does. Training stops after the last level.
 
-    The state is in the Trainer's checkpoints: `fit(module, ckpt_path=...)` goes on with the search. What is saved at
-    the end of a level are its trained weights.
+    The state is in the Trainer's checkpoints: `fit(module, ckpt_path=...)` resumes the search. A checkpoint saved at
+    the end of a level contains its trained weights.
 
     See `SearchConfig` for the options. With `log`, `tombola/level` and `tombola/density` are logged at every step.
-    Raises `InputError`, when training begins, where the options do not go with the network or the Trainer.
+    Raises `InputError`, when training begins, for options that do not fit the network or the Trainer.
     """
 
     def __init__(
@@ -61,102 +61,104 @@ class LotteryTicket(SearchCallback, _Callback):  # type: ignore[misc]
         log: bool = False,
     ) -> None:
         super().__init__()
-        self.search = SearchConfig(levels, every, rate, density, rewind, scope, score, leave_out, seed)
-        self._logs = log
+        self.config = SearchConfig(levels, every, rate, density, rewind, scope, score, leave_out, seed)
+        self._log = log
         self._loaded: dict[str, Any] = {}
-        self._steps = 0  # the Trainer's count of steps, when it was last looked at
+        self._steps = 0  # the Trainer's count of steps after the last batch
 
     @property
     def state_key(self) -> str:
-        """The name of this state in checkpoints, the same for both of Lightning's names."""
+        """The name of this state in checkpoints, the same for both packages."""
         return "tombola.LotteryTicket"
 
     def state_dict(self) -> dict[str, Any]:
-        """Called by the Trainer, to save a checkpoint."""
-        if self._loaded or self._rounds is None:
+        """Called by the Trainer to save a checkpoint."""
+        if self._loaded or self._running is None:
             return self._loaded
-        tensors, about = self._rounds.state()
+        tensors, about = self._running.state()
         return {"tensors": tensors, "about": about}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Called by the Trainer, when it reads a checkpoint; its optimizers are not there yet."""
+        """Called by the Trainer to load a checkpoint, before it has optimizers."""
         self._loaded = state_dict
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Called by the Trainer: begin, or go on from the checkpoint that it has read."""
+        """Called by the Trainer: begin, or resume from its checkpoint."""
         name = type(trainer.strategy).__name__
         if name in _SHARDING:
-            raise InputError(f"{name} shards parameters, and a search within a training needs them whole")
-        rounds = InLoopSearch(
-            self.search,
+            raise InputError(
+                f"{name} shards parameters: a search within a training needs whole ones on every process"
+            )
+        search = InLoopSearch(
+            self.config,
             pl_module,
             trainer.optimizers,
             [config.scheduler for config in trainer.lr_scheduler_configs],
-            _per_epoch(trainer, pl_module),
+            _steps_per_epoch(trainer, pl_module),
             lambda: {name: float(value) for name, value in trainer.callback_metrics.items()},
         )
         self._steps = trainer.global_step
         if self._loaded:
-            rounds.load(self._loaded["tensors"], self._loaded["about"])
+            search.load(self._loaded["tensors"], self._loaded["about"])
             self._loaded = {}
         elif self._steps > 0:
             raise InputError(
-                "there is no search to go on with in this checkpoint: begin with fit(module), or name one that "
-                "was saved while LotteryTicket was among the callbacks"
+                "this checkpoint contains no search to resume: start with fit(module), or give a checkpoint that was "
+                "saved with a LotteryTicket callback"
             )
-        self._rounds = rounds
-        _check_length(trainer, pl_module, rounds)
-        if rounds.complete:
+        self._running = search
+        _check_length(trainer, pl_module, search)
+        if search.complete:
             trainer.should_stop = True
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Called by the Trainer: prune and rewind before anybody else does something to begin the epoch."""
-        self._searching.before_step()
+        """Called by the Trainer: prune and rewind before anything else happens in the epoch."""
+        self._active.before_step()
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Called by the Trainer: the same where a level ends within an epoch."""
-        self._searching.before_step()
+        """Called by the Trainer: prune and rewind after a level that ended within an epoch."""
+        self._active.before_step()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Called by the Trainer: count the step, if there was one."""
-        rounds = self._searching
+        """Called by the Trainer: count the step, unless it only accumulated gradients."""
+        search = self._active
         if trainer.global_step != self._steps:
             self._steps = trainer.global_step
-            rounds.after_step()
-        if self._logs:
-            pl_module.log_dict({"tombola/level": float(rounds.level), "tombola/density": rounds.mask.density})
-        if rounds.complete:
+            search.after_step()
+        if self._log:
+            pl_module.log_dict({"tombola/level": float(search.level), "tombola/density": search.mask.density})
+        if search.complete:
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Called by the Trainer: let go of the module."""
-        self._finish(aloud=trainer.is_global_zero)
+        """Called by the Trainer: release the module."""
+        self._finish(warn=trainer.is_global_zero)
 
 
-def _per_epoch(trainer: Any, module: Any) -> int | None:
-    """How many iterations an epoch has."""
+def _steps_per_epoch(trainer: Any, module: Any) -> int | None:
+    """Optimizer steps in an epoch; None if the loader has no length."""
     if math.isinf(trainer.num_training_batches):
         return None
     batches = trainer.accumulate_grad_batches if module.automatic_optimization else 1
     return int(-(-trainer.num_training_batches // batches))
 
 
-def _check_length(trainer: Any, module: Any, rounds: InLoopSearch) -> None:
-    """Raises `InputError` where the Trainer would end before the search; a quick run to find bugs may."""
+def _check_length(trainer: Any, module: Any, search: InLoopSearch) -> None:
+    """Raises `InputError` if the Trainer would end before the search, except with `fast_dev_run`."""
     if trainer.fast_dev_run:
         return
-    epoch = _per_epoch(trainer, module)
+    epoch = _steps_per_epoch(trainer, module)
     limits = {}
     if epoch is not None and trainer.max_epochs not in (None, -1):
         limits[f"max_epochs={trainer.max_epochs}"] = trainer.max_epochs * epoch
     if module.automatic_optimization and trainer.max_steps != -1:  # otherwise every optimizer's steps count
         limits[f"max_steps={trainer.max_steps}"] = trainer.max_steps
     for limit, iterations in limits.items():
-        if iterations < rounds.total:
+        if iterations < search.total:
             enough = (
-                f"max_epochs={-(-rounds.total // (epoch or 1))}" if "epochs" in limit else f"max_steps={rounds.total}"
+                f"max_epochs={-(-search.total // (epoch or 1))}" if "epochs" in limit else f"max_steps={search.total}"
             )
             raise InputError(
-                f"Trainer({limit}) makes {iterations:,} steps, and dense training and {rounds.search.levels} levels "
-                f"take {rounds.total:,}: set {enough}"
+                f"Trainer({limit}) makes {iterations:,} steps, but dense training and {search.config.levels} levels "
+                f"take {search.total:,}: set {enough}"
             )

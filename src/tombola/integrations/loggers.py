@@ -1,4 +1,4 @@
-"""Loggers: what runs measured, in TensorBoard, Weights & Biases or MLflow."""
+"""Loggers: send curves and measures of runs to TensorBoard, Weights & Biases or MLflow."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tombola.runs.outcome import Outcome
-from tombola.studies.request import Position, RunRequest
+from tombola.studies.conductor import Listener
+from tombola.studies.request import RequestId, RunRequest
 from tombola.utils.errors import InputError, unknown
-from tombola.utils.extras import require
+from tombola.utils.libraries import require
 from tombola.utils.text import first_line
 
 
 class Logger(Protocol):
-    """Somewhere to write numbers to."""
+    """Writes metrics to a file or a service."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Write values by name, as of this iteration. Any name may begin again at any iteration."""
+        """Log metrics by name at this iteration. The iterations of a name may decrease."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Called after the last `log`."""
 
 
 class TensorBoard:
     """Writes event files to `folder`, for `tensorboard --logdir`.
 
-    Raises `InputError` where TensorBoard is not installed or the folder cannot be written.
+    Raises `InputError` if TensorBoard is not installed or the folder cannot be written.
     """
 
     def __init__(self, folder: str | Path = "runs") -> None:
@@ -43,7 +44,7 @@ class TensorBoard:
         """See `Logger`."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
-        self._writer.flush()  # it is not closed by whoever forgets to
+        self._writer.flush()  # in case it is never closed
 
     def close(self) -> None:
         """See `Logger`."""
@@ -51,24 +52,24 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """Logs to a run of Weights & Biases: a new one, made by `wandb.init(**options)`, or one of your own.
+    """Logs to a run of Weights & Biases: a new one, made by `wandb.init(**options)`, or the given `run`.
 
-    Steps of such a run can only grow, and every training begins anew, so every name has an axis of its own,
-    `tombola/iteration`. A run of your own gets these names and nothing else, and is not finished; but each point is
-    one step of it, so whoever gives `step` to `wandb.log` should let tombola have a new one.
+    The steps of a wandb run cannot decrease, but every training begins at iteration 0, so all names are plotted over
+    `tombola/iteration`. A given run is not finished by `close`. Each point is one step of it: if you pass `step` to
+    `wandb.log` yourself, let tombola make a new run.
 
-    Raises `InputError` where wandb is not installed or cannot begin.
+    Raises `InputError` if wandb is not installed or the run cannot be made.
     """
 
     AXIS = "tombola/iteration"
 
     def __init__(self, run: Any = None, **options: Any) -> None:
-        self._own = run is None
+        self._new = run is None
         self._names: set[str] = set()
         if run is None:
             wandb = require("wandb", "wandb")
             try:
-                run = wandb.init(**{"reinit": "create_new"} | options)  # not a run that is there already
+                run = wandb.init(**{"reinit": "create_new"} | options)  # not the active run
             except Exception as error:
                 raise InputError(f"wandb: {first_line(error)}") from error
         self._run = run
@@ -84,16 +85,16 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         """See `Logger`."""
-        if self._own:
+        if self._new:
             self._run.finish()
 
 
 class MLflow:
-    """Logs to a run of MLflow: a new one in the experiment of that name, or the one that has this `run_id`, which is
-    not ended. MLflow's active run, if there is one, is left alone.
+    """Logs to a run of MLflow: a new one in the named experiment, or the one with this `run_id`, which `close` does
+    not end. MLflow's active run is not used.
 
-    `tracking_uri` says where; by default `MLFLOW_TRACKING_URI`, or MLflow's own default.
-    Raises `InputError` where MLflow is not installed or that place cannot be used.
+    `tracking_uri` is by default `MLFLOW_TRACKING_URI`, or MLflow's own default.
+    Raises `InputError` if MLflow is not installed or the tracking URI cannot be used.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class MLflow:
     ) -> None:
         mlflow = require("mlflow", "mlflow")
         self._metric: Callable[..., Any] = require("mlflow.entities", "mlflow").Metric
-        self._own = run_id is None
+        self._new = run_id is None
         try:
             self._client = mlflow.MlflowClient(tracking_uri)
             self._run = run_id or self._client.create_run(self._experiment(experiment)).info.run_id
@@ -111,8 +112,7 @@ class MLflow:
 
     def _experiment(self, name: str) -> str:
         known = self._client.get_experiment_by_name(name)
-        made: str = known.experiment_id if known else self._client.create_experiment(name)
-        return made
+        return str(known.experiment_id if known else self._client.create_experiment(name))
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """See `Logger`."""
@@ -121,7 +121,7 @@ class MLflow:
 
     def close(self) -> None:
         """See `Logger`."""
-        if self._own:
+        if self._new:
             self._client.set_terminated(self._run)
 
 
@@ -135,7 +135,7 @@ LOGGERS: dict[str, Callable[[str], Logger]] = {
 def logger(spec: str) -> Logger:
     """The logger for `tensorboard[:FOLDER]`, `wandb[:PROJECT]` or `mlflow[:EXPERIMENT]`.
 
-    Raises `InputError` for another name, and where that library cannot be used.
+    Raises `InputError` for another name, and if that library cannot be used.
     """
     name, _, where = spec.partition(":")
     if name not in LOGGERS:
@@ -143,44 +143,41 @@ def logger(spec: str) -> Logger:
     return LOGGERS[name](where)
 
 
-class Logging:
-    """Listens to the conductor, and logs what came of every run, whether it was trained or came from the store.
+class Logging(Listener):
+    """A listener that logs the outcome of every run, whether it was trained or came from the store.
 
-    Curves have names such as `ticket/level-03/replicate-0/validation_loss`, at the iterations they were measured at;
-    what is measured once stands under `.../measures/`, at the last iteration. Draws of controls, and points between
-    networks, have their own part of the name. The logger is closed by whoever made it.
+    Curves have names such as `ticket/level-03/replicate-0/validation_loss`, and are logged at their iterations; final
+    measures are logged as `.../measures/...` at the last iteration. Names of controls contain the draw, and those of
+    points between two networks contain the point. Closing the logger is up to the caller.
     """
 
     def __init__(self, logger: Logger) -> None:
         self._logger = logger
-        self._answered: set[tuple[int, Position]] = set()
+        self._logged: set[tuple[int, RequestId]] = set()
         self._names: set[str] = set()
 
-    def started(self, study: int, ask: RunRequest) -> None:
+    def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """See `Listener`."""
-
-    def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
-        """See `Listener`."""
-        if (study, ask.place) in self._answered:  # a study may ask again for what it knows
+        if (study, request.request_id) in self._logged:  # a study may request the same run again
             return
-        self._answered.add((study, ask.place))
-        name = _name(study, ask)
+        self._logged.add((study, request.request_id))
+        name = _name(study, request)
         if name in self._names:
-            name += f"/run-{ask.run.key[:8]}"
+            name += f"/run-{request.run.key[:8]}"
         self._names.add(name)
         curves = {curve: values.tolist() for curve, values in outcome.curves.items()}
         iterations = curves.pop("iteration", [])
         for index, iteration in enumerate(iterations):
             self._logger.log({f"{name}/{curve}": values[index] for curve, values in curves.items()}, iteration)
         measures = outcome.measures.model_dump(exclude_none=True)
-        once = {f"{name}/measures/{measure}": float(value) for measure, value in measures.items()}
-        self._logger.log(once, outcome.measures.iterations)
+        final = {f"{name}/measures/{measure}": float(value) for measure, value in measures.items()}
+        self._logger.log(final, outcome.measures.iterations)
 
 
-def _name(study: int, ask: RunRequest) -> str:
-    parts = [ask.branch, f"level-{ask.level:02}", f"replicate-{study}"]
-    if ask.branch != "ticket":
-        parts.append(f"draw-{ask.draw}")
-    if ask.point is not None:
-        parts.append(f"k-{ask.point.k}/share-{ask.point.share:.2f}")
+def _name(study: int, request: RunRequest) -> str:
+    parts = [request.branch, f"level-{request.level:02}", f"replicate-{study}"]
+    if request.branch != "ticket":
+        parts.append(f"draw-{request.draw}")
+    if request.point is not None:
+        parts.append(f"k-{request.point.k}/share-{request.point.share:.2f}")
     return "/".join(parts)

@@ -1,12 +1,13 @@
-"""Hold: pruned weights stay at zero while a network is trained, by whatever optimizer and in whatever wrapper."""
+"""hold: keep pruned weights at zero during training, with any optimizer and in any wrapper."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tombola.pruning.held_weight import HeldWeight, held_weight, held_weights, misfit
+from tombola.pruning.held_weight import HeldWeight, held_weight, shape_error
 from tombola.pruning.mask import Mask
 from tombola.utils.errors import InputError, unknown
 
@@ -16,37 +17,35 @@ _WRAPPERS = {
     "AveragedModel": "module",
     "OptimizedModule": "_orig_mod",  # of torch.compile
 }
-"""By class, what a wrapper calls the network within it: a part of all names that is not the network's."""
+"""By class of wrapper: the attribute that is the wrapped network, and so a prefix of all its parameter names."""
 
 
 def hold(network: nn.Module, mask: Mask) -> Held:
-    """Set the pruned weights of `network` to zero, and keep them there until the hold is removed.
+    """Set the pruned weights of `network` to zero, and keep them at zero until the hold is removed.
 
-    The gradient of a pruned weight becomes zero as soon as a backward pass has accumulated it, so that clipping, loss
-    scaling and optimizers that look at a whole matrix see what they would see if the forward pass multiplied the
-    weights by the mask. The weights are set to zero again after each step of any `torch.optim.Optimizer`: momentum
-    from before, or an update made of a whole matrix, moves them.
+    The gradient of a pruned weight is set to zero as soon as a backward pass has accumulated it, so gradient
+    clipping, loss scaling and optimizers that use whole matrices work as if the forward pass multiplied the weights
+    by the mask. After each step of any `torch.optim.Optimizer` the pruned weights are set to zero again, because
+    earlier momentum, or an update computed from a whole matrix, moves them.
 
-    No parameter is renamed and no key added to a `state_dict`. Copies and pickles of the network, and of its layers,
-    are held as it is, and independently of it; a dense `state_dict` is pruned when it has been loaded. Another hold
-    replaces the one before. Names in the mask are the network's own, or those that wrappers around it make of them.
+    Parameter names do not change. Copies and pickles of the network and of its layers are held too, independently;
+    a dense `state_dict` is pruned after loading. A new hold replaces the former one. Names in the mask may have the
+    prefixes of wrappers, such as `DistributedDataParallel`, or not.
 
-    A parameter replaced by another, as `fully_shard` does, is noticed before the next step, so steps are right; a
-    clipping between the first backward pass and that step alone sees the dense gradient. So does one of gradients
-    that no backward pass accumulated, but somebody set.
+    A parameter that replaces a held one, as with `fully_shard`, is noticed before the next step; gradient clipping
+    before that step uses the dense gradient. The same holds for gradients that no backward pass has accumulated.
 
-    Raises `InputError`, and changes nothing, where the mask has a name that the network does not have, or another
-    shape.
+    Raises `InputError`, and changes nothing, if the mask has an unknown name or a different shape.
 
     >>> with hold(network, mask):  # doctest: +SKIP
     ...     train(network)
     """
-    places = _places(network, mask)
+    places = _held_places(network, mask)
     release(network)
     weights = []
     for (layer, name), (parameter, kept) in places.items():
         weight = HeldWeight(layer, name, kept, parameter)
-        weight.place()
+        weight.register()
         weight.zero(parameter)
         if parameter.grad is not None:
             weight.zero(parameter.grad)
@@ -55,33 +54,33 @@ def hold(network: nn.Module, mask: Mask) -> Held:
 
 
 def held(network: nn.Module) -> Mask | None:
-    """The mask that `network`, or what is held of it, is held by; None where nothing is."""
-    found, within = {}, _within_wrappers(network)
+    """The mask of the held weights of `network`; None if no weight is held."""
+    found, wrapped = {}, _wrapped_paths(network)
     for name, _ in network.named_parameters():
-        path, _, own = name.rpartition(".")
-        weight = held_weight(network.get_submodule(path), own)
+        weight = held_weight(network, name)
         if weight is not None:
-            found[_plain(name, within)] = weight.kept
+            found[_without_wrappers(name, wrapped)] = weight.kept
     return Mask(found) if found else None
 
 
 def release(network: nn.Module) -> None:
-    """Remove whatever hold is on `network` or parts of it, a copy's too; its weights stay as they are."""
+    """Remove all holds on `network` and its layers; the weights do not change."""
     for layer in network.modules():
-        for weight in held_weights(layer):
-            weight.remove()
+        for hook in [*layer._load_state_dict_post_hooks.values()]:
+            if isinstance(hook, HeldWeight):
+                hook.remove()
 
 
+@dataclass(eq=False, repr=False)
 class Held:
-    """A hold: its `network`, its `mask`, and how to end it. As a context manager it ends with the block."""
+    """A hold of a `mask` on a `network`. As a context manager it is removed at the end of the block."""
 
-    def __init__(self, network: nn.Module, mask: Mask, weights: list[HeldWeight]) -> None:
-        self.network = network
-        self.mask = mask
-        self._weights = weights
+    network: nn.Module
+    mask: Mask
+    _weights: list[HeldWeight]
 
     def remove(self) -> None:
-        """Let go; nothing is left on the modules. A hold that has replaced this one stays."""
+        """Remove the hold with all its hooks. A hold that has replaced this one stays."""
         for weight in self._weights:
             weight.remove()
 
@@ -92,40 +91,38 @@ class Held:
         self.remove()
 
 
-def _places(network: nn.Module, mask: Mask) -> dict[tuple[nn.Module, str], tuple[nn.Parameter, Tensor]]:
-    """Every layer that has a parameter of the mask, by whatever name, and which of its weights are kept."""
-    within = _within_wrappers(network)
-    plain: dict[str, nn.Parameter] = {}
+def _held_places(network: nn.Module, mask: Mask) -> dict[tuple[nn.Module, str], tuple[nn.Parameter, Tensor]]:
+    """Every layer and attribute name that has a parameter of the mask, and the kept weights of this parameter."""
+    wrapped = _wrapped_paths(network)
+    unwrapped: dict[str, nn.Parameter] = {}
     owners: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
     for path, layer in network.named_modules(remove_duplicate=False):
-        for own, parameter in layer.named_parameters(recurse=False, remove_duplicate=False):
-            plain[_plain(f"{path}.{own}" if path else own, within)] = parameter
-            owners[id(parameter)].append((layer, own))
+        for attribute, parameter in layer.named_parameters(recurse=False, remove_duplicate=False):
+            unwrapped[_without_wrappers(f"{path}.{attribute}" if path else attribute, wrapped)] = parameter
+            owners[id(parameter)].append((layer, attribute))
     exact = dict(network.named_parameters(remove_duplicate=False))
     places = {}
     for name, kept in mask.items():
-        parameter = exact[name] if name in exact else _find(name, plain)
+        parameter = exact[name] if name in exact else _find(name, unwrapped)
         if parameter.shape != kept.shape:
-            raise misfit(name, kept, parameter)
+            raise shape_error(name, kept, parameter)
         places.update(dict.fromkeys(owners[id(parameter)], (parameter, kept)))
     return places
 
 
-def _find(name: str, plain: dict[str, nn.Parameter]) -> nn.Parameter:
-    """By its name without wrappers; the mask may be one of the wrapped network."""
+def _find(name: str, unwrapped: dict[str, nn.Parameter]) -> nn.Parameter:
+    """The parameter of that name, which may have the prefixes of wrappers that `network` does not have."""
     parts = [part for part in name.split(".") if part not in _WRAPPERS.values()]
     for known in (name, ".".join(parts)):
-        if known in plain:
-            return plain[known]
-    if f"{name}_orig" in plain:
-        raise InputError(
-            f"mask: {name} is pruned by torch.nn.utils.prune; tombola.pruning.torch_prune.absorb makes it plain"
-        )
-    raise unknown("parameter in the mask", name, plain)
+        if known in unwrapped:
+            return unwrapped[known]
+    if f"{name}_orig" in unwrapped:
+        raise InputError(f"mask: {name} is pruned by torch.nn.utils.prune; call tombola.pruning.torch_prune.absorb")
+    raise unknown("parameter in the mask", name, unwrapped)
 
 
-def _within_wrappers(network: nn.Module) -> set[str]:
-    """The paths of what is within a wrapper."""
+def _wrapped_paths(network: nn.Module) -> set[str]:
+    """The paths of the networks inside wrappers."""
     return {
         f"{path}.{_WRAPPERS[base.__name__]}" if path else _WRAPPERS[base.__name__]
         for path, layer in network.named_modules(remove_duplicate=False)
@@ -134,7 +131,7 @@ def _within_wrappers(network: nn.Module) -> set[str]:
     }
 
 
-def _plain(name: str, within: set[str]) -> str:
-    """A parameter's name as it is without wrappers."""
+def _without_wrappers(name: str, wrapped: set[str]) -> str:
+    """The name of a parameter without the prefixes of wrappers."""
     parts = name.split(".")
-    return ".".join(part for index, part in enumerate(parts) if ".".join(parts[: index + 1]) not in within)
+    return ".".join(part for index, part in enumerate(parts) if ".".join(parts[: index + 1]) not in wrapped)

@@ -1,4 +1,4 @@
-"""Mask: which weights are left."""
+"""Mask: which weights are kept."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch.nn.modules.conv import _ConvNd
 from tombola.utils.errors import InputError
 
 State = dict[str, Tensor]
-"""A module's `state_dict`: the name of every parameter and buffer, and its values."""
+"""The `state_dict` of a module."""
 
 
 def prunable(network: nn.Module) -> list[str]:
-    """The names of the weights that may be pruned, in the module's own order; the last is the output layer.
+    """The names of the weights that can be pruned, in the order of the modules; the last is the output layer.
 
     These are the weights of linear and convolutional layers. Biases and normalisation are never pruned
-    (Frankle & Carbin 2019, section 1 and appendix G). A weight that layers share is named once.
-    Raises `InputError` where a layer's weight is computed from other parameters (weight norm, say).
+    (Frankle & Carbin 2019, section 1 and appendix G). A weight that several layers share is named once.
+    Raises `InputError` if a layer's weight is computed from other parameters, as with weight norm.
     """
     parameters = dict(network.named_parameters())
     all_names = dict(network.named_parameters(remove_duplicate=False))
@@ -39,10 +39,9 @@ def prunable(network: nn.Module) -> list[str]:
 
 
 class Mask(Mapping[str, Tensor]):
-    """Which weights are left: the name of a parameter -> a bool tensor of its shape, True where it is kept.
+    """Maps the name of a parameter to a bool tensor of its shape, True where the weight is kept.
 
-    A mask is a value: its tensors are never changed in place. Equality and hashing are by content, so two
-    masks found in different ways are the same mask when they keep the same weights.
+    A mask is immutable. Masks that keep the same weights are equal and have the same hash.
 
     >>> mask = Mask({"fc.weight": torch.tensor([[True, False], [True, True]])})
     >>> mask.count, mask.size, mask.density
@@ -52,14 +51,13 @@ class Mask(Mapping[str, Tensor]):
     def __init__(self, kept: Mapping[str, Tensor]) -> None:
         for name, tensor in kept.items():
             if tensor.dtype != torch.bool:
-                raise TypeError(f"a mask is made of bool tensors; {name} has {tensor.dtype}")
+                raise TypeError(f"a mask needs bool tensors; {name} is {tensor.dtype}")
         self._kept = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
 
     @classmethod
     def full(cls, network: nn.Module) -> Mask:
-        """The dense network's mask: every prunable weight is left."""
-        parameters = dict(network.named_parameters())
-        return cls({name: torch.ones_like(parameters[name], dtype=torch.bool) for name in prunable(network)})
+        """The mask of the dense network: every prunable weight is kept."""
+        return cls({n: torch.ones_like(network.get_parameter(n), dtype=torch.bool) for n in prunable(network)})
 
     def __getitem__(self, name: str) -> Tensor:
         return self._kept[name]
@@ -72,12 +70,12 @@ class Mask(Mapping[str, Tensor]):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many weights are left in each layer."""
+        """The number of kept weights of each layer."""
         return {name: int(kept.sum()) for name, kept in self.items()}
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many weights each layer has when dense."""
+        """The number of weights of each layer, kept or pruned."""
         return {name: kept.numel() for name, kept in self.items()}
 
     @property
@@ -87,23 +85,23 @@ class Mask(Mapping[str, Tensor]):
 
     @cached_property
     def count(self) -> int:
-        """How many weights are left."""
+        """The number of kept weights."""
         return sum(self.counts.values())
 
     @cached_property
     def size(self) -> int:
-        """How many weights the dense network has, the prunable ones only."""
+        """The number of prunable weights of the dense network."""
         return sum(self.sizes.values())
 
     @property
     def density(self) -> float:
-        """The fraction of weights left, between 0 and 1."""
+        """The fraction of weights kept, from 0 to 1."""
         return self.count / self.size
 
     @property
     def empty_layers(self) -> list[str]:
-        """Layers without a single weight left: where this is not empty, the network has collapsed."""
-        return [name for name, left in self.counts.items() if left == 0]
+        """Layers without any kept weight; with one, the network has collapsed."""
+        return [name for name, count in self.counts.items() if count == 0]
 
     def __and__(self, other: Mask) -> Mask:
         return self._combine(other, torch.logical_and)
@@ -115,13 +113,13 @@ class Mask(Mapping[str, Tensor]):
         return self._combine(other, lambda a, b: a & ~b)
 
     def __le__(self, other: Mask) -> bool:
-        """Whether every weight left here is left there."""
+        """Whether `other` keeps every weight that this mask keeps."""
         return (self - other).count == 0
 
-    def _combine(self, other: Mask, how: Callable[[Tensor, Tensor], Tensor]) -> Mask:
-        if {n: t.shape for n, t in self.items()} != {n: t.shape for n, t in other.items()}:
+    def _combine(self, other: Mask, operator: Callable[[Tensor, Tensor], Tensor]) -> Mask:
+        if self.shapes != other.shapes:
             raise ValueError("masks of different networks cannot be combined")
-        return Mask({name: how(kept, other[name]) for name, kept in self.items()})
+        return Mask({name: operator(kept, other[name]) for name, kept in self.items()})
 
     def apply_(self, network: nn.Module) -> None:
         """Set the pruned weights of `network` to zero, in place; kept weights keep their bits."""
@@ -132,7 +130,7 @@ class Mask(Mapping[str, Tensor]):
 
     @cached_property
     def digest(self) -> str:
-        """32 hexadecimal digits that stand for the content: names, shapes and which weights are left."""
+        """A hash of the names, shapes and kept weights: 32 hexadecimal digits."""
         sha = hashlib.sha256()
         for name, kept in sorted(self.items()):
             sha.update(f"{name}{tuple(kept.shape)}".encode())
@@ -146,12 +144,12 @@ class Mask(Mapping[str, Tensor]):
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        layers = ", ".join(f"{n} {left}/{self.sizes[n]}" for n, left in self.counts.items())
+        layers = ", ".join(f"{name} {count}/{self.sizes[name]}" for name, count in self.counts.items())
         return f"Mask({self.count}/{self.size}: {layers})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Packed, a mask travels to another process in an eighth of the bytes, and as plain bytes: torch would
-        # send its tensors through shared memory, one open file each.
+        # One bit per weight, as plain bytes: torch would send tensors to another process through shared memory,
+        # with one open file each.
         packed = {n: (pack_bits(kept).numpy().tobytes(), tuple(kept.shape)) for n, kept in self.items()}
         return _unpickle, (packed,)
 
@@ -164,15 +162,12 @@ def _unpickle(packed: dict[str, tuple[bytes, tuple[int, ...]]]) -> Mask:
 
 
 def pack_bits(kept: Tensor) -> Tensor:
-    """Eight entries of a bool tensor in a byte, first entry in the highest bit; uint8 of length ceil(n / 8)."""
+    """Pack a bool tensor of n entries into uint8 of length ceil(n / 8), the first entry in the highest bit."""
     return torch.from_numpy(np.packbits(kept.numpy().reshape(-1)))
 
 
 def unpack_bits(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The bool tensor of `shape` that `pack_bits` packed.
-
-    Raises `ValueError` when the number of bytes does not fit the shape.
-    """
+    """The inverse of `pack_bits`: a bool tensor of `shape`. Raises `ValueError` for a wrong number of bytes."""
     size = math.prod(shape)
     if bits.numel() != (size + 7) // 8:
         raise ValueError(f"{bits.numel()} bytes cannot hold a mask of {size} weights")

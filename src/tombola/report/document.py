@@ -1,66 +1,53 @@
-"""Document: what stands on a page, before it is HTML."""
+"""The contents of a page, before it is HTML."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TypeVar
 
-from tombola.report.figures.figure import Absent, Figure
+from tombola.report.figures.figure import Figure, MissingFigure
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text. The first column names the rows; the columns of numbers are set to the right."""
+    """A table of text. The first column names the rows; columns of numbers are right-aligned."""
 
     name: str
     """Its anchor."""
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    texts: frozenset[int] = frozenset()
-    """Columns that hold words."""
+    text_columns: frozenset[int] = frozenset()
+    """The indices of columns that hold text."""
     folded: bool = False
-    """Shown only when asked for."""
+    """Whether the table is hidden until it is opened."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """Text as it stands in a file, with a button to copy it."""
+    """Preformatted text, with a button to copy it."""
 
     name: str
     caption: str
     text: str
 
 
+Part = TypeVar("Part", Figure, MissingFigure, Table, Text)
+
+
 @dataclass(frozen=True)
 class Section:
-    """A part of the page."""
+    """A section of the page."""
 
     name: str
     title: str
-    words: Sequence[str] = ()
-    """Paragraphs."""
-    parts: Sequence[Figure | Absent | Table | Text] = ()
+    paragraphs: Sequence[str] = ()
+    parts: Sequence[Figure | MissingFigure | Table | Text] = ()
 
-    @property
-    def figures(self) -> list[Figure]:
-        """What is drawn."""
-        return [part for part in self.parts if isinstance(part, Figure)]
-
-    @property
-    def absent(self) -> list[Absent]:
-        """What is not."""
-        return [part for part in self.parts if isinstance(part, Absent)]
-
-    @property
-    def tables(self) -> list[Table]:
-        """The tables."""
-        return [part for part in self.parts if isinstance(part, Table)]
-
-    @property
-    def texts(self) -> list[Text]:
-        """Files and commands."""
-        return [part for part in self.parts if isinstance(part, Text)]
+    def of(self, kind: type[Part]) -> list[Part]:
+        """The parts of a kind."""
+        return [part for part in self.parts if isinstance(part, kind)]
 
 
 @dataclass(frozen=True)
@@ -70,17 +57,17 @@ class Document:
     title: str
     about: str
     """A line under the title."""
-    answers: Sequence[tuple[str, str]]
-    """A name, empty where there is only one, and the answer."""
+    conclusions: Sequence[tuple[str, str]]
+    """The label of each experiment, empty if there is only one, and its conclusion."""
     first: Section
     """The figures of the first screen."""
     sections: Sequence[Section] = ()
     problems: Sequence[str] = ()
-    """What the reader must know first."""
-    notes: Sequence[str] = field(default_factory=tuple)
-    """What must not go unsaid."""
+    """What is missing or damaged."""
+    notes: Sequence[str] = ()
+    """Warnings about the results."""
 
     @property
     def figures(self) -> list[Figure]:
         """All figures."""
-        return [figure for section in (self.first, *self.sections) for figure in section.figures]
+        return [figure for section in (self.first, *self.sections) for figure in section.of(Figure)]

@@ -1,4 +1,4 @@
-"""HTML: a document as one file that needs nothing else."""
+"""A document as one HTML file without external resources."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from tombola.report.document import Document
-from tombola.report.figures.figure import HOVER, Figure
+from tombola.report.document import Document, Table, Text
+from tombola.report.figures.figure import HOVER, Figure, MissingFigure
 from tombola.report.figures.style import theme
 
 HALF, FULL = 520, 1040
-"""The width of still pictures, in pixels."""
+"""The width of static pictures, in pixels."""
 
 
 def render(document: Document) -> str:
-    """The page."""
+    """The document as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),
         autoescape=True,
@@ -30,10 +30,11 @@ def render(document: Document) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters["still"] = _data_uri
+    environment.filters["static"] = _data_uri
     environment.filters["payload"] = _payload
     return environment.get_template("page.html.j2").render(
         document=document,
+        **{kind.__name__: kind for kind in (Figure, MissingFigure, Table, Text)},
         style=Markup(_asset("page.css")),
         script=Markup(_asset("page.js")),
         library=_library() if document.figures else Markup(""),
@@ -41,15 +42,13 @@ def render(document: Document) -> str:
     )
 
 
-def still(figure: Figure) -> str:
-    """A figure as an SVG picture on white."""
+def static_svg(figure: Figure) -> str:
+    """A figure as a static SVG picture on white."""
     chart = json.loads(json.dumps(figure.chart))
-    width = FULL if figure.wide else HALF
     if figure.cell:
-        chart["columns"] = max(1, (width - 60) // (figure.cell + 30))
+        chart["columns"] = max(1, (FULL - 60) // (figure.cell + 30))
     else:
-        chart["width"] = width - 80
-        chart["autosize"] = {"type": "pad"}
+        chart |= {"width": HALF - 80, "autosize": {"type": "pad"}}
     if "layer" in chart:
         chart["layer"] = [layer for layer in chart["layer"] if layer.get("name") != HOVER]
     chart["datasets"] = {"rows": list(figure.rows)}
@@ -59,11 +58,11 @@ def still(figure: Figure) -> str:
 
 
 def _data_uri(figure: Figure) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(still(figure).encode()).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(static_svg(figure).encode()).decode()
 
 
 def _payload(figure: Figure) -> dict[str, Any]:
-    """What the script draws a figure from."""
+    """The data from which the script draws a figure."""
     columns = figure.columns
     return {
         "chart": dict(figure.chart),
@@ -73,9 +72,9 @@ def _payload(figure: Figure) -> dict[str, Any]:
     }
 
 
-@functools.cache  # making it takes longer than a figure
+@functools.cache  # bundling takes longer than drawing a figure
 def _library() -> Markup:
-    """vega-embed and all it needs, as text that may stand in a script element."""
+    """vega-embed with its dependencies, escaped for a script element."""
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return Markup(bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
 

@@ -1,4 +1,4 @@
-// Draws the figures with Vega, in the theme of the page, and hands out their numbers.
+// Draws the figures with Vega in the theme of the page; shows their numbers as tables and CSV files.
 const read = (element) => JSON.parse(element.textContent);
 const themes = read(document.getElementById("themes"));
 const root = document.documentElement;
@@ -6,8 +6,8 @@ const button = document.getElementById("theme");
 const announced = document.getElementById("status");
 const system = matchMedia("(prefers-color-scheme: dark)");
 
-function remembered() {
-  try { return localStorage.getItem("tombola-theme"); } catch { return null; } // files may have no storage
+function storedTheme() {
+  try { return localStorage.getItem("tombola-theme"); } catch { return null; } // pages opened from files may have no storage
 }
 
 function isDark() {
@@ -20,8 +20,8 @@ const figures = [...document.querySelectorAll("[data-figure]")].map((element) =>
   return { element, live: element.querySelector(".live"), chart, cell, columns, rows, named, view: null, fits: 0 };
 });
 
-// How much fits side by side: small multiples in a row, entries of a legend.
-function fitting(figure) {
+// The number of panels in a row, and of legend entries, that fit side by side.
+function layoutOf(figure) {
   const width = figure.element.clientWidth;
   const cells = figure.cell ? Math.max(1, Math.floor((width - 60) / (figure.cell + 30))) : 0;
   const entries = Math.max(2, Math.floor(width / 125));
@@ -29,19 +29,19 @@ function fitting(figure) {
 }
 
 async function draw(figure) {
-  const { cells, entries, key } = fitting(figure);
+  const { cells, entries, key } = layoutOf(figure);
   const config = structuredClone(themes[isDark() ? "dark" : "light"]);
   config.legend.columns = entries;
   const chart = { ...structuredClone(figure.chart), datasets: { rows: figure.named } };
   if (cells) chart.columns = cells;
   figure.fits = key;
-  figure.element.classList.add("drawn"); // a chart can measure only what is shown
+  figure.element.classList.add("drawn"); // hidden elements have no size to measure
   try {
     const previous = figure.view;
     figure.view = await window.vegaEmbed(figure.live, chart, {
       mode: "vega-lite",
       renderer: "svg",
-      ast: true, // no code is made from text, so the page may forbid it
+      ast: true, // interpret expressions, because the page forbids eval
       config,
       actions: { export: { svg: true, png: true }, source: false, compiled: false, editor: false },
       downloadFileName: figure.element.dataset.figure,
@@ -50,39 +50,39 @@ async function draw(figure) {
     previous?.finalize();
     figure.live.querySelector("summary")?.setAttribute("aria-label", "Save this figure");
   } catch (error) {
-    figure.element.classList.remove("drawn"); // the still picture stays
+    figure.element.classList.remove("drawn"); // the static picture stays
     console.error(error);
   }
 }
 
-async function drawAll(wanted = () => true) {
-  for (const figure of figures) if (wanted(figure)) await draw(figure);
+async function drawAll(needed = () => true) {
+  for (const figure of figures) if (needed(figure)) await draw(figure);
   root.dataset.drawn = isDark() ? "dark" : "light";
 }
 
-function show() {
+function updateThemeButton() {
   const dark = isDark();
   button.setAttribute("aria-pressed", String(dark));
   button.textContent = dark ? "Light" : "Dark";
   button.setAttribute("aria-label", dark ? "Light colours" : "Dark colours");
 }
 
-function quoted(value) {
+function csvCell(value) {
   const text = value === null ? "" : String(value);
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-function save(figure) {
-  const lines = [figure.columns, ...figure.rows].map((row) => row.map(quoted).join(","));
+function saveCsv(figure) {
+  const lines = [figure.columns, ...figure.rows].map((row) => row.map(csvCell).join(","));
   const url = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
   const link = Object.assign(document.createElement("a"), { href: url, download: `${figure.element.dataset.figure}.csv` });
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-const SHOWN = 200; // rows of a table; more of them say nothing to a reader
+const MAX_ROWS = 200; // of a table
 
-function shown(value) {
+function tableCell(value) {
   if (value === null) return "–";
   if (typeof value !== "number") return String(value);
   const text = String(Number.isInteger(value) ? value : Number(value.toPrecision(6)));
@@ -93,58 +93,58 @@ function element(name, text, attributes = {}) {
   return Object.assign(document.createElement(name), { textContent: text }, attributes);
 }
 
-// A table of the figure's numbers: what the chart says to those who do not see it or cannot point at it.
-function tabulated({ element: figure, columns, rows }) {
+// A table of the figure's numbers, for readers who cannot see the chart or use a pointer.
+function numbersTable({ element: figure, columns, rows }) {
   const table = document.createElement("table");
   const title = figure.querySelector("h3").textContent;
-  const some = rows.length > SHOWN ? `. The first ${SHOWN} of ${rows.length} rows; the CSV has them all.` : "";
+  const some = rows.length > MAX_ROWS ? `. The first ${MAX_ROWS} of ${rows.length} rows; the CSV has them all.` : "";
   table.append(element("caption", title + some), document.createElement("thead"), document.createElement("tbody"));
-  const words = columns.map((_, i) => rows.some((row) => typeof row[i] === "string") ? "words" : "");
+  const classes = columns.map((_, i) => rows.some((row) => typeof row[i] === "string") ? "words" : "");
   table.tHead.insertRow().append(...columns.map((column, i) =>
-    element("th", column.replaceAll("_", " "), { scope: "col", className: words[i] })));
-  for (const row of rows.slice(0, SHOWN)) {
+    element("th", column.replaceAll("_", " "), { scope: "col", className: classes[i] })));
+  for (const row of rows.slice(0, MAX_ROWS)) {
     table.tBodies[0].insertRow().append(...row.map((value, i) =>
-      i ? element("td", shown(value), { className: words[i] })
-        : element("th", shown(value), { className: words[i], scope: "row" })));
+      i ? element("td", tableCell(value), { className: classes[i] })
+        : element("th", tableCell(value), { className: classes[i], scope: "row" })));
   }
   return table;
 }
 
 function toggle(figure, button) {
-  const place = figure.element.querySelector(".numbers");
-  if (!place.firstChild) place.append(tabulated(figure));
-  place.hidden = !place.hidden;
-  button.setAttribute("aria-expanded", String(!place.hidden));
+  const numbers = figure.element.querySelector(".numbers");
+  if (!numbers.firstChild) numbers.append(numbersTable(figure));
+  numbers.hidden = !numbers.hidden;
+  button.setAttribute("aria-expanded", String(!numbers.hidden));
 }
 
 async function copy(text) {
-  const chosen = document.createRange();
-  chosen.selectNodeContents(text);
+  const range = document.createRange();
+  range.selectNodeContents(text);
   getSelection().removeAllRanges();
-  getSelection().addRange(chosen);
+  getSelection().addRange(range);
   try {
     await navigator.clipboard.writeText(text.textContent);
     announced.textContent = "Copied.";
   } catch {
-    announced.textContent = "Selected; copy it with Ctrl-C."; // pages from files may not reach the clipboard
+    announced.textContent = "Selected; copy it with Ctrl-C."; // pages opened from files may have no clipboard
   }
 }
 
-if (remembered()) root.dataset.theme = remembered();
+if (storedTheme()) root.dataset.theme = storedTheme();
 button.hidden = false;
-show();
+updateThemeButton();
 button.addEventListener("click", () => {
   root.dataset.theme = isDark() ? "light" : "dark";
-  try { localStorage.setItem("tombola-theme", root.dataset.theme); } catch { /* not remembered, then */ }
-  show();
+  try { localStorage.setItem("tombola-theme", root.dataset.theme); } catch { /* the choice is not kept */ }
+  updateThemeButton();
   drawAll();
 });
-system.addEventListener("change", () => { show(); drawAll(); });
+system.addEventListener("change", () => { updateThemeButton(); drawAll(); });
 for (const figure of figures) {
   const [tools, table, csv] = [".tools", ".table", ".csv"].map((name) => figure.element.querySelector(name));
   tools.hidden = false;
   table.addEventListener("click", () => toggle(figure, table));
-  csv.addEventListener("click", () => save(figure));
+  csv.addEventListener("click", () => saveCsv(figure));
 }
 for (const one of document.querySelectorAll("[data-copies]")) {
   one.hidden = false;
@@ -154,9 +154,9 @@ for (const one of document.querySelectorAll("[data-copies]")) {
     setTimeout(() => { one.textContent = "Copy"; }, 2000);
   });
 }
-let waiting = 0;
+let timer = 0;
 addEventListener("resize", () => {
-  clearTimeout(waiting);
-  waiting = setTimeout(() => drawAll((figure) => fitting(figure).key !== figure.fits), 200);
+  clearTimeout(timer);
+  timer = setTimeout(() => drawAll((figure) => layoutOf(figure).key !== figure.fits), 200);
 });
 await drawAll();

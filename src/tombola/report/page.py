@@ -1,6 +1,6 @@
-"""Pages: the report of an experiment, and several experiments side by side, each one HTML file.
+"""Pages: the report of an experiment, and the comparison of several, each one HTML file.
 
-What draws and lays out is imported only when a page is made.
+The plotting libraries are imported only when a page is written.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write
 
 REPORT = "report.html"
-"""Its name in a results folder."""
+"""The name of the report in a results folder."""
 
 
 def write_report(folder: Path, out: Path) -> None:
     """Write the report of the results in `folder` to the file `out`.
 
-    Raises `InputError` when `folder` is no results folder or `out` cannot be written.
+    Raises `InputError` if `folder` is not a results folder or `out` cannot be written.
     """
     from tombola.report.html import render
     from tombola.report.page_sections import document
@@ -30,22 +30,22 @@ def write_report(folder: Path, out: Path) -> None:
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> None:
-    """Write a page that puts the results in several folders side by side. Raises `InputError` likewise."""
+    """Write a page that compares the results in several folders. Raises `InputError` likewise."""
     from tombola.report.comparison_page import comparison
     from tombola.report.html import render
     from tombola.report.report_data import read_report_data
 
     if not folders:
-        raise InputError("there is nothing to compare: name at least one results folder")
+        raise InputError("folders: at least one results folder is needed for a comparison")
     _write(out, render(comparison([read_report_data(folder) for folder in folders])))
 
 
 def write_figures(folder: Path, out: Path) -> list[Path]:
-    """Write each figure of a report to the folder `out`, as NAME.svg and its numbers as NAME.csv.
+    """Write each figure of a report to the folder `out`, as NAME.svg, and its numbers as NAME.csv.
 
     Returns their paths. Raises `InputError` likewise.
     """
-    from tombola.report.html import still
+    from tombola.report.html import static_svg
     from tombola.report.page_sections import document
     from tombola.report.report_data import read_report_data
 
@@ -55,8 +55,8 @@ def write_figures(folder: Path, out: Path) -> list[Path]:
         writer = csv.DictWriter(table, figure.columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(figure.rows)
-        for ending, text in (("svg", still(figure)), ("csv", table.getvalue())):
-            written.append(out / f"{figure.name}.{ending}")
+        for suffix, text in (("svg", static_svg(figure)), ("csv", table.getvalue())):
+            written.append(out / f"{figure.name}.{suffix}")
             _write(written[-1], text)
     return written
 

@@ -1,197 +1,152 @@
-"""The page of one experiment."""
+"""The sections of the report of one experiment."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import tomli_w
 
-from tombola.experiments.experiment import expected_runs
-from tombola.report import tables
+from tombola.experiments.experiment import count_runs
+from tombola.report import report_tables as tables
 from tombola.report.document import Document, Section, Text
 from tombola.report.export_tables import caption, notes
-from tombola.report.figures.cost import cost_figure
-from tombola.report.figures.curves import loss_curves, validation_curves
+from tombola.report.figures.barrier_figures import barriers_figure, interpolation_figure
 from tombola.report.figures.layer_figures import densities, distances, sign_changes
-from tombola.report.figures.level_figures import ACCURACY, GAP, STOP, TRAIN, level_figure
-from tombola.report.figures.stability_figures import barriers_figure, walks_figure
-from tombola.report.figures.weights import initial_weights, pixels
-from tombola.report.prose import answer, late, rewound, transferred
+from tombola.report.figures.level_figures import ACCURACY, GAP, STOP, TRAIN, cost_figure, level_figure
+from tombola.report.figures.training_curves import loss_curves, validation_curves
+from tombola.report.figures.weight_figures import initial_weights, pixels
+from tombola.report.formatting import percent
+from tombola.report.prose import conclusion, margins, rewind_choice, warnings
 from tombola.report.report_data import ReportData
-from tombola.stats.stability import lines
+from tombola.stats.error_barriers import interpolation_paths
+from tombola.stats.summary import Summary
 from tombola.utils.text import plural
 
 
-def document(material: ReportData) -> Document:
-    """Everything about one experiment."""
-    summary, recipe = material.summary, material.results.recipe
-    runs = sum(branch["runs"] for level in summary["levels"] for branch in level["branches"].values())
+def document(data: ReportData) -> Document:
+    """The report of one experiment."""
+    summary, recipe = data.summary, data.results.recipe
     about = [
         f"{recipe.model.name} on {recipe.data.name}",
         plural(recipe.replicates, "replicate"),
-        plural(runs, "run"),
+        plural(sum(branch.runs for level in summary.levels for branch in level.branches.values()), "run"),
     ]
-    if summary["engines"]:
-        about.append(f"{sum(did['seconds'] for did in summary['engines'].values()):,.0f} s of computing")
+    if summary.engines:
+        about.append(f"{sum(engine.seconds for engine in summary.engines.values()):,.0f} s of computing")
+    layers = [densities(data), sign_changes(data), distances(data)]
     return Document(
         title=recipe.name,
         about=" · ".join(about),
-        answers=[("", answer(summary))],
-        first=_first(material),
+        conclusions=[("", conclusion(summary))],
+        first=_first(data),
         sections=[
             _verdict(summary),
-            _training(material),
-            _generalisation(material),
-            _layers(material),
-            _weights(material),
-            *_stability(material),
-            *_shipped(material),
-            _cost(material),
-            _configuration(material),
+            Section("training", "Training curves", parts=[validation_curves(data), loss_curves(data)]),
+            _generalisation(data),
+            Section("layers", "Layers", ["Tickets only; level 0 is the dense network."], layers),
+            Section("weights", "Which weights survive", parts=[initial_weights(data), pixels(data)]),
+            *_stability(data),
+            *_exported(data),
+            Section("cost", "Cost", parts=[cost_figure(data), *tables.engines(summary)]),
+            _configuration(data),
         ],
-        problems=_problems(material),
-        notes=_notes(material),
+        problems=_problems(data),
+        notes=warnings(summary),
     )
 
 
-def _first(material: ReportData) -> Section:
-    summary = material.summary
-    if material.results.recipe.replicates > 1:
-        band = f"Bands: {summary['criteria']['confidence']:.0%} confidence in the mean over replicates."
+def _first(data: ReportData) -> Section:
+    summary = data.summary
+    if summary.replicates > 1:
+        band = f"Bands: {percent(summary.criteria.confidence)} confidence interval of the mean over replicates."
     else:
-        band = "One replicate: there is no telling how sure this is."
-    caption = f"Dense at the left, sparser to the right. {band}"
-    late = "Where validation loss is least. Lower is sooner."
-    figures = [level_figure(summary, ACCURACY, caption), level_figure(summary, STOP, f"{late} {band}")]
-    return Section("first", "Accuracy and early stop", parts=figures)
+        band = "One replicate: there is no confidence interval."
+    accuracy = level_figure(summary, ACCURACY, f"Dense on the left, sparser to the right. {band}")
+    stop = level_figure(summary, STOP, f"The iteration of minimum validation loss. Lower is sooner. {band}")
+    return Section("first", "Accuracy and early stop", parts=[accuracy, stop])
 
 
-def _verdict(summary: dict[str, Any]) -> Section:
-    criteria = summary["criteria"]
-    points = plural(float(f"{100 * criteria['accuracy_margin']:g}"), "point")
-    words = [
-        f"A ticket wins when we are {criteria['confidence']:.0%} sure of each: it is at most {points} less accurate "
-        f"than the dense network at early stop; it stops at most {criteria['stop_margin']:.0%} later; at most "
-        f"{criteria['max_density']:.0%} of the weights are left; and, where the control “{criteria['control']}” was trained, "
-        f"tickets are better than it. Levels are tested from dense to sparse: behind the first of few enough weights "
-        f"that does not win, none is called winning.",
-        "Differences are ticket minus dense, paired over replicates. Beside the dense network, p is small where the "
-        "ticket is surely not worse by more than the margin; beside a control, where it is surely better.",
+def _verdict(summary: Summary) -> Section:
+    criteria = summary.criteria
+    accuracy, stop = margins(criteria)
+    paragraphs = [
+        f"A ticket wins if each of these holds, with {percent(criteria.confidence)} confidence: at early stop it is "
+        f"at most {accuracy} less accurate than the dense network; it stops at most {stop} later; at most "
+        f"{percent(criteria.max_density)} of the weights are left; and, where the control “{criteria.control}” was "
+        f"trained, tickets are better than the control. Levels are tested from dense to sparse, starting at the "
+        f"first that is sparse enough; testing stops at the first that does not win.",
+        "Differences are ticket minus dense, paired over replicates. The p-value is the probability of differences "
+        "at least this good if tickets were worse than the dense network by the margin, or, for a control, if they "
+        "were not better than it.",
     ]
-    if any(level["verdict"]["stop_margin"] < criteria["stop_margin"] for level in summary["levels"][1:]):
-        words.append(
-            f"Evaluations are further apart here than {criteria['stop_margin']:.0%} of the dense network's early "
-            f"stop: a ticket must be sooner than the dense network."
+    if any(level.verdict.stop_margin < criteria.stop_margin for level in summary.levels[1:]):
+        paragraphs.append(
+            f"Here, evaluations are further apart than {stop} of the dense network's early stop: a ticket must stop "
+            f"sooner than the dense network."
         )
-    if more := tables.more_needed(summary):
-        words.append(more)
-    found = [tables.verdicts(summary), *tables.controls(summary)] if summary["levels"] else []
-    return Section("verdict", "The verdict, level by level", words, found)
+    if undecided := tables.first_undecided(summary):
+        paragraphs.append(undecided)
+    parts = [tables.verdicts(summary), *tables.controls(summary)] if summary.levels else []
+    return Section("verdict", "The verdict, level by level", paragraphs, parts)
 
 
-def _training(material: ReportData) -> Section:
-    return Section("training", "Training curves", parts=[validation_curves(material), loss_curves(material)])
-
-
-def _generalisation(material: ReportData) -> Section:
-    summary, data = material.summary, material.results.recipe.data
-    fraction, noise = data.fraction, 100 * data.label_noise
-    used = "All training examples" if fraction >= 1 else f"{100 * fraction:.3g}% of the training examples"
-    noisy = "their labels are as they come"
-    if noise:
-        noisy = (
-            f"the labels of {noise:.3g}% of them were drawn at random, and training accuracy counts these: where "
-            f"they are not learnt by heart, the gap is negative"
+def _generalisation(data: ReportData) -> Section:
+    summary, dataset = data.summary, data.results.recipe.data
+    fraction, noise = dataset.fraction, percent(dataset.label_noise)
+    used = "All training examples" if fraction >= 1 else f"{percent(fraction)} of the training examples"
+    labels = "their labels are unchanged"
+    if dataset.label_noise:
+        labels = (
+            f"the labels of {noise} of them were drawn at random. These count in training accuracy: where the "
+            f"network does not memorise them, the gap is negative"
         )
-    words = [
-        "Small data and overfitted networks could make sparse networks look good: pruning would merely regularise. "
-        "Then the dense network would fit its training examples perfectly and fall far short on the test set, and "
-        "the gap between the two would close as weights are removed, for controls as well as for tickets.",
-        f"{used} were used, but for {data.validation:,} held out for validation; {noisy}.",
+    paragraphs = [
+        "On small datasets overfitting could make sparse networks look good, because pruning acts as a regulariser. "
+        "Then the dense network would fit its training examples perfectly and be much worse on the test set, and the "
+        "gap between the two would close as weights are removed, for controls as well as for tickets.",
+        f"{used} were used, except {dataset.validation:,} held out for validation; {labels}.",
     ]
-    parts = [level_figure(summary, GAP, _GAP), level_figure(summary, TRAIN), tables.generalisation(summary)]
-    return Section(
-        "generalisation", "Training accuracy and generalisation", words, parts if summary["levels"] else parts[:2]
-    )
+    gap = "Accuracy on the training examples minus accuracy on the test set, both at early stop."
+    parts = [level_figure(summary, GAP, gap), level_figure(summary, TRAIN)]
+    table = [tables.generalisation(summary)] if summary.levels else []
+    return Section("generalisation", "Training accuracy and generalisation", paragraphs, [*parts, *table])
 
 
-_GAP = "Accuracy on the training examples minus accuracy on the test set, both at early stop."
-
-
-def _layers(material: ReportData) -> Section:
-    parts = [densities(material), sign_changes(material), distances(material)]
-    return Section("layers", "Layers", ["Tickets only, level 0 being the dense network."], parts)
-
-
-def _weights(material: ReportData) -> Section:
-    return Section("weights", "Which weights survive", parts=[initial_weights(material), pixels(material)])
-
-
-def _stability(material: ReportData) -> list[Section]:
-    """Nothing where no lines were walked."""
-    found = material.summary["stability"]
-    if not found or not found["candidates"]:
+def _stability(data: ReportData) -> list[Section]:
+    """Empty without a stability analysis."""
+    found, section = data.summary.stability, data.results.recipe.stability
+    if found is None or section is None or not found.candidates:
         return []
-    stability = material.results.recipe.stability
-    walked = lines(material.results.stability, stability.points) if stability else []
-    words = [
-        "A network is stable at iteration k when trainings that share their first k iterations, and differ in batch "
-        "order after, end at weights joined by a straight line without an error barrier (Frankle et al. 2020). "
-        "Larger networks have winning tickets where they are rewound to an iteration at which they are stable.",
+    paragraphs = [
+        "A network is stable at iteration k if trainings that share their first k iterations, and then differ in "
+        "batch order, end at weights connected by a straight line without an error barrier (Frankle et al. 2020). "
+        "Larger networks have winning tickets if weights are rewound to an iteration at which they are stable.",
     ]
-    if found["rewound_to"]:
-        words.append(rewound(found))
-    parts = [walks_figure(walked), barriers_figure(found), tables.stability(found)]
-    return [Section("stability", "Stability", words, parts)]
+    if found.rewound_to:
+        paragraphs.append(rewind_choice(found))
+    paths = interpolation_paths(data.results.stability, section.points)
+    parts = [interpolation_figure(paths), barriers_figure(found), tables.stability(found)]
+    return [Section("stability", "Stability", paragraphs, parts)]
 
 
-def _shipped(material: ReportData) -> list[Section]:
-    """Nothing where nothing was exported."""
-    shipped = material.shipped
-    if shipped is None:
+def _exported(data: ReportData) -> list[Section]:
+    """Empty if the ticket was not exported."""
+    export = data.export
+    if export is None:
         return []
-    words = [caption(shipped.about, shipped.figures), *notes(shipped), f"Inputs are {shipped.about.inputs}."]
-    return [Section("shipped", "Shipped", words, tables.shipped(shipped.figures))]
+    paragraphs = [caption(export.about, export.figures), *notes(export), f"Inputs are {export.about.inputs}."]
+    return [Section("shipped", "Shipped", paragraphs, tables.exported(export.figures))]
 
 
-def _cost(material: ReportData) -> Section:
-    engines = [tables.costs(material.summary)] if material.summary["engines"] else []
-    return Section("cost", "Cost", parts=[cost_figure(material), *engines])
-
-
-def _configuration(material: ReportData) -> Section:
-    results = material.results
-    command = results.command
-    parts: list[Any] = [Text("command", "The command that made it", command)] if command else []
+def _configuration(data: ReportData) -> Section:
+    results = data.results
+    parts = [Text("command", "The command of this experiment", results.command)] if results.command else []
     parts.append(Text("configuration-text", "The whole configuration", tomli_w.dumps(results.recipe.resolved())))
-    if results.versions:
-        parts.append(tables.versions(results.versions))
-    return Section("configuration", "Configuration", parts=parts)
+    return Section("configuration", "Configuration", parts=[*parts, *tables.versions(results.versions)])
 
 
-def _problems(material: ReportData) -> list[str]:
-    results = material.results
-    problems = [f"{problem[0].upper()}{problem[1:]}." for problem in material.problems]
+def _problems(data: ReportData) -> list[str]:
+    results = data.results
+    problems = [f"{problem[0].upper()}{problem[1:]}." for problem in data.problems]
     if not results.finished:
-        there = f"{len(results.rows):,} of {plural(expected_runs(results.recipe), 'run')}"
-        problems.insert(0, f"This experiment is not finished: {there} are there.")
+        finished = f"{len(results.rows):,} of {plural(count_runs(results.recipe), 'run')}"
+        problems.insert(0, f"This experiment is not finished: {finished} are available.")
     return problems
-
-
-def _notes(material: ReportData) -> list[str]:
-    notes = []
-    diverged = sum(row.measures.diverged for row in material.results.rows)
-    if diverged:
-        notes.append(f"{plural(diverged, 'run')} diverged: the loss was not finite. Figures leave them out.")
-    if material.summary["late"]:
-        notes.append(late(material.summary))
-    if material.summary["transfer"]:
-        notes.append(transferred(material.summary))
-    where: dict[str, list[int]] = {}
-    for _, level, layer in material.results.collapsed:
-        where.setdefault(layer, []).append(level)
-    notes += [
-        f"Layer collapse: from level {min(levels)} on, {layer} has no weights left in some replicates."
-        for layer, levels in where.items()
-    ]
-    return notes

@@ -1,36 +1,42 @@
-"""One progress display for a whole experiment."""
+"""The progress of an experiment, or of a search with the user's own training function, while it runs."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from tombola.report.printable_level_table import PrintableLevelTable
 from tombola.runs.outcome import Outcome
-from tombola.studies.request import Position, RunRequest
+from tombola.studies.conductor import Listener, ListenerGroup
+from tombola.studies.request import RequestId, RunRequest
 
-PLAIN_EVERY = 60.0
-"""Seconds between lines where there is no terminal to draw on."""
+LINE_INTERVAL = 60.0
+"""Seconds between lines if the console is not a terminal."""
 
 
-class ProgressDisplay:
-    """Listens to the conductor; shows the runs done, what is training now, and the time left.
+class ProgressDisplay(Listener):
+    """Shows the finished runs, what is training now, and the time left, from the first run on.
 
-    It appears with the first run. Where there is no terminal it is a line a minute.
+    A bar in a terminal; elsewhere one line a minute.
     """
 
-    def __init__(self, console: Console, runs: int, doing: str = "searching") -> None:
+    def __init__(self, console: Console, runs: int, action: str = "searching") -> None:
         self._console = console
         self._runs = runs
-        self._answered: set[tuple[int, Position]] = set()
+        self._answered: set[tuple[int, RequestId]] = set()
         self._trained = 0
-        self._began = self._said = time.monotonic()
+        self._began = self._printed = time.monotonic()
         self._training: dict[tuple[int, RunRequest], None] = {}
         self._progress = Progress(
-            TextColumn(f"[bold]{doing}"),
+            TextColumn(f"[bold]{action}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("runs · {task.description}"),
@@ -48,39 +54,36 @@ class ProgressDisplay:
         if self._progress.live.is_started:
             self._progress.stop()
 
-    def started(self, study: int, ask: RunRequest) -> None:
-        """Show what is training."""
-        self._training[study, ask] = None
+    def started(self, study: int, request: RunRequest) -> None:
+        """Show the run as training."""
+        self._training[study, request] = None
         self._show()
 
-    def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
-        """Count it. A study may ask again for what it knows."""
-        self._training.pop((study, ask), None)
-        self._answered.add((study, ask.place))
+    def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+        """Count the run; a study may request the same run again."""
+        self._training.pop((study, request), None)
+        self._answered.add((study, request.request_id))
         self._trained += trained
         self._show()
 
     def _show(self) -> None:
+        finished, now = len(self._answered), f"{self._left()} · {self._current()}"
         if self._console.is_terminal:
             self._progress.start()
-            self._progress.update(
-                self._task, completed=len(self._answered), description=f"{self._left()} · {self._current()}"
-            )
-        elif time.monotonic() - self._said > PLAIN_EVERY:
-            self._said = time.monotonic()
-            self._console.print(
-                f"{len(self._answered)}/{self._runs} runs · {self._left()} · {self._current()}", soft_wrap=True
-            )
+            self._progress.update(self._task, completed=finished, description=now)
+        elif time.monotonic() - self._printed > LINE_INTERVAL:
+            self._printed = time.monotonic()
+            self._console.print(f"{finished}/{self._runs} runs · {now}", soft_wrap=True)
 
     def _current(self) -> str:
-        levels = Counter((ask.branch, ask.level) for _, ask in self._training)
+        levels = Counter((request.branch, request.level) for _, request in self._training)
         return ", ".join(
             f"{branch} level {level}" + (f" ×{times}" if times > 1 else "")
             for (branch, level), times in sorted(levels.items())
         )
 
     def _left(self) -> str:
-        """The time left, supposing that runs still to do take as long as those trained so far."""
+        """The time left, if the remaining runs take as long as those trained so far."""
         if self._trained == 0:
             return "estimating the time"
         seconds = (time.monotonic() - self._began) / self._trained * (self._runs - len(self._answered))
@@ -88,3 +91,60 @@ class ProgressDisplay:
         if hours:
             return f"{hours} h {minutes} min left"
         return f"{minutes} min left" if seconds >= 60 else f"{round(seconds)} s left"
+
+
+class NotebookDisplay(Listener):
+    """The table of levels in a notebook cell, updated as trainings end."""
+
+    def __init__(self, levels: PrintableLevelTable, runs: int) -> None:
+        from IPython.display import display  # only notebooks need it
+
+        self._levels = levels
+        self._runs = runs
+        self._answered: set[tuple[int, RequestId]] = set()
+        self._current = "starting"
+        self._closed = False
+        self._handle: Any = display(self, display_id=True)  # type: ignore[no-untyped-call]
+
+    def started(self, study: int, request: RunRequest) -> None:
+        """See `Listener`."""
+        self._current = f"replicate {study}, {request.branch} level {request.level}"
+        self._handle.update(self)
+
+    def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+        """See `Listener`."""
+        self._answered.add((study, request.request_id))  # a study may request the same run again
+        self._handle.update(self)
+
+    def _repr_html_(self) -> str:
+        table = self._levels._repr_html_()
+        return table if self._closed else f"{table}<p>{self!r} · {self._current}</p>"
+
+    def close(self) -> None:
+        """Remove the progress line when the search has ended."""
+        self._closed = True
+        self._handle.update(self)
+
+    def __repr__(self) -> str:
+        return f"{len(self._answered)} of {self._runs} trainings"
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+@contextmanager
+def live_display(levels: PrintableLevelTable, runs: int, progress: bool | None) -> Iterator[Listener]:
+    """Show the progress of a search of `runs` runs; None for `progress` means in a terminal or a notebook only."""
+    console = Console(stderr=True)
+    if progress is False or (progress is None and not (in_notebook() or console.is_terminal)):
+        yield ListenerGroup([])
+    elif in_notebook():
+        with closing(NotebookDisplay(levels, runs)) as notebook:
+            yield notebook
+    else:
+        with ProgressDisplay(console, runs) as display:
+            yield display

@@ -1,131 +1,144 @@
-"""The evidence in plain words, the same in the terminal and on the page."""
+"""The results in sentences, the same in the terminal and on the page."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from tombola.experiments.method_options import IN_TRAINING
+from tombola.experiments.methods import METHODS
+from tombola.experiments.sections import VerdictSection
+from tombola.report.formatting import percent, points
+from tombola.stats.summary import LevelSummary, StabilitySummary, Summary, VerdictSummary
 from tombola.utils.text import plural
 
 
-def answer(summary: dict[str, Any]) -> str:
-    """The answer of an experiment and how sure it is, from what `tombola.stats.summary.summarise` gave."""
-    if not summary["levels"]:
+def conclusion(summary: Summary) -> str:
+    """The result of an experiment, and how certain it is."""
+    if not summary.levels:
         return "Nothing is finished yet."
-    if summary["method"] != "weights":
+    if summary.rewind_method != "weights":
         return (
-            f"Weights were not rewound after pruning ({summary['method']}): they were trained for longer than the "
-            f"dense network's, so none of this is a lottery ticket. The table says how accurate they are."
+            f"Weights were not rewound after pruning ({summary.rewind_method}) and trained for longer than the dense "
+            f"network's, so none of this is a lottery ticket. The table shows how accurate they are."
         )
-    if summary["search"] in IN_TRAINING:
-        return (
-            f"The mask changed while the network trained ({summary['search']}), so none of this is a lottery ticket. "
-            f"The table says how accurate it is."
+    if summary.no_ticket:
+        reason = (
+            f"The mask changed during training ({summary.search_method})"
+            if METHODS[summary.search_method].mask_changes
+            else f"Weights were not rewound ({summary.search_method} continued training)"
         )
-    if summary["no_ticket"]:
-        return (
-            f"Weights were not rewound ({summary['search']} going on), so none of this is a lottery ticket. "
-            f"The table says how accurate it is."
-        )
-    found = summary["smallest_winning"]
-    unfinished = "" if summary["finished"] else " So far, with runs still to do."
+        return f"{reason}, so none of this is a lottery ticket. The table shows how accurate it is."
+    unfinished = "" if summary.finished else " So far, with runs still to do."
+    found = summary.smallest_winning
     if found is None:
         return f"{_no_ticket(summary)}{unfinished}"
     return (
-        f"Winning tickets down to {found['weights_left']:.1%} of the weights ({found['weights']:,} of them, level "
-        f"{found['level']}): we are {_sure(summary)} that they {_claim(summary)}, and {_control(summary)} "
-        f"({plural(summary['replicates'], 'replicate')}).{unfinished}"
+        f"Winning tickets down to {percent(found.weights_left)} of the weights ({found.weights:,} of them, level "
+        f"{found.level}): we are {_sure(summary)} that they {_claim(summary)}, and {_control(summary, found)} "
+        f"({plural(summary.replicates, 'replicate')}).{unfinished}"
     )
 
 
-def _no_ticket(summary: dict[str, Any]) -> str:
-    """Why no level wins: the first that has few enough weights decides."""
-    level = next((level for level in summary["levels"] if level["verdict"]["few"]), None)
-    replicates = plural(summary["replicates"], "replicate")
+def _no_ticket(summary: Summary) -> str:
+    """Why no level wins: the first that is sparse enough decides."""
+    level = next((level for level in summary.levels if level.verdict.sparse_enough), None)
+    replicates = plural(summary.replicates, "replicate")
     if level is None:
-        return "No winning ticket: no level has far fewer weights than the dense network."
-    first = level["verdict"]
-    if first["state"] == "not winning":
-        reason = first["reason"]
-        how = f"surely {reason}" if reason in ("less accurate", "slower") else f"no match: {reason}"
+        return f"No winning ticket: no level has at most {percent(summary.criteria.max_density)} of the weights."
+    verdict = level.verdict
+    if verdict.state == "not winning":
+        if verdict.reason in ("less accurate", "slower"):
+            reason = f"are {verdict.reason} ({_sure(summary)}, {replicates})"
+        else:
+            reason = f"do not match: {verdict.reason} ({replicates})"
         return (
-            f"No winning ticket: at {level['weights_left']:.1%} of the weights tickets are {how} ({replicates}; "
-            f"allowed are {' of accuracy and '.join(_allowed(summary))} of the early-stopping iteration)."
+            f"No winning ticket: at {percent(level.weights_left)} of the weights tickets {reason}. The margins are "
+            f"{' of accuracy and '.join(margins(summary.criteria))} of the early-stopping iteration."
         )
     return (
         f"Cannot tell yet whether there are winning tickets: with {replicates} we are not {_sure(summary)} that any "
-        f"{_claim(summary)}{_and_control(summary)}. {advice(first)}"
+        f"{_claim(summary)}{_and_control(summary)}. {advice(verdict)}"
     )
 
 
-def advice(verdict: dict[str, Any]) -> str:
-    """What would decide a verdict that cannot be told yet."""
-    reason, more = verdict["reason"], verdict["more_replicates"]
-    if more is None:
-        return f"{reason[0].upper()}{reason[1:]}: {verdict['instead'][0].lower()}{verdict['instead'][1:]}"
-    return f"About {plural(more, 'more replicate')} would probably decide, if their number is fixed beforehand."
+def advice(verdict: VerdictSummary) -> str:
+    """What would decide a verdict that is still open."""
+    if verdict.more_replicates is None:
+        return f"{verdict.reason[0].upper()}{verdict.reason[1:]}: {verdict.advice[0].lower()}{verdict.advice[1:]}"
+    more = plural(verdict.more_replicates, "more replicate")
+    return f"About {more} would probably decide, if their number is fixed beforehand."
 
 
-def late(summary: dict[str, Any]) -> str:
-    """What must be said of dense networks that did not stop early."""
-    return (
-        f"{summary['late']} of {plural(summary['replicates'], 'dense network')} had the minimum of validation loss "
-        f"at the last iteration: trained longer, they could be more accurate, and harder to match."
-    )
+def warnings(summary: Summary) -> list[str]:
+    """What may surprise in the results: diverged runs, late early stops, rows of another dataset, layer collapse."""
+    in_levels = sum(branch.diverged for level in summary.levels for branch in level.branches.values())
+    found = divergence(max(summary.runs.diverged, in_levels))
+    found += late_minimum(summary.dense_without_early_stop, summary.replicates)
+    if summary.transfer:
+        found.append(
+            f"Rows named transfer are of {summary.transfer}: the dense network at level 0, then tickets found on the "
+            f"dataset of the search; transfer_random are random masks there. The verdict does not use them."
+        )
+    places: dict[str, list[str]] = {}
+    for each in summary.collapsed:
+        places.setdefault(each.layer, []).append(f"level {each.level} of replicate {each.replicate}")
+    for layer, where in places.items():
+        more = f" and {len(where) - 1} more" if len(where) > 1 else ""
+        found.append(f"Layer collapse: {layer} has no weights left at {where[0]}{more}.")
+    return found
 
 
-def _sure(summary: dict[str, Any]) -> str:
-    return f"{summary['criteria']['confidence']:.0%} sure"
+def late_minimum(count: int, replicates: int) -> list[str]:
+    """A warning about dense networks that did not stop early."""
+    if not count:
+        return []
+    return [
+        f"{count} of {plural(replicates, 'dense network')} had the minimum of validation loss at the last iteration: "
+        f"trained longer, they could be more accurate, and harder to match."
+    ]
 
 
-def _claim(summary: dict[str, Any]) -> str:
-    points, later = _allowed(summary)
-    return f"are at most {points} less accurate than the dense network and stop at most {later} later"
+def divergence(runs: int) -> list[str]:
+    """A warning about diverged runs."""
+    return [f"{plural(runs, 'run')} diverged (the loss was not finite); means leave them out."] if runs else []
 
 
-def _allowed(summary: dict[str, Any]) -> tuple[str, str]:
-    """The margins, with their units."""
-    criteria = summary["criteria"]
-    points = float(f"{100 * criteria['accuracy_margin']:g}")
-    return plural(points, "point"), f"{criteria['stop_margin']:.0%}"
+def _sure(summary: Summary) -> str:
+    return f"{percent(summary.criteria.confidence)} sure"
 
 
-def _control(summary: dict[str, Any]) -> str:
-    """What is known of the initial weights of the smallest winning ticket."""
-    name, smallest = summary["criteria"]["control"], summary["smallest_winning"]["level"]
-    level = next(level for level in summary["levels"] if level["level"] == smallest)
-    if level["verdict"]["p_better_than_control"] is None:
-        return f"nothing is known of their initial weights, as the control {name} was not trained there"
+def _claim(summary: Summary) -> str:
+    accuracy, stop = margins(summary.criteria)
+    return f"are at most {accuracy} less accurate than the dense network and stop at most {stop} later"
+
+
+def margins(criteria: VerdictSection) -> tuple[str, str]:
+    """The margins of accuracy and of early stop, with their units."""
+    return points(criteria.accuracy_margin), percent(criteria.stop_margin)
+
+
+def _control(summary: Summary, level: LevelSummary) -> str:
+    """What the control of a winning level shows about the initial weights."""
+    name = summary.criteria.control
+    if level.verdict.p_better_than_control is None:
+        return f"nothing is known about their initial weights, because the control {name} was not trained there"
     return f"better than their control, {name}"
 
 
-def _and_control(summary: dict[str, Any]) -> str:
-    name = summary["criteria"]["control"]
-    trained = any(name in level["branches"] for level in summary["levels"])
+def _and_control(summary: Summary) -> str:
+    name = summary.criteria.control
+    trained = any(name in level.branches for level in summary.levels)
     return f", and are better than their control, {name}" if trained else ""
 
 
-def better(level: dict[str, Any]) -> str:
-    """What a winning ticket surely does better than the dense network, with a comma before it."""
-    if not level["verdict"]["winning"]:
-        return ""
+def improvements(verdict: VerdictSummary) -> str:
+    """In what a winning ticket is better than the dense network, each after a comma."""
     names = {"accuracy": "more accurate", "stop": "sooner"}
-    return "".join(f", {name}" for figure, name in names.items() if figure in level["verdict"]["better"])
+    return "".join(f", {name}" for key, name in names.items() if verdict.winning and key in verdict.better_in)
 
 
-def rewound(stability: dict[str, Any]) -> str:
-    """What tickets were rewound to, where that was chosen."""
-    chosen = stability["rewound_to"]
+def rewind_choice(stability: StabilitySummary) -> str:
+    """What tickets were rewound to, if the stability analysis chose it."""
+    chosen = stability.rewound_to or []
     each = [
         f"{k:,}it in {plural(chosen.count(k), 'replicate')}" for k in sorted(k for k in set(chosen) if k is not None)
     ]
-    none = f"; in {chosen.count(None)} none of the candidates was, and the last was taken" if None in chosen else ""
+    none = f"; in {chosen.count(None)} no candidate was stable, and the last one was taken" if None in chosen else ""
     return f"Tickets were rewound to the smallest stable k: {', '.join(each) or 'there is none'}{none}."
-
-
-def transferred(summary: dict[str, Any]) -> str:
-    """What rows of other data are."""
-    return (
-        f"Rows named transfer are of {summary['transfer']}: the dense network at level 0, then tickets found on the "
-        f"data of the search; transfer_random are random masks there. The verdict does not look at them."
-    )

@@ -1,4 +1,4 @@
-"""Material: all that a report is made of, as far as it can be read."""
+"""The data of a report, as far as it can be read from a results folder."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tombola.experiments.results import TICKET, Results, read_curves, read_results
-from tombola.exports.export import MEASURED, SHIPPED, Export, read_export
-from tombola.stats.summary import summarise
+from tombola.experiments.results import TICKET, Results, read_results
+from tombola.experiments.results_schema import read_table
+from tombola.exports.export_result import EXPORT_FOLDER, FIGURES_FILE, Export, read_export
+from tombola.stats.summarise import build_summary
+from tombola.stats.summary import Summary
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
 
@@ -19,50 +21,54 @@ class ReportData:
 
     folder: Path
     results: Results
-    summary: dict[str, Any]
-    """See `tombola.stats.summary.summarise`."""
+    summary: Summary
     curves: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """What is missing or damaged, a sentence each."""
-    shipped: Export | None = None
-    """What was measured of the ticket's artefacts, if it was exported."""
+    """What is missing or damaged, one line each."""
+    export: Export | None = None
+    """The measurements of the ticket's artefacts, if it was exported."""
 
     @property
-    def tickets_layers(self) -> list[dict[str, Any]]:
-        """The rows of layers that are tickets'."""
+    def ticket_layers(self) -> list[dict[str, Any]]:
+        """The rows of layers of tickets."""
         return [layer for layer in self.results.layers if layer["branch"] == "ticket"]
+
+    @property
+    def percent_left(self) -> dict[int, float]:
+        """The percentage of weights left, by level."""
+        return {level.level: 100 * level.weights_left for level in self.summary.levels}
 
 
 def read_report_data(folder: Path) -> ReportData:
-    """Read a results folder. What is damaged is left out and named.
+    """Read a results folder. Damaged files are left out and named in `ReportData.problems`.
 
-    Raises `InputError` when it is no results folder.
+    Raises `InputError` if `folder` is not a results folder.
     """
     results = read_results(folder, lenient=True)
     problems = list(results.problems)
     try:
-        curves = read_curves(folder)
+        curves = read_table(folder, "curves")
     except InputError as error:
         curves = []
         problems.append(str(error))
     for name in ("levels", "layers", "curves"):
         if not (folder / f"{name}.parquet").exists():
-            problems.append(f"{folder / f'{name}.parquet'} is not there (yet)")
-    shipped = _shipped(folder, problems)
-    return ReportData(folder, results, summarise(results), curves, problems, shipped)
+            problems.append(f"{folder / f'{name}.parquet'} does not exist (yet)")
+    export = _read_export(folder, problems)
+    return ReportData(folder, results, build_summary(results), curves, problems, export)
 
 
-def _shipped(folder: Path, problems: list[str]) -> Export | None:
-    """What lies in the folder of exports, if that is of the folder's own ticket."""
-    path = folder / SHIPPED / MEASURED
+def _read_export(folder: Path, problems: list[str]) -> Export | None:
+    """The measurements in the folder of exports, if they are of this folder's ticket."""
+    path = folder / EXPORT_FOLDER / FIGURES_FILE
     if not path.exists():
         return None
     try:
-        shipped, key = read_export(path.parent), Ticket.load(folder / TICKET).provenance.get("key")
+        export, key = read_export(path.parent), Ticket.load(folder / TICKET).provenance.get("key")
     except InputError as error:
         problems.append(str(error))
         return None
-    if key is None or shipped.about.ticket.key != key:
+    if key is None or export.about.ticket.key != key:
         problems.append(f"{path.parent} is of another ticket: run `tombola ticket export` again")
         return None
-    return shipped
+    return export

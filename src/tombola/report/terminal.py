@@ -1,4 +1,4 @@
-"""Tables for the terminal."""
+"""Experiments, comparisons, speeds and tickets in the terminal."""
 
 from __future__ import annotations
 
@@ -7,155 +7,156 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tombola.report.prose import answer, better, late, rewound, transferred
+from tombola.report.formatting import mean, p_value, percent, text_table
+from tombola.report.prose import conclusion, improvements, rewind_choice, warnings
+from tombola.stats.experiment_comparison import ExperimentComparison, LabelledSummary
+from tombola.stats.summary import LevelSummary, StabilitySummary, Summary, VerdictSummary
 from tombola.tickets.mask_codec import entropy
 from tombola.tickets.ticket import Ticket
-from tombola.utils.text import plural
+from tombola.utils.text import plural, printable
 
 if TYPE_CHECKING:
     from tombola.engines.sparse.speeds import Speed
 
 
 LEGEND = (
-    "Accuracies are those at early stop, the iteration of minimum validation loss; gap is training less test "
-    "accuracy, in points; p is the chance of results like these if tickets were worse than the dense network by the "
-    "margins; (+n): about n more replicates would probably decide."
+    "Accuracies are at early stop, the iteration of minimum validation loss. gap: training minus test accuracy, in "
+    "points. p: the probability of results at least this good if tickets were worse than the dense network by the "
+    "margins. (+n): about n more replicates would probably decide."
 )
 
 
-def show_summary(console: Console, summary: dict[str, Any]) -> None:
-    """Print what `tombola.stats.summary.summarise` gave: the answer, then the table of levels."""
-    console.print(answer(summary), style="bold", markup=False, highlight=False)
+def show_summary(console: Console, summary: Summary) -> None:
+    """Print the conclusion, then the table of levels."""
+    console.print(conclusion(summary), style="bold", markup=False, highlight=False)
     console.print()
     table = _levels(summary)
     if Measurement.get(console, console.options.update(width=1000), table).maximum > console.width:  # too wide
         table = _levels(summary, stop_intervals=False)
     console.print(table)
-    for line in _notes(summary):
+    for line in warnings(summary):
         console.print(line, style="yellow", markup=False, highlight=False)
-    if summary["stability"]:
-        console.print(_stability(summary["stability"]))
-        if summary["stability"]["rewound_to"]:
-            console.print(rewound(summary["stability"]), markup=False, highlight=False)
-    if summary["levels"]:
+    if summary.stability:
+        console.print(_stability(summary.stability))
+        if summary.stability.rewound_to:
+            console.print(rewind_choice(summary.stability), markup=False, highlight=False)
+    if summary.levels:
         console.print(LEGEND, style="dim", highlight=False)
-    for engine, did in summary["engines"].items():
-        line = f"Engine: {engine}; {plural(did['runs'], 'run')}, {did['seconds']:,.1f} s of computing."
+    for name, engine in summary.engines.items():
+        line = f"Engine: {name}; {plural(engine.runs, 'run')}, {engine.seconds:,.1f} s of computing."
         console.print(line, style="dim", markup=False, highlight=False)
 
 
-def _levels(summary: dict[str, Any], stop_intervals: bool = True) -> Table:
+def _levels(summary: Summary, stop_intervals: bool = True) -> Table:
     """One row for each branch of each level."""
-    replicates = plural(summary["replicates"], "replicate")
-    table = Table(
-        title=f"{summary['recipe']}: {replicates}, means ± {summary['criteria']['confidence']:.0%} confidence",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-    )
-    for name in ("level", "left", "", "test %", "train", "gap", "stop", "p", "verdict"):
-        left = name in ("", "verdict")
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    for level in summary["levels"]:
-        place = [str(level["level"]), f"{level['weights_left']:.1%}"]
-        for branch, figures in level["branches"].items():
-            ticket = branch == "ticket"
+    replicates = plural(summary.replicates, "replicate")
+    title = f"{summary.recipe}: {replicates}, means ± {percent(summary.criteria.confidence)} confidence"
+    columns = ("level", "left", "", "test %", "train", "gap", "stop", "p", "verdict")
+    table = text_table(columns, left=("", "verdict"), title=title)
+    for level in summary.levels:
+        place = [str(level.level), percent(level.weights_left)]
+        for name, branch in level.branches.items():
+            ticket = name == "ticket"
             table.add_row(
                 *(place if ticket else ("", "")),
-                "dense" if ticket and level["level"] == 0 else branch,
-                _figure(figures, "test_accuracy_at_stop", 100, ".2f"),
-                _figure(figures, "train_accuracy_at_stop", 100, ".1f", interval=False),
-                _figure(figures, "gap_at_stop", 100, ".1f", interval=False),
-                _figure(figures, "stop_iteration", 1, ",.0f", stop_intervals),
-                _p(level["verdict"]) if ticket else "",
-                _verdict(level) if ticket else "",
+                "dense" if ticket and level.level == 0 else name,
+                mean(branch.test_accuracy_at_stop, ".2f", 100, " ±", missing="diverged"),
+                mean(branch.train_accuracy_at_stop, ".1f", 100, missing="diverged"),
+                mean(branch.gap_at_stop, ".1f", 100, missing="diverged"),
+                mean(branch.stop_iteration, ",.0f", interval=" ±" if stop_intervals else "", missing="diverged"),
+                _p_not_worse(level.verdict) if ticket else "",
+                _verdict(level.verdict) if ticket else "",
                 style=None if ticket else "dim",
             )
     return table
 
 
-def _stability(found: dict[str, Any]) -> Table:
-    """The barrier at each candidate."""
-    table = Table(title="Stability", title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
-    for name in ("k", "barrier, validation", "test", "stable"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for candidate in found["candidates"]:
-        barriers = (
-            _figure({"barrier": candidate[f"{part}_barrier"]}, "barrier", 100, ".2f")
-            for part in ("validation", "test")
-        )
-        table.add_row(f"{candidate['k']:,}it", *barriers, f"{candidate['stable']} of {candidate['replicates']}")
+def _stability(stability: StabilitySummary) -> Table:
+    """The error barrier at each candidate."""
+    table = text_table(("k", "barrier, validation", "test", "stable"), left=(), title="Stability")
+    for candidate in stability.candidates:
+        barriers = (mean(m, ".2f", 100, " ±") for m in (candidate.validation_barrier, candidate.test_barrier))
+        table.add_row(f"{candidate.k:,}it", *barriers, f"{candidate.stable} of {candidate.replicates}")
     return table
 
 
-def _figure(branch: dict[str, Any], name: str, factor: int, form: str, interval: bool = True) -> str:
-    """A mean and, if wanted, half the width of its interval."""
-    figure = branch[name]
-    if not figure["values"]:
-        return "diverged"
-    mean = format(factor * figure["mean"], form)
-    if figure["low"] is None or not interval:
-        return mean
-    return f"{mean} ±{format(factor * (figure['high'] - figure['mean']), form)}"
+def _p_not_worse(verdict: VerdictSummary) -> str:
+    """The larger of the p-values of accuracy and early stop."""
+    tests = [found.p_not_worse for found in (verdict.accuracy_difference, verdict.stop_difference) if found]
+    return p_value(max(tests)) if tests else ""
 
 
-def _p(verdict: dict[str, Any]) -> str:
-    """The larger of the two p-values that say it is no match."""
-    tests = [verdict[name]["p_not_worse"] for name in ("accuracy_difference", "stop_difference") if verdict[name]]
-    return "" if not tests else "<.001" if max(tests) < 0.001 else f"{max(tests):.3f}".removeprefix("0")
-
-
-def _verdict(level: dict[str, Any]) -> Text:
-    """`winning`, and what it does better than the dense network; or in short what speaks against it."""
-    verdict = level["verdict"]
-    if verdict["state"] == "winning":
-        return Text("winning" + better(level), style="bold green")
-    if verdict["state"] == "cannot tell":
-        more = verdict["more_replicates"]
+def _verdict(verdict: VerdictSummary) -> Text:
+    """The state, and in what tickets are better than the dense network, or why they do not win."""
+    if verdict.winning:
+        return Text("winning" + improvements(verdict), style="bold green")
+    if verdict.state == "cannot tell":
+        more = verdict.more_replicates
         return Text("cannot tell" + (f" (+{more})" if more else ""), style="yellow")
-    return Text(verdict["reason"], style="dim")
+    return Text(verdict.reason, style="dim")
 
 
-def _notes(summary: dict[str, Any]) -> list[str]:
-    """What must not go unsaid: divergence and collapse."""
-    notes = []
-    if summary["runs"]["diverged"]:
-        notes.append(f"{plural(summary['runs']['diverged'], 'run')} diverged: the loss was not finite.")
-    if summary["late"]:
-        notes.append(late(summary))
-    if summary["transfer"]:
-        notes.append(transferred(summary))
-    where: dict[str, list[str]] = {}
-    for found in summary["collapsed"]:
-        where.setdefault(found["layer"], []).append(f"level {found['level']} of replicate {found['replicate']}")
-    for layer, places in where.items():
-        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-        notes.append(f"Layer collapse: {layer} has no weights left at {places[0]}{more}.")
-    return notes
+def show_comparison(console: Console, comparison: ExperimentComparison) -> None:
+    """Print a table, the conclusions, and what differs between the configurations."""
+    names = ("experiment", "", "left", "test %", "train", "gap", "stop")
+    table = text_table(names, left=("experiment", ""), gap=2, wrap=True)
+    for experiment in comparison.experiments:
+        for row in _comparison_rows(experiment):
+            table.add_row(*map(Text, row))
+    console.print(table)
+    for experiment in comparison.experiments:
+        console.print(f"{experiment.label}: {conclusion(experiment.summary)}", highlight=False, markup=False)
+    if comparison.differences:
+        columns = ("what differs", *(experiment.label for experiment in comparison.experiments))
+        differing = text_table(columns, left=columns, gap=2, wrap=True)
+        for key, values in comparison.differences.items():
+            differing.add_row(*map(Text, (key, *("·" if value is None else str(value) for value in values))))
+        console.print(differing)
+
+
+def _comparison_rows(experiment: LabelledSummary) -> list[list[str]]:
+    """The dense network, and the smallest winning ticket with its controls."""
+    levels, found = experiment.summary.levels, experiment.summary.smallest_winning
+    rows = [["dense", *_measures(levels[0], "ticket")]] if levels else []
+    if found:
+        rows += [[branch, *_measures(found, branch)] for branch in found.branches]
+    else:
+        rows.append(["no winning ticket", *[""] * 5])
+    return [[experiment.label if row is rows[0] else "", *row] for row in rows]
+
+
+def _measures(level: LevelSummary, name: str) -> list[str]:
+    branch, left = level.branches[name], percent(level.weights_left)
+    if not branch.stop_iteration.values:
+        return [left, "diverged", "", "", ""]
+    return [
+        left,
+        mean(branch.test_accuracy_at_stop, ".2f", 100),
+        mean(branch.train_accuracy_at_stop, ".1f", 100),
+        mean(branch.gap_at_stop, ".1f", 100),
+        mean(branch.stop_iteration, ",.0f"),
+    ]
 
 
 def show_speeds(console: Console, speeds: Sequence[Speed]) -> None:
-    """Print what was measured of layers: milliseconds of a training step on one thread."""
+    """Print the measured speeds of layers: milliseconds of a training step on one thread."""
     for machine in dict.fromkeys(speed.machine for speed in speeds):
-        table = Table(title=machine, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        for column in ("layer", "weights left", "sparse ms", "dense ms", "trained"):
-            table.add_column(column, justify="left" if column in ("layer", "trained") else "right")
+        columns = ("layer", "weights left", "sparse ms", "dense ms", "trained")
+        table = text_table(columns, left=("layer", "trained"), title=machine, gap=3, wrap=True)
         for speed in speeds:
             if speed.machine == machine:
                 how = "sparse" if speed.sparse < speed.dense else "dense"
-                table.add_row(speed.layer, f"{speed.density:.1%}", f"{speed.sparse:.3f}", f"{speed.dense:.3f}", how)
+                table.add_row(speed.layer, percent(speed.density), f"{speed.sparse:.3f}", f"{speed.dense:.3f}", how)
         console.print(table)
 
 
 def ticket_summary(ticket: Ticket) -> dict[str, Any]:
-    """What a ticket is, as JSON values; of one that was loaded, how its file holds it too."""
+    """The contents of a ticket as JSON values, with how its file stores them if it was loaded from one."""
     mask = ticket.mask
     return {
         "weights": mask.count,
@@ -172,38 +173,36 @@ def ticket_summary(ticket: Ticket) -> dict[str, Any]:
 
 
 def show_ticket(console: Console, summary: dict[str, Any]) -> None:
-    """Print what `ticket_summary` gave. Whatever a file says is shown as it is, not as markup."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("layer", "shape", "weights left", "of", "density"):
-        table.add_column(column, justify="left" if column in ("layer", "shape") else "right")
+    """Print a `ticket_summary`. Text from the file is not interpreted as markup."""
+    table = text_table(("layer", "shape", "weights left", "of", "density"), ("layer", "shape"), gap=3, wrap=True)
     for name, layer in summary["layers"].items():
         left, total = layer["weights"], layer["weights_total"]
-        density = f"{left / total:.1%}" if total else ""
+        density = percent(left / total) if total else ""
         table.add_row(_plain(name), " × ".join(map(str, layer["shape"])), f"{left:,}", f"{total:,}", density)
     left, total = summary["weights"], summary["weights_total"]
-    table.add_row("all", "", f"{left:,}", f"{total:,}", f"{left / total:.1%}", style="bold")
-    console.print(Group(table, *map(_plain, [*_held(summary), *_origin(summary["provenance"])])))
+    table.add_row("all", "", f"{left:,}", f"{total:,}", percent(left / total), style="bold")
+    console.print(Group(table, *map(_plain, [*_storage(summary), *_provenance(summary["provenance"])])))
 
 
 def _plain(text: str) -> Text:
-    """Text that a file may have from anybody: without markup and without what a terminal would obey."""
-    return Text("".join(letter if letter.isprintable() else "?" for letter in text))
+    """Text from a file, without markup and terminal control characters."""
+    return Text(printable(text))
 
 
-def _held(summary: dict[str, Any]) -> list[str]:
-    """How the file holds the ticket."""
+def _storage(summary: dict[str, Any]) -> list[str]:
+    """How the file stores the ticket."""
     file = summary["file"]
     if file is None:
         return []
-    start = "by seed, drawn when they are asked for" if file["start"] == "seed" else "by value"
+    start = "by seed" if file["start"] == "seed" else "by value"
     trained = "no trained weights" if file["trained"] == "none" else f"trained weights in {file['trained']}"
     return [
-        f"Initial weights {start}; {trained}.",
-        f"The file has {file['bytes']:,} bytes; the entropy of its mask is {summary['mask_entropy_bytes']:,.0f}.",
+        f"Initial weights are stored {start}; {trained}.",
+        f"The file has {file['bytes']:,} bytes; its mask has {summary['mask_entropy_bytes']:,.0f} bytes of entropy.",
     ]
 
 
-def _origin(provenance: dict[str, Any]) -> list[str]:
+def _provenance(provenance: dict[str, Any]) -> list[str]:
     try:
         measures = provenance["measures"]
         return [
@@ -212,5 +211,5 @@ def _origin(provenance: dict[str, Any]) -> list[str]:
             f"Trained from these weights: test accuracy {measures['test_accuracy_at_stop']:.2%} at early stop "
             f"(iteration {measures['stop_iteration']:,}), {measures['test_accuracy']:.2%} at the end.",
         ]
-    except (LookupError, TypeError, ValueError):  # somebody's own
-        return [f"Provenance: {json.dumps(provenance)}" if provenance else "It does not say where it came from."]
+    except (LookupError, TypeError, ValueError):  # not written by an experiment
+        return [f"Provenance: {json.dumps(provenance)}" if provenance else "The file has no provenance."]

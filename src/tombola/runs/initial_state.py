@@ -1,4 +1,4 @@
-"""Starting: the network that a training starts with, its weights drawn or left by an earlier training."""
+"""The network that a training starts with: its weights drawn, or left by an earlier training."""
 
 from __future__ import annotations
 
@@ -14,53 +14,56 @@ from tombola.zoo.models import build
 from tombola.zoo.models.description import Start
 
 
-class Recall(Protocol):
-    """What earlier runs left."""
+class StateLoader(Protocol):
+    """Loads the final states of earlier runs."""
 
     def __call__(self, key: str, /, *, optimizer: bool = False) -> State:
-        """The `state_dict` that the run of that key ended with, or what its optimizer remembered."""
-        ...
+        """The `state_dict` that the run with this key ended with, or its optimizer's state. Raises `LookupError`
+        where it is missing."""
 
 
-def no_earlier_runs(key: str, /, *, optimizer: bool = False) -> State:  # noqa: ARG001
-    """For where no run starts after another. Raises `LookupError`."""
+def no_stored_states(key: str, /, *, optimizer: bool = False) -> State:  # noqa: ARG001
+    """The loader where no run starts from another. Raises `LookupError`."""
     raise LookupError(f"run {key} is not known here")
 
 
-def initial_network(start: Start, recall: Recall = no_earlier_runs) -> nn.Module:
-    """The network of `start` with the weights it says, none of them pruned; on the CPU, in training mode.
-
-    Raises whatever `build` and `recall` do.
-    """
+def initial_network(start: Start, load_state: StateLoader = no_stored_states) -> nn.Module:
+    """The network of `start` with its weights, none of them pruned; on the CPU, in training mode. Raises what `build`
+    and `load_state` raise."""
     network = build(start)
     if start.trained is not None:
-        state = recall(start.trained.run)
-        if start.trained.towards is not None:
-            state = interpolate(state, recall(start.trained.towards), start.trained.share)
-        network.load_state_dict(state)
+        network.load_state_dict(initial_state(start, load_state))
     return network
 
 
-def masked_network(run: BaseRun, recall: Recall = no_earlier_runs) -> nn.Module:
-    """The same for a run, its pruned weights zero."""
-    network = initial_network(run.start, recall)
+def initial_state(start: Start, load_state: StateLoader = no_stored_states) -> State:
+    """The `state_dict` of the initial network. Where an earlier run left it, no network is built."""
+    if start.trained is None:
+        return build(start).state_dict()
+    state = load_state(start.trained.run)
+    if start.trained.towards is None:
+        return state
+    return interpolate(state, load_state(start.trained.towards), start.trained.share)
+
+
+def masked_network(run: BaseRun, load_state: StateLoader = no_stored_states) -> nn.Module:
+    """The initial network of `run`, its pruned weights zero. Raises what `build` and `load_state` raise."""
+    network = initial_network(run.start, load_state)
     run.mask.apply_(network)
     return network
 
 
-def initial_optimizer_state(run: BaseRun, recall: Recall = no_earlier_runs) -> State:
-    """What the optimizer of `run` remembers from the start, as in `Outcome.optimizer`; empty where it begins anew.
-
-    Raises whatever `recall` does.
-    """
+def initial_optimizer_state(run: BaseRun, load_state: StateLoader = no_stored_states) -> State:
+    """The optimizer state that `run` starts with, as in `Outcome.optimizer`; empty where its optimizer starts anew.
+    Raises what `load_state` raises."""
     trained = run.start.trained
     if trained is None or not trained.optimizer:
         return {}
-    return without_pruned(recall(trained.run, optimizer=True), run.mask)
+    return without_pruned(load_state(trained.run, optimizer=True), run.mask)
 
 
 def interpolate(one: State, other: State, share: float) -> State:
-    """(1 - share) · one + share · other, statistics of normalisation included; what is no real number is `one`'s."""
+    """(1 - share) · one + share · other, running statistics included; integer tensors are those of `one`."""
 
     def between(a: Tensor, b: Tensor) -> Tensor:
         return torch.lerp(a, b, share) if a.is_floating_point() else a

@@ -1,54 +1,123 @@
-"""Run: one training, fully described and hashable.
+"""Run: the full description of one training.
 
-Everything that can change a result is in a `Run`, and nothing else is. Its key is a hash of its description,
-so equal descriptions are trained once, ever, and a result can always be traced to what produced it.
+A `Run` contains everything that can change its result, and nothing else. Its key is a hash of the description, so
+equal descriptions are trained only once, and every result can be traced to what produced it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, InstanceOf, PlainSerializer
+from pydantic import Field, InstanceOf, PlainSerializer, model_validator
 
 from tombola.pruning.mask import Mask
-from tombola.runs.training import Training
+from tombola.utils.duration import Duration
 from tombola.utils.frozen_model import FrozenModel
 from tombola.zoo.datasets.description import Data
 from tombola.zoo.models.description import Reuse, Start, Trained
+
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+class Training(FrozenModel):
+    """Optimizer, learning rate schedule, batch size, duration and evaluation of a training."""
+
+    optimizer: Literal["adam", "sgd"]
+    lr: float = Field(gt=0)
+    """Learning rate."""
+    batch_size: int = Field(ge=1)
+    length: Duration
+    """In iterations (batches) or epochs."""
+    evaluate_every: Duration = Duration(iterations=100)
+    """The interval between evaluations on the validation split; the last iteration is always evaluated."""
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """Of SGD."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """The L2 penalty's coefficient, added to the gradient of every parameter."""
+    decay_normalisation: bool = True
+    """Whether weight decay applies to the scales and shifts of normalisation layers."""
+    nesterov: bool = False
+    """Nesterov momentum (Sutskever et al. 2013, section 3), as in torch."""
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    """Of the learning rate; see `tombola.engines.optimizers.learning_rates`."""
+    milestones: Annotated[tuple[Duration, ...], Field(strict=False)] = ()
+    """When a `step` schedule multiplies the learning rate by `decay`."""
+    decay: float = Field(default=0.1, gt=0, le=1)
+    warmup: Duration = Duration()
+    """The time over which the learning rate first grows linearly from 0."""
+    test_curve: bool = False
+    """Whether each evaluation also records the test loss and accuracy. Nothing is chosen by them."""
+    precision: Precision = "fp32"
+    """Of the network's arithmetic; weights and optimizer are always float32. `tf32`: on CUDA, matrix multiplications
+    and convolutions round their inputs to TF32. `bf16`: forward passes run under torch's autocast to bfloat16, in
+    training and evaluation."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Training:
+        if self.optimizer == "adam" and self.momentum:
+            raise ValueError('momentum needs optimizer "sgd", not "adam"')
+        if self.nesterov and not self.momentum:
+            raise ValueError('nesterov needs optimizer "sgd" and a momentum above 0')
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError('milestones, such as ["20000it", "25000it"], go with schedule = "step"')
+        for name in ("length", "evaluate_every"):
+            if getattr(self, name) == Duration():
+                raise ValueError(f"{name} should be at least 1it")
+        return self
+
+    def in_iterations(self, examples: int) -> Training:
+        """The same training with its durations in iterations; an epoch has `examples` examples. Raises `ValueError`
+        where milestones are not in order, or the warm-up is not shorter than the training."""
+
+        def iterations(length: Duration) -> Duration:
+            return length.in_iterations(examples, self.batch_size)
+
+        lengths = {name: iterations(getattr(self, name)) for name in ("length", "evaluate_every", "warmup")}
+        milestones = tuple(map(iterations, self.milestones))
+        at = [milestone.iterations for milestone in milestones]
+        if at != sorted({0, *at, lengths["length"].iterations})[1:-1]:
+            raise ValueError(
+                f"milestones: should be in order, between 0it and the length, {self.length}, not "
+                f"{', '.join(map(str, self.milestones))}"
+            )
+        if lengths["warmup"].iterations >= lengths["length"].iterations:
+            raise ValueError(f"warmup: should be shorter than the length, {self.length}, not {self.warmup}")
+        return self.model_copy(update=lengths | {"milestones": milestones})
+
 
 SomeRun = TypeVar("SomeRun", bound="BaseRun")
 
 
 KEY_FORMAT = 1
-"""Part of every key. It changes only when the same description comes to mean another training."""
+"""Part of every key. It changes only when the same description means a different training."""
 
 
 class BaseRun(FrozenModel):
-    """What every run is, whoever trains it: these weights, this mask, this seed. Studies derive runs from it."""
+    """Common to all runs: initial weights, mask and seed. Studies derive further runs from it."""
 
     start: Start
     mask: Annotated[InstanceOf[Mask], PlainSerializer(lambda mask: mask.digest, return_type=str)]
     seed: int
-    """Everything random during training comes from it: batch order, augmentation, dropout."""
+    """Of everything random during training: batch order, augmentation, dropout."""
     begin: int = Field(default=0, ge=0)
-    """How many iterations of the training are taken as done: batches and learning rates go on from there; the
-    optimizer only where `Trained.optimizer` says so."""
+    """The first iteration: batches and learning rates continue from there; the optimizer starts anew unless
+    `Trained.optimizer` is set."""
     end: int | None = Field(default=None, ge=0)
-    """The iteration that it ends at, if that is not where the training ends. Where it began there already, nothing is
-    trained: the weights are only evaluated."""
+    """The iteration that it ends at; None is the end of the training. With `end == begin` nothing is trained and the
+    weights are only evaluated."""
 
     def masked(self, mask: Mask) -> Self:
-        """The same training, from the same initial weights, of the weights left in `mask` alone."""
+        """The same training from the same initial weights, with another mask."""
         return self.model_copy(update={"mask": mask})
 
     def reinitialised(self, seed: int) -> Self:
-        """The same training with the same mask, all of it, from newly drawn initial weights."""
+        """The whole training with the same mask, from newly drawn initial weights."""
         return self._from_the_beginning({"seed": seed})
 
     def reusing(self, seed: int, keep_signs: bool = False) -> Self:
-        """The same with the same mask, all of it, from these initial weights in another order within each layer."""
+        """The whole training with the same mask, from the initial weights shuffled within each layer."""
         return self._from_the_beginning({"reuse": Reuse(seed=seed, keep_signs=keep_signs)})
 
     def _from_the_beginning(self, drawn: dict[str, Any]) -> Self:
@@ -60,27 +129,27 @@ class BaseRun(FrozenModel):
         return self.model_copy(update={"end": end})
 
     def after(self, run: BaseRun, begin: int, end: int | None = None) -> Self:
-        """This training from iteration `begin` on (to `end`), from the weights that `run` ended with."""
+        """This training from iteration `begin` (to `end`), with the final weights of `run`."""
         start = self.start.model_copy(update={"trained": Trained(run=run.key)})
         return self.model_copy(update={"start": start, "begin": begin, "end": end})
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """Equal for runs that an engine may train as one."""
+        """Equal for runs that an engine may train as one stack."""
         return (self.key,)
 
     @property
     def description(self) -> dict[str, Any]:
-        """The run as plain JSON values; the mask stands there by its digest.
+        """The run as plain JSON values; the mask is represented by its digest.
 
-        Options at their default are left out, so that a new option, whose default changes nothing, leaves the
-        keys of all earlier runs as they are.
+        Options at their default are left out, so that a new option, whose default changes nothing, does not change
+        the keys of existing runs.
         """
         return self.model_dump(mode="json", exclude_defaults=True)
 
     @property
     def key(self) -> str:
-        """32 hexadecimal digits, the hash of the description: the run's name in the store."""
+        """The run's name in the store: 32 hexadecimal digits, a hash of the description."""
         text = json.dumps([KEY_FORMAT, self.description], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -89,23 +158,23 @@ class BaseRun(FrozenModel):
 
 
 class Run(BaseRun):
-    """One training: from these weights, with this mask, on this data, in this way, by this seed."""
+    """One training by an engine: initial weights, mask, data, training options and seed."""
 
     data: Data
     training: Training
-    """With lengths in iterations."""
+    """Its durations are in iterations."""
     keeps_optimizer: bool = False
-    """What its optimizer remembers at the end is part of the outcome."""
+    """Whether the outcome includes the optimizer's state."""
 
     def paused(self, at: int) -> Run:
-        """This training up to iteration `at`, to be resumed there."""
+        """This training up to iteration `at`, where it can be resumed."""
         return self.model_copy(update={"end": at, "keeps_optimizer": True})
 
     def resuming(self, run: Run) -> Run:
-        """This training from where `run` was paused: from its weights, with its optimizer.
+        """This training from where `run` was paused, with its weights and optimizer state.
 
-        With the same mask it gives the bits of a training without a pause, unless torch draws dropout, whose noise
-        begins anew. Raises `ValueError` where `run` was not paused.
+        With the same mask it gives the same bits as a training without a pause, unless torch draws dropout, whose
+        random stream restarts. Raises `ValueError` unless `run` was paused.
         """
         if not run.keeps_optimizer:
             raise ValueError(f"run {run.key} was not paused: its optimizer's state is not kept")
@@ -114,31 +183,31 @@ class Run(BaseRun):
 
     @property
     def last(self) -> int:
-        """The iteration it ends at."""
+        """The iteration that it ends at."""
         return self.training.length.iterations if self.end is None else self.end
 
     @property
     def resumes(self) -> bool:
-        """Whether its optimizer goes on from an earlier run."""
+        """Whether its optimizer continues from an earlier run."""
         return self.start.trained is not None and self.start.trained.optimizer
 
     @property
-    def mixed(self) -> bool:
-        """Whether it only evaluates weights between those of two runs."""
+    def interpolates(self) -> bool:
+        """Whether it only evaluates weights interpolated between two runs."""
         return self.start.trained is not None and self.start.trained.towards is not None
 
     def between(self, one: Run, other: Run, share: float) -> Run:
-        """No training, but an evaluation at its end: of weights on the straight line from those that `one` ended with
-        to those of the `other`."""
+        """An evaluation without training: of (1 - share) · one + share · other, the weights on the straight line
+        between the final weights of two runs."""
         start = self.start.model_copy(update={"trained": Trained(run=one.key, towards=other.key, share=share)})
         return self.model_copy(update={"start": start, "begin": one.last, "end": one.last})
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """Equal for runs that differ in nothing but initial weights, masks, splits and seeds."""
+        """Equal for runs that differ only in initial weights, masks, splits and seeds."""
         split = self.data.model_copy(update={"seed": 0})
         ends = self.begin, self.resumes, self.end, self.keeps_optimizer
-        return self.start.network.model_dump_json(), split, self.training, ends, self.mixed
+        return self.start.network.model_dump_json(), split, self.training, ends, self.interpolates
 
     def __hash__(self) -> int:
         return hash(self.key)

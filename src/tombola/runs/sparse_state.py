@@ -1,4 +1,4 @@
-"""A sparse network's weights, packed: the mask in bits, and of masked layers only the weights that are left."""
+"""Compact storage of a sparse network: the mask in bits, and of masked layers only the kept weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tombola.utils.errors import DamagedFile
 
 
 def pack(state: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
-    """Tensors that hold `state` and `mask`, small where the mask is sparse.
+    """`state` and `mask` as tensors, small where the mask is sparse.
 
     For each masked parameter `mask/NAME` (uint8, eight weights a byte), `shape/NAME` (int64) and `kept/NAME`
-    (the weights left, in row-major order); `whole/NAME` for everything else.
+    (the kept weights, in row-major order); `whole/NAME` for everything else.
     """
     packed = {}
     for name, tensor in state.items():
@@ -30,10 +30,8 @@ def pack(state: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
 
 
 def unpack(packed: Mapping[str, Tensor]) -> tuple[State, Mask]:
-    """The state, with zeros where weights are pruned, and the mask that `pack` was given.
-
-    Raises `DamagedFile` where the parts do not fit together.
-    """
+    """The state, with zeros for pruned weights, and the mask: the inverse of `pack`. Raises `DamagedFile` where
+    entries are missing or do not match."""
     state: State = {}
     kept = {}
     for entry, tensor in packed.items():
@@ -44,17 +42,21 @@ def unpack(packed: Mapping[str, Tensor]) -> tuple[State, Mask]:
             try:
                 shape = tuple(packed[f"shape/{name}"].tolist())
                 kept[name] = unpack_bits(packed[f"mask/{name}"], shape)
-                state[name] = spread(tensor, kept[name])
+                state[name] = scatter_kept(tensor, kept[name])
             except (KeyError, ValueError, RuntimeError, TypeError) as error:
-                raise DamagedFile(f"the weights and the mask of {name} do not fit together: {error}") from error
+                raise DamagedFile(f"the weights and the mask of {name} do not match: {error}") from error
     return state, Mask(kept)
 
 
-def spread(values: Tensor, kept: Tensor) -> Tensor:
-    """The weights of a layer from those that are left, in row-major order; zero where they are pruned.
-
-    Raises `ValueError` where there are not as many as `kept` has entries that are True.
-    """
+def scatter_kept(values: Tensor, kept: Tensor) -> Tensor:
+    """The weight tensor of a layer from its kept weights, in row-major order; pruned weights are zero. Raises
+    `ValueError` unless there is one value for each True of the mask `kept`."""
     if values.shape != (int(kept.sum()),):
         raise ValueError(f"{tuple(values.shape)} values for {int(kept.sum())} weights")
     return torch.zeros(kept.shape, dtype=values.dtype).masked_scatter(kept, values)
+
+
+def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries named `prefix/...`, without the prefix."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}

@@ -1,11 +1,11 @@
-"""The store remembers: a run that was answered once is never trained again.
+"""The store keeps the outcomes of runs, so that no run is trained twice.
 
     STORE/runs/ab/abcdef….safetensors        an outcome, under the key of its run
-    STORE/unfinished/abcdef….safetensors     where a long training stood when it last looked up
+    STORE/unfinished/abcdef….safetensors     the last checkpoint of an unfinished training
     STORE/locks/abcdef….lock                 held while a process trains that run
-    STORE/damaged/…                          entries that could not be read, set aside
+    STORE/damaged/…                          entries that could not be read
 
-An entry appears by one rename, so it is whole or not there, whatever kills the process.
+An entry is written to a temporary file and renamed, so it is complete or missing, even if the process is killed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as distributed
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -28,150 +30,38 @@ from tombola.pruning.mask import State
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
 from tombola.utils.errors import DamagedFile, InputError
-from tombola.utils.files import read_tensors, remove_temporary, write_tensors
-from tombola.utils.locks import file_lock
+from tombola.utils.files import file_lock, read_tensors, remove_temporary, write_tensors
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Store:
-    """Outcomes by the key of their run, in a folder that any number of processes may share."""
-
-    folder: Path
-    checkpoint_every: float = 30.0
-    """Seconds between the checkpoints of a training."""
-
-    def get(self, run: BaseRun) -> Outcome | None:
-        """What came of `run`, or None if it was never trained.
-
-        A damaged entry is set aside, with a warning, and counts as never trained.
-        """
-        path = self._entry(run.key)
-        before = _stamp(path)
-        try:
-            tensors, about = read_tensors(path)
-            if about.get("run") != _plain(run):
-                raise DamagedFile(f"{path} holds another run")
-            return Outcome.from_tensors(tensors, about)
-        except FileNotFoundError:
-            return None
-        except (DamagedFile, KeyError, TypeError, ValidationError) as error:
-            if _stamp(path) != before:
-                return self.get(run)  # another process has mended it
-            aside = set_aside(path, self.folder / "damaged")
-            log.warning("%s; it is set aside as %s and will be trained again", error, aside)
-            return None
-
-    def recall(self, key: str, /, *, optimizer: bool = False) -> State:
-        """The weights that the run of that key ended with, or what its optimizer remembered.
-
-        Raises `LookupError` if it is not there, or damaged.
-        """
-        try:
-            tensors, about = read_tensors(self._entry(key))
-            outcome = Outcome.from_tensors(tensors, about)
-            return outcome.optimizer if optimizer else outcome.final
-        except (FileNotFoundError, DamagedFile) as error:
-            reason = "is not there" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
-            raise LookupError(
-                f"the store {self.folder}: run {key}, whose weights are to be trained further, {reason}; "
-                f"the same command again trains it again"
-            ) from error
-
-    def put(self, run: BaseRun, outcome: Outcome) -> None:
-        """Remember what came of `run`."""
-        tensors, about = outcome.to_tensors(run.mask)
-        write_tensors(self._entry(run.key), tensors, about | {"run": _plain(run)})
-
-    @contextmanager
-    def claim(self, run: BaseRun) -> Iterator[None]:
-        """Hold `run` for this process; another that wants it waits, and then finds it answered.
-
-        The operating system drops the claim of a process that dies.
-        """
-        path = self.folder / "locks" / f"{run.key}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(path):
-            for place in (self._entry(run.key), self.checkpoint([run]).path):
-                remove_temporary(place.parent, f".{run.key}")
-            yield
-            # Whoever still waits for this very file looks the run up next, and finds it.
-            with contextlib.suppress(OSError):  # Windows keeps files that are open
-                path.unlink(missing_ok=True)
-
-    def checkpoint(self, runs: Sequence[BaseRun]) -> Checkpoint:
-        """Where `runs`, trained as one, keep their state while they train."""
-        name = (
-            runs[0].key if len(runs) == 1 else hashlib.sha256("".join(r.key for r in runs).encode()).hexdigest()[:32]
-        )
-        return Checkpoint(self.folder / "unfinished" / f"{name}.safetensors", self.checkpoint_every)
-
-    def _entry(self, key: str) -> Path:
-        return self.folder / "runs" / key[:2] / f"{key}.safetensors"
-
-
-def check_writable(folder: Path) -> None:
-    """Make the folder of a store. Raises `InputError` when it cannot be written."""
-    try:
-        if not folder.exists():
-            folder.mkdir(parents=True, exist_ok=True)  # another process may be as quick
-            (folder / ".gitignore").write_text("*\n", encoding="utf-8")
-        (folder / "runs").mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the store {folder} cannot be written: {error.strerror}") from error
-
-
-def _plain(run: BaseRun) -> Any:
-    """The run's description as it comes back from JSON (tuples become lists)."""
-    return json.loads(json.dumps(run.description))
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Changes when another file takes the path; None where there is no file."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
-def set_aside(path: Path, folder: Path) -> Path:
-    """Move a damaged file out of the way, keeping it for whoever wants to know what happened."""
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f"{path.stem}.{time.time_ns()}{path.suffix}"
-    with contextlib.suppress(FileNotFoundError):  # another process did it
-        path.replace(aside)
-    return aside
-
-
 CHECKPOINT_FORMAT = 1
-"""Of what the engines save; it changes when they save something else."""
+"""Of what engines save; it changes when they save something else."""
 
 
 @dataclass
 class Checkpoint:
-    """The state of a training under way, written now and then, so that a kill costs little."""
+    """The state of an unfinished training, saved from time to time, so that a killed process loses little."""
 
     path: Path
     every: float = 30.0
-    """Seconds between writes."""
+    """Seconds between saves."""
     _last: float = field(default_factory=time.monotonic)
 
     def due(self) -> bool:
-        """Whether it is time to write again."""
+        """Whether it is time to save again."""
         return time.monotonic() - self._last >= self.every
 
     def save(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any], engine: str) -> None:
-        """Replace what was saved before. Only the same `engine` will go on from it."""
+        """Replace the saved state. Only the same `engine` resumes from it."""
         write_tensors(self.path, tensors, {"format": CHECKPOINT_FORMAT, "engine": engine, "state": about})
         self._last = time.monotonic()
 
     def load(self, engine: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What `engine` saved last, or None.
+        """The state that `engine` saved last, or None.
 
-        A checkpoint that is damaged, or was written by another engine, device or version, is dropped with a
-        warning: half a training here and half there is one that nobody could repeat.
+        A checkpoint that is damaged, or that another engine, device or version wrote, is deleted with a warning: a
+        training continued by another engine could not be reproduced.
         """
         try:
             tensors, about = read_tensors(self.path)
@@ -182,10 +72,139 @@ class Checkpoint:
         except FileNotFoundError:
             return None
         except DamagedFile as error:
-            log.warning("%s; that training starts over", error)
+            log.warning("%s; the training starts again from its beginning", error)
             self.clear()
             return None
 
     def clear(self) -> None:
-        """Forget what was saved."""
+        """Delete the saved state."""
         self.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Outcomes by the key of their run, in a folder that several processes may share."""
+
+    folder: Path
+    checkpoint_every: float = 30.0
+    """Seconds between the checkpoints of a training."""
+
+    def get(self, run: BaseRun) -> Outcome | None:
+        """The outcome of `run`, or None if it was never trained. A damaged entry is moved to the folder `damaged`,
+        with a warning, and counts as never trained."""
+        path = self._entry(run.key)
+        before = _stamp(path)
+        try:
+            outcome, description = self._read(run.key)
+            if description != json.loads(json.dumps(run.description)):  # JSON turns tuples into lists
+                raise DamagedFile(f"{path} is the outcome of another run")
+            return outcome
+        except FileNotFoundError:
+            return None
+        except DamagedFile as error:
+            if _stamp(path) != before:
+                return self.get(run)  # another process has replaced it
+            aside = set_aside(path, self.folder / "damaged")
+            log.warning("%s; it was moved to %s and the run will be trained again", error, aside)
+            return None
+
+    def load_state(self, key: str, /, *, optimizer: bool = False) -> State:
+        """The weights that the run with this key ended with, or its optimizer's state. Raises `LookupError` if its
+        outcome is missing or damaged."""
+        try:
+            outcome, _ = self._read(key)
+        except (FileNotFoundError, DamagedFile) as error:
+            reason = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
+            raise LookupError(
+                f"the store {self.folder}: parent run {key} {reason}; run the same command again to recompute it"
+            ) from error
+        return outcome.optimizer if optimizer else outcome.final
+
+    def _read(self, key: str) -> tuple[Outcome, Any]:
+        """The outcome of the run with this key, and the run's description. Raises `FileNotFoundError` or
+        `DamagedFile`."""
+        path = self._entry(key)
+        tensors, about = read_tensors(path)
+        try:
+            return Outcome.from_tensors(tensors, about), about["run"]
+        except (KeyError, TypeError, ValidationError) as error:
+            raise DamagedFile(f"{path} is not an outcome: {error}") from error
+
+    def put(self, run: BaseRun, outcome: Outcome) -> None:
+        """Save the outcome of `run`."""
+        tensors, about = outcome.to_tensors(run.mask)
+        write_tensors(self._entry(run.key), tensors, about | {"run": run.description})
+
+    @contextmanager
+    def claim(self, run: BaseRun) -> Iterator[None]:
+        """Lock `run` for this process. Others that want to train it wait, and then find its outcome. The operating
+        system releases the lock of a process that dies."""
+        path = self.folder / "locks" / f"{run.key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(path):
+            for place in (self._entry(run.key), self.checkpoint([run]).path):
+                remove_temporary(place.parent, f".{run.key}")
+            yield
+            # A process that still waits for this very file looks the run up next, and finds it.
+            with contextlib.suppress(OSError):  # Windows does not delete open files
+                path.unlink(missing_ok=True)
+
+    def checkpoint(self, runs: Sequence[BaseRun]) -> Checkpoint:
+        """The checkpoint of `runs`, which are trained as one."""
+        name = (
+            runs[0].key if len(runs) == 1 else hashlib.sha256("".join(r.key for r in runs).encode()).hexdigest()[:32]
+        )
+        return Checkpoint(self.folder / "unfinished" / f"{name}.safetensors", self.checkpoint_every)
+
+    def _entry(self, key: str) -> Path:
+        return self.folder / "runs" / key[:2] / f"{key}.safetensors"
+
+
+def check_writable(folder: Path) -> None:
+    """Create the folder of a store. Raises `InputError` if it cannot be written."""
+    try:
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)  # another process may create it at the same time
+            (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+        (folder / "runs").mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the store {folder} cannot be written: {error.strerror}") from error
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Changes when the file is replaced; None where there is no file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def set_aside(path: Path, folder: Path) -> Path:
+    """Move a damaged file to `folder`, where it can be inspected."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f"{path.stem}.{time.time_ns()}{path.suffix}"
+    with contextlib.suppress(FileNotFoundError):  # another process moved it
+        path.replace(aside)
+    return aside
+
+
+@dataclass(frozen=True)
+class DistributedStore(Store):
+    """One process' part of a store. A run counts as trained only if every process has its outcome: otherwise some
+    would read it while the others wait for them in a collective operation. All processes must ask for the same runs
+    in the same order."""
+
+    def get(self, run: BaseRun) -> Outcome | None:
+        outcome = super().get(run)
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        found = torch.tensor(int(outcome is not None), device=device)
+        distributed.all_reduce(found, distributed.ReduceOp.MIN)
+        return outcome if found.item() else None
+
+
+def shared_store(folder: Path) -> Store:
+    """The store in `folder`; in a distributed job, this process' part of it."""
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        return DistributedStore(folder / f"process-{distributed.get_rank()}")
+    return Store(folder)

@@ -1,4 +1,4 @@
-"""Several experiments side by side, as `tombola compare --json` prints them."""
+"""Several experiments side by side."""
 
 from __future__ import annotations
 
@@ -7,26 +7,42 @@ from pathlib import Path
 from typing import Any
 
 from tombola.experiments.results import Results
-from tombola.stats.summary import summarise
+from tombola.stats.summarise import build_summary
+from tombola.stats.summary import Summary, SummaryModel
 from tombola.utils.differences import differences
 
 
-def labels(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
-    """A label for each experiment, all different: their recipes' names; where these are not enough, their folders';
-    else the folders' paths, numbered if the same folder is there twice."""
+class LabelledSummary(SummaryModel):
+    """One of the experiments."""
+
+    label: str
+    folder: str
+    summary: Summary
+
+
+class ExperimentComparison(SummaryModel):
+    """The experiments, and the configuration keys whose values differ among them."""
+
+    experiments: list[LabelledSummary]
+    differences: dict[str, list[Any]]
+
+
+def unique_labels(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """A different label for each experiment: the recipes' names; if these are not all different, the folders' names;
+    else the folders' paths, numbered if a folder is given twice."""
     full = [folder.resolve() for folder in folders]
     numbered = [f"{folder} ({number})" for number, folder in enumerate(full, 1)]
     candidates = (list(names), [folder.name for folder in full], [str(folder) for folder in full], numbered)
     return next(column for column in candidates if len(set(column)) == len(column))
 
 
-def compare(folders: Sequence[Path], results: Sequence[Results]) -> dict[str, Any]:
-    """The experiments' summaries by label, and the keys at which their configurations differ, as JSON values."""
-    named = labels(folders, [found.recipe.name for found in results])
-    return {
-        "experiments": [
-            {"label": label, "folder": str(folder), "summary": summarise(found)}
-            for label, folder, found in zip(named, folders, results, strict=True)
-        ],
-        "differences": differences([found.recipe.resolved() for found in results]),
-    }
+def compare(folders: Sequence[Path], results: Sequence[Results]) -> ExperimentComparison:
+    """Compare the results in several folders."""
+    labels = unique_labels(folders, [each.recipe.name for each in results])
+    experiments = [
+        LabelledSummary(label=label, folder=str(folder), summary=build_summary(each))
+        for label, folder, each in zip(labels, folders, results, strict=True)
+    ]
+    return ExperimentComparison(
+        experiments=experiments, differences=differences([each.recipe.resolved() for each in results])
+    )

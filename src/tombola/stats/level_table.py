@@ -1,86 +1,77 @@
-"""Levels: what came of a search with a training function of the user's own, level by level."""
+"""LevelTable: the results of a search with the user's own training function, level by level, and its listener."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from tombola.stats.interval import Interval, mean_interval
-from tombola.stats.paired import Paired
+from tombola.engines.custom.engine import METRIC_PREFIX
+from tombola.experiments.results_schema import Row
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import BaseRun
+from tombola.stats.paired_test import PairedTest
+from tombola.stats.summary import Interval, mean_interval
 from tombola.stats.verdict import FEWEST_REPLICATES
+from tombola.studies.conductor import Listener
+from tombola.studies.request import RunRequest
 
-State = Literal[
+COLUMNS = ("replicate", "level", "branch", "draw", "weights", "weights_total")
+"""The fields of `Row` that `LevelTable.rows` gives."""
+
+MatchState = Literal[
     "dense", "matches", "worse", "cannot tell", "within the margin", "below the margin", "diverged", "not evaluated"
 ]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came of one training."""
-
-    replicate: int
-    level: int
-    branch: str
-    """`ticket`, or a control's name."""
-    draw: int
-    weights: int
-    """How many prunable weights are left."""
-    weights_total: int
-    figures: dict[str, float]
-    """What was said of it; empty where nothing was, and where it diverged."""
-    diverged: bool = False
-    iterations: int = 0
-    """How many optimizer steps it took."""
-
-
-@dataclass(frozen=True)
 class LevelResult:
-    """What can be said of one level of tickets beside the dense network."""
+    """The tickets of one level, compared with the dense network."""
 
     level: int
     weights_left: float
     """The fraction of weights left, the mean over replicates."""
-    state: State
+    state: MatchState
     figure: Interval | None = None
-    """Of the judged figure."""
+    """The judged figure: its mean and confidence interval."""
     difference: float | None = None
-    """By how much it is above the dense network's."""
+    """The mean difference of the judged figure, ticket minus dense."""
     low: float | None = None
-    """The difference's lower bound; None where there are too few replicates for one."""
+    """The lower bound of the difference; None if there are too few replicates."""
     behind: int | None = None
-    """The level whose question is still open, where this one would match by itself."""
+    """The denser level that does not match, if this one would match by itself."""
 
     @property
     def matches(self) -> bool:
-        """Whether it is as good as the dense network, within the margin, as far as that can be told."""
+        """Whether it matches the dense network, within the margin; with too few replicates, whether the mean does."""
         return self.state in ("matches", "within the margin")
 
 
 @dataclass
 class LevelTable:
-    """The table of levels. Tickets match when their judged figure, paired over replicates, is shown not to be below
-    the dense network's by more than `margin`; levels are tested in sequence, from dense to sparse (see
-    `tombola.stats.verdict`). With fewer than three replicates means are compared, and nothing is shown."""
+    """The table of levels. Tickets match if a paired test over replicates shows that their judged figure is at most
+    `margin` below the dense network's. Levels are tested from dense to sparse; testing stops at the first that does
+    not match (see `tombola.stats.verdict`). With fewer than three replicates only the means are compared."""
 
     margin: float
     confidence: float = 0.95
-    answers: list[Answer] = field(default_factory=list)
+    results: list[Row] = field(default_factory=list)
+    """One row for each training."""
 
     @property
     def judged(self) -> str | None:
-        """The name of the figure that is judged: the first that was given."""
-        return next((name for answer in self.answers for name in answer.figures), None)
+        """The name of the judged figure: the first that `evaluate` or `train` returned."""
+        return next((name for row in self.results for name in row.figures), None)
 
     @property
     def replicates(self) -> int:
-        """How many there are."""
-        return len({answer.replicate for answer in self.answers})
+        """The number of replicates."""
+        return len({row.replicate for row in self.results})
 
     def __iter__(self) -> Iterator[LevelResult]:
-        """From dense to sparse."""
+        """The levels, from dense to sparse."""
         dense, first = self.values("ticket", 0), None
-        for level in sorted({answer.level for answer in self.answers if answer.branch == "ticket"}):
+        for level in sorted({row.level for row in self.results if row.branch == "ticket"}):
             found = self._judge(level, dense)
             if found.matches and first is not None:
                 found = replace(found, state="cannot tell", behind=first)
@@ -89,7 +80,7 @@ class LevelTable:
             yield found
 
     def __getitem__(self, level: int) -> LevelResult:
-        """The level of that number. Raises `IndexError`."""
+        """One level. Raises `IndexError` if there is none of that number."""
         for found in self:
             if found.level == level:
                 return found
@@ -101,35 +92,39 @@ class LevelTable:
         return max((found for found in self if found.matches), key=lambda found: found.level, default=None)
 
     def values(self, branch: str, level: int) -> dict[int, float]:
-        """The judged figure by replicate; the mean over draws."""
+        """The judged figure by replicate, the mean over draws."""
         drawn: dict[int, list[float]] = {}
-        for answer in self.of(branch, level):
-            if self.judged in answer.figures:
-                drawn.setdefault(answer.replicate, []).append(answer.figures[self.judged])
+        judged = self.judged or ""
+        for row in self.of(branch, level):
+            if judged in row.figures:
+                drawn.setdefault(row.replicate, []).append(row.figures[judged])
         return {replicate: sum(values) / len(values) for replicate, values in sorted(drawn.items())}
 
-    def of(self, branch: str, level: int) -> list[Answer]:
-        """All answers of a branch at a level."""
-        return [answer for answer in self.answers if (answer.branch, answer.level) == (branch, level)]
+    def of(self, branch: str, level: int) -> list[Row]:
+        """The rows of a branch at a level."""
+        return [row for row in self.results if (row.branch, row.level) == (branch, level)]
 
     @property
     def branches(self) -> list[str]:
         """`ticket`, and the controls."""
-        return list(dict.fromkeys(answer.branch for answer in self.answers))
+        return list(dict.fromkeys(row.branch for row in self.results))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat dictionary for each training: for data frames."""
-        rows = [(asdict(answer), answer.figures) for answer in self.answers]
-        for row, figures in rows:
-            del row["figures"]
-            row |= {f"figure {name}" if name in row else name: value for name, value in figures.items()}
-        return [row for row, _ in rows]
+        """One flat dictionary for each training, for data frames."""
+        rows = []
+        for result in self.results:
+            row = {name: getattr(result, name) for name in COLUMNS}
+            row |= {name: getattr(result.measures, name) for name in ("diverged", "iterations")}
+            row |= {f"figure {name}" if name in row else name: value for name, value in result.figures.items()}
+            rows.append(row)
+        return rows
 
     def _judge(self, level: int, dense: dict[int, float]) -> LevelResult:
-        """A level by itself."""
-        answers, values = self.of("ticket", level), self.values("ticket", level)
-        left = sum(answer.weights / answer.weights_total for answer in answers) / len(answers)
-        if any(answer.diverged for answer in answers) or len(answers) < self.replicates:  # it ended before
+        """The result of one level, without regard to denser ones."""
+        rows, values = self.of("ticket", level), self.values("ticket", level)
+        left = sum(row.weights_left for row in rows) / len(rows)
+        diverged = any(row.measures.diverged for row in rows)
+        if diverged or len(rows) < self.replicates:  # a replicate ended at a denser level
             return LevelResult(level, left, "diverged")
         if not values:
             return LevelResult(level, left, "dense" if level == 0 else "not evaluated")
@@ -137,13 +132,35 @@ class LevelTable:
         both = sorted(values.keys() & dense.keys())
         if level == 0 or not both:
             return LevelResult(level, left, "dense" if level == 0 else "not evaluated", figure)
-        paired = Paired.difference([values[r] for r in both], [dense[r] for r in both], 1 - self.confidence)
+        paired = PairedTest.difference([values[r] for r in both], [dense[r] for r in both], 1 - self.confidence)
         low = paired.low if paired.n >= FEWEST_REPLICATES else None
         return LevelResult(level, left, self._state(paired), figure, paired.estimate, low)
 
-    def _state(self, paired: Paired) -> State:
+    def _state(self, paired: PairedTest) -> MatchState:
         if paired.n < FEWEST_REPLICATES:
             return "within the margin" if paired.estimate >= -self.margin else "below the margin"
         if paired.p_above(-self.margin) <= paired.alpha:
             return "matches"
         return "worse" if paired.p_below(-self.margin) <= paired.alpha else "cannot tell"
+
+
+class LevelTableListener(Listener):
+    """Adds every result of a search to the table."""
+
+    def __init__(self, table: LevelTable) -> None:
+        self.table = table
+        self.tickets: dict[tuple[int, int], BaseRun] = {}
+        """The runs of tickets, by (level, replicate)."""
+
+    def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+        """See `Listener`."""
+        if request.branch == "trunk" or (request.branch == "ticket" and (request.level, study) in self.tickets):
+            return
+        if request.branch == "ticket":
+            self.tickets[request.level, study] = request.run
+        figures = {
+            name.removeprefix(METRIC_PREFIX): float(curve[-1])
+            for name, curve in outcome.curves.items()
+            if name.startswith(METRIC_PREFIX)
+        }
+        self.table.results.append(Row.of(study, request, outcome, {} if outcome.measures.diverged else figures))

@@ -1,104 +1,78 @@
-"""Tickets beside what else was trained at their level, paired over replicates."""
+"""Tickets compared with other branches of their level, paired over replicates."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tombola.experiments.row import Row
-from tombola.stats.paired import Paired, Values
+from tombola.experiments.results_schema import Row
+from tombola.stats.paired_test import PairedTest, Values
 
-Branch = dict[int, list[Row]]
-"""The rows of one branch at one level, by replicate; several where a control has several draws."""
+BranchRows = dict[int, list[Row]]
+"""The rows of one branch at one level, by replicate; several if a control has several draws."""
 
 
-def by_level(rows: Sequence[Row]) -> dict[int, dict[str, Branch]]:
+def rows_by_level(rows: Sequence[Row]) -> dict[int, dict[str, BranchRows]]:
     """Rows by level, in order, then branch, then replicate."""
-    levels: dict[int, dict[str, Branch]] = {}
+    levels: dict[int, dict[str, BranchRows]] = {}
     for row in sorted(rows, key=lambda row: (row.level, row.replicate, row.draw)):
         levels.setdefault(row.level, {}).setdefault(row.branch, {}).setdefault(row.replicate, []).append(row)
     return levels
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A replicate's ticket and what it is compared with. Draws of a control share data and masks: they are averaged
-    and count once."""
-
-    accuracy: tuple[float, float]
-    """Test accuracy at early stop, of the ticket and of the other."""
-    stop: tuple[float, float]
-    """The early-stopping iterations."""
-
-
-def pairs(tickets: Branch, others: Branch) -> Iterator[Pair]:
-    """Of the replicates that have both, what did not diverge."""
-    for replicate in sorted(tickets.keys() & others.keys()):
-        both = [[row for row in rows[replicate] if not row.measures.diverged] for rows in (tickets, others)]
-        if all(both):
-            yield Pair(
-                (_mean(both[0], _accuracy), _mean(both[1], _accuracy)),
-                (_mean(both[0], _stop), _mean(both[1], _stop)),
-            )
-
-
-@dataclass(frozen=True)
 class PairedComparison:
-    """How tickets do beside another branch."""
+    """Tickets compared with another branch."""
 
-    accuracy: Paired
+    accuracy: PairedTest
     """The ticket's test accuracy at early stop minus the other's, as a fraction."""
-    stop: Paired
+    stop: PairedTest
     """The ticket's early-stopping iteration divided by the other's."""
 
     @property
-    def sooner(self) -> Values:
-        """By replicate, how much sooner the ticket stops: the logarithm of the ratio, because to swap the two is then
-        to change a sign."""
+    def log_speedup(self) -> Values:
+        """By replicate, the logarithm of the other's early-stopping iteration divided by the ticket's. Swapping the
+        two changes its sign."""
         return np.log(self.stop.b / self.stop.a)
 
-    def more_to_be_better(self) -> int | None:
-        """How many more replicates would probably show that tickets are better in one of the two, of which either
-        could (so at half the chance of error each). None where no number would."""
+    def more_replicates_to_be_better(self) -> int | None:
+        """How many more replicates would probably show that tickets are better, in accuracy or in early stop (each
+        tested at half of alpha). None if no number would."""
         half = self.accuracy.alpha / 2
-        both = (replace(self.accuracy, alpha=half), Paired(self.sooner, self.accuracy.b, half))
-        return min((n for one in both if one.estimate > 0 and (n := one.more(0.0)) is not None), default=None)
+        tests = (replace(self.accuracy, alpha=half), PairedTest(self.log_speedup, self.accuracy.b, half))
+        return min((n for t in tests if t.estimate > 0 and (n := t.more_replicates(0.0)) is not None), default=None)
 
 
-def compare_branches(tickets: Branch, others: Branch, alpha: float) -> PairedComparison | None:
-    """The comparison of two branches; None where fewer than two replicates have both."""
-    paired = list(pairs(tickets, others))
-    if len(paired) < 2:
+def compare_branches(tickets: BranchRows, others: BranchRows, alpha: float) -> PairedComparison | None:
+    """The comparison over the replicates that have both, without diverged runs; None for fewer than two replicates.
+
+    The draws of a control share data and masks: they are averaged first and count once.
+    """
+    pairs = []
+    for replicate in sorted(tickets.keys() & others.keys()):
+        pair = [[row.measures for row in rows[replicate] if not row.measures.diverged] for rows in (tickets, others)]
+        if all(pair):
+            pairs.append(pair)
+    if len(pairs) < 2:
         return None
-    (accuracy, accuracy_other), (stop, stop_other) = (
-        zip(*(getattr(pair, figure) for pair in paired), strict=True) for figure in ("accuracy", "stop")
+    (tickets_accuracy, accuracy), (tickets_stop, stop) = (
+        np.array([[np.mean([getattr(m, name) for m in draws]) for draws in pair] for pair in pairs]).T
+        for name in ("test_accuracy_at_stop", "stop_iteration")
     )
-    return PairedComparison(Paired.difference(accuracy, accuracy_other, alpha), Paired.ratio(stop, stop_other, alpha))
+    return PairedComparison(
+        PairedTest.difference(tickets_accuracy, accuracy, alpha), PairedTest.ratio(tickets_stop, stop, alpha)
+    )
 
 
-def censored(row: Row) -> bool:
-    """A minimum at the last iteration is where training ended, not an early stop: that would have come later."""
+def no_early_stop(row: Row) -> bool:
+    """Whether validation loss was least at the last iteration, where training ended: the early stop is censored."""
     return row.measures.stop_iteration == row.measures.iterations
 
 
-def grid(rows: Sequence[Row]) -> int:
-    """How many iterations lie between evaluations, as far as early stops tell: their greatest common divisor."""
-    stops = (row.measures.stop_iteration for row in rows if not censored(row))
+def evaluation_interval(rows: Sequence[Row]) -> int:
+    """The number of iterations between evaluations, estimated by the greatest common divisor of the early stops."""
+    stops = (row.measures.stop_iteration for row in rows if not no_early_stop(row))
     return math.gcd(*(stop for stop in stops if stop is not None))
-
-
-def _mean(rows: Sequence[Row], figure: Callable[[Row], float]) -> float:
-    return float(np.mean([figure(row) for row in rows]))
-
-
-def _accuracy(row: Row) -> float:
-    assert row.measures.test_accuracy_at_stop is not None, "a run that did not diverge has all its figures"
-    return row.measures.test_accuracy_at_stop
-
-
-def _stop(row: Row) -> float:
-    assert row.measures.stop_iteration is not None, "a run that did not diverge has all its figures"
-    return row.measures.stop_iteration

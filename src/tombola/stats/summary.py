@@ -1,146 +1,198 @@
-"""The summary of an experiment, as `tombola show --json` prints it."""
+"""The summary of an experiment: levels, branches, intervals and verdicts. Accuracies are fractions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_serializer, model_serializer
+from scipy.special import stdtrit  # the quantile of Student\'s t; scipy.stats takes a second longer to import
 
-from tombola.experiments.results import Results
-from tombola.experiments.row import Row
-from tombola.experiments.sections import AUTO, VerdictSection
-from tombola.stats.interval import mean_interval
-from tombola.stats.paired_comparison import PairedComparison, censored
-from tombola.stats.stability import lines, rewound_to, stability
-from tombola.stats.verdict import Verdict, judge, smallest_winning
-
-FIGURES = (
-    "test_accuracy_at_stop",
-    "stop_iteration",
-    "test_accuracy",
-    "train_accuracy",
-    "train_accuracy_at_stop",
-    "gap_at_stop",
-    "gap",
-    "validation_accuracy_at_stop",
-)
+from tombola.experiments.results_schema import EngineTotals, Tally
+from tombola.experiments.sections import VerdictSection
+from tombola.stats.verdict import VerdictState
 
 
-def summarise(results: Results) -> dict[str, Any]:
-    """Levels, branches, intervals and verdicts, as JSON values. Accuracies are fractions."""
-    recipe = results.recipe
-    verdicts = judge(results.rows, recipe.replicates, recipe.verdict, recipe.controlled, recipe.no_ticket)
-    found = smallest_winning(verdicts)
-    levels = [_level(results.rows, verdict, recipe.verdict, recipe.rewound) for verdict in verdicts]
-    return {
-        "recipe": recipe.name,
-        "replicates": recipe.replicates,
-        "finished": results.finished,
-        "runs": asdict(results.tally),
-        "engines": results.engines,
-        "method": recipe.rewind.method,
-        "search": recipe.search.method,
-        "no_ticket": recipe.no_ticket,
-        "transfer": recipe.transfer.data.name if recipe.transfer else None,
-        "criteria": recipe.verdict.model_dump(),
-        "late": sum((row.level, row.branch) == (0, "ticket") and censored(row) for row in results.rows),
-        "levels": levels,
-        "stability": _stability(results),
-        "smallest_winning": found and _named(next(level for level in levels if level["level"] == found.level)),
-        "collapsed": [
-            {"replicate": replicate, "level": level, "layer": layer} for replicate, level, layer in results.collapsed
-        ],
-    }
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the bounds of its confidence interval; the bounds are None for fewer than two values."""
+
+    mean: float
+    low: float | None
+    high: float | None
 
 
-def _stability(results: Results) -> dict[str, Any] | None:
-    """Where lines between trainings were walked: the barriers at each k, and what was rewound to."""
-    recipe = results.recipe
-    if recipe.stability is None:
-        return None
-    tolerance = recipe.stability.tolerance
-    walked = lines(results.stability, recipe.stability.points)
-    return {
-        "tolerance": tolerance,
-        "candidates": stability(walked, tolerance, recipe.verdict.confidence),
-        "rewound_to": rewound_to(walked, tolerance) if recipe.rewind.to == AUTO and results.finished else None,
-    }
+def mean_interval(values: Sequence[float], confidence: float) -> Interval:
+    """The mean of `values` with its two-sided Student's t interval of `confidence`, in (0, 1).
+
+    Raises `ValueError` if there are no values.
+    """
+    if not values:
+        raise ValueError("mean_interval needs at least one value")
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(mean, None, None)
+    error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    half = float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * error
+    return Interval(mean, mean - half, mean + half)
 
 
-def _named(level: dict[str, Any]) -> dict[str, Any]:
-    return {name: level[name] for name in ("level", "weights", "weights_left")}
+class SummaryModel(BaseModel):
+    """A frozen part of a summary."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values, with the keys that `--json` prints."""
+        return self.model_dump(by_alias=True)
 
 
-def _level(rows: Sequence[Row], verdict: Verdict, criteria: VerdictSection, rewound: bool) -> dict[str, Any]:
-    here = [row for row in rows if row.level == verdict.level]
-    branches = sorted({row.branch for row in here}, key=lambda branch: (branch != "ticket", branch))
-    ticket = next(row for row in here if row.branch == "ticket")
-    beside = verdict.dense
-    accuracy = beside and _difference(beside, -criteria.accuracy_margin)
-    stop = beside and _slowdown(beside, verdict.stop_margin)
-    tested = {"accuracy": accuracy, "stop": stop if rewound else None}
-    return {
-        "level": verdict.level,
-        "weights": ticket.weights,
-        "weights_left": ticket.weights_left,
-        "branches": {b: _branch([row for row in here if row.branch == b], criteria.confidence) for b in branches},
-        "verdict": {
-            "state": verdict.state,
-            "reason": verdict.reason,
-            "more_replicates": verdict.more,
-            "instead": verdict.instead,
-            "accurate": verdict.accurate,
-            "fast": verdict.fast,
-            "few": verdict.few,
-            "stop_margin": verdict.stop_margin,
-            "p_better_than_control": verdict.better,
-            "winning": verdict.winning,
-            "better": [name for name, found in tested.items() if found and found["p_better"] <= criteria.alpha],
-            "accuracy_difference": accuracy,
-            "stop_difference": stop,
-        },
-        "against": {
-            name: {"accuracy_difference": _difference(control, 0.0), "stop_difference": _slowdown(control, 0.0)}
-            for name, control in verdict.controls.items()
-        },
-    }
+class MeasureSummary(SummaryModel):
+    """One measure over replicates."""
+
+    values: list[float]
+    """One for each replicate that did not diverge; the mean over a control's draws."""
+    interval: Interval | None
+    """The mean with its confidence interval; None if there are no values."""
+
+    @model_serializer(mode="wrap")
+    def _flat(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = dump(self)
+        return {"values": fields["values"], **(fields["interval"] or {})}
 
 
-def _difference(beside: PairedComparison, least: float) -> dict[str, Any]:
-    """Test accuracy at early stop, the ticket's minus the other's; bounds are one-sided. p-values are small where,
-    surely, it is not less accurate by the margin (`p_not_worse`), more accurate (`p_better`), less (`p_worse`)."""
-    accuracy = beside.accuracy
-    return {
-        "mean": accuracy.estimate,
-        "low": accuracy.low,
-        "high": accuracy.high,
-        "p_not_worse": accuracy.p_above(least),
-        "p_better": accuracy.p_above(0.0),
-        "p_worse": accuracy.p_below(0.0),
-    }
+class BranchSummary(SummaryModel):
+    """One branch of a level: tickets, or a control."""
+
+    runs: int
+    diverged: int
+    test_accuracy_at_stop: MeasureSummary
+    stop_iteration: MeasureSummary
+    test_accuracy: MeasureSummary
+    train_accuracy: MeasureSummary
+    train_accuracy_at_stop: MeasureSummary
+    gap_at_stop: MeasureSummary
+    gap: MeasureSummary
+    validation_accuracy_at_stop: MeasureSummary
 
 
-def _slowdown(beside: PairedComparison, margin: float) -> dict[str, Any]:
-    """How much later the ticket stops, as a fraction of the other's early-stopping iteration; p-values likewise."""
-    stop = beside.stop
-    return {
-        "mean": stop.estimate - 1,
-        "low": None if stop.low is None else max(stop.low, 0.0) - 1,
-        "high": None if stop.high is None else stop.high - 1,
-        "p_not_worse": stop.p_below(1 + margin),
-        "p_better": stop.p_below(1.0),
-        "p_worse": stop.p_above(1.0),
-    }
+MEASURES = tuple(name for name in BranchSummary.model_fields if name not in ("runs", "diverged"))
 
 
-def _branch(rows: Sequence[Row], confidence: float) -> dict[str, Any]:
-    """Each figure over replicates. The draws of a control within a replicate share its data, so they count once."""
-    alive = [row for row in rows if not row.measures.diverged]
-    by_replicate = [[row for row in alive if row.replicate == r] for r in sorted({row.replicate for row in alive})]
-    branch: dict[str, Any] = {"runs": len(rows), "diverged": len(rows) - len(alive)}
-    for figure in FIGURES:
-        values = [float(np.mean([getattr(row.measures, figure) for row in draws])) for draws in by_replicate]
-        branch[figure] = {"values": values, **(asdict(mean_interval(values, confidence)) if values else {})}
-    return branch
+class DifferenceSummary(SummaryModel):
+    """A paired difference, ticket minus other: in test accuracy at early stop, or in the early-stopping iteration,
+    relative to the other's."""
+
+    mean: float
+    low: float | None
+    """One-sided bounds, each with the confidence of the criteria; None if there are too few replicates."""
+    high: float | None
+    p_not_worse: float
+    """The p-value of "the ticket is worse by more than the margin"."""
+    p_better: float
+    """The p-value of "the ticket is not better"."""
+    p_worse: float
+    """The p-value of "the ticket is not worse"."""
+
+
+class ComparisonSummary(SummaryModel):
+    """Tickets compared with a control."""
+
+    accuracy_difference: DifferenceSummary
+    stop_difference: DifferenceSummary
+
+
+class VerdictSummary(SummaryModel):
+    """The verdict on a level. See `tombola.stats.verdict.Verdict`."""
+
+    state: VerdictState
+    reason: str
+    more_replicates: int | None
+    advice: str = Field(serialization_alias="instead")
+    accurate: bool
+    fast: bool
+    sparse_enough: bool = Field(serialization_alias="few")
+    stop_margin: float
+    p_better_than_control: float | None
+    winning: bool
+    better_in: list[str] = Field(serialization_alias="better")
+    """In what tickets are better than the dense network: `accuracy`, `stop`."""
+    accuracy_difference: DifferenceSummary | None
+    stop_difference: DifferenceSummary | None
+
+
+class LevelSummary(SummaryModel):
+    """One level; level 0 is the dense network."""
+
+    level: int
+    weights: int
+    """The number of weights left."""
+    weights_left: float
+    """The fraction of weights left."""
+    branches: dict[str, BranchSummary]
+    verdict: VerdictSummary
+    controls: dict[str, ComparisonSummary] = Field(serialization_alias="against")
+
+
+class BarrierSummary(SummaryModel):
+    """The error barriers between trainings that share k iterations."""
+
+    k: int
+    train_barrier: MeasureSummary
+    validation_barrier: MeasureSummary
+    test_barrier: MeasureSummary
+    replicates: int
+    stable: int
+    """The number of stable replicates."""
+
+
+class StabilitySummary(SummaryModel):
+    """The stability analysis."""
+
+    tolerance: float
+    candidates: list[BarrierSummary]
+    rewound_to: list[int | None] | None
+    """By replicate, the smallest stable k; None unless tickets were rewound to it."""
+
+
+class CollapsedLayer(SummaryModel):
+    """A layer of a ticket without a single weight left."""
+
+    replicate: int
+    level: int
+    layer: str
+
+
+class Summary(SummaryModel):
+    """The summary of one experiment."""
+
+    recipe: str
+    replicates: int
+    finished: bool
+    runs: Tally
+    engines: dict[str, EngineTotals]
+    rewind_method: str = Field(serialization_alias="method")
+    search_method: str = Field(serialization_alias="search")
+    no_ticket: str | None
+    """Why no subnetwork of this experiment is a lottery ticket; None if it may be."""
+    transfer: str | None
+    """The dataset to which tickets were transferred."""
+    criteria: VerdictSection
+    dense_without_early_stop: int = Field(serialization_alias="late")
+    """The number of dense networks whose validation loss was least at the last iteration."""
+    levels: list[LevelSummary]
+    stability: StabilitySummary | None
+    smallest_winning: LevelSummary | None
+    """The winning level with the fewest weights."""
+    collapsed: list[CollapsedLayer]
+
+    @property
+    def dense(self) -> BranchSummary | None:
+        """The dense network."""
+        return self.levels[0].branches["ticket"] if self.levels and self.levels[0].level == 0 else None
+
+    @field_serializer("smallest_winning")
+    def _size(self, level: LevelSummary | None) -> dict[str, Any] | None:
+        return None if level is None else level.model_dump(include={"level", "weights", "weights_left"})

@@ -1,5 +1,5 @@
-"""Studies ask: the science, as plain generators that request training runs and receive their outcomes.
+"""Studies: experiments as generators, which yield requests for training runs and are sent their outcomes.
 
-A study knows nothing of devices, files, threads or progress. It yields one `RunRequest` and is sent its `Outcome`, or
-yields a list of them and is sent the list of outcomes; the conductor may answer them in any order.
+A study is independent of devices, files, threads and progress displays. It yields a `RunRequest` and is sent its
+`Outcome`, or yields a list of requests and is sent a list; the conductor may train the runs in any order.
 """

@@ -1,4 +1,4 @@
-"""The conductor: advances studies side by side, answers from the store what it can, has the rest trained."""
+"""The conductor: advances several studies, answers their requests from the store, and has missing runs trained."""
 
 from __future__ import annotations
 
@@ -18,161 +18,159 @@ from tombola.studies.request import RunRequest, Study
 
 
 class Listener(Protocol):
-    """Is told what happens, in the conductor's own thread. `study` is a study's index."""
+    """Callbacks, called in the conductor's thread. Override what you need; any object with both methods will do.
 
-    def started(self, study: int, ask: RunRequest) -> None:
-        """The training that answers `ask` begins."""
+    `study` is the index of the study, which in an experiment is the replicate.
+    """
 
-    def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:
-        """`ask` is answered: by a training just now, or (`trained` is False) from the store."""
+    def started(self, study: int, request: RunRequest) -> None:  # noqa: ARG002
+        """The training that answers `request` starts."""
+        return
+
+    def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+        """The outcome of `request` is known: it was just trained, or (`trained` is False) was in the store."""
+        return
 
 
 @dataclass(frozen=True)
-class ListenerGroup:
+class ListenerGroup(Listener):
     """Several listeners as one."""
 
     listeners: Sequence[Listener]
 
-    def started(self, study: int, ask: RunRequest) -> None:
+    def started(self, study: int, request: RunRequest) -> None:
         for listener in self.listeners:
-            listener.started(study, ask)
+            listener.started(study, request)
 
-    def answered(self, study: int, ask: RunRequest, outcome: Outcome, trained: bool) -> None:
+    def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:
         for listener in self.listeners:
-            listener.answered(study, ask, outcome, trained)
+            listener.answered(study, request, outcome, trained)
 
 
-def train(runs: Sequence[BaseRun], store: Store, engine: Engine[Any]) -> list[bool]:
-    """Make sure that the store knows what comes of `runs`, which are of one shape. False for those it already did.
+def train_missing(runs: Sequence[BaseRun], store: Store, engine: Engine[Any]) -> list[bool]:
+    """Train those of `runs`, which have one shape, that the store lacks. Returns whether each was trained.
 
-    Any number of processes may do this with the same runs: one of them trains each.
+    Any number of processes may do this with the same runs: each run is trained by one of them.
     """
     with contextlib.ExitStack() as claims:
-        # Everybody claims in the same order, so that nobody waits in a ring.
+        # All processes claim in the same order, so that they cannot deadlock.
         for run in sorted(runs, key=lambda run: run.key):
             claims.enter_context(store.claim(run))
         new = [run for run in runs if store.get(run) is None]
         if new:
             checkpoint = store.checkpoint(new)
-            for run, outcome in zip(new, engine.train(new, checkpoint, store.recall), strict=True):
+            for run, outcome in zip(new, engine.train(new, checkpoint, store.load_state), strict=True):
                 store.put(run, outcome)
             checkpoint.clear()
         return [run in new for run in runs]
 
 
 @dataclass
-class _Question:
-    """What a study waits for: its asks, and the answers so far."""
+class _Pending:
+    """What a study waits for: its requests, and their outcomes so far."""
 
     study: int
-    asks: list[RunRequest]
-    alone: bool
-    """It yielded an ask, not a list, and is sent an outcome, not a list."""
+    requests: list[RunRequest]
+    single: bool
+    """It yielded a request, not a list, and is sent an outcome."""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
 
+    @property
+    def complete(self) -> bool:
+        return len(self.outcomes) == len(self.requests)
 
+    @property
+    def reply(self) -> Outcome | list[Outcome]:
+        outcomes = [self.outcomes[index] for index in range(len(self.requests))]
+        return outcomes[0] if self.single else outcomes
+
+
+@dataclass
 class Conductor:
-    """Drives studies to their ends; see `conduct`."""
+    """Runs studies to completion; see `conduct`."""
 
-    def __init__(
-        self,
-        studies: Sequence[Study[Any]],
-        store: Store,
-        engine: Engine[Any],
-        executor: Executor,
-        listener: Listener,
-        at_once: int,
-    ) -> None:
-        self.studies = studies
-        self.store = store
-        self.engine = engine
-        self.executor = executor
-        self.listener = listener
-        self.at_once = at_once
-        self.results: list[Any] = [None] * len(studies)
-        self.wanted: dict[str, list[tuple[_Question, int]]] = {}  # key of a run -> the asks it answers
-        self.queue: list[tuple[int, int, BaseRun]] = []  # a heap: the smallest question first, then in order
+    studies: Sequence[Study[Any]]
+    store: Store
+    engine: Engine[Any]
+    executor: Executor
+    listener: Listener
+    at_once: int
+
+    def __post_init__(self) -> None:
+        self.results: list[Any] = [None] * len(self.studies)
+        self.waiting: dict[str, list[tuple[_Pending, int]]] = {}  # key of a run -> the requests it answers
+        # By the runs' shape, a heap: runs of the shortest lists of requests first, then in order of arrival.
+        self.queues: dict[tuple[object, ...], list[tuple[int, int, BaseRun]]] = {}
         self.training: dict[Future[list[bool]], list[BaseRun]] = {}
-        self.count = itertools.count()
+        self.arrivals = itertools.count()
 
     def conduct(self) -> list[Any]:
         for study in range(len(self.studies)):
             self._advance(study, None)
-        while self.queue or self.training:
-            while self.queue and len(self.training) < self.at_once:
-                self._start(self._next())
+        while self.queues or self.training:
+            while self.queues and len(self.training) < self.at_once:
+                self._start(self._next_runs())
             finished, _ = wait(self.training, return_when=FIRST_COMPLETED)
             for future in finished:
                 for run, trained in zip(self.training.pop(future), future.result(), strict=True):
                     self._finish(run, trained)
         return self.results
 
-    def _advance(self, study: int, answer: Any) -> None:
-        """Send a study its answer, and deal with what it asks next, for as long as the store knows the answers."""
+    def _advance(self, study: int, reply: Any) -> None:
+        """Send a study its reply and handle its next requests, for as long as the store has all their outcomes."""
         while True:
             try:
-                asked = self.studies[study].send(answer)
+                yielded = self.studies[study].send(reply)
             except StopIteration as end:
                 self.results[study] = end.value
                 return
-            question = (
-                _Question(study, [asked], True) if isinstance(asked, RunRequest) else _Question(study, asked, False)
-            )
-            for index, ask in enumerate(question.asks):
-                if ask.run.key not in self.wanted and (known := self.store.get(ask.run)):
-                    self._answer(question, index, known, trained=False)
-                else:
-                    self._want(question, index)
-            if len(question.outcomes) < len(question.asks):
+            single = isinstance(yielded, RunRequest)
+            pending = _Pending(study, [yielded] if isinstance(yielded, RunRequest) else yielded, single)
+            for index, request in enumerate(pending.requests):
+                run, key = request.run, request.run.key
+                if key not in self.waiting and (known := self.store.get(run)):
+                    self._answer(pending, index, known, trained=False)
+                    continue
+                if key not in self.waiting:
+                    # A single request blocks its whole study; the runs of a long list wait for one another anyway.
+                    entry = len(pending.requests), next(self.arrivals), run
+                    heapq.heappush(self.queues.setdefault(run.shape, []), entry)
+                self.waiting.setdefault(key, []).append((pending, index))
+            if not pending.complete:
                 return
-            answer = self._reply(question)
+            reply = pending.reply
 
-    def _want(self, question: _Question, index: int) -> None:
-        """Queue the run of an ask, unless it is queued already."""
-        run = question.asks[index].run
-        if run.key not in self.wanted:
-            # A question of one run holds up a whole study; of many runs, each can wait for the others.
-            heapq.heappush(self.queue, (len(question.asks), next(self.count), run))
-        self.wanted.setdefault(run.key, []).append((question, index))
-
-    def _next(self) -> list[BaseRun]:
-        """The first run of the queue, and as many of its shape as the engine trains as one; an even share of them
-        where several are trained at once."""
-        first = heapq.heappop(self.queue)[2]
-        together = self.engine.capacity(first).together
-        if together == 1:
-            return [first]
-        alike = [entry for entry in sorted(self.queue) if entry[2].shape == first.shape]
-        share = -(-(1 + len(alike)) // (self.at_once - len(self.training)))
-        alike = alike[: min(share, together) - 1]
-        self.queue = [entry for entry in self.queue if entry not in alike]
-        heapq.heapify(self.queue)
-        return [first, *(run for _, _, run in alike)]
+    def _next_runs(self) -> list[BaseRun]:
+        """The first run of the queues, with as many of its shape as the engine trains together; if several trainings
+        may run at once, an even share of them."""
+        shape, queue = min(self.queues.items(), key=lambda item: item[1][0])
+        capacity = self.engine.capacity(queue[0][2]).max_runs
+        share = -(-len(queue) // (self.at_once - len(self.training)))
+        runs = [heapq.heappop(queue)[2] for _ in range(min(share, capacity))]
+        if not queue:
+            del self.queues[shape]
+        return runs
 
     def _start(self, runs: list[BaseRun]) -> None:
         for run in runs:
-            question, index = self.wanted[run.key][0]
-            self.listener.started(question.study, question.asks[index])
-        self.training[self.executor.submit(train, runs, self.store, self.engine)] = runs
+            pending, index = self.waiting[run.key][0]
+            self.listener.started(pending.study, pending.requests[index])
+        self.training[self.executor.submit(train_missing, runs, self.store, self.engine)] = runs
 
     def _finish(self, run: BaseRun, trained: bool) -> None:
         outcome = self.store.get(run)
         if outcome is None:
-            raise RuntimeError(f"the outcome of run {run.key} vanished from {self.store.folder}")
-        for question, index in self.wanted.pop(run.key):
-            self._answer(question, index, outcome, trained)
-            trained = False  # one training, however many asked for it
-            if len(question.outcomes) == len(question.asks):
-                self._advance(question.study, self._reply(question))
+            raise RuntimeError(f"the outcome of run {run.key} disappeared from {self.store.folder}")
+        for pending, index in self.waiting.pop(run.key):
+            self._answer(pending, index, outcome, trained)
+            trained = False  # it counts once, however many requests it answers
+            if pending.complete:
+                self._advance(pending.study, pending.reply)
 
-    def _answer(self, question: _Question, index: int, outcome: Outcome, trained: bool) -> None:
-        # Of a list, which may be hundreds, no study wants the weights: they would fill the memory.
-        question.outcomes[index] = outcome if question.alone else replace(outcome, final={}, optimizer={})
-        self.listener.answered(question.study, question.asks[index], outcome, trained)
-
-    def _reply(self, question: _Question) -> Outcome | list[Outcome]:
-        outcomes = [question.outcomes[index] for index in range(len(question.asks))]
-        return outcomes[0] if question.alone else outcomes
+    def _answer(self, pending: _Pending, index: int, outcome: Outcome, trained: bool) -> None:
+        # A list may have hundreds of runs, whose weights would fill the memory; no study needs them.
+        pending.outcomes[index] = outcome if pending.single else replace(outcome, final={}, optimizer={})
+        self.listener.answered(pending.study, pending.requests[index], outcome, trained)
 
 
 def conduct(
@@ -183,10 +181,9 @@ def conduct(
     listener: Listener,
     at_once: int = 1,
 ) -> list[Any]:
-    """Drive `studies` to their ends and return their results.
+    """Run `studies` to completion and return their results.
 
-    Runs the store does not know are trained in `executor`, `at_once` of them side by side. What a finished run
-    gave is in the store before anybody hears of it, so that whatever happens, running the same studies again
-    goes on from there.
+    Runs that the store lacks are trained in `executor`, `at_once` at a time. An outcome is stored before a listener
+    or a study gets it, so after any interruption the same studies can be resumed.
     """
     return Conductor(studies, store, engine, executor, listener, at_once).conduct()

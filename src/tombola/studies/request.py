@@ -1,4 +1,4 @@
-"""What a study asks: one training run, and where in the study it stands."""
+"""Requests: the training runs that a study asks for, and where in the study each belongs."""
 
 from __future__ import annotations
 
@@ -12,49 +12,44 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Point:
-    """Where on the straight line between the ends of two trainings a network is evaluated."""
+class InterpolationPoint:
+    """A network on the straight line between the final weights of two trainings."""
 
     k: int
     """The trainings share their first k iterations."""
     share: float
-    """How far along the line, from 0 to 1."""
+    """The position on the line, from 0 to 1."""
 
 
 INTERMEDIATE = ("trunk", "segment", "edge_popup")
-"""Branches of trainings on the way to others. They are no rows of the tables."""
-
+"""Branches of trainings that others start from. They have no rows in the tables."""
 
 UNCOMPARED = ("drawn", "supermask", "untrained", "transfer", "transfer_random")
-"""Branches that are shown and that tickets are not compared with: they were trained on other data, in part or not at
-all."""
+"""Branches that the tables show but tickets are not compared with: trained on other data, in part, or not at all."""
 
-
-Position = tuple[str, int, int, Point | None, str]
-"""Branch, level, draw, point, and the run's key."""
+RequestId = tuple[str, int, int, InterpolationPoint | None, str]
+"""Branch, level, draw, point and the key of the run."""
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A study's question: what comes of this run? The rest says where in the study it stands."""
+    """A study asks for the outcome of `run`. The other fields say where in the study the run belongs."""
 
     branch: str
-    """`ticket`, the name of a control, or what else the study needs: `stability`, one of `INTERMEDIATE` or of
-    `UNCOMPARED`."""
+    """`ticket`, the name of a control, `stability`, or one of `INTERMEDIATE` or `UNCOMPARED`."""
     level: int
-    """How many prunings made the mask; level 0 is the dense network."""
+    """The number of prunings that made the mask; level 0 is the dense network."""
     run: BaseRun
     draw: int = 0
-    """Which of several draws of a control, or of several lines."""
-    point: Point | None = None
-    """Of `stability`."""
+    """The index among several draws of a control, or among several pairs of trainings."""
+    point: InterpolationPoint | None = None
 
     @property
-    def place(self) -> Position:
-        """What tells it from all others of its study. It holds no mask, so it can be kept."""
+    def request_id(self) -> RequestId:
+        """Unique within a study. It holds no mask, so it takes little memory."""
         return self.branch, self.level, self.draw, self.point, self.run.key
 
 
 Study = Generator[RunRequest | list[RunRequest], Any, Result]
-"""Sent an `Outcome` for each `RunRequest`, a list of them for a list, and returns a result. Outcomes in a list come
-without the weights that training ended with."""
+"""Is sent an `Outcome` for each `RunRequest`, a list of them for a list, and returns a result. Outcomes in a list
+have no final weights."""

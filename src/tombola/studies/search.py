@@ -1,4 +1,4 @@
-"""Searching for tickets: the algorithm of the paper."""
+"""Search: the paper's algorithm, iterative or one-shot pruning of trained networks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tombola.studies.request import RunRequest, Study
 from tombola.studies.rewinding import Retrain, rewind_weights
 
 Prune = Callable[[Outcome, BaseRun, int], Mask]
-"""(what came of a training, the run with the mask to prune, the level to reach) -> the smaller mask of that level."""
+"""(the outcome of a training, the run with the mask to prune, a level) -> the smaller mask of that level."""
 
 
 def iterative_search(
     dense: BaseRun, levels: int, prune: Prune, retrain: Retrain = rewind_weights
 ) -> Study[list[RunRequest]]:
-    """Train, prune, reset what is left to its initial weights, and again (Frankle & Carbin 2019, section 1).
+    """Train, prune, reset the kept weights to their initial values, and repeat (Frankle & Carbin 2019, section 1).
 
-    Every run starts from the weights that `dense` starts from: that is the reset, unless `retrain` says otherwise.
-    Returns the tickets of all levels reached, the dense network first; the search ends early where training diverges.
+    Every run has the initial weights of `dense`, which is the reset, unless `retrain` does something else.
+    Returns the tickets of all levels reached, the dense network first; the search ends early if a training diverges.
     """
     ticket = RunRequest("ticket", 0, dense)
     tickets = [ticket]
@@ -36,26 +36,26 @@ def iterative_search(
 def one_shot_search(
     dense: BaseRun, levels: int, prune: Prune, retrain: Retrain = rewind_weights
 ) -> Study[list[RunRequest]]:
-    """Train the dense network once and prune that to each density (Frankle & Carbin 2019, sections 1 and 2).
+    """Train the dense network once and prune it to each density (Frankle & Carbin 2019, sections 1 and 2).
 
-    The densities are those of `iterative_search` with the same `prune`, to the weight.
+    The numbers of weights are exactly those of `iterative_search` with the same `prune`.
     """
     ticket = RunRequest("ticket", 0, dense)
     outcome: Outcome = yield ticket
     if outcome.measures.diverged:
         return [ticket]
-    tickets = pruned_at_once(dense, outcome, levels, prune, "ticket", retrain)
+    tickets = one_shot_requests(dense, outcome, levels, prune, "ticket", retrain)
     yield tickets
     return [ticket, *tickets]
 
 
-def pruned_at_once(
+def one_shot_requests(
     dense: BaseRun, outcome: Outcome, levels: int, prune: Prune, branch: str, retrain: Retrain = rewind_weights
 ) -> list[RunRequest]:
-    """The trained dense network pruned to the density of each level, all by the same trained weights."""
-    asks = []
+    """The trained dense network pruned to the density of each level, always by the same trained weights."""
+    requests = []
     mask = dense.mask
     for level in range(1, levels + 1):
         mask = prune(outcome, dense.masked(mask), level)
-        asks.append(RunRequest(branch, level, retrain(dense, dense, mask)))
-    return asks
+        requests.append(RunRequest(branch, level, retrain(dense, dense, mask)))
+    return requests

@@ -1,9 +1,9 @@
-"""Coding: which weights of a layer are left, in few more bits than it takes to say it at all.
+"""A code for masks that is close to their entropy.
 
-Weights are counted in row-major order. What is rarer, the kept weights or the pruned ones, is listed by its gaps: how
-many of the others stand before each. Gaps of random places are distributed geometrically, for which Golomb's codes
-are best ("Run-length encodings", 1966); Rice's ("Some practical universal noiseless coding techniques", 1979) are
-those of them whose parameter is a power of two. A gap is written as its lowest r bits and, in unary, the rest.
+Weights are counted in row-major order. The rarer ones, kept or pruned, are listed by their gaps: how many other
+weights precede each. In random masks gaps have a geometric distribution, for which Golomb's codes ("Run-length
+encodings", 1966) are optimal; Rice's ("Some practical universal noiseless coding techniques", 1979) are those whose
+parameter is a power of two. A gap is written as its lowest r bits and, in unary, the rest.
 """
 
 from __future__ import annotations
@@ -21,35 +21,32 @@ Gaps = NDArray[np.int64]
 
 
 def entropy(mask: Mask) -> float:
-    """How many bits it takes to say which weights are left where their number in each layer is known: the sum over
-    layers of log2 of (n over k), k of n weights being left. No code for masks of which nothing else is known needs
-    fewer on average."""
-    return sum(_log2_choices(mask.sizes[name], left) for name, left in mask.counts.items())
-
-
-def _log2_choices(n: int, k: int) -> float:
-    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)
+    """The entropy in bits of a random mask with these counts: the sum over layers of log2 (n choose k), for k kept
+    weights of n. Without other knowledge, no code needs fewer bits on average."""
+    counts = ((mask.sizes[name], left) for name, left in mask.counts.items())
+    nats = sum(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for n, k in counts)
+    return nats / math.log(2)
 
 
 def encode(kept: Bools) -> bytes:
-    """The code of one layer; `kept` has one axis, and is True where a weight is left.
+    """The code of one layer; `kept` is one-dimensional, and True where a weight is kept.
 
-    A byte with r; the lowest r bits of every gap, highest first; then for every gap the rest in unary, so many zeros
-    and a one. Both streams fill their last byte with zeros. The r is taken that makes it shortest. Nothing at all
-    where all weights are left, or none is.
+    One byte with r; the lowest r bits of every gap, highest first; then the rest of every gap in unary, as that many
+    zeros and a one. Both streams are padded to bytes with zeros. r minimises the length. The code is empty if all
+    weights are kept, or none.
     """
     listed = kept if 2 * int(kept.sum()) <= kept.size else ~kept
-    places = np.flatnonzero(listed).astype(np.int64)
-    if not places.size:
+    positions = np.flatnonzero(listed).astype(np.int64)
+    if not positions.size:
         return b""
-    gaps = np.diff(places, prepend=-1) - 1
+    gaps = np.diff(positions, prepend=-1) - 1
     r = _best_parameter(gaps)
-    return bytes([r]) + _lowest(gaps, r) + _unary(gaps >> r)
+    return bytes([r]) + _low_bits(gaps, r) + _unary(gaps >> r)
 
 
 def _best_parameter(gaps: Gaps) -> int:
-    """The r that takes the fewest bytes, the smallest of several; near log2 of the mean gap (Gallager & van Voorhis
-    1975, "Optimal source codes for geometrically distributed integer alphabets")."""
+    """The smallest r of the shortest code; near log2 of the mean gap (Gallager & van Voorhis 1975, "Optimal source
+    codes for geometrically distributed integer alphabets")."""
 
     def length(r: int) -> int:
         return (r * gaps.size + 7) // 8 + (gaps.size + int((gaps >> r).sum()) + 7) // 8
@@ -57,10 +54,10 @@ def _best_parameter(gaps: Gaps) -> int:
     return min(range(int(gaps.max()).bit_length() + 1), key=length)
 
 
-def _lowest(gaps: Gaps, r: int) -> bytes:
+def _low_bits(gaps: Gaps, r: int) -> bytes:
     bits = np.empty((gaps.size, r), np.uint8)
-    for place in range(r):
-        bits[:, place] = gaps >> (r - 1 - place) & 1
+    for bit in range(r):
+        bits[:, bit] = gaps >> (r - 1 - bit) & 1
     return np.packbits(bits).tobytes()
 
 
@@ -72,40 +69,39 @@ def _unary(numbers: Gaps) -> bytes:
 
 
 def decode(code: bytes, size: int, count: int) -> Bools:
-    """Which weights of a layer are left, from its code: `count` of `size`.
+    """The kept weights of a layer, `count` of `size`, from its code.
 
-    Raises `DamagedFile` for what no such layer's code is: too short or too long, with a bit set that means nothing,
-    or a place beyond the layer.
+    Raises `DamagedFile` for an invalid code: too short or too long, nonzero padding, or a position beyond the layer.
     """
     listed = min(count, size - count)
     if listed < 0:
-        raise DamagedFile(f"{count} of {size} weights cannot be left")
+        raise DamagedFile(f"invalid mask: {count} of {size} weights kept")
     kept = np.full(size, 2 * count > size)
     if listed:
-        kept[_places(code, size, listed)] ^= True
+        kept[_positions(code, size, listed)] ^= True
     elif code:
-        raise DamagedFile("a layer whose weights are all left, or all pruned, has no code")
+        raise DamagedFile("invalid mask: a layer with all weights kept or all pruned has an empty code")
     return kept
 
 
-def _places(code: bytes, size: int, count: int) -> Gaps:
+def _positions(code: bytes, size: int, count: int) -> Gaps:
     r = code[0] if code else 0
     split = 1 + (r * count + 7) // 8
     highest = size >> r
     if r > size.bit_length() or not split < len(code) <= split + (count + highest + 7) // 8:
-        raise DamagedFile("the code of a layer's mask has a wrong length")
+        raise DamagedFile("invalid mask: the code of a layer has the wrong length")
     streams = np.frombuffer(code, np.uint8)
     bits = np.unpackbits(streams[1:split])
     ends = np.flatnonzero(np.unpackbits(streams[split:]))
     if bits[r * count :].any() or ends.size != count or ends[-1] // 8 != len(code) - split - 1:
-        raise DamagedFile("the code of a layer's mask has bits that mean nothing, or lacks some")
+        raise DamagedFile("invalid mask: the code of a layer has nonzero padding or too few bits")
     gaps = np.diff(ends, prepend=-1) - 1
     if gaps.max() > highest:
-        raise DamagedFile("the code of a layer's mask names a weight that the layer does not have")
+        raise DamagedFile("invalid mask: the code of a layer has a position beyond the layer")
     lowest = bits[: r * count].reshape(count, r)
-    for place in range(r):
-        gaps = gaps << 1 | lowest[:, place]
-    places = np.cumsum(gaps + 1) - 1
-    if places[-1] >= size:
-        raise DamagedFile("the code of a layer's mask names a weight that the layer does not have")
-    return places
+    for bit in range(r):
+        gaps = gaps << 1 | lowest[:, bit]
+    positions = np.cumsum(gaps + 1) - 1
+    if positions[-1] >= size:
+        raise DamagedFile("invalid mask: the code of a layer has a position beyond the layer")
+    return positions

@@ -1,7 +1,6 @@
-"""Record: what a ticket file says of where it came from; validated, and made into runs again.
+"""Provenance: where a ticket comes from, according to its file; validated, and made into runs again.
 
-It is a file's word. Nothing in it is believed: the recipe is made into runs as it was for the experiment, and these
-must be what the rest of the record says.
+It is untrusted. Its recipe is made into runs as the experiment made them, and the rest of it must agree with these.
 """
 
 from __future__ import annotations
@@ -31,17 +30,15 @@ from tombola.zoo.models import MODELS, build, describe
 from tombola.zoo.models.description import Network
 
 DRAWN_TOLERANCE = 1e-5
-"""How far initial weights may be from those in the file, see `tombola.tickets.reproduction.relative_distance`:
-another version of torch may round otherwise."""
+"""The largest `tombola.tickets.reproduction.relative_distance` of initial weights from those in the file: versions of
+torch may round differently."""
 
 TRAINED_TOLERANCE = 1e-3
-"""The same for weights that were trained to where the ticket starts: rounding grows on the way."""
-
-CONTRADICTION = "its record contradicts itself"
+"""The same for weights that were trained before the ticket starts: training amplifies rounding."""
 
 
 class Provenance(FrozenModel):
-    """The parts of a ticket's provenance that can be checked; what else there is, is ignored."""
+    """The parts of a ticket's provenance that can be verified; others are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -52,16 +49,16 @@ class Provenance(FrozenModel):
     """The description of the run that trained the ticket."""
     key: str
     measures: Measures
-    """What came of it."""
+    """The results of this run."""
     dense: Measures | None = None
-    """What came of the dense network of the same replicate; older files do not say it."""
+    """The results of the dense network of the same replicate; missing in older files."""
     versions: dict[str, str] = {}
 
     @field_validator("measures", "dense")
     @classmethod
     def _complete(cls, measures: Measures | None) -> Measures | None:
         if measures is not None and measures.diverged:
-            raise ValueError("that of a training that diverged is no ticket's")
+            raise ValueError("a ticket's training has not diverged")
         if measures is not None and None in measures.model_dump().values():
             raise ValueError("figures are missing")
         return measures
@@ -69,71 +66,74 @@ class Provenance(FrozenModel):
 
 @dataclass(frozen=True)
 class TicketClaim:
-    """A ticket, and the runs that its record is about."""
+    """A ticket, and the runs that its provenance describes."""
 
     path: Path
     ticket: Ticket
-    record: Provenance
+    provenance: Provenance
     recipe: Recipe
     dense: Run
-    """The dense network's, from the beginning."""
+    """The run of the dense network, from the first iteration."""
     k: int
     """The iteration that the ticket is rewound to."""
     data_dir: Path | None = None
-    """Where data is looked for first."""
+    """The folder that is searched for data first."""
 
     def check_start(self, start: State) -> None:
-        """Raises `InputError` where `start`, what the ticket's run starts from here, is not what the file holds."""
-        off = relative_distance(self.ticket.start, start)
-        if off <= (TRAINED_TOLERANCE if self.k else DRAWN_TOLERANCE):
+        """Raises `InputError` unless `start`, the recomputed initial state of the ticket's run, matches the file."""
+        distance = relative_distance(self.ticket.start, start)
+        if distance <= (TRAINED_TOLERANCE if self.k else DRAWN_TOLERANCE):
             return
-        how = f"training {self.k} iterations" if self.k else "drawing"
+        how = f"training {self.k} iterations" if self.k else "drawing them"
         raise InputError(
-            f"{self.path}: its weights are not those that its record leads to: {how} as it says gives others here, "
-            f"{off:.2g} of a layer's length away; the file was altered, or needs the engine and the versions it was "
-            f"made with"
+            f"{self.path}: the stored initial weights do not match its provenance: {how} here gives others "
+            f"(relative distance {distance:.2g}); the file was altered, or needs the engine and versions that made it"
         )
 
 
 def read_claim(path: str | Path, data_dir: Path | None = None, trust: bool = False) -> TicketClaim:
-    """Read a ticket file and what it claims; data is looked for in `data_dir` first.
+    """Read a ticket file and the runs that its provenance describes; data is searched in `data_dir` first.
 
-    Networks by import path and timm's are code that the file names: they are imported only if it is to be `trust`ed.
-    Raises `InputError` when there is no ticket there, its record is not complete or contradicts itself, nothing is
-    claimed in it that can be checked, and when the data here is not the one it was made with.
+    Networks by import path and from timm are code that the file names: they are imported only with `trust`.
+    Raises `InputError` if the file is not a ticket, its provenance is incomplete, inconsistent or makes no claim that
+    can be verified, or the data here differs from the data it was made with.
     """
-    try:
-        return _read_claim(Path(path), data_dir, trust)
-    except InputError as error:  # it may quote what is in the file
-        raise InputError(printable(str(error))) from error
-
-
-def _read_claim(path: Path, data_dir: Path | None, trust: bool) -> TicketClaim:
     ticket = Ticket.load(path)
-    record = _record(ticket, path)
-    recipe = parse_recipe(record.recipe, source=f"{path}: its recipe")
-    _check_claimed(recipe, record, path, trust)
-    _check_network(recipe, record, ticket, path)
     try:
-        experiment = Experiment(recipe.model_copy(update={"transfer": None, "stability": None}), data_dir)
+        return _claim(Path(path), ticket, data_dir, trust)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    dense, k = experiment.dense(record.replicate), _rewound(experiment, recipe, record, data_dir, path)
+        raise InputError(printable(f"{path}: {error}")) from error  # the message may quote the file
+
+
+def _claim(path: Path, ticket: Ticket, data_dir: Path | None, trust: bool) -> TicketClaim:
+    provenance = _provenance(ticket)
+    recipe = parse_recipe(provenance.recipe, source="its recipe")
+    _check_claimed(recipe, provenance, trust)
+    if recipe.model.name in MODELS:  # others are trusted code
+        _check_network(recipe, provenance, ticket)
+    experiment = Experiment(recipe.model_copy(update={"transfer": None, "stability": None}), data_dir)
+    dense, k = experiment.dense(provenance.replicate), _rewound(experiment, recipe, provenance, data_dir)
     if ticket.mask.shapes != dense.mask.shapes:
-        raise InputError(f"{path}: its mask is of another network than that of its recipe, {recipe.model.name}")
+        raise InputError(f"its mask does not fit the network of its recipe, {recipe.model.name}")
     run = (dense.after(dense.until(k), begin=k) if k else dense).masked(ticket.mask)
-    _check_run(run, record, path)
-    _check_level(recipe, record.level, dense, ticket.mask, path)
-    _check_figures(record, run, path)
-    return TicketClaim(path, ticket, record, recipe, dense, k, data_dir)
+    _check_run(run, provenance)
+    _check_level(recipe, provenance.level, dense, ticket.mask)
+    for of, measures in (("measures", provenance.measures), ("dense", provenance.dense)):
+        if measures is not None:
+            _check_figures(of, measures, run.last)
+    return TicketClaim(path, ticket, provenance, recipe, dense, k, data_dir)
 
 
-def _record(ticket: Ticket, path: Path) -> Provenance:
+def _inconsistent(what: str) -> InputError:
+    return InputError(f"its provenance is inconsistent: {what}")
+
+
+def _provenance(ticket: Ticket) -> Provenance:
     given: Any = ticket.provenance
     if isinstance(given, dict) and "recipe" not in given and ("figures" in given or "search" in given):
         raise InputError(
-            f"{path} was found with a training function that is not in the file: to check it, call find_ticket, or "
-            f"train with the callback, again with another seed"
+            "it was found with a training function, which is not in the file: to verify it, call find_ticket or "
+            "train with the callback again, with another seed"
         )
     try:
         return Provenance.model_validate(given)
@@ -141,117 +141,91 @@ def _record(ticket: Ticket, path: Path) -> Provenance:
         found = error.errors(include_url=False)[0]
         where, message = ".".join(map(str, found["loc"])), found["msg"].removeprefix("Value error, ")
         what = f'"{where}" is missing' if found["type"] == "missing" else f"{where or 'it'}: {message}"
-        raise InputError(f"{path}: what it says of where it came from is not complete: {what}") from None
+        raise InputError(f"its provenance is incomplete: {what}") from None
 
 
-def _check_claimed(recipe: Recipe, record: Provenance, path: Path, trust: bool) -> None:
-    if recipe.no_ticket is not None:
-        raise InputError(f"{path}: it claims nothing to check, as it is no lottery ticket: {recipe.no_ticket}")
-    lasts = {"replicate": recipe.replicates - 1, "level": recipe.search.levels}
-    for name, last in lasts.items():
-        if (there := getattr(record, name)) > last:
-            raise InputError(f"{path}: {CONTRADICTION}: {name} is {there}, and the last of its recipe is {last}")
+def _check_claimed(recipe: Recipe, provenance: Provenance, trust: bool) -> None:
+    if recipe.no_ticket_reason is not None:
+        raise InputError(f"it is no lottery ticket and makes no claim to verify: {recipe.no_ticket_reason}")
+    for name, last in (("replicate", recipe.replicates - 1), ("level", recipe.search.levels)):
+        if (stated := getattr(provenance, name)) > last:
+            raise _inconsistent(f"{name} is {stated}, and the last of its recipe is {last}")
     if recipe.model.name not in MODELS and not trust:
         raise InputError(
-            f'{path}: its network "{recipe.model.name}" is code from outside tombola that would be imported and run; '
-            f"if you know that code and trust the file, say --trust"
+            f'its network "{recipe.model.name}" is code from outside tombola, which would be imported; '
+            f"if you trust this code and the file, use --trust"
         )
 
 
-def _check_network(recipe: Recipe, record: Provenance, ticket: Ticket, path: Path) -> None:
-    """Before any network is made: what fits no mask in the file might not fit in the memory either."""
-    if recipe.model.name not in MODELS:
-        return  # it is trusted
+def _check_network(recipe: Recipe, provenance: Provenance, ticket: Ticket) -> None:
+    """Before any network is made: a network larger than the mask might not fit into memory."""
     try:
-        said = Network.model_validate_json(json.dumps(record.run["start"]["network"]))
+        stated = Network.model_validate_json(json.dumps(provenance.run["start"]["network"]))
     except (KeyError, TypeError, ValidationError):
-        raise InputError(f"{path}: what it says of where it came from is not complete: run.start.network") from None
-    try:
-        check_network(describe(recipe.model.name, recipe.model.options, said.inputs, said.classes), ticket.mask)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError("its provenance is incomplete: run.start.network") from None
+    check_network(describe(recipe.model.name, recipe.model.options, stated.inputs, stated.classes), ticket.mask)
 
 
-def _rewound(experiment: Experiment, recipe: Recipe, record: Provenance, data_dir: Path | None, path: Path) -> int:
-    """The iteration k: where the recipe leaves that to the experiment, the record says what came of it."""
-    dense = experiment.dense(record.replicate)
+def _rewound(experiment: Experiment, recipe: Recipe, provenance: Provenance, data_dir: Path | None) -> int:
+    """The iteration k; from the provenance if the recipe leaves it to the experiment."""
+    dense = experiment.dense(provenance.replicate)
     if recipe.rewind.to != AUTO:
-        first = next(experiment.study(record.replicate))
+        first = next(experiment.study(provenance.replicate))
         return 0 if isinstance(first, list) or first.branch != "trunk" else first.run.end or 0
-    k = record.run.get("begin", 0)
+    k = provenance.run.get("begin", 0)
     if not isinstance(k, int) or not 0 <= k < dense.last:
-        raise InputError(f"{path}: run.begin: should be an iteration of the training, not {k!r:.60}")
+        raise InputError(f"run.begin: should be an iteration of the training, not {k!r:.60}")
     assert recipe.stability is not None, "a recipe that leaves k to the experiment has candidates"
     examples, batch = len(prepare(dense.data, data_dir).train), dense.training.batch_size
     candidates = [length.iterations_of(examples, batch) for length in recipe.stability.candidates]
     if k not in candidates:
-        raise InputError(
-            f"{path}: {CONTRADICTION}: run.begin is {k}, and the candidates of its recipe are "
-            f"{', '.join(map(str, candidates)):.60}"
-        )
+        listed = ", ".join(map(str, candidates))
+        raise _inconsistent(f"run.begin is {k}, and the candidates of its recipe are {listed:.60}")
     return k
 
 
-def _check_run(run: Run, record: Provenance, path: Path) -> None:
-    """Raises `InputError` where the record's run is not `run`, the one that its recipe and its mask make."""
-    description = json.loads(json.dumps(run.description))
-    found = differences([record.run, description])
+def _check_run(run: Run, provenance: Provenance) -> None:
+    """Raises `InputError` unless the stated run is `run`, which is made from the recipe and the mask."""
+    found = differences([provenance.run, json.loads(json.dumps(run.description))])
     if "data.digest" in found:
         raise InputError(
-            f'{path}: the data set "{run.data.name}" here is not the one of its record: the digest of its content '
-            f"is {run.data.digest}, and should be {found['data.digest'][0]}"
+            f'the dataset "{run.data.name}" differs from the one in its provenance: its digest is {run.data.digest}, '
+            f"and should be {found['data.digest'][0]}"
         )
     if "mask" in found:
-        raise InputError(f"{path}: {CONTRADICTION}: the mask in the file is not that of its run")
+        raise _inconsistent("the mask in the file is not the mask of its run")
     if found:
-        where, (there, here) = min(found.items())
-        raise InputError(
-            f"{path}: {CONTRADICTION}: run.{where} is {there!r:.60}, and its recipe makes {here!r:.60} here"
-        )
-    if record.key != run.key:
-        raise InputError(f"{path}: {CONTRADICTION}: the key of its run is {run.key}, not {record.key}")
+        where, (stated, here) = min(found.items())
+        raise _inconsistent(f"run.{where} is {stated!r:.60}, and its recipe gives {here!r:.60} here")
+    if provenance.key != run.key:
+        raise _inconsistent(f"the key of its run is {run.key}, not {provenance.key}")
 
 
-def _check_level(recipe: Recipe, level: int, dense: Run, mask: Mask, path: Path) -> None:
-    """Raises `InputError` where the recipe's search leaves other numbers of weights at that level.
-
-    In rounds and in one shot it leaves as many as the schedule says, to the weight; other methods are not looked at.
-    """
+def _check_level(recipe: Recipe, level: int, dense: Run, mask: Mask) -> None:
+    """Raises `InputError` unless the mask has as many weights as the recipe's search leaves at this level: an exact
+    count, except for methods other than iterative and one-shot pruning."""
     if recipe.search.method not in ("iterative", "one-shot"):
         return
     pruner = recipe.search.pruner(build(dense.start))
-    goal = pruner.left(dense.mask)
+    expected = pruner.units_left(dense.mask)
     for _ in range(level):
-        goal = pruner.scope.keeps(goal)
-    for group, left in pruner.left(mask).items():
-        if left != goal[group]:
+        expected = pruner.scope.keeps(expected)
+    for group, left in pruner.units_left(mask).items():
+        if left != expected[group]:
             layers = group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}"
-            raise InputError(
-                f"{path}: {CONTRADICTION}: level {level} of its recipe leaves {goal[group]:,} of {layers}, and its "
-                f"mask has {left:,}"
+            raise _inconsistent(
+                f"level {level} of its recipe keeps {expected[group]:,} weights of {layers}, and its mask {left:,}"
             )
-    pruned = {name for group in goal for name in group}
+    pruned = {name for group in expected for name in group}
     for name, kept in mask.items():
         if name not in pruned and not kept.all():
-            raise InputError(f"{path}: {CONTRADICTION}: its recipe does not prune {name}, and its mask does")
+            raise _inconsistent(f"its recipe does not prune {name}, but its mask does")
 
 
-def _check_figures(record: Provenance, run: Run, path: Path) -> None:
-    """Raises `InputError` for figures that no training has."""
-    for of, measures in (("measures", record.measures), ("dense", record.dense)):
-        if measures is None:
-            continue
-        stop, loss = measures.stop_iteration, measures.validation_loss_at_stop
-        assert stop is not None, "a record's figures are complete"
-        assert loss is not None, "a record's figures are complete"
-        bounds: dict[str, tuple[float, float, float]] = {
-            name: (0, value, 1) for name, value in measures.model_dump().items() if "accuracy" in name
-        }
-        bounds["iterations"] = (0, measures.iterations, run.last)
-        bounds["stop_iteration"] = (0, stop, measures.iterations)
-        bounds["validation_loss_at_stop"] = (0, loss, float("inf"))
-        for name, (low, value, high) in bounds.items():
-            if not low <= value <= high:
-                raise InputError(
-                    f"{path}: {CONTRADICTION}: {of}.{name} is {value!r:.60}, and should be from {low} to {high}"
-                )
+def _check_figures(of: str, measures: Measures, last: int) -> None:
+    """Raises `InputError` for impossible figures; `last` is the length of the training in iterations."""
+    bounds: dict[str, float] = {name: 1 for name in Measures.model_fields if "accuracy" in name}
+    bounds |= {"iterations": last, "stop_iteration": measures.iterations, "validation_loss_at_stop": float("inf")}
+    for name, high in bounds.items():
+        if not 0 <= (value := getattr(measures, name)) <= high:
+            raise _inconsistent(f"{of}.{name} is {value!r:.60}, and should be from 0 to {high}")

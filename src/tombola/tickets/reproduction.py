@@ -1,4 +1,4 @@
-"""Reproduced: does what a record says of a run come again, but for rounding?"""
+"""Whether the recorded results of a run are reproduced, up to rounding."""
 
 from __future__ import annotations
 
@@ -15,69 +15,68 @@ from tombola.runs.outcome import Measures
 from tombola.stats.verdict import FEWEST_REPLICATES
 from tombola.tickets.file_format import PRECISIONS
 
-LEAST_TOLERANCE = 0.01
-"""An accuracy this near to the recorded one, as a fraction of the examples, always counts as it; a loss likewise."""
+MIN_TOLERANCE = 0.01
+"""An accuracy (as a fraction) or a loss this close to the recorded one always counts as reproduced."""
 
-SURE = 0.99
-"""How sure it must be that a figure that did not come again is not another draw of the same; see `tolerance`."""
+CONFIDENCE = 0.99
+"""Of the statement that a figure was not reproduced; see `tolerance`."""
 
-EXACTLY = ("diverged", "iterations")
-"""Figures that no rounding changes."""
+EXACT_FIGURES = ("diverged", "iterations")
+"""Figures that rounding does not change; it changes the others."""
 
-NEARLY = tuple(name for name in Measures.model_fields if name not in EXACTLY)
-"""Those that it does."""
+ROUNDED_FIGURES = tuple(name for name in Measures.model_fields if name not in EXACT_FIGURES)
 
 
-def tolerance(values: Sequence[float], least: float = LEAST_TOLERANCE) -> float:
-    """How far a figure may be from the recorded one and still be called reproduced, after other orders of batches
-    gave these `values`; at least `least`.
+def tolerance(values: Sequence[float], least: float = MIN_TOLERANCE) -> float:
+    """The largest difference that counts as reproduced, where other orders of batches gave these `values`.
 
-    Other machines, engines and versions round otherwise, and trainings amplify that until they are as far apart as
-    trainings in another order. So two such are allowed the difference of two draws: Student's t.
+    Other machines, engines and versions round differently, and training amplifies that until two trainings differ as
+    much as with two orders of batches. So the difference of two draws is allowed: Student's t.
     """
     if len(values) < FEWEST_REPLICATES:
         return least
     spread = float(np.std(values, ddof=1)) * 2**0.5
-    return max(least, float(stdtrit(len(values) - 1, (1 + SURE) / 2)) * spread)
+    return max(least, float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * spread)
 
 
 def tolerances(others: Sequence[Measures], step: int) -> dict[str, float]:
-    """By figure, how far it may be off, after other orders of batches gave these; `step` is how many iterations lie
-    between evaluations."""
-    alive = [measures for measures in others if not measures.diverged]
-    least = dict.fromkeys(NEARLY, LEAST_TOLERANCE) | {"stop_iteration": float(step)}
-    return {name: tolerance([getattr(measures, name) for measures in alive], least[name]) for name in NEARLY}
+    """`tolerance` by figure, from the results of other orders of batches; `step`: iterations between evaluations."""
+    finished = [measures for measures in others if not measures.diverged]
+    least = dict.fromkeys(ROUNDED_FIGURES, MIN_TOLERANCE) | {"stop_iteration": float(step)}
+    return {
+        name: tolerance([getattr(measures, name) for measures in finished], least[name]) for name in ROUNDED_FIGURES
+    }
 
 
 @dataclass(frozen=True)
 class FigureReproduction:
-    """What the record says of a run, and what came of it here."""
+    """The recorded figures of a run, and those computed here."""
 
     recorded: Measures
     here: Measures
     tolerances: Mapping[str, float]
-    """By figure, how far apart they may be by rounding; the others must be the same."""
+    """By figure, the difference that rounding explains; other figures must be equal."""
 
     @property
     def difference(self) -> float | None:
-        """Of test accuracy at early stop, here minus recorded; None where it diverged."""
+        """Of test accuracy at early stop, here minus recorded; None if it diverged."""
         return self._difference("test_accuracy_at_stop")
 
     @property
     def exact(self) -> bool:
-        """Whether every figure is the same to the bit."""
+        """Whether all figures are bitwise equal."""
         return self.here == self.recorded
 
     @property
     def off(self) -> list[str]:
-        """The figures that are not the same, not even but for rounding."""
-        wrong = [name for name in EXACTLY if getattr(self.here, name) != getattr(self.recorded, name)]
-        differences = {name: self._difference(name) for name in NEARLY}
+        """The figures that differ by more than rounding."""
+        wrong = [name for name in EXACT_FIGURES if getattr(self.here, name) != getattr(self.recorded, name)]
+        differences = {name: self._difference(name) for name in ROUNDED_FIGURES}
         return wrong + [name for name, d in differences.items() if d is None or abs(d) > self.tolerances[name]]
 
     @property
     def reproduced(self) -> bool:
-        """Whether they are the same but for rounding."""
+        """Whether they are equal up to rounding."""
         return self.exact or not self.off
 
     def _difference(self, name: str) -> float | None:
@@ -87,26 +86,25 @@ class FigureReproduction:
 
 @dataclass(frozen=True)
 class WeightReproduction:
-    """The trained weights in a file, held against its record and against those that came here."""
+    """The trained weights in a file, compared with its provenance and with those trained here."""
 
     accuracy: float | None
-    """Theirs on the test set, here; None where they are not all finite."""
+    """Their test accuracy here; None if they are not all finite."""
     apart: float
-    """How far they are from those that the recorded run ends with here; see `relative_distance`."""
+    """Their `relative_distance` from the weights that the recorded run ends with here."""
     same: bool
-    """Whether they are those, as they are or rounded to a precision that files have."""
+    """Whether they equal these, as they are or rounded to one of `PRECISIONS`."""
 
     def reproduced(self, recorded: Measures, exact: bool) -> bool:
-        """Whether they are those of the record. Where its figures came again `exact`ly, they must be the `same`;
-        elsewhere they have the recorded accuracy at the end of training. That is within a point, whatever the spread:
-        they are only evaluated, and nothing amplifies how that is rounded."""
+        """Whether they match the `recorded` figures. If these were reproduced `exact`ly, the weights must be the
+        `same`; otherwise their accuracy must be the recorded one within `MIN_TOLERANCE`."""
         if self.accuracy is None or recorded.test_accuracy is None:
             return False
-        return self.same if exact else abs(self.accuracy - recorded.test_accuracy) <= LEAST_TOLERANCE
+        return self.same if exact else abs(self.accuracy - recorded.test_accuracy) <= MIN_TOLERANCE
 
 
 def compare_weights(trained: State, here: State, accuracy: float | None) -> WeightReproduction:
-    """The `trained` weights in a file, of this accuracy on the test set, and those that came `here`."""
+    """Compare the `trained` weights in a file, of this test accuracy, with those trained `here`."""
     precisions = (
         {name: t.to(precision).to(t.dtype) if t.is_floating_point() else t for name, t in here.items()}
         for precision in PRECISIONS.values()
@@ -115,20 +113,15 @@ def compare_weights(trained: State, here: State, accuracy: float | None) -> Weig
     return WeightReproduction(accuracy, relative_distance(trained, here), same)
 
 
-def finite(state: State) -> bool:
-    """Whether all of it is numbers."""
-    return all(bool(tensor.isfinite().all()) for tensor in state.values())
-
-
 def relative_distance(one: State, other: State) -> float:
-    """The distance of two states: of the tensor that is furthest off, relative to its length in the first. Infinite
-    where names, shapes, integers or what is not a number differ."""
+    """The largest distance of two tensors of the same name, relative to the norm of the first. Infinite if names,
+    shapes or integers differ, or a value is not finite."""
     if {name: tensor.shape for name, tensor in one.items()} != {name: tensor.shape for name, tensor in other.items()}:
         return math.inf
-    return max((_apart(one[name], other[name]) for name in one), default=0.0)
+    return max((_tensor_distance(one[name], other[name]) for name in one), default=0.0)
 
 
-def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+def _tensor_distance(one: torch.Tensor, other: torch.Tensor) -> float:
     if not one.is_floating_point():
         return 0.0 if torch.equal(one, other) else math.inf
     distance = float(torch.linalg.vector_norm(one.double() - other.double()))

@@ -1,8 +1,7 @@
-"""Drawing: the initial weights of a ticket, or its network, from a description that anybody may have written.
+"""Networks and initial weights of a ticket, made from an untrusted description.
 
-Only tombola's own networks are made, by name: nothing is imported, whatever a description names. Before a weight is
-drawn the network is made without any, on torch's meta device, and held against the mask; a description of a billion
-layers ends where there are more than the mask can have.
+Only built-in networks are made, by name: nothing is imported. A network is first made without memory, on torch's meta
+device, and compared with the mask; a description of a billion layers is refused as soon as it exceeds the mask.
 """
 
 from __future__ import annotations
@@ -22,88 +21,80 @@ from tombola.utils.text import one_line
 from tombola.zoo.models import MODELS, make
 from tombola.zoo.models.description import Network, Start
 
-SPARE = 2**20
-"""Beside four numbers for each prunable weight, so many may be in biases, normalisation and position embeddings."""
+EXTRA_NUMBERS = 2**20
+"""Allowed in biases, normalisation and position embeddings, beside four numbers for each prunable weight."""
 
-TENSORS = 10
-"""For each layer: weight and bias, those of a normalisation and its statistics, and some to spare."""
-
-
-def drawable(start: Start) -> bool:
-    """Whether the weights of `start` are drawn, and not what a training left, for a network of tombola's own."""
-    return start.trained is None and all(n.name in MODELS for n in (start.network, start.like) if n is not None)
+TENSORS_PER_LAYER = 10
+"""Weight and bias, those of a normalisation and its statistics, and a few more."""
 
 
 def check_drawable(start: Start, mask: Mask) -> None:
-    """Raises `InputError` unless `start` can be drawn, and gives a network with the layers of `mask`."""
-    if not drawable(start):
-        raise InputError("its initial weights cannot be drawn: its network is not one of tombola's own")
+    """Raises `InputError` unless `start` is a built-in network with the layers of `mask`, and drawn, not trained."""
+    if start.trained is not None or any(n.name not in MODELS for n in (start.network, start.like) if n is not None):
+        raise InputError("its initial weights cannot be drawn: they were trained, or its network is not built in")
     check_network(start.network, mask)
     if start.like is not None:
-        _sketch(start.like, mask)
+        _on_meta_device(start.like, mask)
 
 
 def check_network(network: Network, mask: Mask) -> None:
-    """Raises `InputError` unless `network` is one of tombola's own, and has the layers of `mask`."""
+    """Raises `InputError` unless `network` is built in and has the layers of `mask`."""
     if network.name not in MODELS:
-        raise InputError(f"its network, {network.name!r:.80}, is not one of tombola's own: give it to ticket.into()")
-    made = _sketch(network, mask)
-    parameters = dict(made.named_parameters())
-    if {name: tuple(parameters[name].shape) for name in prunable(made)} != mask.shapes:
-        raise InputError("the network that it describes has other layers than its mask")
+        raise InputError(f"its network {network.name!r:.80} is not built in; give a network: ticket.into(network)")
+    meta = _on_meta_device(network, mask)
+    parameters = dict(meta.named_parameters())
+    if {name: tuple(parameters[name].shape) for name in prunable(meta)} != mask.shapes:
+        raise InputError("its network and its mask have different layers")
 
 
-def network_of(network: Network, mask: Mask) -> nn.Module:
-    """The network with whatever weights. Raises `InputError` as `check_network` does."""
+def make_network(network: Network, mask: Mask) -> nn.Module:
+    """The network with any weights. Raises `InputError` as `check_network` does."""
     check_network(network, mask)
-    with _refusing():
+    with _construction_errors():
         return initial_network(Start(network=network, seed=0))
 
 
-def draw(start: Start, mask: Mask) -> State:
-    """The initial weights that `start` describes, a whole `state_dict`, zero where `mask` prunes them.
-
-    Raises `InputError` as `check_drawable` does.
-    """
+def draw_weights(start: Start, mask: Mask) -> State:
+    """The initial weights that `start` describes, a whole `state_dict`, zero where `mask` prunes them. Raises
+    `InputError` as `check_drawable` does."""
     check_drawable(start, mask)
-    with _refusing():
+    with _construction_errors():
         network = initial_network(start)
     mask.apply_(network)
     return network.state_dict()
 
 
-class _Sketch(TorchFunctionMode):
-    """Networks are made of tensors without numbers, and raise `InputError` as soon as they have more of them than
-    `mask` gives reason to expect. For this thread only."""
+class _SizeLimit(TorchFunctionMode):
+    """Raises `InputError` as soon as the tensors of a network exceed what `mask` allows. For this thread only."""
 
     def __init__(self, mask: Mask) -> None:
         super().__init__()
-        self.numbers = 4 * mask.size + SPARE
-        self.tensors = TENSORS * (len(mask) + 1)
+        self.numbers = 4 * mask.size + EXTRA_NUMBERS
+        self.tensors = TENSORS_PER_LAYER * (len(mask) + 1)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in (Tensor.normal_, Tensor.uniform_, Tensor.sign_, Tensor.mul_):
-            return args[0]  # nothing is drawn: without numbers that takes torch longer than with
+            return args[0]  # on the meta device, drawing is slower than on the CPU
         made = func(*args, **kwargs or {})
         if isinstance(made, Tensor) and not any(isinstance(value, Tensor) for value in args):
             self.numbers -= made.numel()
             self.tensors -= 1
             if self.numbers < 0 or self.tensors < 0:
-                raise InputError("the network that it describes is larger than its mask")
+                raise InputError("its network is larger than its mask")
         return made
 
 
-def _sketch(network: Network, mask: Mask) -> nn.Module:
-    """The network without numbers."""
-    with _refusing(), torch.device("meta"), _Sketch(mask):
+def _on_meta_device(network: Network, mask: Mask) -> nn.Module:
+    """The network without memory."""
+    with _construction_errors(), torch.device("meta"), _SizeLimit(mask):
         return make(network)
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
-    """Whatever a description makes a network raise is the file's fault."""
+def _construction_errors() -> Iterator[None]:
+    """Turn every error of making a network into an `InputError`: its description is invalid."""
     try:
         yield
     except Exception as error:

@@ -1,45 +1,42 @@
-"""Ticket: a mask, the weights it starts from, and where it came from; one file on disk."""
+"""Ticket: a mask, its initial weights, and their provenance; one file on disk."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from torch import Tensor, nn
 
 from tombola.pruning.mask import Mask, State
 from tombola.tickets import file_format as ticket_file
-from tombola.tickets import safe_init as drawing
-from tombola.tickets.file_format import FORMAT, PRECISIONS, Parts, values
+from tombola.tickets import safe_init
+from tombola.tickets.file_format import FORMAT, TicketParts, kept_values
 from tombola.utils import files
 from tombola.utils.errors import DamagedFile, InputError, unknown
 from tombola.utils.text import one_line
 from tombola.zoo.models.description import Start
 
 Module = TypeVar("Module", bound=nn.Module)
-Kept = Literal["auto", "seed", "value"]
+StartStorage = Literal["auto", "seed", "value"]
 Precision = Literal["fp32", "fp16", "bf16", "none"]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """How a file holds a ticket."""
+    """How a ticket is stored in its file."""
 
     bytes: int
-    """Of the file."""
+    """The size of the file."""
     start: Literal["seed", "value"]
-    """Whether the initial weights are there by what they are drawn with, or by value."""
+    """Whether the file holds the seed of the initial weights, or their values."""
     trained: str
     """The precision of the trained weights: `fp32`, `fp16`, `bf16`, or `none`."""
     format: int = FORMAT
 
 
 class Ticket:
-    """A sparse subnetwork at its initial weights, m ⊙ θ0 (Frankle & Carbin 2019, section 1).
-
-    It is a value: nothing of it is changed in place.
-    """
+    """A sparse subnetwork at its initial weights, m ⊙ θ0 (Frankle & Carbin 2019, section 1). Immutable."""
 
     def __init__(
         self,
@@ -50,92 +47,85 @@ class Ticket:
         *,
         drawn: Start | None = None,
     ) -> None:
-        """`start` is a whole `state_dict`, zero where weights are pruned; so is `trained`, the weights that training
-        from there led to. `provenance` says where it came from, as JSON values. `drawn` describes the network, and
-        how its initial weights are drawn, if that is known."""
+        """`start` is a whole `state_dict` of initial weights, zero where pruned; so is `trained`, after training.
+        `provenance` describes the ticket's origin, as JSON values. `drawn`, if known, describes the network and how
+        its initial weights are drawn."""
         self._mask = mask
         self._start: State | None = start
         self._provenance = {} if provenance is None else provenance
         self._trained = trained
         self._drawn = drawn
-        self._digest: str | None = None  # of a start that is yet to be drawn, or was
+        self._digest: str | None = None  # of a start that is drawn on first use
         self._stored: Stored | None = None
 
     @property
     def mask(self) -> Mask:
-        """Which weights are left."""
+        """The weights that are kept."""
         return self._mask
 
     @property
     def start(self) -> State:
-        """A whole `state_dict`: the initial weights, zero where they are pruned.
-
-        Where the file holds them by seed, they are drawn when they are first asked for. Raises `InputError` where
-        this machine draws other weights than the ticket's.
-        """
+        """A whole `state_dict`: the initial weights, zero where they are pruned. If the file holds them by seed, they
+        are drawn on first use; raises `InputError` if this machine draws other weights than the ticket's."""
         if self._start is None:
             assert self._drawn is not None
-            start = drawing.draw(self._drawn, self.mask)
-            if files.digest(values(start, self.mask)) != self._digest:
+            start = safe_init.draw_weights(self._drawn, self.mask)
+            if files.digest(kept_values(start, self.mask)) != self._digest:
                 raise InputError(
-                    "this machine, or this version of torch, draws other initial weights than the ticket's; where it "
-                    'was made, save it by value: ticket.save(path, start="value")'
+                    "this machine, or this version of torch, draws other initial weights than the ticket's; on the "
+                    'machine that made it, save it by value: ticket.save(path, start="value")'
                 )
             self._start = start
         return self._start
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where it came from, as JSON values: the recipe, the run that trained it, its figures, versions."""
+        """The ticket's origin, as JSON values: recipe, the run that trained it, its figures, versions."""
         return self._provenance
 
     @property
     def trained(self) -> State | None:
-        """A whole `state_dict`: the weights that training led to, zero where they are pruned; None where the ticket
-        has none. From a file, its floating-point numbers are float32, whatever they are stored in."""
+        """A whole `state_dict`: the trained weights, zero where they are pruned; None if the ticket has none. From a
+        file they are float32, at any stored precision."""
         return self._trained
 
     @property
     def drawn(self) -> Start | None:
-        """What describes its network, and how its initial weights are drawn; None where nobody noted it."""
+        """The description of the network and of how its initial weights are drawn; None if unknown."""
         return self._drawn
 
     @property
     def stored(self) -> Stored | None:
-        """How the file that it was loaded from holds it; None of a ticket that was not loaded."""
+        """How it is stored in the file it was loaded from; None if it was not loaded."""
         return self._stored
 
     def __repr__(self) -> str:
         return f"Ticket({self.mask})"
 
     def into(self, network: Module, *, trained: bool = False) -> Module:
-        """Load the ticket into a network of the same architecture, in place, and return it: its initial weights, or
-        those that training led to.
+        """Load the initial or the trained weights into a network of the same architecture, in place; return it.
 
-        Raises `InputError` when names or shapes differ, or the ticket has no trained weights.
+        Raises `InputError` if names or shapes differ, or the ticket has no trained weights.
         """
         weights = self._weights(trained)
         state = network.state_dict()
-        own = {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
+        theirs = {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
         ours = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        if own != ours:
-            name = next(n for n in [*ours, *own] if own.get(n) != ours.get(n))
+        if theirs != ours:
+            name = next(n for n in [*ours, *theirs] if theirs.get(n) != ours.get(n))
             raise InputError(
                 f"this ticket is for another architecture: {name} is {ours.get(name, 'missing')} in the ticket "
-                f"and {own.get(name, 'missing')} in the network"
+                f"and {theirs.get(name, 'missing')} in the network"
             )
-        network.load_state_dict(weights, strict=len(own) == len(state))  # or it has an extra state of its own
+        network.load_state_dict(weights, strict=len(theirs) == len(state))  # not strict with a custom extra state
         return network
 
     def network(self, *, trained: bool = True) -> nn.Module:
-        """The network itself, on the CPU and in evaluation mode, with the trained weights or the initial ones.
-
-        Raises `InputError` for networks that are not tombola's own: nothing is imported because a file says so.
-        """
-        self._weights(trained)
+        """The network, on the CPU and in evaluation mode, with the trained or the initial weights. Raises
+        `InputError` unless it is a built-in network: nothing that a file names is imported."""
         if self.drawn is None:
-            raise InputError("this ticket does not say what network it is of: give the network: ticket.into(network)")
-        return self.into(drawing.network_of(self.drawn.network, self.mask), trained=trained).eval()
+            raise InputError("this ticket does not name its network; give a network: ticket.into(network)")
+        return self.into(safe_init.make_network(self.drawn.network, self.mask), trained=trained).eval()
 
     def _weights(self, trained: bool) -> State:
         if not trained:
@@ -144,24 +134,21 @@ class Ticket:
             raise InputError("this ticket has no trained weights: it was saved without them")
         return self.trained
 
-    def save(self, path: str | Path, *, start: Kept = "auto", trained: Precision = "fp32") -> None:
+    def save(self, path: str | Path, *, start: StartStorage = "auto", trained: Precision = "fp32") -> None:
         """Write the ticket to one safetensors file: docs/ticket-file.md has the format.
 
-        `start` says how the initial weights are held: by `seed`, that is, by what they are drawn with, which takes
-        hardly any room but gives them back only where torch draws the same numbers; by `value`; or `auto`: by seed
-        where that is possible here. `trained` is the precision of trained weights, if there are any.
+        `start` sets how initial weights are stored: `seed` stores how they are drawn, which takes little space but
+        needs a torch that draws the same numbers; `value` stores the weights; `auto` uses `seed` where it works here.
+        `trained` is the precision of the trained weights, if there are any.
 
-        Raises `InputError` for what cannot be saved so: by seed, weights that are not those that `drawn` describes;
-        trained weights beyond what the precision can hold.
+        Raises `InputError` if drawing from the seed does not give the initial weights, or trained weights are out of
+        range for the precision.
         """
-        for option, value, known in (
-            ("start", start, ("auto", "seed", "value")),
-            ("trained", trained, (*PRECISIONS, "none")),
-        ):
-            if value not in known:
-                raise unknown(f"way to save {option}", str(value), known)
-        digest = None if start == "value" else self._seeded(must=start == "seed")
-        parts = Parts(
+        for option, value, kind in (("start", start, StartStorage), ("trained", trained, Precision)):
+            if value not in get_args(kind):
+                raise unknown(f"way to save {option}", str(value), get_args(kind))
+        digest = None if start == "value" else self._start_digest(strict=start == "seed")
+        parts = TicketParts(
             self.mask,
             self.start if digest is None else None,
             digest,
@@ -172,18 +159,18 @@ class Ticket:
         )
         files.write_tensors(Path(path), ticket_file.to_tensors(parts), {"format": FORMAT})
 
-    def _seeded(self, must: bool) -> str | None:
-        """What stands for the initial weights where drawing gives them back; None where it does not."""
+    def _start_digest(self, strict: bool) -> str | None:
+        """The digest of the initial weights if they can be drawn again; else None, or `InputError` if `strict`."""
         if self._digest is not None:
             return self._digest
         try:
             if self.drawn is None:
-                raise InputError('the ticket does not say how its initial weights are drawn; should be "value"')
-            digest = files.digest(values(drawing.draw(self.drawn, self.mask), self.mask))
-            if digest != files.digest(values(self.start, self.mask)):
-                raise InputError('drawing does not give the initial weights of this ticket; should be "value"')
+                raise InputError('it is unknown how the initial weights are drawn; use "value"')
+            digest = files.digest(kept_values(safe_init.draw_weights(self.drawn, self.mask), self.mask))
+            if digest != files.digest(kept_values(self.start, self.mask)):
+                raise InputError('drawing from the seed gives other initial weights; use start="value"')
         except InputError as error:
-            if must:
+            if strict:
                 raise InputError(f"start: {error}") from error
             return None
         return digest
@@ -192,13 +179,13 @@ class Ticket:
     def load(cls, path: str | Path) -> Ticket:
         """Read a ticket file. Nothing in it is executed, and nothing that it names is imported.
 
-        Raises `InputError` when there is no such file, it is damaged, or it is no ticket.
+        Raises `InputError` if the file is missing, damaged, or not a ticket.
         """
         try:
             parts, size = ticket_file.read(Path(path))
             if parts.digest is not None:
                 assert parts.drawn is not None
-                drawing.check_drawable(parts.drawn, parts.mask)
+                safe_init.check_drawable(parts.drawn, parts.mask)
         except FileNotFoundError:
             raise InputError(f"there is no ticket file {path}") from None
         except InputError as error:
@@ -206,8 +193,6 @@ class Ticket:
         except (DamagedFile, OSError) as error:
             raise InputError(str(error)) from error
         ticket = cls(parts.mask, parts.start or {}, parts.provenance, parts.trained, drawn=parts.drawn)
-        if parts.digest is not None:
-            ticket._start, ticket._digest = None, parts.digest
-        kept: Literal["seed", "value"] = "value" if parts.digest is None else "seed"
-        ticket._stored = Stored(size, kept, parts.precision, parts.format)
+        ticket._start, ticket._digest = parts.start, parts.digest
+        ticket._stored = Stored(size, "value" if parts.digest is None else "seed", parts.precision, parts.format)
         return ticket

@@ -1,4 +1,4 @@
-"""What goes wrong through the user's input, said in one clear line."""
+"""Errors that are reported to the user in one line."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """The user's input is wrong. The message is one line: what, where, and what would be right.
+    """Invalid input by the user. The message is one line: what is invalid, where, and what would be valid.
 
-    The command line prints it and exits with status 2; nobody needs a traceback to fix a typing error.
+    The command line prints it without a traceback and exits with status 2.
     """
 
 
 class DamagedFile(ValueError):
-    """A file of ours cannot be read back as it was written: truncated, altered, or not ours at all."""
+    """A file is truncated, altered, or was not written by tombola."""
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
-    """An `InputError` for a name that is not among the `known` ones; near names are suggested first.
+    """An `InputError` for a name that is not one of `known`; it suggests the nearest one.
 
     >>> str(unknown("optimizer", "adm", ["adam", "sgd"]))
     'unknown optimizer "adm": did you mean "adam"? (known: adam, sgd)'

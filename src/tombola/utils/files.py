@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and tensors in them: safetensors with a digest, never pickle."""
+"""Atomic writes, lock files, and files of tensors: safetensors with a digest, never pickle."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import filelock
 import safetensors
 import safetensors.torch
 import torch
@@ -17,13 +18,14 @@ from torch import Tensor
 
 from tombola.utils.errors import DamagedFile
 from tombola.utils.text import one_line
+from tombola.utils.workers import raise_if_cancelled
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; at the end it takes the place of `path`, at once and for good.
+    """Yield a temporary path to write to, which replaces `path` at the end of the block.
 
-    Whatever kills the process, `path` holds either what it held before or all of what was written.
+    If the process is killed at any point, `path` has either its former content or all of the new one.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -31,32 +33,27 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if os.name == "posix":  # elsewhere folders cannot be opened, and renames are durable without this
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def remove_temporary(folder: Path, prefix: str = ".") -> None:
-    """Remove what processes that were killed in the middle of `atomic_write` left behind; only where none writes
-    now."""
-    for left_behind in folder.glob(f"{prefix}*.tmp"):
-        left_behind.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and renames are durable without it
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Remove the temporary files of processes that were killed in `atomic_write`; no process may be writing now."""
+    for temporary in folder.glob(f"{prefix}*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write named tensors, and what they are about as JSON values, to one safetensors file, atomically."""
+    """Write named tensors, and JSON values `about` them, to one safetensors file, atomically."""
     contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(about, sort_keys=True)
-    # One entry of metadata: several would be written in an order that changes from time to time.
+    # A single entry of metadata, because safetensors writes several in no fixed order.
     metadata = {"tombola": json.dumps({"digest": digest(contents, text), "about": text})}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
@@ -64,9 +61,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote.
+    """Read a file of `write_tensors`: the tensors, and the values about them.
 
-    Raises `FileNotFoundError` when there is no file, `DamagedFile` when a byte of it is not as it was written.
+    Raises `FileNotFoundError` if the file is missing, `DamagedFile` if its content is not what was written.
     """
     if not path.is_file():
         raise FileNotFoundError(path)
@@ -81,22 +78,38 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         header = json.loads(metadata["tombola"])
         text, written = header["about"], header["digest"]
-        about = json.loads(text)
-        found = digest(tensors, text)
-    except (ValueError, KeyError, TypeError, RuntimeError):  # among the last, JSON that is nested too deeply
+        about, found = json.loads(text), digest(tensors, text)
+    except (ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: too deeply nested JSON
         raise DamagedFile(f"{path} is damaged: its header cannot be read") from None
     if found != written:
         raise DamagedFile(f"{path} is damaged: its content does not match its digest")
     if not isinstance(about, dict):
-        raise DamagedFile(f"{path} was not written by tombola: its header says nothing")
+        raise DamagedFile(f"{path} was not written by tombola: its header is not a table")
     return tensors, about
 
 
 def digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
-    """64 hexadecimal digits that stand for the names, types, shapes and values of `tensors`, and for `about`."""
+    """A hash of the names, dtypes, shapes and values of `tensors`, and of `about`: 64 hexadecimal digits."""
     sha = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
         sha.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         flat = torch.empty(tensor.numel(), dtype=tensor.dtype).copy_(tensor.reshape(-1))
-        sha.update(flat.view(torch.uint8).numpy().tobytes())  # NumPy does not know all of torch's numbers
+        sha.update(flat.view(torch.uint8).numpy().tobytes())  # NumPy does not have all of torch's dtypes
     return sha.hexdigest()
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` in this block; the operating system releases it when the process dies.
+
+    Waiting for it is interrupted when the worker thread is cancelled.
+    """
+    lock = filelock.FileLock(path)
+    while not lock.is_locked:
+        raise_if_cancelled()
+        with suppress(filelock.Timeout):
+            lock.acquire(timeout=0.5)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,8 +1,8 @@
 """Former names of modules and classes.
 
-Code that imports a module by its former name still works, with a warning (`accept_former_modules`). And the keys of
-stored runs keep them: a user's function may refer to `tombola.mark` or to a network of the zoo, whose names are part
-of its fingerprint. A module that moves keeps its former name here; otherwise such stores would be trained again.
+Code that imports a module by its former name still works, with a warning (`accept_former_modules`). Keys of stored
+runs depend on former names too: fingerprints of users' functions contain the names of the modules and objects that
+they refer to. So a module that moves keeps its former name here; otherwise stored runs would be trained again.
 """
 
 from __future__ import annotations
@@ -15,42 +15,56 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _MODULES = {
+    "tombola._find_ticket": "tombola.find",
+    "tombola.engines.augmentation": "tombola.zoo.data.augment",
     "tombola.engines.custom.step_counter": "tombola.marking",
     "tombola.experiments.recipe": "tombola.recipe",
     "tombola.experiments.results": "tombola.results",
     "tombola.exports": "tombola.ship",
     "tombola.exports.onnx_file": "tombola.ship.to_onnx",
+    "tombola.exports.runtime.sparse_layers": "tombola.ship.runtime.layers",
     "tombola.exports.torch_export": "tombola.ship.exported",
     "tombola.pruning.hold": "tombola.holding",
     "tombola.pruning.held_weight": "tombola.held_weight",
     "tombola.pruning.mask": "tombola.mask",
+    "tombola.pruning.prune": "tombola.pruning",
     "tombola.pruning.pruner": "tombola.pruning",
+    "tombola.pruning.ranking": "tombola.ranking",
     "tombola.pruning.scopes": "tombola.scopes",
     "tombola.pruning.scores": "tombola.scores",
     "tombola.pruning.scores.inputs": "tombola.scores.grounds",
     "tombola.pruning.structures": "tombola.structures",
+    "tombola.pruning.structures.layer_units": "tombola.structures.rows",
     "tombola.pruning.structures.unit_structure": "tombola.structures.units",
     "tombola.pruning.torch_prune": "tombola.torch_prune",
     "tombola.tickets.ticket": "tombola.ticket",
     "tombola.utils.duration": "tombola.length",
     "tombola.utils.errors": "tombola.errors",
     "tombola.zoo.datasets": "tombola.zoo.data",
+    "tombola.zoo.datasets.image_decoding": "tombola.zoo.data.images",
+    "tombola.zoo.datasets.mnist": "tombola.zoo.data.idx",
+    "tombola.zoo.datasets.npz": "tombola.zoo.data.arrays",
+    "tombola.zoo.datasets.parquet_columns": "tombola.zoo.data.columns",
     "tombola.zoo.models": "tombola.zoo.networks",
 }
-"""Modules and packages, and their former names."""
+"""Modules and packages -> their former names."""
 
 _OBJECTS = {
     "tombola.pruning.scores.inputs.ScoreInputs": "Grounds",
     "tombola.pruning.structures.unit_structure.UnitStructure": "Units",
     "tombola.utils.duration.Duration": "Length",
+    "tombola.zoo.datasets.mnist.load_mnist": "load_idx",
     "tombola.zoo.models.resnet.ResidualBlock": "Block",
+    "tombola.zoo.models.supermask.EdgePopup": "Popup",
     "tombola.zoo.models.vit.EncoderBlock": "Block",
+    "tombola.zoo.models.vit.MeanPool": "Average",
+    "tombola.zoo.models.vit.PatchEmbedding": "Tokens",
 }
-"""Full names of classes, and their former names."""
+"""Full names of classes -> their former names."""
 
 
 def former_name(module: str, name: str) -> tuple[str, str]:
-    """The former names of a module and of the object `name` in it; both as they are where nothing was renamed."""
+    """The former names of a module and of the object `name` in it; unchanged if they were not renamed."""
     return _translated(module, _MODULES) or module, _OBJECTS.get(f"{module}.{name}", name)
 
 
@@ -64,12 +78,12 @@ def _translated(module: str, names: dict[str, str]) -> str | None:
 
 
 def accept_former_modules() -> None:
-    """Let modules be imported by their former names, with a `DeprecationWarning`."""
+    """Make modules importable by their former names, with a `DeprecationWarning`."""
     sys.meta_path.insert(0, _FormerModules())
 
 
 class _FormerModules(MetaPathFinder, Loader):
-    """Imports the present module. `tombola.pruning`, a module once, is the name of a package now."""
+    """Imports the present module; except for `tombola.pruning`, formerly a module, because this is a package now."""
 
     def __init__(self) -> None:
         self._present = {former: present for present, former in _MODULES.items() if former != "tombola.pruning"}
@@ -81,6 +95,6 @@ class _FormerModules(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         present = _translated(module.__name__, self._present)
-        assert present is not None, "find_spec asked first"
-        warnings.warn(f"{module.__name__} is deprecated: it is {present} now", DeprecationWarning, stacklevel=2)
+        assert present is not None, "find_spec accepted the name"
+        warnings.warn(f"{module.__name__} is deprecated: use {present}", DeprecationWarning, stacklevel=2)
         sys.modules[module.__name__] = importlib.import_module(present)

@@ -1,8 +1,7 @@
-"""Seeds by purpose: everything random draws from a stream of its own, never from global state.
+"""Seeds by purpose: each use of randomness has its own stream, and none uses global state.
 
-A stream is named by an experiment's seed, a purpose and where it is used (replicate, level, draw ...), and
-comes from `numpy.random.SeedSequence`, whose streams are independent by construction. A new purpose gets a
-new number; numbers are never reused, because they are part of every result.
+A stream is identified by the experiment's seed, a purpose and where it is used (replicate, level, draw ...), and
+independent of the others by construction. Numbers of purposes are never reused: all results depend on them.
 """
 
 from __future__ import annotations
@@ -19,27 +18,27 @@ class Purpose(IntEnum):
     ORDER = 3  # batch order
     NOISE = 4  # dropout and other randomness inside the network
     SCORE = 5  # random scores
-    REINIT = 6  # the initial weights of the control of that name, and so on:
+    REINIT = 6  # the initial weights of the control `reinit`; the next five are for controls too
     REUSE = 7
     REUSE_SIGN = 8
     RANDOM = 9
     SHUFFLED = 10
     RANDOM_GLOBAL = 11
-    LABELS = 12  # which training labels are randomised, and what they become
-    AUGMENT = 13  # how each image is turned and cut while training
-    STABILITY = 14  # everything random in a training that the dense network's is compared with
-    SPARSE_START = 15  # the mask that sparse training begins with
+    LABELS = 12  # which training labels are randomised, and their new values
+    AUGMENT = 13  # how each image is flipped and cropped in training
+    STABILITY = 14  # everything random in a training that is compared with that of the dense network
+    SPARSE_START = 15  # the initial mask of sparse training
     GROWTH = 16  # which weights are grown at random
     UNTRAINED = 17  # the random subnetwork that a supermask is compared with
     TRANSFER_RANDOM = 18  # the random masks that transferred tickets are compared with
-    CHECK = 19  # everything random in a training that checks a ticket; the initial weights of its controls
+    CHECK = 19  # everything random in a training that verifies a ticket; the initial weights of its controls
 
 
 def sequence(seed: int, purpose: Purpose, *where: int) -> np.random.SeedSequence:
-    """The stream for `purpose` at `where` in everything that `seed` determines."""
+    """The stream of this seed for `purpose` at `where`."""
     return np.random.SeedSequence(seed, spawn_key=(int(purpose), *where))
 
 
 def derive(seed: int, purpose: Purpose, *where: int) -> int:
-    """The same stream as one integer below 2**63, for generators that are seeded with a number."""
+    """An integer below 2**63 from the same stream, for generators that need an integer seed."""
     return int(sequence(seed, purpose, *where).generate_state(1, np.uint64)[0] >> np.uint64(1))

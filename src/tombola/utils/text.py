@@ -1,24 +1,24 @@
-"""Text: what errors say, and numbers of things, on one line."""
+"""Text for messages: one line each."""
 
 from __future__ import annotations
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what `error` says."""
+    """The first line of an error's message; the name of its class if there is none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def one_line(error: Exception) -> str:
-    """What `error` says, on one line; it may quote what is in the file."""
-    text = " ".join(str(error).split())
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+    """The message of an error on one printable line of at most 200 characters; it may quote untrusted content."""
+    return printable(" ".join(str(error).split())[:200])
 
 
 def printable(text: str) -> str:
-    """Text that a file may have from anybody: one line, without what a terminal would obey."""
+    """Untrusted text with "?" for line breaks and for the control characters that terminals interpret."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def plural(number: float, noun: str) -> str:
-    """A number of things: `1 point`, `2 points`."""
-    return f"{number:,g} {noun}" + ("" if number == 1 else "s")
+    """A number with a noun: `1 point`, `2 points`, `1,000,000 points`."""
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:,g}"
+    return f"{shown} {noun}" + ("" if number == 1 else "s")

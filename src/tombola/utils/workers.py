@@ -1,4 +1,4 @@
-"""Where trainings run: in this very thread, or side by side in other threads or processes."""
+"""Executors: run trainings in this thread, or in parallel in threads or processes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from threadpoolctl import threadpool_limits
 
 
 def cores() -> int:
-    """How many processor cores this process may use."""
+    """The number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def processor() -> str:
-    """This machine's processor, and the widest vectors it has."""
+    """The name of this machine's processor, and its widest vector instructions."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         lines = dict(line.partition(":")[::2] for line in info.read_text().splitlines() if ":" in line)
@@ -36,46 +36,43 @@ def processor() -> str:
 
 
 class InlineExecutor(Executor):
-    """Calls at once, in this very thread: nothing to start, and interrupts go where they should."""
+    """Runs each call immediately, in the calling thread, so interrupts reach it."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised by future.result()
+        except Exception as error:  # noqa: BLE001 - future.result() raises it
             future.set_exception(error)
         return future
 
 
 @contextmanager
 def parallel_executor(workers: int, threads: bool = False) -> Iterator[Executor]:
-    """An executor for `workers` calls at once: this thread for one, otherwise as many threads or processes.
+    """An executor for `workers` parallel calls: this thread for one, otherwise as many threads or processes.
 
-    Libraries for linear algebra are held to one thread for each call: that is what the workers are for. When the
-    block is left by an exception, a keyboard interrupt included, work under way is abandoned: processes at once,
-    threads when they next call `raise_if_cancelled`.
+    Linear algebra libraries use one thread per call, because the workers already use the cores. If an exception
+    leaves the block, even a keyboard interrupt, running calls are cancelled: processes immediately, threads at their
+    next call of `raise_if_cancelled`.
     """
     with threadpool_limits(1, user_api="blas"):
         if workers == 1:
             yield InlineExecutor()
-        elif threads:
-            with _threads(workers) as executor:
-                yield executor
         else:
-            with _processes(workers) as executor:
+            with _threads(workers) if threads else _processes(workers) as executor:
                 yield executor
 
 
 class Cancelled(BaseException):
-    """Nobody waits any more for what this thread does."""
+    """The work of this thread was cancelled."""
 
 
-_told = threading.local()
+_thread_state = threading.local()
 
 
 def raise_if_cancelled() -> None:
-    """To be called now and then by long work. Raises `Cancelled` in a worker thread whose work is abandoned."""
-    event = getattr(_told, "event", None)
+    """Raises `Cancelled` in a worker thread whose work was cancelled. Long work should call it regularly."""
+    event = getattr(_thread_state, "event", None)
     if event is not None and event.is_set():
         raise Cancelled
 
@@ -83,7 +80,7 @@ def raise_if_cancelled() -> None:
 @contextmanager
 def _threads(workers: int) -> Iterator[Executor]:
     event = threading.Event()
-    executor = ThreadPoolExecutor(workers, initializer=lambda: setattr(_told, "event", event))
+    executor = ThreadPoolExecutor(workers, initializer=lambda: setattr(_thread_state, "event", event))
     try:
         yield executor
     except BaseException:
@@ -96,9 +93,9 @@ def _threads(workers: int) -> Iterator[Executor]:
 @contextmanager
 def _processes(workers: int) -> Iterator[Executor]:
     others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")  # a fork would copy torch's thread pools in mid-flight
+    context = multiprocessing.get_context("spawn")  # a fork would copy torch's thread pools while they run
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    with _no_interrupts():
+    with _interrupts_blocked():
         for _ in range(workers):  # each starts a process
             executor.submit(os.getpid)
     try:
@@ -112,8 +109,8 @@ def _processes(workers: int) -> Iterator[Executor]:
 
 
 @contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Processes started within it never hear of a Ctrl-C, which would break the pool while they still import."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes started in this block ignore Ctrl-C, which would break the pool while they are importing."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -125,14 +122,14 @@ def _no_interrupts() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent process, and do not outlive it."""
+    """Leave Ctrl-C to the parent process, and exit when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpool_limits(1, user_api="blas")
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def follow() -> None:
+    def exit_with_parent() -> None:
         wait([parent.sentinel])
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()

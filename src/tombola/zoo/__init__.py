@@ -1,1 +1,1 @@
-"""Named networks and data sets, each one small file."""
+"""Networks and datasets by name, and the order of batches."""

@@ -21,64 +21,64 @@ def sgd(network: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(network.parameters(), 0.1)
 
 
-def test_steps_are_counted_whichever_optimizers_make_them() -> None:
+def test_steps_of_all_optimizers_are_counted() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    with counting_steps(network) as watch:
+    with counting_steps(network) as counter:
         step(sgd(network), sgd(network), torch.optim.Adam(network.parameters()))
-    assert watch.steps == 3
-    assert not watch.reached
-    with counting_steps(network) as watch:  # two that take turns with different parameters
+    assert counter.steps == 3
+    assert not counter.reached
+    with counting_steps(network) as counter:  # different parameters
         first, second = (sgd(layer) for layer in network)
         for _ in range(4):
             step(first, second)
-    assert watch.steps == 4
+    assert counter.steps == 4
 
 
-def test_other_networks_do_not_count() -> None:
+def test_steps_of_other_networks_are_not_counted() -> None:
     network, other = nn.Linear(2, 2), nn.Linear(2, 2)
-    with counting_steps(network) as watch:
+    with counting_steps(network) as counter:
         step(sgd(other))
-    assert watch.steps == 0
+    assert counter.steps == 0
 
 
-def test_the_block_ends_at_the_step_it_should() -> None:
+def test_the_block_ends_at_the_given_step() -> None:
     network = nn.Linear(2, 2)
     optimizer = sgd(network)
-    with counting_steps(network, end=3) as watch:
+    with counting_steps(network, end=3) as counter:
         for _ in range(10):
             step(optimizer)
-        pytest.fail("it went on")
-    assert watch.reached
-    assert watch.steps == 3
-    step(optimizer)  # nobody is watching any more
-    assert watch.steps == 3
+        pytest.fail("it did not end")
+    assert counter.reached
+    assert counter.steps == 3
+    step(optimizer)  # not counted
+    assert counter.steps == 3
 
 
-def test_a_mark_ends_what_is_to_end_there_and_nothing_else() -> None:
+def test_a_mark_ends_only_blocks_that_end_at_a_mark() -> None:
     mark()
-    with counting_steps(nn.Linear(2, 2)) as watch:
+    with counting_steps(nn.Linear(2, 2)) as counter:
         mark()
-    assert not watch.reached
-    with counting_steps(nn.Linear(2, 2), at_mark=True) as watch:
+    assert not counter.reached
+    with counting_steps(nn.Linear(2, 2), at_mark=True) as counter:
         mark()
-        pytest.fail("it went on")
-    assert watch.reached
+        pytest.fail("it did not end")
+    assert counter.reached
 
 
-def test_no_handler_of_errors_takes_it_for_one() -> None:
-    with counting_steps(nn.Linear(2, 2), at_mark=True) as watch:
+def test_handlers_of_exceptions_do_not_catch_the_end() -> None:
+    with counting_steps(nn.Linear(2, 2), at_mark=True) as counter:
         try:
             mark()
-        except Exception:  # noqa: BLE001 - as broad as a framework would
+        except Exception:  # noqa: BLE001 - as frameworks do
             pytest.fail("it was caught")
-    assert watch.reached
+    assert counter.reached
     assert not issubclass(TrainingEnded, Exception)
 
 
-def test_steps_of_an_optimizer_that_another_drives_are_not_counted_twice() -> None:
+def test_steps_within_the_step_of_another_optimizer_are_not_counted() -> None:
     network = nn.Linear(2, 2)
 
-    class Driving(torch.optim.Optimizer):
+    class Outer(torch.optim.Optimizer):
         def __init__(self) -> None:
             super().__init__(network.parameters(), {})
             self.inner = sgd(network)
@@ -87,16 +87,16 @@ def test_steps_of_an_optimizer_that_another_drives_are_not_counted_twice() -> No
             self.inner.step()
             self.inner.step()
 
-    with counting_steps(network, end=3) as watch:
-        driving = Driving()
+    with counting_steps(network, end=3) as counter:
+        outer = Outer()
         for _ in range(5):
-            step(driving)
-    assert watch.reached
-    assert watch.steps == 3
+            step(outer)
+    assert counter.reached
+    assert counter.steps == 3
 
 
-def test_a_signal_that_was_caught_is_remembered() -> None:
-    with counting_steps(nn.Linear(2, 2), at_mark=True) as watch, contextlib.suppress(BaseException):
+def test_a_caught_end_is_recorded() -> None:
+    with counting_steps(nn.Linear(2, 2), at_mark=True) as counter, contextlib.suppress(BaseException):
         mark()
-    assert watch.thrown
-    assert not watch.reached
+    assert counter.raised
+    assert not counter.reached

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from typing import Any
 
@@ -12,58 +11,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.exports.networks import Concatenated, Residual, randomise, sparsify
-from tests.exports.runtime.helpers import compiled
-from tombola.exports.runtime import kernels as k
-from tombola.exports.runtime.kernels import run
-from tombola.exports.runtime.program import ARRAYS, MOST, Program, whole
+from tests.support.random_networks import sparsify
+from tests.support.runtime_networks import program_for, programs
+from tombola.exports.runtime import step_kernels as k
+from tombola.exports.runtime.program import ARRAYS, MAX_NUMBER, Program, padded_batch
+from tombola.exports.runtime.step_kernels import run
 from tombola.utils.errors import DamagedFile
 
 Array = np.ndarray[Any, Any]
 
-
-@functools.cache
-def programs() -> list[Program]:
-    """Of linear layers and of images, with every kind of step, sparse and dense."""
-    torch.manual_seed(0)
-    mlp = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
-    body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
-    branches = Concatenated(nn.Conv2d(3, 2, (1, 3), padding=(0, 1)), nn.MaxPool2d(3, 1, 1))
-    images = nn.Sequential(
-        nn.Conv2d(2, 3, 3, padding=1), Residual(body, nn.Identity()), branches, nn.MaxPool2d(3, 2, 1, ceil_mode=True),
-        nn.ReLU(), nn.Conv2d(8, 4, 2, 2, dilation=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3),
-    )  # fmt: skip
-    made = []
-    for network, example in ((mlp, torch.ones(1, 5)), (images, torch.ones(1, 2, 6, 5))):
-        sparsify(randomise(network), 0.5, seed=1)
-        made += [compiled(network, example, dense) for dense in (False, True, {0, 4})]
-    return made
+LARGE = [2**15, 2**31 - 1, 2**31, 2**32, MAX_NUMBER, MAX_NUMBER + 1, 2**62, 2**63 - 1]
 
 
-LARGE = [2**15, 2**31 - 1, 2**31, 2**32, MOST, MOST + 1, 2**62, 2**63 - 1]
-
-
-def other(rng: np.random.Generator, number: int, room: int) -> int:
-    """A number in the place of `number`: a little more or less, any small one, one about as large as the room, or a
-    huge one."""
+def other(rng: np.random.Generator, number: int, workspace: int) -> int:
+    """A replacement for `number`: slightly different, small, about as large as the workspace, or huge."""
     large = int(rng.choice(LARGE))
-    near, end = number + int(rng.choice([-16, -5, -1, 1, 2, 7, 31])), room - int(rng.integers(200))
-    ways = [near, int(rng.integers(-4, 12)), int(rng.integers(-300, room)), end, large, -large - 1]
+    near, end = number + int(rng.choice([-16, -5, -1, 1, 2, 7, 31])), workspace - int(rng.integers(200))
+    ways = [near, int(rng.integers(-4, 12)), int(rng.integers(-300, workspace)), end, large, -large - 1]
     return ways[rng.choice(len(ways), p=[0.5, 0.15, 0.15, 0.1, 0.05, 0.05])]
 
 
 def damaged(rng: np.random.Generator) -> Program:
-    """A program of which up to three things are wrong, or different at least."""
+    """A program with up to three changes, most of which make it invalid."""
     program = programs()[rng.integers(len(programs()))]
-    room = program.room
+    workspace = program.workspace
     for _ in range(rng.integers(1, 4)):
         kind = rng.choice(["table", "array", "size", "type", "shape"], p=[0.5, 0.3, 0.1, 0.02, 0.08])
         name = "table" if kind == "table" else str(rng.choice(sorted(ARRAYS)))
         array = program.arrays[name].copy()
         if kind == "shape":
-            name = str(rng.choice(["inputs", "outputs", "room"]))
+            name = str(rng.choice(["inputs", "outputs", "workspace"]))
             shape = tuple(other(rng, 2, 9) for _ in range(rng.integers(4)))
-            changed: Any = other(rng, room, room) if name == "room" else shape
+            changed: Any = other(rng, workspace, workspace) if name == "workspace" else shape
         elif kind == "size":
             changed = array[: rng.integers(len(array) + 1)] if rng.integers(2) else np.concatenate([array, array[:3]])
         elif kind == "type":
@@ -71,7 +50,7 @@ def damaged(rng: np.random.Generator) -> Program:
         else:
             if array.size and array.dtype.kind == "i":
                 at, limits = rng.integers(array.size), np.iinfo(array.dtype)
-                array.flat[at] = min(max(other(rng, int(array.flat[at]), room), limits.min), limits.max)
+                array.flat[at] = min(max(other(rng, int(array.flat[at]), workspace), limits.min), limits.max)
             changed = array
         program = dataclasses.replace(program, **{name: changed})
     return program
@@ -81,9 +60,9 @@ GUARD = 4096
 
 
 def run_between(program: Program, n: int, guard: float) -> tuple[bytes, bytes]:
-    """Bits of the answers and of the room after running `program` on arrays with guards of that number around them.
+    """The bits of outputs and workspace after running `program` on arrays with guard numbers around them.
 
-    Nothing may have been written there. What is read there shows in the bits.
+    Asserts that nothing was written to the guards. Numbers that were read there change the bits.
     """
     guarded: list[Array] = []
 
@@ -95,30 +74,30 @@ def run_between(program: Program, n: int, guard: float) -> tuple[bytes, bytes]:
 
     rng = np.random.default_rng(0)
     x = between(rng.standard_normal((n + 1, math.prod(program.inputs)), np.float32))
-    room = between(rng.standard_normal(program.room * n, np.float32))
+    workspace = between(rng.standard_normal(program.workspace * n, np.float32))
     out = between(np.zeros((n + 1, len(program.places)), np.float32))
     floats = {name: between(array) for name, array in program.arrays.items() if array.dtype == np.float32}
-    run(*(program.arrays | floats).values(), x, 0, n + 1, n, room, out)
+    run(*(program.arrays | floats).values(), x.ctypes.data, x.shape[1], 0, n + 1, n, workspace, out)
     for around in guarded:
         outside = np.concatenate([around[:GUARD], around[-GUARD:]])
         assert (np.isnan(outside) if math.isnan(guard) else outside == guard).all()
-    return out.tobytes(), room.tobytes()
+    return out.tobytes(), workspace.tobytes()
 
 
-def stays_inside(program: Program) -> None:
+def assert_stays_inside(program: Program) -> None:
     for n in (1, 16):
         assert run_between(program, n, math.nan) == run_between(program, n, 7.25)
 
 
-def test_a_program_of_a_network_stays_in_its_room() -> None:
+def test_a_program_stays_in_its_workspace() -> None:
     for program in programs():
         program.check()
-        stays_inside(program)
+        assert_stays_inside(program)
 
 
 @settings(deadline=None, max_examples=150)
 @given(st.integers(0, 2**32 - 1))
-def test_a_damaged_program_is_found_out_or_stays_in_its_room(seed: int) -> None:
+def test_a_damaged_program_is_rejected_or_stays_in_its_workspace(seed: int) -> None:
     rng = np.random.default_rng(seed)
     for _ in range(50):
         program = damaged(rng)
@@ -126,12 +105,12 @@ def test_a_damaged_program_is_found_out_or_stays_in_its_room(seed: int) -> None:
             program.check()
         except DamagedFile:
             continue
-        if program.room < 10_000:  # what is huge everywhere is right, and takes too long
-            stays_inside(program)
+        if program.workspace < 10_000:  # larger ones may be valid, but take too long
+            assert_stays_inside(program)
 
 
-def test_damage_is_found_out_often_but_not_always() -> None:
-    """So that the test above tests something."""
+def test_many_but_not_all_damaged_programs_are_rejected() -> None:
+    """Otherwise the test above would test nothing."""
     rng, found = np.random.default_rng(0), 0
     for _ in range(500):
         try:
@@ -142,17 +121,17 @@ def test_damage_is_found_out_often_but_not_always() -> None:
 
 
 def step(kind: int, **fields: int) -> Program:
-    """A program of images with other fields in its first step of that kind."""
+    """A program of images whose first step of that kind has other fields."""
     program = programs()[4 if kind == k.DENSE else 3]
     table = program.table.copy()
     row = int(np.flatnonzero(table[:, k.KIND] == kind)[0])
     for name, number in fields.items():
-        table[row, k.FIELDS.index(name)] = number
+        table[row, getattr(k, name)] = number
     return dataclasses.replace(program, table=table)
 
 
 def array(name: str, change: Any) -> Program:
-    """The same with other numbers in an array, those that `change` makes of it."""
+    """A program of images with one array changed."""
     program = programs()[3]
     made = np.asarray(change(program.arrays[name].copy()))
     return dataclasses.replace(program, **{name: made.astype(ARRAYS[name]) if made.dtype == object else made})
@@ -166,8 +145,8 @@ def put(at: Any, number: Any) -> Any:
     return change
 
 
-def step_with_wraps() -> Program:
-    """A program with bounds that never fall if differences are taken in 32 bits, and end where they should."""
+def program_with_overflowing_bounds() -> Program:
+    """A program whose bounds would increase if differences were computed in 32 bits."""
     program = programs()[3]
     table, bounds = program.table.copy(), program.bounds.copy()
     row = next(row for row, step in enumerate(table) if step[k.KIND] == k.SPARSE and step[k.ROWS] >= 5)
@@ -177,83 +156,81 @@ def step_with_wraps() -> Program:
 
 
 MISTAKES = {
-    "shape of the program": [
-        dataclasses.replace(programs()[0], room=0),
+    "not positive or too large": [
+        dataclasses.replace(programs()[0], workspace=0),
         dataclasses.replace(programs()[0], inputs=(5, 0)),
-        dataclasses.replace(programs()[0], outputs=(-3,)),
-        dataclasses.replace(programs()[0], outputs=(MOST + 1,)),
+        dataclasses.replace(programs()[0], outputs=(MAX_NUMBER + 1,)),
+        dataclasses.replace(programs()[3], workspace=2**27),
     ],
-    "not of the right kind": [
+    "an invalid type": [
         array("values", lambda values: values.astype(np.float64)),
-        array("columns", lambda columns: columns.astype(np.int64)),
         array("bounds", lambda bounds: bounds.astype(">i4")),
-        array("table", lambda table: table.astype(np.float64)),
         array("table", lambda table: np.asfortranarray(table)),
         array("table", lambda table: table[0]),
         array("runs", lambda runs: runs[None]),
         array("places", lambda places: places[:, None]),
     ],
-    "numbers beyond reason": [
-        step(k.SPARSE, IN=-(2**63)),  # has no absolute value
-        step(k.SPARSE, OUT_PLANE=MOST + 1),
-        array("places", put(0, 2**63 - 1)),  # one more is negative
+    "numbers that are too large": [
+        step(k.SPARSE, IN=-(2**63)),  # its absolute value overflows
+        step(k.SPARSE, OUT_PLANE=MAX_NUMBER + 1),
+        array("places", put(0, 2**63 - 1)),  # adding one overflows
         array("runs", put((0, 1), -(2**63))),
     ],
-    "other columns": [
+    "number of columns or rows": [
         array("table", lambda table: np.ascontiguousarray(table[:, 1:])),
         array("runs", lambda runs: np.ascontiguousarray(runs[:, 1:])),
         array("runs", lambda runs: runs[:0]),
     ],
-    "more or fewer": [
+    "do not match the number of inputs or outputs": [
         array("places", lambda places: places[1:]),
         array("runs", lambda runs: runs[1:]),
         array("runs", put((0, 2), -2)),
-        dataclasses.replace(programs()[3], inputs=(2, 6, MOST)),
+        dataclasses.replace(programs()[3], inputs=(2, 6, MAX_NUMBER)),
     ],
     "does not begin": [
-        step(k.INPUT, KIND=k.LARGEST),
+        step(k.INPUT, KIND=k.MAX_POOL),
         step(k.SPARSE, KIND=k.INPUT),
         step(k.INPUT, ROWS=2**20),
         array("table", lambda table: table[1:]),
         array("table", lambda table: table[:0]),
     ],
-    "beyond reason": [
-        dataclasses.replace(programs()[3], room=2**27),
-        dataclasses.replace(programs()[3], inputs=(*[1] * 80, *programs()[3].inputs)),
-    ],
-    "inputs or outputs": [
+    "too many axes": [dataclasses.replace(programs()[3], inputs=(*[1] * 80, *programs()[3].inputs))],
+    "inputs or outputs of the program lie outside": [
         array("places", put(0, -1)),
-        array("places", put(0, programs()[3].room)),
+        array("places", put(0, programs()[3].workspace)),
         array("runs", put((0, 0), -1)),
         array("runs", put((0, 1), -1)),
         array("runs", put((slice(2), 2), np.array([-1, 11]))),
-        array("runs", put((-1, 1), programs()[3].room)),
+        array("runs", put((-1, 1), programs()[3].workspace)),
     ],
     "sizes that are not positive": [
         step(k.SPARSE, ROWS=0),
-        step(k.SPARSE, DOWN=-1),
+        step(k.SPARSE, STRIDE_H=-1),
         step(k.SPARSE, IN_LINE=-1),
-        step(k.SPARSE, TOP=-1),
-        step(k.LARGEST, DILATE_H=0),
+        step(k.SPARSE, PAD_TOP=-1),
+        step(k.MAX_POOL, DILATION_H=0),
     ],
     "lines or channels of another size": [
         step(k.SPARSE, OUT_LINE=2),
-        step(k.SPARSE, OUT_LINE=50),
         step(k.SPARSE, OUT_PLANE=1),
-        step(k.SPARSE, LEFT=3),
-        step(k.SPARSE, BELOW=9),
-        step(k.INPUT, TOP=0),
+        step(k.SPARSE, PAD_LEFT=3),
+        step(k.SPARSE, PAD_BOTTOM=9),
+        step(k.INPUT, PAD_TOP=0),
     ],
-    "writes outside": [step(k.SPARSE, OUT=0), step(k.SPARSE, OUT=programs()[3].room - 9), step(k.LARGEST, ROWS=900)],
-    "no known kind": [step(k.SPARSE, KIND=4), step(k.SPARSE, KIND=-1)],
-    "no biases": [step(k.SPARSE, BIAS=-1), step(k.SPARSE, BIAS=len(programs()[3].biases) - 2)],
-    "adds what is outside": [
-        step(k.SPARSE, PLUS=-2),
-        step(k.SPARSE, PLUS=programs()[3].room - 4),
-        step(k.SPARSE, PLUS=0, PLUS_LINE=50_000),
-        step(k.DENSE, PLUS=0, PLUS_PLANE=50_000),
+    "writes outside": [
+        step(k.SPARSE, OUT=0),
+        step(k.SPARSE, OUT=programs()[3].workspace - 9),
+        step(k.MAX_POOL, ROWS=900),
     ],
-    "weights that are not there": [
+    "an unknown kind": [step(k.SPARSE, KIND=4), step(k.SPARSE, KIND=-1)],
+    "biases outside": [step(k.SPARSE, BIAS=-1), step(k.SPARSE, BIAS=len(programs()[3].biases) - 2)],
+    "adds numbers outside": [
+        step(k.SPARSE, ADDEND=-2),
+        step(k.SPARSE, ADDEND=programs()[3].workspace - 4),
+        step(k.SPARSE, ADDEND=0, ADDEND_LINE=50_000),
+        step(k.DENSE, ADDEND=0, ADDEND_PLANE=50_000),
+    ],
+    "weights outside": [
         step(k.SPARSE, BOUND=-1),
         step(k.SPARSE, BOUND=len(programs()[3].bounds) - 3),
         step(k.DENSE, FIRST=-1),
@@ -264,66 +241,55 @@ MISTAKES = {
         step(k.DENSE, INNER=18_000),
         array("bounds", put(0, -1)),
         array("bounds", put(1, 2**31 - 1)),
-        step_with_wraps(),
+        program_with_overflowing_bounds(),
         array("values", lambda values: values[:-1]),
         array("columns", lambda columns: columns[:-1]),
     ],
     "reads outside": [
         step(k.SPARSE, IN=-1000),
-        step(k.SPARSE, IN=programs()[3].room - 20),
-        step(k.SPARSE, DOWN=1000),
-        step(k.SPARSE, ACROSS=500),
+        step(k.SPARSE, IN=programs()[3].workspace - 20),
+        step(k.SPARSE, STRIDE_H=1000),
+        step(k.SPARSE, STRIDE_W=500),
         step(k.DENSE, IN=-1),
         array("columns", put(0, 2**31 - 1)),
         array("columns", put(0, -(2**31))),
     ],
-    "pools images of no size": [step(k.LARGEST, IN_HEIGHT=0), step(k.LARGEST, INNER=-1)],
-    "pools what is outside the image": [step(k.LARGEST, DOWN=40), step(k.LARGEST, IN_WIDTH=1)],
-    "pools what is outside the room": [
-        step(k.LARGEST, IN=-50),
-        step(k.LARGEST, IN=programs()[3].room),
-        step(k.LARGEST, IN_HEIGHT=500),
-        step(k.LARGEST, INNER=2**30),
+    "pools images without pixels": [step(k.MAX_POOL, IN_HEIGHT=0), step(k.MAX_POOL, INNER=-1)],
+    "pools pixels outside the image": [step(k.MAX_POOL, STRIDE_H=40), step(k.MAX_POOL, IN_WIDTH=1)],
+    "pools pixels outside the workspace": [
+        step(k.MAX_POOL, IN=-50),
+        step(k.MAX_POOL, IN=programs()[3].workspace),
+        step(k.MAX_POOL, IN_HEIGHT=500),
+        step(k.MAX_POOL, INNER=2**30),
     ],
-    "room of another size": [dataclasses.replace(programs()[0], room=programs()[0].room + 1)],
+    "another size than its steps": [dataclasses.replace(programs()[0], workspace=programs()[0].workspace + 1)],
 }
 
 
 @pytest.mark.parametrize("words", MISTAKES)
-def test_what_is_wrong_is_said(words: str) -> None:
+def test_an_error_says_what_is_wrong(words: str) -> None:
     for program in MISTAKES[words]:
         with pytest.raises(DamagedFile, match=words):
             program.check()
 
 
-def test_work_counts_multiply_adds_of_the_weights_left_and_of_dense_layers() -> None:
+def test_multiply_adds_count_kept_weights_and_all_of_dense_layers() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 4))
     sparsify(network, 0.4, seed=0)
     example = torch.ones(1, 1, 5, 5)
     conv, linear = (int(network[layer].weight.count_nonzero()) for layer in (0, 3))
-    assert compiled(network, example).work == 9 * conv + linear
-    assert compiled(network, example, {0}).work == 9 * 18 + linear
-    assert compiled(network, example, True).work == 9 * 18 + 72
+    assert program_for(network, example).multiply_adds == 9 * conv + linear
+    assert program_for(network, example, {0}).multiply_adds == 9 * 18 + linear
+    assert program_for(network, example, True).multiply_adds == 9 * 18 + 72
+    for without in (nn.MaxPool2d(2), nn.Flatten()):
+        assert program_for(without, example).multiply_adds == 0
 
 
-def test_the_largest_of_nothing_is_no_work() -> None:
-    pooled = compiled(nn.MaxPool2d(2), torch.ones(1, 1, 4, 4))
-    assert pooled.work == 0
-    assert compiled(nn.Flatten(), torch.ones(1, 1, 4, 4)).work == 0
-
-
-def test_images_are_worked_on_fewer_at_a_time() -> None:
+def test_blocks_of_images_are_smaller_than_those_of_features() -> None:
     flat, *_, images = programs()
-    assert (flat.together, images.together) == (64, 16)
+    assert (flat.block_size, images.block_size) == (64, 16)
 
 
-def test_bytes_are_those_of_the_arrays() -> None:
-    program = programs()[0]
-    weights, biases, rows = len(program.values), 10, 10 + 2
-    table, runs = 3 * 8 * len(k.FIELDS), 3 * 8
-    assert program.bytes == 8 * weights + 4 * biases + 4 * rows + table + runs + 3 * 8
-
-
-@pytest.mark.parametrize(("images", "so_many"), [(1, 1), (2, 16), (16, 16), (17, 32), (64, 64), (65, 80)])
-def test_one_image_or_whole_vectors_of_them(images: int, so_many: int) -> None:
-    assert whole(images) == so_many
+@pytest.mark.parametrize(("images", "padded"), [(1, 1), (2, 16), (16, 16), (17, 32), (64, 64), (65, 80)])
+def test_batches_are_padded_to_whole_vectors(images: int, padded: int) -> None:
+    assert padded_batch(images) == padded

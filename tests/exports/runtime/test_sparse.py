@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -11,28 +12,27 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.exports import networks
-from tests.exports.helpers import Written
-from tests.exports.networks import Residual, randomise, sparsify
-from tests.exports.runtime.helpers import (
+from tests.support import random_networks as networks
+from tests.support.random_networks import Residual, randomise, sparsify
+from tests.support.runtime_networks import (
     BATCHES,
     Sum,
     assert_close,
     batch,
     bits,
-    compiled,
-    plannable,
-    planned,
+    expected_outputs,
+    plan_for,
+    program_for,
     scale_of,
-    wanted,
+    supported_networks,
 )
-from tombola.exports.agreement import tensors
-from tombola.exports.runtime import modules as layers
+from tombola.exports.compaction import tensors
 from tombola.exports.runtime import network as network_module
 from tombola.exports.runtime import sparse, tuning
-from tombola.exports.runtime.layout import dense_products, program_of
-from tombola.exports.runtime.modules import SparseLayer
+from tombola.exports.runtime import sparse_layers as layers
+from tombola.exports.runtime.memory_layout import dense_products, program_of
 from tombola.exports.runtime.network import SparseNetwork
+from tombola.exports.runtime.sparse_layers import SparseLayer
 from tombola.utils.errors import InputError
 from tombola.zoo.models.resnet import resnet_20
 from tombola.zoo.models.vit import vit
@@ -40,19 +40,21 @@ from tombola.zoo.models.vit import vit
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")  # torch's, of even kernels
 
 
-@settings(deadline=None, max_examples=100)
-@given(plannable(), st.sampled_from([1, 2, 3]), st.data())
-def test_it_computes_what_the_network_does(made: tuple[nn.Module, Tensor], threads: int, data: st.DataObject) -> None:
-    """All sparse, all dense, and any mixture."""
+@settings(deadline=None, max_examples=60)
+@given(supported_networks(), st.sampled_from([1, 2, 3]), st.data())
+def test_it_computes_the_same_as_the_network(
+    made: tuple[nn.Module, Tensor], threads: int, data: st.DataObject
+) -> None:
+    """With all layers sparse, all dense, and any mixture."""
     network, example = made
-    plan = planned(network, example)
+    plan = plan_for(network, example)
     possible = sorted(dense_products(plan))
     mixed = data.draw(st.sets(st.sampled_from(possible))) if possible else set()
     x = batch(example, max(BATCHES))
-    expected = wanted(network, x)
+    expected = expected_outputs(network, x)
     scale = scale_of(network, x)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network_module, "ALONE", 1)
+        patch.setattr(network_module, "MIN_WORK_PER_THREAD", 1)
         for dense in (set(), set(possible), mixed):
             runtime = SparseNetwork(program_of(plan, dense), threads)
             for images in BATCHES:
@@ -61,17 +63,17 @@ def test_it_computes_what_the_network_does(made: tuple[nn.Module, Tensor], threa
 
 @settings(deadline=None, max_examples=40)
 @given(networks.networks(), st.floats(0.05, 1), st.integers(0, 99), st.booleans())
-def test_networks_of_any_kind_have_sparse_layers_or_are_sparse(
+def test_any_network_becomes_sparse_or_gets_sparse_layers(
     made: tuple[nn.Module, Tensor], density: float, seed: int, dense: bool
 ) -> None:
-    """Networks with other activations or poolings than the kernels have get sparse layers."""
+    """Networks with unsupported activations or poolings get sparse layers."""
     network, example = made
     sparsify(network, density, seed)
     x = batch(example, 40)
-    expected = wanted(network, x)
+    expected = expected_outputs(network, x)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "faster", lambda *_: dense)
-        patch.setattr(layers, "faster", lambda *_: True)
+        patch.setattr(tuning, "is_faster", lambda *_: dense)
+        patch.setattr(layers, "is_faster", lambda *_: True)
         runtime = sparse(network, example, threads=1)
     assert any(isinstance(module, SparseNetwork) for module in runtime.modules())
     for images in (1, 2, 17, 40):
@@ -79,10 +81,10 @@ def test_networks_of_any_kind_have_sparse_layers_or_are_sparse(
 
 
 @settings(deadline=None, max_examples=40)
-@given(plannable(), st.booleans(), st.integers(0, 999))
-def test_no_example_changes_what_another_gives(made: tuple[nn.Module, Tensor], dense: bool, seed: int) -> None:
+@given(supported_networks(), st.booleans(), st.integers(0, 999))
+def test_examples_of_a_batch_do_not_affect_each_other(made: tuple[nn.Module, Tensor], dense: bool, seed: int) -> None:
     network, example = made
-    runtime, rng = SparseNetwork(compiled(network, example, dense), 1), np.random.default_rng(seed)
+    runtime, rng = SparseNetwork(program_for(network, example, dense), 1), np.random.default_rng(seed)
     for images in (2, 17, 33):
         x = batch(example, images, seed)
         before, which = runtime(x), int(rng.integers(images))
@@ -103,16 +105,16 @@ SPECIAL = [
 
 @pytest.mark.parametrize("network", SPECIAL)
 @pytest.mark.parametrize("dense", [False, True])
-def test_what_is_no_number_or_infinite_goes_where_it_does_in_torch(network: nn.Module, dense: bool) -> None:
+def test_nan_and_infinity_propagate_as_in_torch(network: nn.Module, dense: bool) -> None:
     randomise(network.eval())
     example = torch.ones(1, 2, 6, 5)
-    runtime = SparseNetwork(compiled(network, example, dense), 1)
+    runtime = SparseNetwork(program_for(network, example, dense), 1)
     rng = np.random.default_rng(0)
     for images in (1, 17):
         x = batch(example, images)
         for number in (math.nan, math.inf, -math.inf):
             x[torch.from_numpy(rng.random(x.shape) < 0.03)] = number
-        expected, found = wanted(network, x), runtime(x)
+        expected, found = expected_outputs(network, x), runtime(x)
         assert not expected.isfinite().all()
         assert torch.equal(found.isnan(), expected.isnan())
         assert torch.equal(found.isinf(), expected.isinf())
@@ -130,63 +132,35 @@ def test_what_is_no_number_or_infinite_goes_where_it_does_in_torch(network: nn.M
 def test_networks_of_one_layer_or_none(network: nn.Module, dense: bool) -> None:
     randomise(network)
     x = batch(torch.ones(1, 7), 100)
-    runtime = SparseNetwork(compiled(network, x[:1], dense), 1)
+    runtime = SparseNetwork(program_for(network, x[:1], dense), 1)
     for images in BATCHES:
-        assert_close(runtime(x[:images]), wanted(network, x[:images]), scale_of(network, x))
+        assert_close(runtime(x[:images]), expected_outputs(network, x[:images]), scale_of(network, x))
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_layer_without_any_weight_gives_its_bias(bias: bool) -> None:
+def test_a_layer_without_weights_returns_its_bias(bias: bool) -> None:
     conv, linear = nn.Conv2d(2, 3, 3, padding=1, bias=bias), nn.Linear(60, 4, bias=bias)
     for layer, shape in ((conv, (2, 5, 4)), (nn.Sequential(conv, nn.ReLU(), nn.Flatten(), linear), (2, 5, 4))):
         torch.nn.init.zeros_(conv.weight)
         torch.nn.init.zeros_(linear.weight)
         runtime, x = sparse(layer, torch.ones(1, *shape)), torch.full((17, *shape), math.nan)
-        assert torch.equal(runtime(x), wanted(layer, torch.zeros(17, *shape)).float())
+        assert torch.equal(runtime(x), expected_outputs(layer, torch.zeros(17, *shape)).float())
         assert isinstance(runtime, SparseNetwork)
         assert runtime.weights == 0
 
 
-@pytest.mark.parametrize("shape", [(7,), (6, 5), (2, 6, 5)])
-def test_examples_of_one_two_or_three_axes(shape: tuple[int, ...]) -> None:
-    flat = math.prod(shape)
-    network = randomise(nn.Sequential(nn.Flatten(), nn.Linear(flat, 9), nn.ReLU(), nn.Linear(9, 2)))
-    runtime, x = sparse(network, torch.ones(1, *shape)), batch(torch.ones(1, *shape), 20)
-    assert isinstance(runtime, SparseNetwork)
-    assert_close(runtime(x), wanted(network, x), scale_of(network, x))
-
-
-def test_images_come_out_of_a_network_of_convolutions() -> None:
-    network = randomise(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1)))
-    runtime, x = sparse(network, torch.ones(1, 1, 9, 7)), batch(torch.ones(1, 1, 9, 7), 20)
-    assert runtime(x).shape == (20, 2, 9, 7)
-    assert_close(runtime(x), wanted(network, x), scale_of(network, x))
-
-
-def test_a_network_written_with_functions() -> None:
-    def forward(network: nn.Module, x: Tensor) -> Tensor:
-        y = nn.functional.relu(network.get_submodule("conv")(x), inplace=True)
-        y = torch.cat([y, nn.functional.max_pool2d(y, 3, 1, 1), y + y], 1)
-        return network.get_submodule("linear")(y.mean((2, 3)).relu_())
-
-    network = randomise(Written(forward, conv=nn.Conv2d(2, 3, 3), linear=nn.Linear(9, 4))).eval()
-    runtime, x = sparse(network, torch.ones(1, 2, 8, 8)), batch(torch.ones(1, 2, 8, 8), 20)
-    assert isinstance(runtime, SparseNetwork)
-    assert_close(runtime(x), wanted(network, x), scale_of(network, x))
-
-
-def test_a_residual_network_is_a_product_for_each_layer() -> None:
-    """Batch norm, ReLU and additions are part of them; 22 layers with weights, and the pooling."""
+def test_a_residual_network_has_one_step_for_each_layer() -> None:
+    """22 layers with weights, and the pooling; batch norm, ReLU and additions are fused."""
     network = sparsify(randomise(resnet_20((3, 8, 8), 10, width=4)), 0.2, seed=0).eval()
     x = batch(torch.ones(1, 3, 8, 8), 33)
     runtime = sparse(network, x[:1], threads=1)
     assert isinstance(runtime, SparseNetwork)
     assert len(runtime.program.table) == 1 + 22 + 1
-    assert_close(runtime(x), wanted(network, x), scale_of(network, x))
+    assert_close(runtime(x), expected_outputs(network, x), scale_of(network, x))
 
 
 def test_a_transformer_gets_sparse_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "faster", lambda *_: True)
+    monkeypatch.setattr(layers, "is_faster", lambda *_: True)
     torch.manual_seed(0)
     network = sparsify(randomise(vit((3, 8, 8), 10, patch=4, width=16, depth=2, heads=2)), 0.3, seed=0).eval()
     x = batch(torch.ones(1, 3, 8, 8), 17)
@@ -194,27 +168,18 @@ def test_a_transformer_gets_sparse_layers(monkeypatch: pytest.MonkeyPatch) -> No
     replaced = [module for module in runtime.modules() if isinstance(module, SparseLayer)]
     linear = [m for m in network.modules() if type(m) in (nn.Linear, nn.Conv2d)]
     assert len(replaced) == len(linear) > 5
-    assert_close(runtime(x), wanted(network, x), scale_of(network, x))
+    assert_close(runtime(x), expected_outputs(network, x), scale_of(network, x))
 
 
-def test_what_has_no_layers_stays_as_it_is() -> None:
+def test_a_network_without_layers_is_copied() -> None:
     network = nn.Sequential(nn.Sigmoid())
     runtime, x = sparse(network, torch.ones(1, 3)), torch.randn(5, 3)
     assert not any(isinstance(module, SparseNetwork) for module in runtime.modules())
     assert torch.equal(runtime(x), network(x))
 
 
-def test_the_network_itself_stays_as_it_is() -> None:
-    network = randomise(nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU())).train()
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    runtime = sparse(network, torch.randn(4, 2, 5, 5))
-    assert network.training
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    assert not runtime.training
-
-
-class Asking(nn.Module):
-    """Asks what its tensors are, which tracing answers otherwise."""
+class TraceDependent(nn.Module):
+    """Depends on a property of its tensors that differs while it is traced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -228,7 +193,7 @@ class Asking(nn.Module):
 
 
 class Several(nn.Module):
-    """Returns what is no tensor."""
+    """Does not return a tensor."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -239,32 +204,32 @@ class Several(nn.Module):
         return {"two": (y, y + 1), "one": (y,), "named": {"logits": y}}[self.how]
 
 
-def test_what_tracing_sees_wrongly_is_no_program(caplog: pytest.LogCaptureFixture) -> None:
-    network, x = Asking(), torch.randn(7, 6)
+def test_a_network_that_is_traced_wrongly_is_no_program(caplog: pytest.LogCaptureFixture) -> None:
+    network, x = TraceDependent(), torch.randn(7, 6)
     fast = sparse(network, x)
     assert not isinstance(fast, SparseNetwork)
     assert torch.allclose(fast(x), network(x), atol=1e-5)
-    assert "not one program" in caplog.text
-    assert "as a program, its outputs differ" in caplog.text
+    assert "outputs differ" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["two", "one", "named"])
-def test_what_is_not_one_tensor_stays_so(how: str) -> None:
+def test_other_outputs_than_one_tensor_are_kept(how: str) -> None:
     network, x = Several(how).eval(), torch.randn(7, 4)
     expected, found = network(x), sparse(network, x)(x)
     assert type(found) is type(expected)
     assert all(torch.allclose(a, b) for a, b in zip(tensors(found), tensors(expected), strict=True))
 
 
-def test_the_network_itself_is_left_alone() -> None:
-    network, x = Asking().train(), torch.randn(7, 6)
-    before = torch.random.get_rng_state()
-    sparse(network, x)
+def test_the_network_is_not_called_or_changed() -> None:
+    network, x = TraceDependent().train(), torch.randn(7, 6)
+    before, random = copy.deepcopy(network.state_dict()), torch.random.get_rng_state()
+    assert not sparse(network, x).training
     assert (network.calls, network.training) == (0, True)
-    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), random)
 
 
 @pytest.mark.parametrize("example", [np.ones((2, 4)), None, torch.ones(4)])
-def test_what_is_no_batch_is_refused(example: Any) -> None:
-    with pytest.raises(InputError, match="should be a batch of inputs"):
+def test_an_example_that_is_not_a_batch_is_an_error(example: Any) -> None:
+    with pytest.raises(InputError, match="example"):
         sparse(nn.Linear(4, 2), example)

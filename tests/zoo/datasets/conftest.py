@@ -1,4 +1,4 @@
-"""Nothing is read from or left in the user's own cache."""
+"""A cache folder and an HTTP server for each test; the user's cache is not used."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from tombola.zoo.datasets import prepare, registry
+from tombola.zoo import datasets
 
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The user's cache, for the length of a test."""
-    for cached in (registry._named, registry._chosen, registry._hub, registry._npz, registry._folder, prepare):
-        cached.cache_clear()
+    """A folder in place of the user's cache."""
+    datasets._load.cache_clear()
+    datasets.prepare.cache_clear()
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "cache" / name))
     return tmp_path / "cache" / "tombola"
 
@@ -30,7 +30,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The address of an HTTP server, and the folder that it serves."""
+    """The address of an HTTP server, and the folder it serves."""
     folder = tmp_path / "served"
     folder.mkdir()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as running:

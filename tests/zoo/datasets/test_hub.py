@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import builtins
 import hashlib
 import http.server
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.zoo.datasets.pictures import small
-from tombola.utils.errors import InputError
-from tombola.zoo import datasets as zoo
-from tombola.zoo.datasets.columns import Columns
-from tombola.zoo.datasets.registry import load
+from tests.support.datasets import write_dataset
+from tests.support.errors import raises_input_error
+from tombola.zoo import datasets
+from tombola.zoo.datasets import load
+from tombola.zoo.datasets.parquet_columns import Columns
 
 hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
 
@@ -25,7 +25,7 @@ SHA = {"main": "a" * 40, "refs/convert/parquet": "b" * 40}
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub as a download needs: one folder for each data set and revision."""
+    """The parts of the hub's API that a download needs; `folder` has a folder for each dataset and revision."""
 
     folder: Path
 
@@ -90,7 +90,7 @@ def files(folder: Path) -> list[tuple[str, bytes]]:
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder `owner/name/revision` of which is a data set on a hub of our own."""
+    """A folder whose folders `owner/name/revision` are datasets on a local hub."""
     folder = tmp_path / "hub"
     folder.mkdir()
     handler = type("Served", (Hub,), {"folder": folder})
@@ -112,129 +112,99 @@ def redirect(monkeypatch: pytest.MonkeyPatch, endpoint: str, tmp_path: Path) -> 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
 
 
-def test_a_data_set_is_downloaded_and_kept(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    x_train, _ = small(served / "someone" / "flowers" / "main" / "data", 3, 4, 4)
+def test_a_dataset_is_downloaded_and_then_loads_offline(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x_train, _ = write_dataset(served / "someone" / "flowers" / "main" / "data", 3, 4, 4)
     (served / "someone" / "flowers" / "main" / "README.md").write_text("flowers")
     first = load("hf:someone/flowers")
     np.testing.assert_array_equal(first.x_train, x_train)
     fetched = [path.name for path in (tmp_path / "hub-cache").rglob("*") if path.is_file()]
     assert "README.md" not in fetched
-    redirect(monkeypatch, "http://127.0.0.1:9", tmp_path)  # nobody is there
-    zoo._hub.cache_clear()
+    redirect(monkeypatch, "http://127.0.0.1:9", tmp_path)
+    datasets._load.cache_clear()
     assert load("hf:someone/flowers", columns=Columns(size=4)).digest == first.digest
 
 
-def test_one_of_several_configurations_is_named(served: Path) -> None:
-    small(served / "someone" / "flowers" / "main" / "large", 3, 8, 8)
-    small(served / "someone" / "flowers" / "main" / "tiny", 3, 4, 4)
-    assert load("hf:someone/flowers/tiny").inputs == (3, 4, 4)
-    with pytest.raises(InputError) as caught:
-        load("hf:someone/flowers")
-    assert str(caught.value) == (
-        "hf:someone/flowers: several sub-folders have train-*.parquet (large, tiny); set data.name to one, as in "
-        "hf:someone/flowers/large"
-    )
-
-
-def test_without_a_network_one_of_several_configurations_is_named_too(
+def test_one_of_several_configurations_must_be_named(
     served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("large", "tiny"):
-        small(served / "someone" / "flowers" / "main" / name, 3, 4, 4)
-    for name in ("large", "tiny"):
-        load(f"hf:someone/flowers/{name}")
-    redirect(monkeypatch, "http://127.0.0.1:9", tmp_path)
-    zoo._hub.cache_clear()
+    write_dataset(served / "someone" / "flowers" / "main" / "large", 3, 8, 8)
+    write_dataset(served / "someone" / "flowers" / "main" / "tiny", 3, 4, 4)
+    facts = ("hf:someone/flowers", "large, tiny", "data.name", "hf:someone/flowers/large")
+    with raises_input_error(*facts):
+        load("hf:someone/flowers")
+    assert load("hf:someone/flowers/large").inputs == (3, 8, 8)
     assert load("hf:someone/flowers/tiny").inputs == (3, 4, 4)
-    with pytest.raises(InputError) as caught:
+    redirect(monkeypatch, "http://127.0.0.1:9", tmp_path)  # without a network
+    datasets._load.cache_clear()
+    assert load("hf:someone/flowers/tiny").inputs == (3, 4, 4)
+    with raises_input_error(*facts):
         load("hf:someone/flowers")
-    assert str(caught.value) == (
-        "hf:someone/flowers: several sub-folders have train-*.parquet (large, tiny); set data.name to one, as in "
-        "hf:someone/flowers/large"
-    )
 
 
-@pytest.mark.parametrize("harm", ["interrupted", "removed", "spoilt"])
+@pytest.mark.parametrize("damage", ["interrupted", "file removed", "list invalid"])
 def test_without_a_network_an_incomplete_download_is_refused(
-    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, harm: str
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, damage: str
 ) -> None:
-    whole = served / "someone" / "flowers" / "main"
-    small(whole, 3, 4, 4)
+    published = served / "someone" / "flowers" / "main"
+    write_dataset(published, 3, 4, 4)
     for part in ("train", "test"):
-        (whole / part).mkdir()
-        (whole / f"{part}-00000-of-00001.parquet").rename(whole / part / "0000.parquet")
-    another = (whole / "train" / "0000.parquet").read_bytes()
-    if harm == "interrupted":  # the first file came, the second did not
+        (published / part).mkdir()
+        (published / f"{part}-00000-of-00001.parquet").rename(published / part / "0000.parquet")
+    if damage == "interrupted":  # after the first file
         hub.snapshot_download("someone/flowers", repo_type="dataset")
-    (whole / "train" / "0001.parquet").write_bytes(another)
-    if harm != "interrupted":
+    (published / "train" / "0001.parquet").write_bytes((published / "train" / "0000.parquet").read_bytes())
+    if damage != "interrupted":
         assert len(load("hf:someone/flowers").y_train) == 24
-        zoo._hub.cache_clear()
-        (kept,) = (cache / "hub" / "someone" / "flowers").iterdir()
-        if harm == "removed":
-            (path,) = (tmp_path / "hub-cache").rglob("snapshots/*/train/0001.parquet")
-            path.unlink()
-        else:
-            kept.write_text("{}")
+        datasets._load.cache_clear()
+    if damage == "file removed":
+        (path,) = (tmp_path / "hub-cache").rglob("snapshots/*/train/0001.parquet")
+        path.unlink()
+    elif damage == "list invalid":
+        (path,) = (cache / "hub" / "someone" / "flowers").iterdir()
+        path.write_text("{}")
     redirect(monkeypatch, "http://127.0.0.1:9", tmp_path)
-    with pytest.raises(InputError) as caught:
+    facts = ["train/0001.parquet"] if damage == "file removed" else []
+    with raises_input_error("hf:someone/flowers", "could not be downloaded", *facts):
         load("hf:someone/flowers")
-    message = str(caught.value)
-    assert message.startswith("hf:someone/flowers could not be downloaded from Hugging Face's hub: ")
-    assert message.endswith("; of what came earlier train/0001.parquet is missing") == (harm == "removed")
-    assert "\n" not in message
 
 
-def test_what_the_hub_converted_is_taken_where_the_data_set_has_no_such_files(served: Path) -> None:
-    whole = served / "someone" / "flowers"
-    (whole / "main").mkdir(parents=True)
-    (whole / "main" / "flowers.zip").write_text("zip")
-    with pytest.raises(
-        InputError, match=r"^there is no train-\*\.parquet and test-\*\.parquet in hf:someone/flowers$"
-    ):
+def test_files_converted_by_the_hub_are_used_if_there_are_no_others(served: Path) -> None:
+    published = served / "someone" / "flowers"
+    (published / "main").mkdir(parents=True)
+    (published / "main" / "flowers.zip").write_text("zip")
+    with raises_input_error("hf:someone/flowers", "train-*.parquet", "test-*.parquet"):
         load("hf:someone/flowers")
-    x_train, _ = small(whole / "made", 3, 4, 4)
+    x_train, _ = write_dataset(published / "made", 3, 4, 4)
     for part in ("train", "test"):
-        folder = whole / "refs-convert-parquet" / "default" / part
+        folder = published / "refs-convert-parquet" / "default" / part
         folder.mkdir(parents=True)
-        (whole / "made" / f"{part}-00000-of-00001.parquet").rename(folder / "0000.parquet")
+        (published / "made" / f"{part}-00000-of-00001.parquet").rename(folder / "0000.parquet")
     np.testing.assert_array_equal(load("hf:someone/flowers").x_train, x_train)
 
 
 @pytest.mark.usefixtures("served")
-def test_a_data_set_that_is_not_there_is_named() -> None:
-    with pytest.raises(InputError) as caught:
+def test_a_missing_or_private_dataset_is_named() -> None:
+    with raises_input_error("someone/nothing", "hf auth login"):
         load("hf:someone/nothing")
-    assert str(caught.value) == (
-        "there is no data set someone/nothing on Hugging Face's hub, or not for you: if it is private or gated, log "
-        "in with `hf auth login`"
-    )
 
 
-def test_without_a_network_the_error_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_and_a_download_the_dataset_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     redirect(monkeypatch, "http://127.0.0.1:9", tmp_path)
-    with pytest.raises(InputError) as caught:
+    with raises_input_error("hf:someone/flowers", "could not be downloaded"):
         load("hf:someone/flowers")
-    assert str(caught.value).startswith("hf:someone/flowers could not be downloaded from Hugging Face's hub: ")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:mnist", "hf:a/b/c/d", "hf:a//b"])
-def test_names_of_another_form_are_refused(name: str) -> None:
-    with pytest.raises(InputError) as caught:
+def test_invalid_names_are_refused(name: str) -> None:
+    with raises_input_error("data.name", "hf:owner/name/configuration", f'"{name}"'):
         load(name)
-    assert str(caught.value) == f'data.name: should be hf:owner/name or hf:owner/name/configuration, not "{name}"'
 
 
-def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **options: Any) -> Any:
-        if name == "huggingface_hub":
-            raise ImportError(name)
-        return real(name, *args, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(InputError) as caught:
+def test_without_the_extra_its_installation_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with raises_input_error('"hf:someone/flowers"', 'pip install "tombola[hub]"'):
         load("hf:someone/flowers")
-    assert str(caught.value) == '"hf:someone/flowers" needs huggingface_hub: pip install "tombola[hub]"'

@@ -10,58 +10,54 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from tests.zoo.models.helpers import CIFAR, IMAGES, MNIST, NEEDED, SMALL, made, output_of, start
+from tests.support.errors import raises_input_error
+from tests.support.zoo_networks import CIFAR, IMAGES, MNIST, NEEDED, SMALL, build_network, make_start, output_of
 from tombola.pruning.mask import prunable
-from tombola.utils.errors import InputError
 from tombola.zoo.models import MODELS, build, describe
 
 NORMED = [name for name in MODELS if name.startswith(("resnet", "vgg"))]
 
 
-def test_networks_are_listed_by_name() -> None:
-    assert set(MODELS) == set(SMALL)
-
-
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("inputs", [(28, 28), (1, 28, 28), (3, 32, 32), (20, 36), (2, 16, 24)])
-def test_images_of_any_shape_become_a_number_for_each_class(name: str, inputs: tuple[int, ...]) -> None:
-    network = made(name, inputs=inputs, classes=7, **SMALL[name])
+@pytest.mark.parametrize("inputs", [(28, 28), (3, 32, 32), (20, 36), (2, 16, 24)])
+def test_outputs_have_a_logit_for_each_class(name: str, inputs: tuple[int, ...]) -> None:
+    network = build_network(name, inputs=inputs, classes=7, **SMALL[name])
     assert network.training
     assert output_of(network, inputs).shape == (2, 7)
     assert output_of(network.eval(), inputs, examples=1).shape == (1, 7)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_flat_images_are_images_of_one_channel(name: str) -> None:
+def test_flat_images_give_the_same_outputs_as_images_with_one_channel(name: str) -> None:
     options = SMALL[name]
-    flat, deep = (made(name, inputs=inputs, **options).eval() for inputs in [(28, 28), (1, 28, 28)])
+    flat, deep = (build_network(name, inputs=inputs, **options).eval() for inputs in [(28, 28), (1, 28, 28)])
     assert flat.state_dict().keys() == deep.state_dict().keys()
     assert torch.equal(output_of(flat, (28, 28)), output_of(deep, (1, 28, 28)))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_output_layer_is_the_last_prunable_one(name: str) -> None:
-    network = made(name, classes=7, **SMALL[name])
+    network = build_network(name, classes=7, **SMALL[name])
     assert prunable(network)[-1] == "output.weight"
     assert network.get_parameter("output.weight").shape[0] == 7
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_weights_come_from_the_seed_and_leave_the_global_generator_alone(name: str) -> None:
+def test_initial_weights_depend_on_the_seed_only_and_the_global_generator_is_restored(name: str) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first = made(name, seed=1, **SMALL[name]).state_dict()
+    first = build_network(name, seed=1, **SMALL[name]).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(6)
-    again, other = (made(name, seed=seed, **SMALL[name]).state_dict() for seed in (1, 2))
+    again, other = (build_network(name, seed=seed, **SMALL[name]).state_dict() for seed in (1, 2))
     assert all(torch.equal(first[tensor], again[tensor]) for tensor in first)
     drawn = [tensor for tensor in first if first[tensor].ndim > 1]
     assert not any(torch.equal(first[tensor], other[tensor]) for tensor in drawn)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_networks_are_copied_and_pickled(name: str) -> None:
-    network = made(name, **SMALL[name]).eval()
+def test_networks_can_be_copied_and_pickled(name: str) -> None:
+    network = build_network(name, **SMALL[name]).eval()
     expected = output_of(network, (3, 32, 32))
     for other in [copy.deepcopy(network), pickle.loads(pickle.dumps(network))]:
         assert torch.equal(output_of(other, (3, 32, 32)), expected)
@@ -71,10 +67,12 @@ def test_networks_are_copied_and_pickled(name: str) -> None:
     ("name", "options"),
     [*SMALL.items(), ("resnet", SMALL["resnet"] | {"shortcut": "identity"})],
 )
-def test_networks_can_be_stacked(name: str, options: dict[str, Any]) -> None:
-    """As the stacked engine does it: outputs, gradients and running statistics are those of each by itself."""
+def test_stacked_networks_equal_each_network_alone(name: str, options: dict[str, Any]) -> None:
+    """Outputs, gradients and running statistics, as the stacked engine computes them."""
     inputs = (16, 16)
-    networks = [made(name, seed, inputs, **options).double() for seed in range(3)]  # or rounding would show
+    networks = [
+        build_network(name, seed, inputs, **options).double() for seed in range(3)
+    ]  # so that rounding does not matter
     x = torch.rand(3, 4, *inputs, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     stacked, buffers = stack_module_state(networks)
     outputs = vmap(lambda p, b, x: functional_call(networks[0], (p, b), (x,)))(stacked, buffers, x)
@@ -93,25 +91,21 @@ def test_networks_can_be_stacked(name: str, options: dict[str, Any]) -> None:
 def test_inputs_are_not_changed(name: str) -> None:
     x = torch.randn(2, 3, 32, 32)
     before = x.clone()
-    made(name, **SMALL[name])(x)
+    build_network(name, **SMALL[name])(x)
     assert torch.equal(x, before)
 
 
-def test_batch_norm_is_torchs_own() -> None:
+def test_batch_norm_layers_are_batchnorm2d() -> None:
     for name in NORMED:
-        norms = [m for m in made(name, **SMALL[name]).modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+        norms = [
+            m for m in build_network(name, **SMALL[name]).modules() if isinstance(m, nn.modules.batchnorm._NormBase)
+        ]
         assert norms
         assert {type(norm) for norm in norms} == {nn.BatchNorm2d}
 
 
-@pytest.mark.parametrize("name", NORMED)
-def test_training_and_evaluation_differ_by_batch_norm(name: str) -> None:
-    network = made(name, **SMALL[name])
-    assert not torch.equal(output_of(network, (3, 32, 32)), output_of(network.eval(), (3, 32, 32)))
-
-
 @pytest.mark.parametrize("name", MODELS)
-def test_options_at_their_default_are_not_described(name: str) -> None:
+def test_options_at_their_default_are_left_out_of_the_description(name: str) -> None:
     plain = describe(name, NEEDED.get(name, {}), (3, 32, 32), 10)
     assert plain.options == NEEDED.get(name, {})
     assert plain.source is None
@@ -119,37 +113,35 @@ def test_options_at_their_default_are_not_described(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("name", "options", "facts"),
     [
-        ("lenet", {}, 'unknown network "lenet"'),
-        ("lenet-5", {"dropout": 0.5}, 'unknown option of network "lenet-5" "dropout"'),
-        ("conv-2", {"dropout": 1.0}, "model.dropout: Input should be less than 1, not 1.0"),
-        ("conv-2", {"dropout": "half"}, "model.dropout: Input should be a valid number, not 'half'"),
-        ("conv-4", {"width": 0}, "model.width: Input should be greater than 0, not 0"),
-        ("conv-6", {"init": "zeros"}, "model.init: Input should be 'glorot-normal', 'kaiming-normal' or 'signed-con"),
-        ("resnet", {}, "model.depth: Missing required argument"),
-        ("resnet", {"depth": 2}, "model.depth: Input should be greater than or equal to 8, not 2"),
-        ("resnet", {"depth": 18}, "model.depth: Input should be 6n + 2 (8, 14, 20, 32, 44, 56, 110), not 18"),
-        ("resnet-20", {"depth": 8}, 'unknown option of network "resnet-20" "depth"'),
-        ("resnet-20", {"shortcut": "none"}, "model.shortcut: Input should be 'projection' or 'identity', not 'none'"),
-        ("resnet-20", {"width": 1.5}, "model.width: Input should be a valid integer, not 1.5"),
-        ("resnet-18", {"norm": "zeros"}, "model.norm: Input should be 'ones' or 'uniform', not 'zeros'"),
-        ("resnet-18", {"shortcut": "identity"}, 'unknown option of network "resnet-18" "shortcut"'),
-        ("vgg-16", {"width": -1.0}, "model.width: Input should be greater than 0, not -1.0"),
-        ("vit", {"patch": 5}, "model.patch: Input should divide 32×32 pixels, not 5"),
-        ("vit", {"heads": 5}, "model.heads: Input should divide the width, 192, not 5"),
-        ("conv-4", {"width": math.inf}, "model.width: Input should be a finite number, not inf"),
-        ("vgg-11", {"width": math.nan}, "model.width: Input should be a finite number, not nan"),
-        ("vit", {"mlp_ratio": math.inf}, "model.mlp_ratio: Input should be a finite number, not inf"),
-        ("conv-2", {"dropout": math.nan}, "model.dropout: Input should be a finite number, not nan"),
-        ("vit", {"depth": 0}, "model.depth: Input should be greater than 0, not 0"),
+        ("lenet", {}, ["network", '"lenet"', '"lenet-5"']),
+        ("lenet-5", {"dropout": 0.5}, ['"lenet-5"', '"dropout"']),
+        ("conv-2", {"dropout": 1.0}, ["model.dropout", "less than 1", "1.0"]),
+        ("conv-2", {"dropout": "half"}, ["model.dropout", "number", "'half'"]),
+        ("conv-4", {"width": 0}, ["model.width", "greater than 0", "not 0"]),
+        ("conv-6", {"init": "zeros"}, ["model.init", "'kaiming-normal'", "'zeros'"]),
+        ("resnet", {}, ["model.depth", "Missing"]),
+        ("resnet", {"depth": 2}, ["model.depth", "8", "not 2"]),
+        ("resnet", {"depth": 18}, ["model.depth", "6n + 2", "18"]),
+        ("resnet-20", {"depth": 8}, ['"resnet-20"', '"depth"']),
+        ("resnet-20", {"shortcut": "none"}, ["model.shortcut", "'projection' or 'identity'", "'none'"]),
+        ("resnet-20", {"width": 1.5}, ["model.width", "integer", "1.5"]),
+        ("resnet-18", {"norm": "zeros"}, ["model.norm", "'ones' or 'uniform'", "'zeros'"]),
+        ("resnet-18", {"shortcut": "identity"}, ['"resnet-18"', '"shortcut"']),
+        ("vgg-16", {"width": -1.0}, ["model.width", "greater than 0", "-1.0"]),
+        ("vit", {"patch": 5}, ["model.patch", "32×32", "5"]),
+        ("vit", {"heads": 5}, ["model.heads", "192", "5"]),
+        ("conv-4", {"width": math.inf}, ["model.width", "finite", "inf"]),
+        ("vgg-11", {"width": math.nan}, ["model.width", "finite", "nan"]),
+        ("vit", {"mlp_ratio": math.inf}, ["model.mlp_ratio", "finite", "inf"]),
+        ("conv-2", {"dropout": math.nan}, ["model.dropout", "finite", "nan"]),
+        ("vit", {"depth": 0}, ["model.depth", "greater than 0", "not 0"]),
     ],
 )
-def test_wrong_options_are_refused_in_one_line(name: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as caught:
-        made(name, **options)
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
+def test_invalid_options_are_named(name: str, options: dict[str, Any], facts: list[str]) -> None:
+    with raises_input_error(*facts):
+        build_network(name, **options)
 
 
 @pytest.mark.parametrize(
@@ -164,26 +156,20 @@ def test_wrong_options_are_refused_in_one_line(name: str, options: dict[str, Any
         ("mlp", {"widths": [10**12]}),
     ],
 )
-def test_networks_too_large_for_any_memory_are_refused_in_one_line(name: str, options: dict[str, Any]) -> None:
-    with pytest.raises(InputError) as caught:
-        made(name, **options)
-    assert str(caught.value).startswith(f'model.name: "{name}" cannot be made with these options: ')
-    assert "\n" not in str(caught.value)
+def test_networks_too_large_for_memory_are_refused(name: str, options: dict[str, Any]) -> None:
+    with raises_input_error("model.name", f'"{name}"', "options"):
+        build_network(name, **options)
 
 
 @pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("inputs", [(10,), (2, 3, 32, 32)])
-def test_what_are_not_images_is_refused(name: str, inputs: tuple[int, ...]) -> None:
-    with pytest.raises(InputError) as caught:
-        made(name, inputs=inputs, **NEEDED.get(name, {}))
-    assert str(caught.value) == (
-        f'model.name: "{name}" takes images, (height, width) or (channels, height, width), '
-        f"not examples of shape {inputs}"
-    )
+def test_image_networks_refuse_inputs_that_are_not_images(name: str, inputs: tuple[int, ...]) -> None:
+    with raises_input_error("model.name", f'"{name}"', "(channels, height, width)", inputs):
+        build_network(name, inputs=inputs, **NEEDED.get(name, {}))
 
 
 @pytest.mark.parametrize(
-    ("name", "least"),
+    ("name", "min_side"),
     [
         ("conv-2", 2),
         ("conv-4", 4),
@@ -197,18 +183,17 @@ def test_what_are_not_images_is_refused(name: str, inputs: tuple[int, ...]) -> N
         ("vit", 4),
     ],
 )
-def test_images_too_small_are_refused(name: str, least: int) -> None:
+def test_images_that_are_too_small_are_refused(name: str, min_side: int) -> None:
     options = SMALL[name]
-    network = made(name, inputs=(least, least), **options).eval()
-    assert output_of(network, (least, least)).shape == (2, 10)
-    for height, width in [(least - 1, 32), (32, least - 1)]:
-        message = f'model.name: "{name}" takes images of at least {least}×{least} pixels, not {height}×{width}'
-        with pytest.raises(InputError, match=message):
-            made(name, inputs=(3, height, width), **options)
+    network = build_network(name, inputs=(min_side, min_side), **options).eval()
+    assert output_of(network, (min_side, min_side)).shape == (2, 10)
+    for height, width in [(min_side - 1, 32), (32, min_side - 1)]:
+        with raises_input_error("model.name", f'"{name}"', f"{min_side}×{min_side}", f"{height}×{width}"):
+            build_network(name, inputs=(3, height, width), **options)
 
 
-def test_initial_weights_never_change() -> None:
-    """Golden, up to rounding: a factory's default that changed would change results under the same keys."""
+def test_initial_weights_of_a_seed_do_not_change() -> None:
+    """Golden values, up to rounding: a changed default of a factory would change results under the same keys."""
     for name, inputs, options, layer, expected in [
         ("lenet-300-100", MNIST, {}, "fc1.weight", [0.06660904, -0.07323112, -0.030039]),
         ("mlp", MNIST, {"widths": [20]}, "fc1.weight", [0.04229883, -0.00304277, -0.00558164]),
@@ -224,5 +209,64 @@ def test_initial_weights_never_change() -> None:
         ("vit", CIFAR, {}, "output.weight", [-0.02526233, 0.23108472, 0.06680437]),
         ("resnet", CIFAR, {"depth": 8}, "output.weight", [-0.00603339, -0.12202064, -0.06507138]),
     ]:
-        weight = build(start(name, 7, inputs, **options)).get_parameter(layer)
+        weight = build(make_start(name, 7, inputs, **options)).get_parameter(layer)
         assert weight.flatten()[:3].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+WIDE: dict[str, dict[str, Any]] = NEEDED | {
+    "resnet-18": {"width": 16},
+    **{name: {"width": 0.25} for name in ("conv-2", "conv-4", "conv-6", "vgg-11", "vgg-16", "vgg-19")},
+}
+"""Options with enough weights in every layer for statistics."""
+
+
+@pytest.mark.parametrize(
+    ("init", "spread"),
+    [("glorot-normal", math.sqrt(2 / (784 + 300))), ("kaiming-normal", math.sqrt(2 / 784))],
+)
+def test_initial_weights_are_normally_distributed(init: str, spread: float) -> None:
+    network = build_network("lenet-300-100", inputs=MNIST, init=init)
+    weight = network.get_parameter("fc1.weight").detach()
+    assert weight.mean().item() == pytest.approx(0, abs=spread / 100)
+    assert weight.std().item() == pytest.approx(spread, rel=0.01)
+    standardised = weight.flatten() / spread
+    for threshold, tail in [(1, 0.3173), (2, 0.0455), (3, 0.0027)]:  # a normal distribution's, not truncated
+        assert (standardised.abs() > threshold).double().mean().item() == pytest.approx(tail, rel=0.1)
+
+
+@pytest.mark.parametrize("init", ["glorot-normal", "kaiming-normal"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_layer_has_the_standard_deviation_of_its_fans(name: str, init: str) -> None:
+    """The fans of a convolution are its channels times the size of its kernel."""
+    network = build_network(name, init=init, **WIDE.get(name, {}))
+    for layer in prunable(network):
+        weight = network.get_parameter(layer).detach()
+        out, into, *kernel = weight.shape
+        pixels = math.prod(kernel)
+        fans = (into + out) * pixels if init == "glorot-normal" else into * pixels
+        sampling = 5 / math.sqrt(2 * weight.numel())  # five standard errors of a standard deviation
+        assert weight.square().mean().sqrt().item() == pytest.approx(math.sqrt(2 / fans), rel=sampling), layer
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_biases_are_zero(name: str) -> None:
+    biases = [p for n, p in build_network(name, **SMALL[name]).named_parameters() if n.endswith("bias")]
+    assert biases
+    assert not any(bias.any() for bias in biases)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith(("resnet", "vgg"))])
+def test_batch_norm_weights_are_ones_or_uniform(name: str) -> None:
+    options = WIDE.get(name, {})
+
+    def drawn(seed: int, **more: str) -> torch.Tensor:
+        network = build_network(name, seed, **options, **more)
+        return torch.cat([m.weight.detach() for m in network.modules() if isinstance(m, nn.BatchNorm2d)])
+
+    assert (drawn(0) == 1).all()
+    uniform = drawn(0, norm="uniform")
+    assert 0 <= uniform.min() < 0.05
+    assert 0.95 < uniform.max() < 1
+    assert uniform.mean().item() == pytest.approx(0.5, abs=5 * math.sqrt(1 / 12 / len(uniform)))
+    assert torch.equal(drawn(0, norm="uniform"), uniform)
+    assert not torch.equal(drawn(1, norm="uniform"), uniform)

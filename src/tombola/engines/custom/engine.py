@@ -1,48 +1,56 @@
-"""The engine that is yours: it calls the user's own training function."""
+"""The custom engine: trains with the user's own function."""
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from tombola.engines.capacity import Capacity
-from tombola.engines.custom.run import (
-    CustomModel,
-    CustomRun,
-    Evaluate,
-    Train,
-    as_figures,
-    figures,
-    network_state,
-    seeded,
-    takes_beginning,
-)
+from tombola.engines.custom.model import CustomModel, network_state, seeded
 from tombola.engines.custom.step_counter import StepCounter, counting_steps
+from tombola.engines.training_loop import Capacity
 from tombola.pruning.hold import hold
 from tombola.pruning.mask import State
-from tombola.runs.initial_state import Recall, no_earlier_runs
+from tombola.runs.initial_state import StateLoader, no_stored_states
 from tombola.runs.outcome import Measures, Outcome
+from tombola.runs.run import BaseRun
 from tombola.runs.store import Checkpoint
 from tombola.utils.errors import InputError
 
-FIGURE = "figure/"
-"""Before the names of figures among an outcome's curves."""
+Metrics = float | Mapping[str, float]
+"""A number, the greater the better, or several by name, of which the first is compared."""
+
+TrainFunction = Callable[..., Metrics | Any]
+"""`train(network)`, or with a parameter of that name `train(network, begin=k)`: k is the first iteration."""
+
+EvaluateFunction = Callable[[nn.Module], Metrics]
+
+METRIC_PREFIX = "figure/"
+"""Of the names of metrics among an outcome's curves."""
+
+
+class CustomRun(BaseRun):
+    """One training by the user's own function."""
+
+    procedure: str
+    """The `fingerprint` of the function, of what it refers to, and of its settings."""
+    at_mark: bool = False
+    """It ends where the function calls `tombola.mark()`."""
 
 
 @dataclass(frozen=True)
 class CustomEngine:
-    """Has runs trained by a function, whose network is held to the run's mask all the while.
-
-    Global random states begin at the run's seed. A training under way is not checkpointed: the function may do that.
-    """
+    """Trains runs with the user's function, which gets a network that is held to the run's mask. Global random states
+    start at the run's seed. Unfinished trainings are not checkpointed; the function may do so."""
 
     network: CustomModel
-    function: Train
-    evaluate: Evaluate | None = None
+    function: TrainFunction
+    evaluate: EvaluateFunction | None = None
 
     @property
     def name(self) -> str:
@@ -50,66 +58,93 @@ class CustomEngine:
         return f"yours, torch {torch.__version__}"
 
     def capacity(self, run: CustomRun) -> Capacity:  # noqa: ARG002 - the same for all
-        """See `tombola.engines.Engine`."""
         return Capacity()
 
     def train(
         self,
         runs: Sequence[CustomRun],
-        checkpoint: Checkpoint,  # noqa: ARG002 - what is under way is the function's own affair
-        recall: Recall = no_earlier_runs,
+        checkpoint: Checkpoint,  # noqa: ARG002 - the function may save checkpoints itself
+        load_state: StateLoader = no_stored_states,
     ) -> list[Outcome]:
-        """Train the one run in `runs`; see `tombola.engines.Engine`.
-
-        Raises `InputError` where the function returns before the iteration, or the mark, that the run ends at.
-        """
+        """Raises `InputError` if the function returns before the iteration, or the mark, that the run ends at."""
         (run,) = runs
         began = time.monotonic()
-        network = self.network.begin(run.start, recall)
+        network = self.network.initial_network(run.start, load_state)
         run.mask.apply_(network)
         start = network_state(network)
-        ends = run.at_mark or run.end is not None
+        ends_early = run.at_mark or run.end is not None
         with seeded(run.seed), hold(network, run.mask):
-            with counting_steps(network, run.end and run.end - run.begin, run.at_mark) as watch:
+            with counting_steps(network, run.end and run.end - run.begin, run.at_mark) as counter:
                 returned = self._call(network, run)
-            if ends and not watch.reached:
-                raise InputError(_never(run, watch))
-            final = network_state(network)  # before anybody evaluates it, who may have other weights in mind
-            found = {} if ends else self._figures(network, returned)
-        _check(start, final, run)
-        iterations = run.begin + watch.steps
-        curves = {f"{FIGURE}{name}": torch.tensor([value], dtype=torch.float64) for name, value in found.items()}
+            if ends_early and not counter.reached:
+                raise InputError(_why_not_reached(run, counter))
+            final = network_state(network)  # before evaluation, which may change the weights
+            metrics = {} if ends_early else self._metrics(network, returned)
+        _check_weights(start, final, run)
+        iterations = run.begin + counter.steps
+        curves = {
+            f"{METRIC_PREFIX}{name}": torch.tensor([value], dtype=torch.float64) for name, value in metrics.items()
+        }
         curves["iteration"] = torch.tensor([iterations])
         finite = all(tensor.isfinite().all() for tensor in final.values() if tensor.is_floating_point())
         measures = Measures(diverged=not finite, iterations=iterations)
         return [Outcome(final, curves, measures, self.name, time.monotonic() - began)]
 
     def _call(self, network: nn.Module, run: CustomRun) -> object:
-        if run.start.trained is not None and takes_beginning(self.function):
+        if run.start.trained is not None and accepts_begin(self.function):
             return self.function(network, begin=run.begin)
         return self.function(network)
 
-    def _figures(self, network: nn.Module, returned: object) -> dict[str, float]:
-        """What `evaluate` says of the network, or `train` said."""
+    def _metrics(self, network: nn.Module, returned: object) -> dict[str, float]:
+        """The metrics that `evaluate` returns, or without it those that `train` returned."""
         if self.evaluate is None:
-            return as_figures(returned)
+            return as_metrics(returned)
         with torch.no_grad():
-            return figures(self.evaluate(network.eval()), "evaluate")
+            return checked_metrics(self.evaluate(network.eval()), "evaluate")
 
 
-def _check(start: State, final: State, run: CustomRun) -> None:
-    """Refuse what cannot be pruned and rewound."""
+def _check_weights(start: State, final: State, run: CustomRun) -> None:
+    """Raises `InputError` if the network cannot be pruned, or did not change."""
     for name, kept in run.mask.items():
         if name not in final or final[name].shape != kept.shape:
-            became = f"gave {name} another shape" if name in final else f"took {name} away from the network"
-            raise InputError(f"train: {became}: give a function that makes the network as it will be")
+            change = f"changed the shape of {name}" if name in final else f"removed {name} from the network"
+            raise InputError(f"train: {change}: the model should have its final layers from the beginning")
     if all(name in final and torch.equal(tensor, final[name]) for name, tensor in start.items()):
-        raise InputError("train: left the network that it was given as it was; does it train another one?")
+        raise InputError("train: did not change the network; is it training a different one?")
 
 
-def _never(run: CustomRun, watch: StepCounter) -> str:
-    if watch.thrown:
-        return "train: caught the signal that ends it where weights are rewound to (`except:` or `BaseException`)"
+def _why_not_reached(run: CustomRun, counter: StepCounter) -> str:
+    if counter.raised:
+        return "train: caught the exception that ends it at the rewinding point (`except:` or `BaseException`)"
     if run.at_mark:
-        return 'rewind: "mark" is where train calls tombola.mark(), and it returned without'
-    return f"rewind: should be before the end of training, which took {watch.steps} optimizer steps, not {run.end}"
+        return 'rewind: "mark" needs a call of tombola.mark() in train, which returned without one'
+    return f"rewind: should be before the end of training, which took {counter.steps} optimizer steps, not {run.end}"
+
+
+def accepts_begin(train: TrainFunction) -> bool:
+    """Whether `train` has a parameter named `begin`."""
+    try:
+        return "begin" in inspect.signature(train).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def as_metrics(value: Any) -> dict[str, float]:
+    """The metrics in a function's return value, by name; empty if it has none."""
+    named = value if isinstance(value, Mapping) else {"figure": value}
+    if any(isinstance(number, bool | str | None) for number in named.values()):
+        return {}
+    try:
+        return {str(name): float(number) for name, number in named.items()}
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
+        return {}
+
+
+def checked_metrics(value: Any, function: str) -> dict[str, float]:
+    """The same. Raises `InputError`, which names the function, if there are none."""
+    found = as_metrics(value)
+    if not found:
+        raise InputError(
+            f"{function}: should return a number, the greater the better, or a dict of numbers, not {value!r:.60}"
+        )
+    return found

@@ -1,6 +1,6 @@
-"""Procedure: a hash that stands for a function of the user's, so that a changed one is not taken for the same.
+"""Fingerprints of the user's functions and values, so that a changed function is not mistaken for the same.
 
-A needless training costs time, a stale answer costs truth: where in doubt, things are taken for different.
+In doubt, things count as different: an unnecessary training costs time, but a stale result would be wrong.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ _PLAIN_KINDS = (PurePath, np.generic, torch.dtype, torch.device)
 _RANDOM = (random.Random, np.random.RandomState, np.random.BitGenerator)
 _SPARSE = ("_indices", "_values", "crow_indices", "ccol_indices", "col_indices", "row_indices", "values")
 
-About = tuple[str, list[Any]]
-"""What is said of a thing, and the things it is made of."""
+Description = tuple[str, list[Any]]
+"""A text that identifies an object, and its parts."""
 
 
 def fingerprint(*things: object) -> str:
-    """32 hexadecimal digits for functions and values.
+    """32 hexadecimal digits that identify functions and values.
 
-    Of functions, classes and modules of the user's own it sees the source text and the compiled code, the defaults,
-    the base classes, and what they refer to. Of other objects it sees what `pickle` would: their content, or what
-    their `__getstate__` returns. Functions, classes and modules of libraries count by name and version; random states
-    by their seed; iterators of libraries, and what cannot be looked into, by their class.
+    For the user's functions, classes and modules it includes source, compiled code, defaults, base classes, and what
+    they refer to. For other objects it includes what `pickle` would: their content, or what their `__getstate__`
+    returns. Functions, classes and modules of libraries count by name and version; random states by their seed;
+    iterators of libraries, and objects that cannot be inspected, by their class.
     """
     return _hash(list(things), {}).hex()[:32]
 
 
 def _hash(things: list[Any], seen: dict[int, tuple[int, Any]]) -> bytes:
-    """Every thing is followed by its parts; whatever was `seen` already counts as its number."""
+    """Hash each thing, then its parts; a thing in `seen` is hashed by its number there."""
     sha = hashlib.sha256()
-    left = things[::-1]
-    while left:
-        thing = left.pop()
+    pending = things[::-1]
+    while pending:
+        thing = pending.pop()
         if type(thing) in (bytes, bytearray, memoryview):
             sha.update(f"{type(thing).__name__} {len(thing)} ".encode())
             sha.update(thing)
@@ -63,14 +63,14 @@ def _hash(things: list[Any], seen: dict[int, tuple[int, Any]]) -> bytes:
         elif id(thing) in seen:
             said, parts = f"seen {seen[id(thing)][0]}", []
         else:
-            seen[id(thing)] = len(seen), thing  # kept alive, so that no other thing is given its id
+            seen[id(thing)] = len(seen), thing  # kept alive, so that its id is not reused
             if type(thing) in (set, frozenset):
                 said = type(thing).__name__
                 parts = sorted(_hash([item], {} if _plain(item) else dict(seen)) for item in thing)
             else:
-                said, parts = _about(thing)
+                said, parts = _describe(thing)
         sha.update(f"{len(said)} {said} {len(parts)} ".encode())
-        left.extend(reversed(parts))
+        pending.extend(reversed(parts))
     return sha.digest()
 
 
@@ -78,7 +78,7 @@ def _plain(thing: object) -> bool:
     return type(thing) in _PLAIN or issubclass(type(thing), _PLAIN_KINDS)
 
 
-def _about(thing: Any) -> About:
+def _describe(thing: Any) -> Description:
     kind = type(thing)
     try:
         if kind in (list, tuple):
@@ -98,16 +98,16 @@ def _about(thing: Any) -> About:
         if isinstance(thing, ModuleType):
             return _module(thing)
         return f"object {former_name(kind.__module__, kind.__qualname__)[1]}", [kind, *_parts(thing)]
-    except Exception:  # noqa: BLE001 - whatever the attributes of a thing may raise
+    except Exception:  # noqa: BLE001 - attributes of a thing may raise anything
         return f"unknown {kind.__qualname__}", [kind]
 
 
 def _parts(thing: Any) -> list[Any]:
-    """What an object is made of."""
+    """The parts of an object."""
     if type(thing).__module__.startswith("torch._dynamo"):  # made by torch.compile
         return [getattr(thing, "_orig_mod", None)]
     if isinstance(thing, nn.Module):
-        attributes = {name: value for name, value in vars(thing).items() if not _is_hooks(name)}
+        attributes = {name: value for name, value in vars(thing).items() if not (name[:1] == "_" and "hook" in name)}
         return [attributes, dict(thing.named_parameters(recurse=False)), dict(thing.named_buffers(recurse=False))]
     if isinstance(thing, MethodType):
         return [thing.__func__, thing.__self__]
@@ -119,26 +119,18 @@ def _parts(thing: Any) -> list[Any]:
         return [thing.initial_seed()]
     if isinstance(thing, np.random.Generator):
         seed = getattr(thing.bit_generator.seed_seq, "entropy", None)
-        return [None if isinstance(seed, int) and seed >= 2**64 else seed]  # the system's, where none was given
+        return [None if isinstance(seed, int) and seed >= 2**64 else seed]  # without a seed, the system's entropy
     if isinstance(thing, _RANDOM) or (isinstance(thing, Iterator) and _of_a_library(type(thing).__module__)):
         return []
     try:
         reduce = copyreg.dispatch_table.get(type(thing))
         reduced = reduce(thing) if reduce else thing.__reduce_ex__(4)
-        return [reduced] if isinstance(reduced, str) else [_listed(part) for part in reduced]
+        return [reduced] if isinstance(reduced, str) else [list(p) if isinstance(p, Iterator) else p for p in reduced]
     except Exception:  # noqa: BLE001 - a lock, say, or an object that holds one
         return [getattr(thing, "__dict__", None)]
 
 
-def _listed(part: Any) -> Any:
-    return list(part) if isinstance(part, Iterator) else part
-
-
-def _is_hooks(name: str) -> bool:
-    return name.startswith("_") and "hook" in name
-
-
-def _tensor(tensor: Any) -> About:
+def _tensor(tensor: Any) -> Description:
     said = f"tensor {tensor.dtype} {tuple(tensor.shape)} {tensor.layout} {tensor.requires_grad}"
     tensor = (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach()
     if tensor.is_meta:
@@ -159,23 +151,23 @@ def _content(array: np.ndarray[Any, Any]) -> Any:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _function(function: FunctionType) -> About:
+def _function(function: FunctionType) -> Description:
     module = str(function.__globals__.get("__name__"))
-    held = [[_held(cell) for cell in function.__closure__ or ()], vars(function)]
+    extras = [[_cell_content(cell) for cell in function.__closure__ or ()], vars(function)]
     if _of_a_library(module):
-        return _named(module, function), held
+        return _named(module, function), extras
     code, names = function.__code__, function.__globals__
     globals_ = {name: names[name] for name in sorted(_names(code)) if name in names}
     own = [_source(code), code, function.__defaults__, function.__kwdefaults__, globals_]
-    return f"function {function.__qualname__}", [*own, *held, list(_imported(code, names))]
+    return f"function {function.__qualname__}", [*own, *extras, list(_imported(code, names))]
 
 
-def _held(cell: Any) -> Any:
-    with contextlib.suppress(ValueError):  # not given a value yet
+def _cell_content(cell: Any) -> Any:
+    with contextlib.suppress(ValueError):  # an empty cell
         return cell.cell_contents
 
 
-def _class(kind: type) -> About:
+def _class(kind: type) -> Description:
     if _of_a_library(kind.__module__):
         return _named(kind.__module__, kind), []
     members = {
@@ -186,7 +178,7 @@ def _class(kind: type) -> About:
     return f"class {kind.__qualname__}", [_source(kind), type(kind), kind.__bases__, members]
 
 
-def _module(module: ModuleType) -> About:
+def _module(module: ModuleType) -> Description:
     if _of_a_library(module.__name__):
         return _named(module.__name__), []
     file = getattr(module, "__file__", None)
@@ -196,7 +188,7 @@ def _module(module: ModuleType) -> About:
 
 
 def _named(module: str, thing: Any = None) -> str:
-    """A thing of a library."""
+    """The name and version of a library's object."""
     version = getattr(sys.modules.get(module.partition(".")[0]), "__version__", "")
     module, name = former_name(module, getattr(thing, "__qualname__", ""))
     return f"library {module} {name} {version}"
@@ -205,17 +197,17 @@ def _named(module: str, thing: Any = None) -> str:
 def _source(thing: Any) -> str:
     try:
         return inspect.getsource(thing)
-    except Exception:  # noqa: BLE001 - typed in, or compiled, or its file is another now
+    except Exception:  # noqa: BLE001 - interactive or compiled code, or its file has changed
         return ""
 
 
-def _compiled(code: CodeType) -> About:
+def _compiled(code: CodeType) -> Description:
     arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     return f"code {code.co_flags}", [code.co_code, code.co_names, arguments, code.co_consts]
 
 
 def _inner(code: CodeType) -> Iterator[CodeType]:
-    """The code, and that of functions within it."""
+    """The code, and that of its inner functions."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -227,13 +219,13 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _imported(code: CodeType, names: dict[str, Any]) -> Iterator[ModuleType]:
-    """The user's own modules that a function imports when it is called; they are imported now."""
+    """The user's modules that a function imports when it is called; this imports them."""
     for inner in _inner(code):
         steps = [step for step in dis.get_instructions(inner) if step.opname != "EXTENDED_ARG"]
         for level, wanted, step in zip(steps, steps[1:], steps[2:], strict=False):
             if step.opname != "IMPORT_NAME":
                 continue
-            with contextlib.suppress(Exception, SystemExit):  # there may be none of that name here
+            with contextlib.suppress(Exception, SystemExit):  # the module may be missing
                 name = importlib.util.resolve_name("." * level.argval + step.argval, names.get("__package__"))
                 if not _of_a_library(name):
                     yield importlib.import_module(name)
@@ -243,7 +235,7 @@ def _imported(code: CodeType, names: dict[str, Any]) -> Iterator[ModuleType]:
 
 
 def _of_a_library(name: str) -> bool:
-    """Whether the module of that name is Tombola's, or lies where libraries do; one that lies nowhere does not."""
+    """Whether the module is Tombola's or is installed as a library; modules without a file are not."""
     top = str(name).partition(".")[0]
     if top in ("tombola", "__main__"):
         return top == "tombola"
@@ -251,7 +243,7 @@ def _of_a_library(name: str) -> bool:
     if not places and top in sys.stdlib_module_names:
         return True
     if not places:
-        with contextlib.suppress(Exception):  # what a finder may raise
+        with contextlib.suppress(Exception):  # finders may raise anything
             spec = importlib.util.find_spec(top)
             places = [Path(spec.origin).resolve()] if spec and spec.origin else []
     return any({"site-packages", "dist-packages", *_LIBRARIES} & {*place.parts, *place.parents} for place in places)

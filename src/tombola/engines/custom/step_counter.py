@@ -1,4 +1,4 @@
-"""Marking: where in a training of the user's own iteration k is."""
+"""Counts the optimizer steps of the user's training function, and ends it at an iteration or at `mark()`."""
 
 from __future__ import annotations
 
@@ -13,82 +13,80 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, 
 
 
 class TrainingEnded(BaseException):
-    """The training has come to where it should end. No `Exception`, so that nobody takes it for an error."""
+    """Ends a training. Not an `Exception`, so that handlers of errors do not catch it."""
 
 
 class StepCounter:
-    """A training that is being watched."""
+    """Counts the steps of the optimizers that train one network."""
 
     def __init__(self, network: nn.Module, end: int | None, at_mark: bool) -> None:
         self.network = network
         self.at_mark = at_mark
-        """It ends where the user's function says `mark()`."""
+        """The training ends where the user's function calls `mark()`."""
         self.end = end
-        """Or after so many steps."""
-        self.thrown = self.reached = False
-        self._within = 0  # steps of optimizers that drive others
-        self._first: weakref.WeakKeyDictionary[Optimizer, int | None] = weakref.WeakKeyDictionary()
+        """The training ends after so many steps."""
+        self.raised = self.reached = False
+        self._nested = 0  # steps of optimizers that call other optimizers
+        self._first_parameter: weakref.WeakKeyDictionary[Optimizer, int | None] = weakref.WeakKeyDictionary()
         self._steps: Counter[int] = Counter()
 
     @property
     def steps(self) -> int:
-        """How many steps were made. Optimizers that take turns with different parameters, as of a generator and a
-        discriminator, count side by side; those that follow one another with the same, one after the other."""
+        """The number of steps. Optimizers with different parameters, as of a generator and a discriminator, are
+        counted separately, and the largest number is returned; those with the same parameters count together."""
         return max(self._steps.values(), default=0)
 
-    def stepping(self, *_: Any) -> None:
-        """A step begins."""
-        self._within += 1
+    def before_step(self, *_: Any) -> None:
+        """Called before each step of any optimizer."""
+        self._nested += 1
 
-    def stepped(self, optimizer: Optimizer, *_: Any) -> None:
-        """Count a step of an optimizer that trains this network, those made within it not. Raises `TrainingEnded`."""
-        self._within = max(0, self._within - 1)
-        if self._within:
+    def after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        """Count the step if its optimizer trains this network and no other called it. May raise `TrainingEnded`."""
+        self._nested = max(0, self._nested - 1)
+        if self._nested:
             return
-        if optimizer not in self._first:
+        if optimizer not in self._first_parameter:
             own = {id(parameter) for parameter in self.network.parameters()}
             trained = (id(parameter) for group in optimizer.param_groups for parameter in group["params"])
-            self._first[optimizer] = next((parameter for parameter in trained if parameter in own), None)
-        first = self._first[optimizer]
+            self._first_parameter[optimizer] = next((parameter for parameter in trained if parameter in own), None)
+        first = self._first_parameter[optimizer]
         if first is None:
             return
         self._steps[first] += 1
         if self.end is not None and self.steps >= self.end:
-            self.end_here()
+            self.end_training()
 
-    def end_here(self) -> None:
+    def end_training(self) -> None:
         """Raises `TrainingEnded`."""
-        self.thrown = True
+        self.raised = True
         raise TrainingEnded
 
 
-_watches: list[StepCounter] = []
+_counters: list[StepCounter] = []
 
 
 @contextmanager
 def counting_steps(network: nn.Module, end: int | None = None, at_mark: bool = False) -> Iterator[StepCounter]:
-    """Count the steps of the optimizers that train `network`, and end the block quietly where it should end."""
-    watch = StepCounter(network, end, at_mark)
+    """Count the steps of the optimizers that train `network`, and end the block at step `end` or at `mark()`."""
+    counter = StepCounter(network, end, at_mark)
     handles = [
-        register_optimizer_step_pre_hook(watch.stepping),
-        register_optimizer_step_post_hook(watch.stepped),
+        register_optimizer_step_pre_hook(counter.before_step),
+        register_optimizer_step_post_hook(counter.after_step),
     ]
-    _watches.append(watch)
+    _counters.append(counter)
     try:
-        yield watch
+        yield counter
     except TrainingEnded:
-        watch.reached = True
+        counter.reached = True
     finally:
-        _watches.remove(watch)
+        _counters.remove(counter)
         for handle in handles:
             handle.remove()
 
 
 def mark() -> None:
     """Say, from within a training function, that this is the point to rewind to; see `rewind` of `find_ticket`.
-
-    Anywhere else it does nothing, so it may stay in the function.
-    """
-    for watch in _watches:
-        if watch.at_mark:
-            watch.end_here()
+    Anywhere else it does nothing, so it may stay in the function."""
+    for counter in _counters:
+        if counter.at_mark:
+            counter.end_training()

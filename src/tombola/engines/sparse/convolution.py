@@ -1,10 +1,10 @@
-"""Convolution: sparse convolutions and linear layers as sparse products, a few images at a time.
+"""Sparse convolutions and linear layers as sparse products, for a few images at a time.
 
-Images are padded and laid out flat, so that moving a kernel's weight across an image is moving along a row: output
-position q reads input position q plus the same shift everywhere, and each weight left is one stream of multiply-adds.
-With a stride, the positions of a padded image are first dealt out to as many images as there are phases, of which the
-same holds. At the ends of lines positions are computed that are no output's; they are not collected, and their
-gradients are zero. A linear layer is a convolution of images of one pixel.
+Images are padded and flattened, so that the weight of a kernel reads, for output position q, input position q plus
+the same shift for all q: each kept weight is multiplied with contiguous numbers. With a stride, the positions of a
+padded image are first divided into phases, one image for each, in which the same holds. Positions at the ends of
+lines that belong to no output are computed too; they are not copied to the outputs, and their gradients are zero. A
+linear layer is a convolution of images of one pixel.
 """
 
 from __future__ import annotations
@@ -14,16 +14,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tombola.engines.sparse.compiled import compiled
-from tombola.engines.sparse.packed import SparsityPattern, grouped
-from tombola.engines.sparse.products import Floats, Indices, columns_of, sampled_product, sparse_times_dense, take
+from tombola.engines.sparse.products import (
+    Floats,
+    Indices,
+    examples_to_columns,
+    gather,
+    sampled_product,
+    sparse_times_dense,
+)
+from tombola.engines.sparse.sparsity_pattern import SparsityPattern, grouped
 from tombola.engines.sparse.vectors import LANES, add, load, splat, store, transpose
 
-TOGETHER = 1024
-"""How many positions of a channel are worked on at a time, if an image has no more."""
+CHUNK_POSITIONS = 1024
+"""Positions of a channel in a chunk of images, at most, unless a single image has more."""
 
 
 class Geometry(NamedTuple):
-    """Sizes of a convolution. Inputs are (images, channels, height, width), contiguous."""
+    """The sizes of a convolution of contiguous inputs of shape (images, channels, height, width)."""
 
     channels: int
     height: int
@@ -36,12 +43,12 @@ class Geometry(NamedTuple):
     """The strides."""
     lines: int
     line: int
-    """Of a padded image, or of each of its down × across phases."""
+    """Size of a padded image, or of each of its down × across phases."""
     outputs: int
     out_height: int
     out_width: int
-    together: int
-    """How many images are laid out side by side."""
+    chunk: int
+    """Images that are padded and multiplied at a time."""
     guard: int
     """The largest shift."""
     span: int
@@ -49,13 +56,13 @@ class Geometry(NamedTuple):
     back: int
     """Positions of a channel that input gradients are computed at: a multiple of 64."""
     source_row: int
-    """Distance between channels of laid-out inputs."""
+    """Distance between channels of padded inputs."""
     grad_row: int
-    """Distance between channels of laid-out output gradients, which have a guard of zeros in front."""
+    """Distance between channels of padded output gradients, which have a guard of zeros in front."""
 
 
-class Kernel(NamedTuple):
-    """What a convolution multiplies with, as `products` wants it, forward and back."""
+class KernelIndices(NamedTuple):
+    """The sparse matrices of a convolution, forward and backward, in the form of `products`."""
 
     columns: Indices
     bounds: Indices
@@ -64,32 +71,34 @@ class Kernel(NamedTuple):
     back_places: Indices
 
 
-class Spread(NamedTuple):
-    """How a layer's kernel lies on its inputs; a linear layer's is all ones and zeros."""
+class ConvolutionOptions(NamedTuple):
+    """Kernel size, stride, padding, dilation and groups of a layer; the defaults are those of a linear layer."""
 
     size: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """Above, below, left and right."""
+    """Top, bottom, left and right."""
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
 
-def geometry_of(spread: Spread, outputs: int, images: int, channels: int, height: int, width: int) -> Geometry:
-    """The sizes of a convolution of that many images of this shape."""
-    (kernel_h, kernel_w), (down, across), (dilation_h, dilation_w) = spread.size, spread.stride, spread.dilation
-    top, bottom, left, right = spread.padding
+def convolution_geometry(
+    options: ConvolutionOptions, outputs: int, images: int, channels: int, height: int, width: int
+) -> Geometry:
+    """The sizes of a convolution of images of shape (channels, height, width) to `outputs` channels."""
+    (kernel_h, kernel_w), (down, across), (dilation_h, dilation_w) = options.size, options.stride, options.dilation
+    top, bottom, left, right = options.padding
     tall, wide = height + top + bottom, width + left + right
     out_height = (tall - (kernel_h - 1) * dilation_h - 1) // down + 1
     out_width = (wide - (kernel_w - 1) * dilation_w - 1) // across + 1
     lines, line = -(-tall // down), -(-wide // across)
     image = lines * line
-    together = max(1, min(images, TOGETHER // image))
+    chunk = max(1, min(images, CHUNK_POSITIONS // image))
     guard = (kernel_h - 1) * dilation_h // down * line + (kernel_w - 1) * dilation_w // across
-    span = _to_64((together - 1) * image + (out_height - 1) * line + out_width)
-    back = _to_64(together * image)
+    span = _to_64((chunk - 1) * image + (out_height - 1) * line + out_width)
+    back = _to_64(chunk * image)
     return Geometry(
-        *(channels, height, width, top, left, down, across, lines, line, outputs, out_height, out_width, together),
+        *(channels, height, width, top, left, down, across, lines, line, outputs, out_height, out_width, chunk),
         guard=guard,
         span=span,
         back=back,
@@ -98,21 +107,21 @@ def geometry_of(spread: Spread, outputs: int, images: int, channels: int, height
     )
 
 
-def kernel_of(pattern: SparsityPattern, spread: Spread, geometry: Geometry) -> Kernel:
-    """Where the weights of `pattern`, a matrix of (outputs, inputs of a group · kernel), find their inputs."""
-    (kernel_h, kernel_w), g = spread.size, geometry
-    per_group = g.channels // spread.groups
+def kernel_indices(pattern: SparsityPattern, options: ConvolutionOptions, geometry: Geometry) -> KernelIndices:
+    """Where the weights of `pattern`, a matrix of (outputs, inputs of a group · kernel size), read their inputs."""
+    (kernel_h, kernel_w), g = options.size, geometry
+    per_group = g.channels // options.groups
     row, column = np.divmod(pattern.order, per_group * kernel_h * kernel_w)
     channel, y, x = np.unravel_index(column, (per_group, kernel_h, kernel_w))
-    channel = channel + row // (g.outputs // spread.groups) * per_group
+    channel = channel + row // (g.outputs // options.groups) * per_group
     (shift_y, phase_y), (shift_x, phase_x) = (
-        np.divmod(y * spread.dilation[0], g.down),
-        np.divmod(x * spread.dilation[1], g.across),
+        np.divmod(y * options.dilation[0], g.down),
+        np.divmod(x * options.dilation[1], g.across),
     )
     plane = (channel * g.down + phase_y) * g.across + phase_x
     shift = shift_y * g.line + shift_x
     places, back_bounds = grouped(plane, g.channels * g.down * g.across)
-    return Kernel(
+    return KernelIndices(
         columns=(plane * g.source_row + shift).astype(np.int32),
         bounds=pattern.bounds,
         back_columns=(row * g.grad_row + g.guard - shift)[places].astype(np.int32),
@@ -126,7 +135,7 @@ def _to_64(size: int) -> int:
 
 
 @compiled
-def move(source: Floats, begin: int, target: Floats, place: int, count: int, plus: float) -> None:
+def copy_and_add(source: Floats, begin: int, target: Floats, place: int, count: int, plus: float) -> None:
     """target[place:place + count] = source[begin:begin + count] + plus."""
     vectors = count // LANES * LANES
     addend = splat(np.float32(plus))
@@ -137,121 +146,122 @@ def move(source: Floats, begin: int, target: Floats, place: int, count: int, plu
 
 
 @compiled
-def single(g: Any) -> bool:
-    """Whether images have one pixel and no padding, as those of linear layers: laying out is transposing."""
+def is_linear(g: Any) -> bool:
+    """Whether images have one pixel and no padding, as in linear layers: then padding them is a transposition."""
     return bool(g.lines * g.line * g.down * g.across == 1)
 
 
 @compiled
-def im2col(x: Floats, first: int, images: int, g: Any, out: Floats) -> None:
-    """Put some images of `x`, flat, into `out`, padded and dealt out to phases. Padding is not touched."""
-    if single(g):
+def pad_images(x: Floats, first: int, images: int, g: Any, out: Floats) -> None:
+    """Copy some images of `x`, flat, to `out`, padded and divided into phases. The padding is not written."""
+    if is_linear(g):
         rows = np.arange(first, first + images)
-        columns_of(x.reshape(-1, g.channels), rows, g.source_row, np.empty(g.source_row, np.int64), out)
-        return
+        examples_to_columns(x.reshape(-1, g.channels), rows, g.source_row, np.empty(g.source_row, np.int64), out)
+    else:
+        copy_images(x, first, images, g, out, g.source_row, False)
+
+
+@compiled
+def unpad_images(padded: Floats, first: int, images: int, g: Any, out: Floats) -> None:
+    """Copy the gradients of some images from `padded` to `out`, flat: the inverse of `pad_images`."""
+    if is_linear(g):
+        columns_to_examples(padded, g.back, first, images, g.channels, out)
+    else:
+        copy_images(out, first, images, g, padded, g.back, True)
+
+
+@compiled
+def copy_images(x: Floats, first: int, images: int, g: Any, padded: Floats, pitch: int, unpad: bool) -> None:
+    """Copy images from `x` to `padded`, whose channels are `pitch` apart, or back."""
     for c in range(g.channels):
         for n in range(images):
             for y in range(g.height):
                 line, phase_y = divmod(y + g.top, g.down)
                 begin = (n * g.lines + line) * g.line
-                there = (((first + n) * g.channels + c) * g.height + y) * g.width
+                pixel = (((first + n) * g.channels + c) * g.height + y) * g.width
                 if g.across == 1:
-                    move(x, there, out, (c * g.down + phase_y) * g.source_row + begin + g.left, g.width, 0.0)
-                else:
-                    for i in range(g.width):
-                        place, phase_x = divmod(i + g.left, g.across)
-                        plane = (c * g.down + phase_y) * g.across + phase_x
-                        out[plane * g.source_row + begin + place] = x[there + i]
+                    place = (c * g.down + phase_y) * pitch + begin + g.left
+                    if unpad:
+                        copy_and_add(padded, place, x, pixel, g.width, 0.0)
+                    else:
+                        copy_and_add(x, pixel, padded, place, g.width, 0.0)
+                    continue
+                for i in range(g.width):
+                    column, phase_x = divmod(i + g.left, g.across)
+                    place = ((c * g.down + phase_y) * g.across + phase_x) * pitch + begin + column
+                    if unpad:
+                        x[pixel + i] = padded[place]
+                    else:
+                        padded[place] = x[pixel + i]
 
 
 @compiled
-def col2im(laid: Floats, first: int, images: int, g: Any, out: Floats) -> None:
-    """Take the gradients of some images out of `laid`, into `out`, flat: the way back of `im2col`."""
-    if single(g):
-        turn_back(laid, g.back, first, images, g.channels, out)
-        return
-    for c in range(g.channels):
-        for n in range(images):
-            for y in range(g.height):
-                line, phase_y = divmod(y + g.top, g.down)
-                begin = (n * g.lines + line) * g.line
-                there = (((first + n) * g.channels + c) * g.height + y) * g.width
-                if g.across == 1:
-                    move(laid, (c * g.down + phase_y) * g.back + begin + g.left, out, there, g.width, 0.0)
-                else:
-                    for i in range(g.width):
-                        place, phase_x = divmod(i + g.left, g.across)
-                        plane = (c * g.down + phase_y) * g.across + phase_x
-                        out[there + i] = laid[plane * g.back + begin + place]
-
-
-@compiled
-def turn_back(laid: Floats, row: int, first: int, images: int, channels: int, out: Floats) -> None:
-    """out[(first + n) · channels + c] = laid[c · row + n]: columns become examples again."""
-    places = np.empty(LANES, np.int64)
+def columns_to_examples(columns: Floats, pitch: int, first: int, images: int, channels: int, out: Floats) -> None:
+    """out[(first + n) · channels + c] = columns[c · pitch + n]: the inverse of `examples_to_columns`."""
+    starts = np.empty(LANES, np.int64)
     for begin in range(0, channels, LANES):
         whole = begin + LANES <= channels
         for i in range(LANES):
-            places[i] = (begin + i) * row
+            starts[i] = (begin + i) * pitch
         for n in range(0, images, LANES):
             if whole and n + LANES <= images:
-                transpose(laid, places, 0, n, out, (first + n) * channels + begin, channels)
+                transpose(columns, starts, 0, n, out, (first + n) * channels + begin, channels)
             else:
                 for m in range(n, min(n + LANES, images)):
                     for c in range(begin, min(begin + LANES, channels)):
-                        out[(first + m) * channels + c] = laid[c * row + m]
+                        out[(first + m) * channels + c] = columns[c * pitch + m]
 
 
 @compiled
-def convolve(x: Floats, count: int, values: Floats, bias: Floats, kernel: Any, g: Any, out: Floats) -> None:
-    """out = x ∗ values + bias, for `count` images, flat. `bias` is empty where there is none."""
+def convolve(x: Floats, count: int, values: Floats, bias: Floats, indices: Any, g: Any, out: Floats) -> None:
+    """out = x ∗ values + bias, for `count` images, all flat; `bias` may be empty."""
     source = np.zeros(g.channels * g.down * g.across * g.source_row, np.float32)
     sums = np.empty(g.outputs * g.span, np.float32)
-    for first in range(0, count, g.together):
-        images = min(g.together, count - first)
-        im2col(x, first, images, g, source)
-        sparse_times_dense(values, kernel.columns, kernel.bounds, g.outputs, 1, source, g.span, sums)
-        if single(g):
+    for first in range(0, count, g.chunk):
+        images = min(g.chunk, count - first)
+        pad_images(x, first, images, g, source)
+        sparse_times_dense(values, indices.columns, indices.bounds, g.outputs, 1, source, g.span, sums)
+        if is_linear(g):
             if bias.size:
                 for o in range(g.outputs):
-                    move(sums, o * g.span, sums, o * g.span, images, bias[o])
-            turn_back(sums, g.span, first, images, g.outputs, out)
+                    copy_and_add(sums, o * g.span, sums, o * g.span, images, bias[o])
+            columns_to_examples(sums, g.span, first, images, g.outputs, out)
             continue
         for o in range(g.outputs):
             plus = bias[o] if bias.size else np.float32(0)
             for n in range(images):
                 for y in range(g.out_height):
                     begin = o * g.span + (n * g.lines + y) * g.line
-                    there = (((first + n) * g.outputs + o) * g.out_height + y) * g.out_width
-                    move(sums, begin, out, there, g.out_width, plus)
+                    pixel = (((first + n) * g.outputs + o) * g.out_height + y) * g.out_width
+                    copy_and_add(sums, begin, out, pixel, g.out_width, plus)
 
 
 @compiled
 def convolve_back(
-    x: Floats, count: int, values: Floats, kernel: Any, g: Any, gradient: Floats, of_values: Floats, of_x: Floats
+    x: Floats, count: int, values: Floats, indices: Any, g: Any, gradient: Floats, of_values: Floats, of_x: Floats
 ) -> None:
-    """From the gradient of the outputs to those of the values, and of the inputs unless `of_x` is empty."""
+    """The gradients of the values and, unless `of_x` is empty, of the inputs, from that of the outputs."""
     planes = g.channels * g.down * g.across
     source = np.zeros(planes * g.source_row, np.float32)
     left = np.zeros(g.outputs * g.grad_row, np.float32)
     sums = np.empty(planes * g.back if of_x.size else 0, np.float32)
-    turned = np.empty(values.size, np.float32)
-    take(values, kernel.back_places, turned)
+    transposed = np.empty(values.size, np.float32)
+    gather(values, indices.back_places, transposed)
     of_values[:] = 0
-    for first in range(0, count, g.together):
-        images = min(g.together, count - first)
-        if images < g.together:
-            left[:] = 0  # what was there before must not count again
-        im2col(x, first, images, g, source)
+    for first in range(0, count, g.chunk):
+        images = min(g.chunk, count - first)
+        if images < g.chunk:
+            left[:] = 0  # clears the gradients of the previous chunk
+        pad_images(x, first, images, g, source)
         for o in range(g.outputs):
             for n in range(images):
                 for y in range(g.out_height):
                     place = o * g.grad_row + g.guard + (n * g.lines + y) * g.line
-                    there = (((first + n) * g.outputs + o) * g.out_height + y) * g.out_width
-                    move(gradient, there, left, place, g.out_width, 0.0)
+                    pixel = (((first + n) * g.outputs + o) * g.out_height + y) * g.out_width
+                    copy_and_add(gradient, pixel, left, place, g.out_width, 0.0)
         sampled_product(
-            kernel.columns, kernel.bounds, g.outputs, 1, left[g.guard :], g.grad_row, source, g.span, of_values
+            indices.columns, indices.bounds, g.outputs, 1, left[g.guard :], g.grad_row, source, g.span, of_values
         )
         if of_x.size:
-            sparse_times_dense(turned, kernel.back_columns, kernel.back_bounds, planes, 1, left, g.back, sums)
-            col2im(sums, first, images, g, of_x)
+            sparse_times_dense(transposed, indices.back_columns, indices.back_bounds, planes, 1, left, g.back, sums)
+            unpad_images(sums, first, images, g, of_x)

@@ -1,9 +1,9 @@
-"""Products: sparse matrices times dense ones, at the cost of the weights left.
+"""Products of sparse and dense matrices, in time that follows the number of kept weights.
 
-A dense operand has its examples along the last axis, so that one weight is one stream of multiply-adds over a batch,
-and is given flat: entry (row, column) is at `row * pitch + column`. A sparse matrix is given by the segments of
-`packed.Pattern`: segment s has entries of row `s % rows`, `values[bounds[s]:bounds[s + 1]]` in `columns[...]`.
-Convolutions are the same products, with places in padded images as columns and a pitch of 1; see `convolution.py`.
+Dense operands have examples along the last axis, so that each weight is multiplied with contiguous numbers of a
+batch. They are flat: entry (row, column) is at `row * pitch + column`. A sparse matrix is given by the segments of
+`SparsityPattern`: segment s of row `s % rows` has `values[bounds[s]:bounds[s + 1]]` in the same entries of `columns`.
+Convolutions are the same products, with positions in padded images as columns and a pitch of 1: see `convolution.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def sparse_times_dense(
 ) -> None:
     """out[r, t] = Σ values[k] · source[columns[k] · pitch + t], for `width` (a multiple of 16) entries t.
 
-    The sums of a row over 64 examples are held in registers until its segment is done.
+    The sums of a row over 64 examples stay in registers until the end of a segment.
     """
     wide = width // 64 * 64
     for t in range(0, wide, 64):
@@ -76,7 +76,7 @@ def sampled_product(
     out: Floats,
 ) -> None:
     """out[k] += Σ_t left[r · row + t] · source[columns[k] · pitch + t], for every k of row r: the gradient of the
-    weights left, and of no others. `width`, a multiple of 16, is how many t there are."""
+    kept weights only. t runs over `width` entries, a multiple of 16."""
     wide = width // 64 * 64
     for t in range(0, wide, 64):
         for segment in range(bounds.size - 1):
@@ -103,29 +103,29 @@ def sampled_product(
 
 
 @compiled
-def take(values: Floats, places: Indices, out: Floats) -> None:
-    """out[k] = values[places[k]]: the values of a sparse matrix in the order of its transpose."""
-    for k in range(places.size):
-        out[k] = values[places[k]]
+def gather(values: Floats, indices: Indices, out: Floats) -> None:
+    """out[k] = values[indices[k]]: the values of a sparse matrix in the order of its transpose."""
+    for k in range(indices.size):
+        out[k] = values[indices[k]]
 
 
 @compiled
-def columns_of(
-    x: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], width: int, places: npt.NDArray[np.int64], out: Floats
+def examples_to_columns(
+    x: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], width: int, starts: npt.NDArray[np.int64], out: Floats
 ) -> None:
-    """out[f · width + b] = x[rows[b], f]: examples, which are rows of `x`, as columns.
+    """out[f · width + b] = x[rows[b], f]: transposes examples, which are rows of `x`, into columns.
 
-    `width` is a multiple of 16; columns past the last example repeat the first. `places` is working space, `width`
-    long.
+    `width` is a multiple of 16; columns past the last example repeat the first. `starts` is workspace of size
+    `width`.
     """
     features = x.shape[1]
     source = x.reshape(x.size)
     for b in range(width):
-        places[b] = rows[b if b < rows.size else 0] * features
+        starts[b] = rows[b if b < rows.size else 0] * features
     whole = features // 16 * 16
     for b in range(0, width, 16):
         for f in range(0, whole, 16):
-            transpose(source, places, b, f, out, f * width + b, width)
+            transpose(source, starts, b, f, out, f * width + b, width)
     for f in range(whole, features):
         for b in range(width):
-            out[f * width + b] = source[places[b] + f]
+            out[f * width + b] = source[starts[b] + f]

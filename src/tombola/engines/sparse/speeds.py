@@ -1,17 +1,16 @@
-"""Speeds: which layers are faster sparse, found out by a short measurement and remembered for this machine."""
+"""Which layers are faster sparse: measured once, and stored for this machine."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import logging
 import math
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numba
 import platformdirs
@@ -20,27 +19,25 @@ from llvmlite import binding
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from tombola.engines.sparse.compiled import KERNELS
 from tombola.engines.sparse.modules import SparseTrainingLayer
-from tombola.utils.files import atomic_write
-from tombola.utils.locks import file_lock
+from tombola.engines.sparse.source_hash import kernel_hash
+from tombola.utils.files import atomic_write, file_lock
 
 log = logging.getLogger(__name__)
 
-STEP = 0.8
-"""Densities are measured at its powers; each stands for those around it."""
+DENSITY_STEP = 0.8
+"""Densities are rounded to a power of it before they are measured."""
 
 REPEATS = 5
-"""Training steps that a measurement takes the median of, after one that does not count."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How long a training step of one layer takes, in milliseconds on one thread: forward, backward, update."""
+    """Milliseconds of a training step of one layer on one thread: forward, backward, update."""
 
     machine: str
     layer: str
-    """Its kind, sizes and inputs."""
+    """Its class, options and input shape."""
     density: float
     sparse: float
     dense: float
@@ -48,22 +45,22 @@ class Speed:
 
 @dataclass(frozen=True)
 class Speeds:
-    """Measurements kept in a file, which processes may share. The first to need one makes it; the others wait."""
+    """Measurements stored in a file, which processes may share: the first that needs one makes it, others wait."""
 
     path: Path
 
     @classmethod
     def default(cls) -> Speeds:
-        """In the user's cache folder, or where `TOMBOLA_SPEEDS` says."""
+        """Stored in the user's cache folder, or in the file that `TOMBOLA_SPEEDS` names."""
         place = os.environ.get("TOMBOLA_SPEEDS")
         return cls(Path(place) if place else Path(platformdirs.user_cache_dir("tombola")) / "speeds.json")
 
     def sparse_is_faster(self, layer: nn.Linear | nn.Conv2d, inputs: tuple[int, ...], density: float) -> bool:
-        """Whether a training step of `layer` on inputs of that shape is faster with only `density` of its weights."""
-        if density > STEP**0.5:
+        """Whether a training step of `layer` for inputs of this shape is faster sparse, at this density."""
+        if density > DENSITY_STEP**0.5:
             return False
-        power = math.inf if density == 0 else round(math.log(density) / math.log(STEP))
-        density = STEP ** min(power, 40)
+        power = math.inf if density == 0 else round(math.log(density) / math.log(DENSITY_STEP))
+        density = DENSITY_STEP ** min(power, 40)
         name = f"{layer} on {'x'.join(map(str, inputs))}"
         known = self._read().get(machine(), {}).get(name, {})
         at = f"{density:.4f}"
@@ -72,7 +69,7 @@ class Speeds:
         return bool(known[at] < known["dense"])
 
     def all(self) -> list[Speed]:
-        """Everything measured so far."""
+        """All measurements."""
         return [
             Speed(where, name, float(at), sparse, known["dense"])
             for where, layers in self._read().items()
@@ -84,7 +81,7 @@ class Speeds:
     def _read(self) -> dict[str, dict[str, dict[str, float]]]:
         try:
             return _FILE.validate_json(self.path.read_bytes())
-        except (OSError, ValueError):  # a damaged file is as good as none: it can be measured again
+        except (OSError, ValueError):  # if the file is damaged, layers are measured again
             return {}
 
     def _measure(
@@ -100,7 +97,7 @@ class Speeds:
                 with atomic_write(self.path) as temporary:
                     temporary.write_text(json.dumps(everything, indent=1), encoding="utf-8")
         except OSError as error:
-            log.warning("speeds of layers cannot be kept in %s: %s", self.path, error.strerror or error)
+            log.warning("cannot store the speeds of layers in %s: %s", self.path, error.strerror or error)
             _complete(known, layer, inputs, density, at)
         return known
 
@@ -111,43 +108,45 @@ _FILE = TypeAdapter(dict[str, dict[str, dict[str, float]]])
 def _complete(
     known: dict[str, float], layer: nn.Linear | nn.Conv2d, inputs: tuple[int, ...], density: float, at: str
 ) -> None:
-    """Measure what is not known yet."""
+    """Add the missing measurements to `known`."""
     if "dense" not in known:
-        known["dense"] = step_time(_fresh(layer), inputs)
+        known["dense"] = step_time(_copy(layer), inputs)
     if at not in known:
         kept = torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(0)) < density
-        known[at] = step_time(SparseTrainingLayer(_fresh(layer), kept), inputs)
+        known[at] = step_time(SparseTrainingLayer(_copy(layer), kept), inputs)
 
 
 def machine() -> str:
-    """What speeds depend on: the processor and the versions of what computes."""
-    versions = f"kernels {KERNELS}, numba {numba.__version__}, torch {torch.__version__}"
-    return f"{binding.get_host_cpu_name()}, {versions}"
+    """What speeds depend on: the processor and the versions."""
+    return f"{binding.get_host_cpu_name()}, {versions()}"
+
+
+@functools.cache
+def versions() -> str:
+    """The versions that speeds and the bits of results depend on: of the engine's kernels, numba and torch."""
+    modules = ("stack_kernels", "stack_layout", "convolution", "sparsity_pattern")
+    kernels = kernel_hash(*(f"{__package__}.{module}" for module in modules))
+    return f"kernels {kernels}, numba {numba.__version__}, torch {torch.__version__}"
 
 
 def step_time(layer: nn.Module, inputs: tuple[int, ...]) -> float:
-    """Milliseconds that a training step of `layer` takes; the median of several."""
+    """Milliseconds of a training step of `layer`: the median of `REPEATS`, after one that is not counted."""
     x = torch.ones(inputs, requires_grad=True)
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.0, fused=True)
 
-    def step() -> None:
+    times = []
+    for _ in range(1 + REPEATS):
+        began = time.perf_counter()
         out: Tensor = layer(x)
         optimizer.zero_grad()
         out.backward(torch.ones_like(out))  # type: ignore[no-untyped-call]
         optimizer.step()
-
-    step()
-    return sorted(_timed(step) for _ in range(REPEATS))[REPEATS // 2]
-
-
-def _timed(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    call()
-    return (time.perf_counter() - began) * 1e3
+        times.append(time.perf_counter() - began)
+    return sorted(times[1:])[REPEATS // 2] * 1e3
 
 
-def _fresh(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
-    """A copy of `layer` whose weights are no matter, and far from the tiny numbers that processors are slow with."""
+def _copy(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+    """A copy of `layer` with constant weights, not denormal, because processors are slow with denormal numbers."""
     made = copy.deepcopy(layer)
     for parameter in made.parameters():
         nn.init.constant_(parameter, 0.01)

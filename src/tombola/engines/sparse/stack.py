@@ -1,4 +1,4 @@
-"""Stack: a feed-forward stack of linear layers, recognised in a module."""
+"""Recognises feed-forward stacks of linear layers in modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class StackLayer:
-    """A linear layer, and what is done to its outputs."""
+    """A linear layer with the activation and dropout of its outputs."""
 
     name: str
     """Of the module, as in `named_modules`."""
@@ -32,16 +32,16 @@ class Stack:
     """Of the inputs."""
 
 
-def stack_of(network: nn.Module) -> Stack | str:
-    """`network` as a stack, or why it is none.
+def recognise_stack(network: nn.Module) -> Stack | str:
+    """`network` as a stack, or the reason why it is not one.
 
-    It is one if it is an `nn.Sequential` (of any depth) of Flatten, Linear, ReLU, Dropout and Identity that ends with
-    a Linear, all of float32, without hooks, weights shared or frozen, or classes derived from these.
+    A stack is an `nn.Sequential` (of any depth) of Flatten, Linear, ReLU, Dropout and Identity that ends with a
+    Linear, all of float32, without hooks, shared or frozen weights, or subclasses of these modules.
     """
     layers: list[StackLayer] = []
     dropout = 0.0
     for name, module in _children(network):
-        if hooked(module):
+        if has_hooks(module):
             return f"{name or 'the network'} has hooks"
         if type(module) is nn.Linear:
             if module.weight.dtype != torch.float32:
@@ -75,8 +75,8 @@ def stack_of(network: nn.Module) -> Stack | str:
     return Stack(tuple(layers), dropout)
 
 
-def hooked(module: nn.Module) -> bool:
-    """Whether more happens when `module` is called, or its parameters get gradients, than its class says."""
+def has_hooks(module: nn.Module) -> bool:
+    """Whether `module` or its parameters have hooks, or its `forward` is patched."""
     of_parameters = any(
         parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
         for parameter in module.parameters(recurse=False)
@@ -86,9 +86,9 @@ def hooked(module: nn.Module) -> bool:
 
 
 def _children(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The network and all in it, in the order in which a sequence calls them; named as in `named_modules`."""
+    """The network and its modules in the order of calls; named as in `named_modules`."""
     yield prefix, network
     if type(network) is nn.Sequential:
-        for name, child in network._modules.items():  # a child that is there twice is called twice
+        for name, child in network._modules.items():  # unlike named_children, with children that appear twice
             assert child is not None
             yield from _children(child, f"{prefix}.{name}" if prefix else name)

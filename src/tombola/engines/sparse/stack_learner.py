@@ -1,4 +1,4 @@
-"""A learner for stacks of linear layers: all of it in compiled code, on the weights left."""
+"""A learner for stacks of linear layers, in compiled code, on the kept weights only."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import torch
 from torch import Tensor
 
 from tombola.engines.history import Evaluation
-from tombola.engines.lr_schedule import learning_rates
-from tombola.engines.sparse import loop
-from tombola.engines.sparse.layout import StackLayout, padded
+from tombola.engines.optimizers import learning_rates
+from tombola.engines.sparse import stack_kernels
 from tombola.engines.sparse.products import Floats
 from tombola.engines.sparse.stack import Stack
-from tombola.engines.training_loop import Part
-from tombola.engines.training_state import entries
+from tombola.engines.sparse.stack_layout import StackLayout, padded
+from tombola.engines.training_loop import SplitName
 from tombola.pruning.mask import State
 from tombola.runs.run import Run
+from tombola.runs.sparse_state import strip_prefix
 from tombola.utils.seeds import Purpose, derive
 from tombola.zoo.datasets.split import ExampleSet, Split
 
-TILE = 64
-"""How many examples are evaluated side by side."""
+EVALUATION_WIDTH = 64
+"""Examples that are evaluated at a time."""
 
 
 class StackLearner:
-    """Trains one run of `stack`, from the weights in `state`. It needs no lock and no global state."""
+    """A `Learner` of one run of `stack`, from the weights in `state`, without global state."""
 
     def __init__(self, stack: Stack, state: State, run: Run, split: Split) -> None:
         self.layout = StackLayout(stack, run.mask)
@@ -35,11 +35,11 @@ class StackLearner:
         self.losses = 0.0
         adam = training.optimizer == "adam"
         noise = derive(run.seed, Purpose.NOISE)
-        self.options = loop.Options(
+        self.options = stack_kernels.Options(
             adam, training.momentum, training.nesterov, training.weight_decay, noise, run.begin
         )
         parameters, nothing = self.layout.pack(state), np.empty(0, np.float32)
-        self.now = loop.StackWeights(
+        self.current = stack_kernels.StackWeights(
             parameters,
             gradients=np.zeros_like(parameters),
             first=np.zeros_like(parameters) if adam or training.momentum else nothing,
@@ -48,46 +48,42 @@ class StackLearner:
         self.iteration = run.begin
         self.best = parameters.copy()
         self.width = padded(training.batch_size)
-        self.rooms = self.layout.rooms(self.width)
-        self.tile_rooms = self.layout.rooms(TILE)
+        self.workspace = self.layout.workspace(self.width)
+        self.evaluation_workspace = self.layout.workspace(EVALUATION_WIDTH)
 
     def train(self, orders: Tensor, first: int) -> None:
-        """See `Learner`; one run."""
         (order,) = orders
         train = self.split.train
-        x, places = train.x.reshape(len(train.x), -1).numpy(), train.places(order).numpy()
-        still = (self.layout.shape, self.now, self.rooms, self.width, self.options)
+        x, places = train.x.reshape(len(train.x), -1).numpy(), train.rows_of(order).numpy()
+        constant = (self.layout.structure, self.current, self.workspace, self.width, self.options)
         rates = learning_rates(self.training, first, len(places))
-        self.losses = loop.train(*still, x, train.y.numpy(), places, rates, first, self.losses)
+        self.losses = stack_kernels.train(*constant, x, train.y.numpy(), places, rates, first, self.losses)
         self.iteration = first + len(places)
 
     def take_losses(self) -> list[float]:
-        """See `Learner`."""
         losses, self.losses = self.losses, 0.0
         return [losses]
 
-    def evaluate(self, part: Part, best: bool = False) -> list[Evaluation]:
-        """See `Learner`."""
-        weights = self.now._replace(parameters=self.best) if best else self.now
-        examples: ExampleSet = getattr(self.split, part)
+    def evaluate(self, split_name: SplitName, best: bool = False) -> list[Evaluation]:
+        weights = self.current._replace(parameters=self.best) if best else self.current
+        examples: ExampleSet = getattr(self.split, split_name)
         x, rows = (
             examples.x.reshape(len(examples.x), -1).numpy(),
-            examples.places(torch.arange(len(examples))).numpy(),
+            examples.rows_of(torch.arange(len(examples))).numpy(),
         )
-        losses, right = loop.evaluate(self.layout.shape, weights, self.tile_rooms, TILE, x, examples.y.numpy(), rows)
-        return [Evaluation(losses / len(rows), right / len(rows))]
+        losses, correct = stack_kernels.evaluate(
+            self.layout.structure, weights, self.evaluation_workspace, EVALUATION_WIDTH, x, examples.y.numpy(), rows
+        )
+        return [Evaluation(losses / len(rows), correct / len(rows))]
 
-    def keep(self, better: Sequence[bool]) -> None:
-        """See `Learner`."""
-        assert all(better)
-        self.best[:] = self.now.parameters
+    def keep_best(self, improved: Sequence[bool]) -> None:
+        assert all(improved)
+        self.best[:] = self.current.parameters
 
     def weights(self) -> list[State]:
-        """See `Learner`."""
-        return [self.layout.unpack(self.now.parameters)]
+        return [self.layout.unpack(self.current.parameters)]
 
-    def optimizers(self) -> list[State]:
-        """See `Learner`."""
+    def optimizer_states(self) -> list[State]:
         steps = torch.tensor(float(self.iteration - self.options.begin))
         state = {
             f"{kind}/{name}": value
@@ -97,34 +93,32 @@ class StackLearner:
         names = {entry.partition("/")[2] for entry in state} if self.options.adam else set()
         return [state | {f"step/{name}": steps.clone() for name in sorted(names)}]
 
-    def load_optimizers(self, states: Sequence[State]) -> None:
-        """See `Learner`."""
+    def load_optimizer_states(self, states: Sequence[State]) -> None:
         (state,) = states
         for kind, values in self._moments().items():
-            if moments := entries(state, kind):
+            if moments := strip_prefix(state, kind):
                 values[:] = self.layout.pack(moments)
-        for steps in list(entries(state, "step").values())[:1]:  # of every parameter the same
+        for steps in list(strip_prefix(state, "step").values())[:1]:  # equal for all parameters
             self.options = self.options._replace(begin=self.iteration - int(steps))
 
     def _moments(self) -> dict[str, Floats]:
-        """What the optimizer remembers, by torch's names."""
+        """The optimizer's state, by torch's names."""
         if self.options.adam:
-            return {"exp_avg": self.now.first, "exp_avg_sq": self.now.second}
-        return {"momentum_buffer": self.now.first} if self.options.momentum else {}
+            return {"exp_avg": self.current.first, "exp_avg_sq": self.current.second}
+        return {"momentum_buffer": self.current.first} if self.options.momentum else {}
 
-    def state(self) -> dict[str, Tensor]:
-        """See `Learner`. Dropout needs no random state: its draws follow from the iteration."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """There is no random state: the draws of dropout depend on the iteration."""
         return {
-            "parameters": torch.from_numpy(self.now.parameters),
-            "first": torch.from_numpy(self.now.first),
-            "second": torch.from_numpy(self.now.second),
+            "parameters": torch.from_numpy(self.current.parameters),
+            "first": torch.from_numpy(self.current.first),
+            "second": torch.from_numpy(self.current.second),
             "best": torch.from_numpy(self.best),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
         }
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """See `Learner`."""
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name in ("parameters", "first", "second"):
-            getattr(self.now, name)[:] = state[name].numpy()
+            getattr(self.current, name)[:] = state[name].numpy()
         self.best[:] = state["best"].numpy()
         self.losses = state["losses"].item()

@@ -1,8 +1,7 @@
-"""Vectors: sixteen float32 held in registers, for compiled functions.
+"""Vectors of sixteen float32 in registers, for compiled functions.
 
-numba leaves it to LLVM to guess which loops to vectorise, and sums over an inner loop it keeps in memory. These few
-operations say it outright, in LLVM's own terms, on `<16 x float>`: one register with AVX-512, two with AVX2, four
-with NEON or SSE.
+numba relies on LLVM to vectorise loops, and keeps the sums of inner loops in memory. These operations are LLVM
+intrinsics on `<16 x float>`: one register with AVX-512, two with AVX2, four with NEON or SSE.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _INT = ir.IntType(32)
 
 
 class Vector(types.Type):
-    """numba's name for the type. It lives in registers only: compiled functions neither take nor return it."""
+    """numba's type. It exists in registers only: compiled functions neither take nor return it."""
 
     def __init__(self) -> None:
         super().__init__(name="Vector16")
@@ -46,7 +45,7 @@ def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any
 
 @intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
-    """The vector at `array[index:index + 16]` of a contiguous float32 array. Nothing checks the bounds."""
+    """The vector at `array[index:index + 16]` of a contiguous float32 array. Bounds are not checked."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         loaded = builder.load(_place(context, builder, signature.args[0], *arguments))
@@ -58,7 +57,7 @@ def load(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """Put `value` at `array[index:index + 16]`. Nothing checks the bounds."""
+    """Store `value` at `array[index:index + 16]`. Bounds are not checked."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         stored = builder.store(arguments[2], _place(context, builder, signature.args[0], *arguments[:2]))
@@ -70,7 +69,7 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def splat(typing: Any, number: Any) -> Any:
-    """The vector of sixteen times `number`, a float32."""
+    """The vector with `number`, a float32, in all lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         empty = ir.Constant(_VECTOR, ir.Undefined)
@@ -82,7 +81,7 @@ def splat(typing: Any, number: Any) -> Any:
 
 @intrinsic
 def total(typing: Any, value: Any) -> Any:
-    """The sum of the sixteen, a float32; always added up in the same order."""
+    """The sum of all lanes, a float32; always in the same order."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (rest,) = arguments
@@ -112,7 +111,7 @@ def transpose(typing: Any, source: Any, places: Any, first: Any, shift: Any, out
             row = builder.load(_place(context, builder, signature.args[0], source, builder.add(start, shift)))
             row.align = 4
             rows.append(row)
-        for step in (1, 2, 4, 8):  # swaps the halves of ever larger blocks across the diagonal
+        for step in (1, 2, 4, 8):  # swaps halves of growing blocks across the diagonal
             lanes = [[j + LANES - step if j & step else j for j in range(LANES)]]
             lanes.append([j + LANES if j & step else j + step for j in range(LANES)])
             for i in range(LANES):
@@ -145,7 +144,7 @@ def sixteen_products(
 ) -> Any:
     """Sixteen inner products of the 64 numbers a, b, c, d: with source[columns[first + i] · pitch + shift + …].
 
-    Lane i has product i. Adding up sixteen vectors at once takes a quarter of the work of sixteen times `total`.
+    Lane i has product i. Summing sixteen vectors at once is a quarter of the work of sixteen calls of `total`.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -187,7 +186,7 @@ def sixteen_products(
 
 @intrinsic
 def at(typing: Any, array: Any, index: Any) -> Any:
-    """`array[index]`, one number of a contiguous array. Nothing checks the bounds or the sign of the index."""
+    """`array[index]`, one number of a contiguous array. Neither bounds nor the sign of the index are checked."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, index = arguments
@@ -220,7 +219,7 @@ def fma_one(typing: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def _operation(operands: int, emit: Callable[[Any, Any], Any]) -> Any:
-    """An operation lane by lane."""
+    """A lane-wise operation."""
     signature = vector(*[vector] * operands)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -247,7 +246,7 @@ multiply = _operation(2, lambda builder, arguments: builder.fmul(*arguments))
 divide = _operation(2, lambda builder, arguments: builder.fdiv(*arguments))
 subtract = _operation(2, lambda builder, arguments: builder.fsub(*arguments))
 larger = _operation(2, lambda builder, arguments: builder.select(builder.fcmp_unordered(">", *arguments), *arguments))
-"""The larger of two; the first where it is no number."""
+"""The larger of two; the first if it is NaN."""
 root = _operation(1, _llvm("sqrt"))
 fma = _operation(3, _llvm("fma"))
 """`a * b + c`, rounded once."""

@@ -1,4 +1,4 @@
-"""A learner for many runs of one shape, trained as one: everything stacked along a first axis, one entry per run."""
+"""A learner for many runs of one shape, stacked along the first axis of every tensor."""
 
 from __future__ import annotations
 
@@ -12,67 +12,62 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional
 
+from tombola.engines import optimizers
 from tombola.engines.augmentation import Augmentation
+from tombola.engines.eager import MAX_EVALUATION_BATCH
 from tombola.engines.history import Evaluation
-from tombola.engines.module_learner import EVALUATION_BATCH
-from tombola.engines.optimizers import Rates, normalising, optimizer
-from tombola.engines.precision import at_least_single, autocast
+from tombola.engines.precision import at_least_float32, autocast
 from tombola.engines.stacked.cuda_graph import CapturedGraph
-from tombola.engines.training_loop import Part
-from tombola.engines.training_state import (
-    load_optimizer_state,
-    optimizer_state,
-    restore_training_state,
-    training_state,
-)
+from tombola.engines.training_loop import SplitName
 from tombola.pruning.mask import State
 from tombola.runs.run import Run
 from tombola.zoo.datasets.split import ExampleSet, Split
 
 
 @dataclass(frozen=True)
-class Pool:
-    """The examples of several runs. Inputs that runs share are there once, and so are labels.
+class SharedExamples:
+    """The examples of several runs; inputs and labels that runs share are stored once.
 
-    `x`: inputs, of shape (any, *shape); `y`: labels, of shape (any,); `rows`: which inputs are each run's, int64 of
-    shape (runs, examples); `shift`: how many rows further the labels of each run are, int64 of shape (runs, 1).
+    `x`: inputs, of shape (any, *shape); `y`: labels, of shape (any,); `rows`: the rows of each run's inputs in `x`,
+    int64 of shape (runs, examples); `label_offset`: what to add for the rows of its labels in `y`, int64 of shape
+    (runs, 1).
     """
 
     x: Tensor
     y: Tensor
     rows: Tensor
-    shift: Tensor
+    label_offset: Tensor
 
     @classmethod
-    def of(cls, parts: Sequence[ExampleSet], device: torch.device) -> Pool:
-        """The examples of each run, all of the same number, on `device`."""
-        x, x_begins = _joined([part.x for part in parts])
-        y, y_begins = _joined([part.y for part in parts])
-        rows = torch.stack([part.places(torch.arange(len(part))) for part in parts]) + x_begins
-        return cls(x.to(device), y.to(device), rows.to(device), (y_begins - x_begins).to(device))
+    def of(cls, example_sets: Sequence[ExampleSet], device: torch.device) -> SharedExamples:
+        """The examples of each run, equally many, on `device`."""
+        x, x_offsets = _concatenate_unique([examples.x for examples in example_sets])
+        y, y_offsets = _concatenate_unique([examples.y for examples in example_sets])
+        rows = torch.stack([e.rows_of(torch.arange(len(e))) for e in example_sets]) + x_offsets
+        return cls(x.to(device), y.to(device), rows.to(device), (y_offsets - x_offsets).to(device))
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The inputs in these rows and their labels, of shape (runs, batch, *shape) and (runs, batch)."""
-        return self.x[rows], self.y[rows + self.shift]
+        """The inputs at `rows` and their labels, of shape (runs, batch, *shape) and (runs, batch)."""
+        return self.x[rows], self.y[rows + self.label_offset]
 
 
-def _joined(arrays: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The arrays in one, each of them once, and where each begins there, of shape (arrays, 1)."""
-    different = {array.data_ptr(): array for array in arrays}
-    begins, end = {}, 0
-    for pointer, array in different.items():
-        begins[pointer] = end
+def _concatenate_unique(arrays: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The distinct arrays in one, and the row where each array begins in it, of shape (arrays, 1)."""
+    distinct = {array.data_ptr(): array for array in arrays}
+    offsets, end = {}, 0
+    for pointer, array in distinct.items():
+        offsets[pointer] = end
         end += len(array)
-    first, *others = different.values()
-    joined = torch.cat([first, *others]) if others else first
-    return joined, torch.tensor([[begins[array.data_ptr()]] for array in arrays])
+    first, *others = distinct.values()
+    concatenated = torch.cat([first, *others]) if others else first
+    return concatenated, torch.tensor([[offsets[array.data_ptr()]] for array in arrays])
 
 
 class EnsembleLearner:
-    """Trains `networks` of one architecture, their pruned weights zero already, as `runs` say. Run r has entry r of
-    every list, and of the first axis of every tensor.
+    """A `Learner` of `networks` of one architecture, their pruned weights zero. Run r is entry r of every list and
+    of the first axis of every tensor.
 
-    Its memory grows with the number of runs, but for what they share of the data. `at_once` examples of every run
+    Its memory grows with the number of runs, except for shared data. `evaluation_batch_size` examples of every run
     are evaluated at once.
     """
 
@@ -82,22 +77,23 @@ class EnsembleLearner:
         runs: Sequence[Run],
         splits: Sequence[Split],
         device: torch.device,
-        at_once: int = EVALUATION_BATCH,
+        evaluation_batch_size: int = MAX_EVALUATION_BATCH,
     ) -> None:
         self.device = device
         training = self.training = runs[0].training
         masks = [run.mask for run in runs]
-        self.at_once = at_once
-        # The weights of this one are never used: each forward pass is made with those of every run in their place.
+        self.evaluation_batch_size = evaluation_batch_size
+        # Only the structure of this one is used: forward passes substitute the weights of the runs.
         self.network = networks[0].to(device)
         parameters, buffers = stack_module_state([network.to(device) for network in networks])
         self.parameters: State = parameters
         self.buffers: State = buffers
         self.forward = vmap(self._call, randomness="different")
         cuda = device.type == "cuda"
-        self.optimizer = optimizer(self.parameters, normalising(self.network), training, capturable=cuda)
-        self.rates = Rates(self.optimizer, training)
-        self.augmenting = Augmentation.of(runs, splits, device)
+        self.optimizer = optimizers.build_optimizer(
+            self.parameters, optimizers.normalisation_parameters(self.network), training, capturable=cuda
+        )
+        self.augmentation = Augmentation.of(runs, splits, device)
         self.masked = [
             (
                 self.parameters[name],
@@ -106,21 +102,23 @@ class EnsembleLearner:
             for name in masks[0]
             if not all(mask[name].all() for mask in masks)
         ]
-        parts: tuple[Part, ...] = ("train", "validation", "test")
-        self.pools = {part: Pool.of([getattr(split, part) for split in splits], device) for part in parts}
+        names: tuple[SplitName, ...] = ("train", "validation", "test")
+        self.examples = {
+            name: SharedExamples.of([getattr(split, name) for split in splits], device) for name in names
+        }
         self.rows = torch.zeros(len(runs), training.batch_size, dtype=torch.int64, device=device)
         self.choice = torch.zeros(*self.rows.shape, 3, dtype=torch.int64, device=device)
         self.loss_sums = torch.zeros(len(runs), device=device)
         self.sums = torch.zeros(2, len(runs), dtype=torch.float64, device=device)
         self.best = {name: tensor.detach().clone() for name, tensor in self._network_state().items()}
-        self._prepare()
+        self._make_graphs()
 
-    def _prepare(self) -> None:
-        """Work that is the same each time; it holds on to the optimizer's present state."""
+    def _make_graphs(self) -> None:
+        """The functions that are captured as CUDA graphs, which keep the optimizer's current state tensors."""
         self.step = CapturedGraph(self._step, self.device)
         self.evaluations = {
-            (part, best): CapturedGraph(functools.partial(self._evaluate, part, best), self.device)
-            for part in self.pools
+            (name, best): CapturedGraph(functools.partial(self._evaluate, name, best), self.device)
+            for name in self.examples
             for best in (False, True)
         }
 
@@ -135,22 +133,21 @@ class EnsembleLearner:
         """Logits of shape (runs, batch, classes), and the cross-entropy of every example, (runs, batch)."""
         with autocast(self.training.precision, self.device):
             logits: Tensor = self.forward(parameters, buffers, x)
-        logits = at_least_single(logits)
+        logits = at_least_float32(logits)
         losses = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
         return logits, losses.view(y.shape)
 
     def train(self, orders: Tensor, first: int) -> None:
-        """See `Learner`."""
         runs, iterations, batch = orders.shape
         if self.device.type == "cuda":
             orders = orders.pin_memory()  # or the copy would wait for the device
         orders = orders.to(self.device, non_blocking=True)
-        places = self.pools["train"].rows.gather(1, orders.flatten(1)).view(runs, iterations, batch)
+        places = self.examples["train"].rows.gather(1, orders.flatten(1)).view(runs, iterations, batch)
         self.network.train()
-        rates = self.rates.of(first, iterations)
-        choices = self.augmenting.choices(first, iterations) if self.augmenting else None
+        rates = optimizers.learning_rates(self.training, first, iterations).tolist()
+        choices = self.augmentation.choices(first, iterations) if self.augmentation else None
         for index, rows in enumerate(places.transpose(0, 1).contiguous()):
-            self.rates.set(rates[index])
+            optimizers.set_learning_rate(self.optimizer, rates[index])
             self.rows.copy_(rows)
             if choices is not None:
                 self.choice.copy_(choices[index].view_as(self.choice))
@@ -158,65 +155,60 @@ class EnsembleLearner:
 
     def _step(self) -> None:
         """One iteration, on the examples in `rows`."""
-        x, y = self.pools["train"].batch(self.rows)
-        if self.augmenting:
-            x = self.augmenting(x.flatten(0, 1), self.choice.flatten(0, 1)).view_as(x)
+        x, y = self.examples["train"].batch(self.rows)
+        if self.augmentation:
+            x = self.augmentation(x.flatten(0, 1), self.choice.flatten(0, 1)).view_as(x)
         _, losses = self._losses(self.parameters, self.buffers, x, y)
         means = losses.mean(1)
         self.optimizer.zero_grad(set_to_none=True)
-        # The sum keeps runs apart: the gradient of each run's weights is that of its own loss, be others NaN.
+        # The gradient of the sum is, for each run's weights, that of its own loss, even if others are NaN.
         means.sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        # Whatever momentum or weight decay did, a pruned weight is zero again before anything reads it.
+        # Momentum and weight decay may have changed pruned weights; they are zero again before the next forward pass.
         with torch.no_grad():
             for weight, kept in self.masked:
                 weight.mul_(kept)
         self.loss_sums += means.detach()
 
     def take_losses(self) -> list[float]:
-        """See `Learner`."""
         losses: list[float] = self.loss_sums.tolist()
         self.loss_sums.zero_()
         return losses
 
-    def evaluate(self, part: Part, best: bool = False) -> list[Evaluation]:
-        """See `Learner`. It waits for the device once."""
+    def evaluate(self, split_name: SplitName, best: bool = False) -> list[Evaluation]:
+        """It waits for the device once."""
         self.network.eval()
-        self.evaluations[part, best]()
-        examples = self.pools[part].rows.shape[1]
-        return [
-            Evaluation(loss / examples, correct / examples) for loss, correct in zip(*self.sums.tolist(), strict=True)
-        ]
+        self.evaluations[split_name, best]()
+        count = self.examples[split_name].rows.shape[1]
+        return [Evaluation(loss / count, correct / count) for loss, correct in zip(*self.sums.tolist(), strict=True)]
 
     @torch.no_grad()
-    def _evaluate(self, part: Part, best: bool) -> None:
-        """Leave the sums over all examples in `sums`: of the loss, and of those that are right."""
-        pool = self.pools[part]
+    def _evaluate(self, split_name: SplitName, best: bool) -> None:
+        """Write to `sums` the sum of the losses and the number of correct examples."""
+        examples = self.examples[split_name]
         state = self.best if best else self._network_state()
         parameters = {name: state[name] for name in self.parameters}
         buffers = {name: state[name] for name in self.buffers}
         self.sums.zero_()
-        for rows in torch.split(pool.rows, self.at_once, dim=1):
-            x, y = pool.batch(rows)
+        for rows in torch.split(examples.rows, self.evaluation_batch_size, dim=1):
+            x, y = examples.batch(rows)
             logits, losses = self._losses(parameters, buffers, x, y)
             self.sums[0] += losses.sum(1)
             self.sums[1] += (logits.argmax(2) == y).sum(1)
 
     @torch.no_grad()
-    def keep(self, better: Sequence[bool]) -> None:
-        """See `Learner`."""
-        which = torch.tensor(better, device=self.device)
-        for name, present in self._network_state().items():
+    def keep_best(self, improved: Sequence[bool]) -> None:
+        which = torch.tensor(improved, device=self.device)
+        for name, current in self._network_state().items():
             best = self.best[name]
-            best.copy_(torch.where(which.view(-1, *[1] * (best.ndim - 1)), present, best))
+            best.copy_(torch.where(which.view(-1, *[1] * (best.ndim - 1)), current, best))
 
     def weights(self) -> list[State]:
-        """See `Learner`."""
         states = []
-        present = {name: tensor.detach().cpu() for name, tensor in self._network_state().items()}
+        current = {name: tensor.detach().cpu() for name, tensor in self._network_state().items()}
         for run in range(len(self.rows)):
-            # The module itself knows which of its tensors are part of its state, and which go by two names.
-            self._set({name: tensor[run] for name, tensor in present.items()})
+            # The module knows which of its tensors belong to its state_dict, and which have two names.
+            self._set({name: tensor[run] for name, tensor in current.items()})
             states.append({name: t.detach().cpu().clone() for name, t in self.network.state_dict().items()})
         return states
 
@@ -225,37 +217,34 @@ class EnsembleLearner:
         for name, tensor in [*self.network.named_parameters(), *self.network.named_buffers()]:
             tensor.copy_(values[name])
 
-    def optimizers(self) -> list[State]:
-        """See `Learner`."""
-        stacked = optimizer_state(self.optimizer, self.parameters)
+    def optimizer_states(self) -> list[State]:
+        stacked = optimizers.optimizer_state(self.optimizer, self.parameters)
         return [
             {entry: value[run].clone() if value.dim() else value for entry, value in stacked.items()}
             for run in range(len(self.rows))
         ]
 
-    def load_optimizers(self, states: Sequence[State]) -> None:
-        """See `Learner`. A stack has one count of steps: raises `ValueError` where its runs' differ."""
+    def load_optimizer_states(self, states: Sequence[State]) -> None:
+        """Raises `ValueError` unless all optimizers have made equally many steps."""
         stacked = {entry: torch.stack([state[entry] for state in states]) for entry in states[0]}
         for entry, values in stacked.items():
             if entry.startswith("step/"):
                 if (values != values[0]).any():
-                    raise ValueError("optimizers that have made different numbers of steps cannot go on as one stack")
+                    raise ValueError("optimizers that have made different numbers of steps cannot be stacked")
                 stacked[entry] = values[0]
-        load_optimizer_state(self.optimizer, self.parameters, stacked)
-        self._prepare()
+        optimizers.load_optimizer_state(self.optimizer, self.parameters, stacked)
+        self._make_graphs()
 
-    def state(self) -> dict[str, Tensor]:
-        """See `Learner`."""
+    def state_dict(self) -> dict[str, Tensor]:
         tensors = {f"network/{name}": tensor.detach().clone() for name, tensor in self._network_state().items()}
         tensors |= {f"best/{name}": tensor.clone() for name, tensor in self.best.items()}
-        return tensors | {"losses": self.loss_sums.clone()} | training_state(self.optimizer, self.device)
+        return tensors | {"losses": self.loss_sums.clone()} | optimizers.training_state(self.optimizer, self.device)
 
     @torch.no_grad()
-    def load(self, state: dict[str, Tensor]) -> None:
-        """See `Learner`."""
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, tensor in self._network_state().items():
             tensor.copy_(state[f"network/{name}"])
             self.best[name].copy_(state[f"best/{name}"])
         self.loss_sums.copy_(state["losses"])
-        restore_training_state(state, self.optimizer, self.device)
-        self._prepare()
+        optimizers.restore_training_state(state, self.optimizer, self.device)
+        self._make_graphs()

@@ -1,4 +1,4 @@
-"""Program: a network as arrays that `kernels.run` works through; made of a plan, checked before it runs."""
+"""Program: a network as arrays that `step_kernels.run` executes; built from a plan, checked before it runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from tombola.engines.sparse.products import Floats, Indices
 from tombola.engines.sparse.vectors import LANES
-from tombola.exports.runtime import kernels as k
-from tombola.exports.runtime.kernels import Table
+from tombola.exports.runtime import step_kernels as k
+from tombola.exports.runtime.step_kernels import Table
 from tombola.utils.errors import DamagedFile
 
 ARRAYS: dict[str, type[np.generic]] = {
@@ -25,36 +25,38 @@ ARRAYS: dict[str, type[np.generic]] = {
     "runs": np.int64,
     "places": np.int64,
 }
-"""The arrays of a program, and what they are made of."""
+"""The arrays of a program, and their types."""
 
-MOST = 2**40
-"""No place, size or distance is larger than this, so that none of the sums below overflow."""
-
-
-LARGEST_ROOM = 2**26
-"""The most numbers that one example may need as working space; VGG-16 on images of 224 × 224 pixels needs a tenth."""
-
+MAX_NUMBER = 2**40
+"""Offsets, sizes and distances are at most this large, so that no sum below overflows."""
+MAX_WORKSPACE = 2**26
+"""The most numbers of workspace for one example; VGG-16 on images of 224 × 224 pixels needs a tenth."""
 _SIZES = (k.ROWS, k.HEIGHT, k.WIDTH)
 
 
 @dataclass(frozen=True)
 class Program:
-    """A network for `kernels.run`."""
+    """A network for `step_kernels.run`."""
 
     inputs: tuple[int, ...]
     """The shape of one example."""
     outputs: tuple[int, ...]
-    """The shape of one answer."""
-    room: int
-    """How many numbers an example needs as working space."""
+    """The shape of the outputs for one example."""
+    workspace: int
+    """How many numbers of workspace one example needs."""
     table: Table
-    """A row for each step; see `kernels.FIELDS`."""
+    """A row for each step; see `step_kernels.FIELDS`."""
     values: Floats
+    """The weights."""
     columns: Indices
+    """The distance, in pixels, at which each weight reads its input."""
     bounds: Indices
+    """Where the weights of each row of a sparse product begin and end."""
     biases: Floats
     runs: Table
+    """Of the inputs: see `step_kernels.pack`."""
     places: Table
+    """The offset of each output in the workspace."""
 
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -62,99 +64,91 @@ class Program:
         return {name: getattr(self, name) for name in ARRAYS}
 
     @property
-    def together(self) -> int:
-        """How many examples are best worked on side by side, of many: long streams that still fit a cache."""
+    def block_size(self) -> int:
+        """How many examples of a large batch are computed side by side: long streams that still fit into a cache."""
         pointlike = (self.table[:, k.HEIGHT] * self.table[:, k.WIDTH] == 1).all()
         # With few images a stream of 64 is several pixels; their neighbourhoods overlap, and stay in the cache.
         return 64 if pointlike else LANES
 
-    @property
-    def bytes(self) -> int:
-        """What its arrays take."""
-        return sum(array.nbytes for array in self.arrays.values())
-
     @functools.cached_property
-    def work(self) -> int:
-        """Multiply-adds for one example, those with zeros of dense layers included, and those that copy, add or
-        average."""
-        return sum(_work(step, self.bounds) for step in self.table)
+    def multiply_adds(self) -> int:
+        """For one example: those with zeros of dense layers, and those that copy, add or average, count too."""
+        return sum(_multiply_adds(step, self.bounds) for step in self.table)
 
     def check(self) -> None:
-        """Make sure that no step reads or writes where it should not: compiled code does not look.
-
-        Raises `DamagedFile` that says what is wrong.
-        """
+        """Raise `DamagedFile` if a step could read or write outside of the arrays: compiled code does not check."""
         for name, array in self.arrays.items():
             axes = 2 if name in ("table", "runs") else 1
             if array.dtype != ARRAYS[name] or array.ndim != axes or not array.flags.c_contiguous:
-                raise DamagedFile(f"the {name} of the program are not of the right kind")
+                raise DamagedFile(f"{name} of the program has an invalid type or number of axes")
         if max(len(self.inputs), len(self.outputs)) > 8:
-            raise DamagedFile("the shapes of the program have axes beyond reason")
-        if not all(0 < size <= MOST for size in (*self.inputs, *self.outputs, self.room)) or self.room > LARGEST_ROOM:
-            raise DamagedFile("a shape of the program is not positive, or beyond reason")
+            raise DamagedFile("a shape of the program has too many axes")
+        sizes = (*self.inputs, *self.outputs, self.workspace)
+        if not all(0 < size <= MAX_NUMBER for size in sizes) or self.workspace > MAX_WORKSPACE:
+            raise DamagedFile("a shape or the workspace of the program is not positive or too large")
         for name in ("table", "runs", "places"):
             numbers = self.arrays[name]
-            if numbers.min(initial=0) < -MOST or numbers.max(initial=0) > MOST:
-                raise DamagedFile(f"the {name} of the program have numbers beyond reason")
+            if numbers.min(initial=0) < -MAX_NUMBER or numbers.max(initial=0) > MAX_NUMBER:
+                raise DamagedFile(f"{name} of the program has numbers that are too large")
         if self.table.shape[1] != len(k.FIELDS) or self.runs.shape[1] != 3 or not len(self.runs):
-            raise DamagedFile("the table or the runs of the program have other columns")
+            raise DamagedFile("table or runs of the program have a wrong number of columns or rows")
         first, place, length = self.runs.T
         size = math.prod(self.inputs)
         if int(length.sum()) != size or len(self.places) != math.prod(self.outputs):
-            raise DamagedFile("the program has places for more or fewer inputs or outputs than there are")
-        inside = [(first, first + length, size), (place, place + length, self.room)]
-        inside.append((self.places, self.places + 1, self.room))
+            raise DamagedFile("runs or places of the program do not match the number of inputs or outputs")
+        inside = [(first, first + length, size), (place, place + length, self.workspace)]
+        inside.append((self.places, self.places + 1, self.workspace))
         if length.min() < 1 or any(low.min() < 0 or int(high.max()) > most for low, high, most in inside):
-            raise DamagedFile("inputs or outputs of the program lie outside its room")
+            raise DamagedFile("inputs or outputs of the program lie outside the workspace")
         kinds = self.table[:, k.KIND].tolist()
         if kinds[:1] != [k.INPUT] or kinds.count(k.INPUT) > 1 or math.prod(self.table[0, [*_SIZES]].tolist()) != size:
             raise DamagedFile("the program does not begin with its inputs")
         for number, step in enumerate(self.table):
             if problem := self._problem([int(field) for field in step]):
                 raise DamagedFile(f"step {number} of the program {problem}")
-        if self.room != max((_ends(step)[1] for step in self.table.tolist()), default=0):
-            raise DamagedFile("the program has a room of another size than its steps use")
+        if self.workspace != max((_written(step)[1] for step in self.table.tolist()), default=0):
+            raise DamagedFile("the workspace of the program has another size than its steps use")
 
     def _problem(self, step: list[int]) -> str | None:
         """What is wrong with a step."""
         rows, height, width = step[k.ROWS], step[k.HEIGHT], step[k.WIDTH]
-        sizes = (k.ROWS, k.HEIGHT, k.WIDTH, k.DOWN, k.ACROSS, k.KERNEL_H, k.KERNEL_W, k.DILATE_H, k.DILATE_W)
-        distances = (k.IN_PLANE, k.IN_LINE, k.OUT_PLANE, k.OUT_LINE, k.PLUS_PLANE, k.PLUS_LINE)
-        around = (k.TOP, k.LEFT, k.BELOW, k.RIGHT)
-        if min(step[field] for field in sizes) < 1 or min(step[field] for field in (*distances, *around)) < 0:
+        sizes = (*_SIZES, k.STRIDE_H, k.STRIDE_W, k.KERNEL_H, k.KERNEL_W, k.DILATION_H, k.DILATION_W)
+        distances = (k.IN_PLANE, k.IN_LINE, k.OUT_PLANE, k.OUT_LINE, k.ADDEND_PLANE, k.ADDEND_LINE)
+        padding = (k.PAD_TOP, k.PAD_LEFT, k.PAD_BOTTOM, k.PAD_RIGHT)
+        if min(step[field] for field in sizes) < 1 or min(step[field] for field in (*distances, *padding)) < 0:
             return "has sizes that are not positive"
-        line, lines = step[k.LEFT] + width + step[k.RIGHT], step[k.TOP] + height + step[k.BELOW]
+        line, lines = step[k.PAD_LEFT] + width + step[k.PAD_RIGHT], step[k.PAD_TOP] + height + step[k.PAD_BOTTOM]
         if (step[k.OUT_LINE], step[k.OUT_PLANE]) != (line, lines * line):
             return "has lines or channels of another size than its outputs"
-        begin, end = _ends(step)
-        if begin < 0 or end > self.room:
-            return "writes outside the room"
+        begin, end = _written(step)
+        if begin < 0 or end > self.workspace:
+            return "writes outside the workspace"
         if step[k.KIND] == k.INPUT:
             return None
-        if step[k.KIND] == k.LARGEST:
+        if step[k.KIND] == k.MAX_POOL:
             return self._pooling_problem(step)
         if step[k.KIND] not in (k.SPARSE, k.DENSE):
-            return "is of no known kind"
+            return "has an unknown kind"
         if not 0 <= step[k.BIAS] <= len(self.biases) - rows:
-            return "has no biases"
-        high = (rows - 1) * step[k.PLUS_PLANE] + (height - 1) * step[k.PLUS_LINE] + width
-        if step[k.PLUS] != -1 and not 0 <= step[k.PLUS] <= self.room - high:
-            return "adds what is outside the room"
+            return "has biases outside of the array"
+        high = (rows - 1) * step[k.ADDEND_PLANE] + (height - 1) * step[k.ADDEND_LINE] + width
+        if step[k.ADDEND] != -1 and not 0 <= step[k.ADDEND] <= self.workspace - high:
+            return "adds numbers outside the workspace"
         low, high = self._reach(step)
-        last = (height - 1) * step[k.DOWN] * step[k.IN_LINE] + (width - 1) * step[k.ACROSS]
+        last = (height - 1) * step[k.STRIDE_H] * step[k.IN_LINE] + (width - 1) * step[k.STRIDE_W]
         if low > high:
-            return "has weights that are not there"
-        if step[k.IN] + low < 0 or step[k.IN] + last + high >= self.room:
-            return "reads outside the room"
+            return "has weights outside of the arrays"
+        if step[k.IN] + low < 0 or step[k.IN] + last + high >= self.workspace:
+            return "reads outside the workspace"
         return None
 
     def _reach(self, step: list[int]) -> tuple[int, int]:
-        """The least and the largest distance at which a product reads; (1, 0) where its weights are not there."""
+        """The smallest and the largest distance at which a product reads; (1, 0) if its weights are missing."""
         rows = step[k.ROWS]
         if step[k.KIND] == k.DENSE:
             inner, first, begin = step[k.INNER], step[k.FIRST], step[k.BOUND]
-            there = 0 <= begin <= len(self.columns) - inner and 0 <= first <= len(self.values) - rows * inner
-            if inner < 1 or not there:
+            complete = 0 <= begin <= len(self.columns) - inner and 0 <= first <= len(self.values) - rows * inner
+            if inner < 1 or not complete:
                 return 1, 0
             shared = self.columns[begin : begin + inner]
             return int(shared.min()), int(shared.max())
@@ -168,24 +162,24 @@ class Program:
         return (int(columns.min()), int(columns.max())) if len(columns) else (0, 0)
 
     def _pooling_problem(self, step: list[int]) -> str | None:
-        height, width, above, before = (step[field] for field in (k.IN_HEIGHT, k.IN_WIDTH, k.INNER, k.FIRST))
-        if min(height, width) < 1 or min(above, before) < 0:
-            return "pools images of no size"
-        last = (step[k.HEIGHT] - 1) * step[k.DOWN] - above, (step[k.WIDTH] - 1) * step[k.ACROSS] - before
+        height, width, top, left = (step[field] for field in (k.IN_HEIGHT, k.IN_WIDTH, k.INNER, k.FIRST))
+        if min(height, width) < 1 or min(top, left) < 0:
+            return "pools images without pixels, or with negative padding"
+        last = (step[k.HEIGHT] - 1) * step[k.STRIDE_H] - top, (step[k.WIDTH] - 1) * step[k.STRIDE_W] - left
         if last[0] >= height or last[1] >= width:
-            return "pools what is outside the image"
-        first = step[k.IN] + above * step[k.IN_LINE] + before
+            return "pools pixels outside the image"
+        first = step[k.IN] + top * step[k.IN_LINE] + left
         end = first + (step[k.ROWS] - 1) * step[k.IN_PLANE] + (height - 1) * step[k.IN_LINE] + width
-        return "pools what is outside the room" if first < 0 or end > self.room else None
+        return "pools pixels outside the workspace" if first < 0 or end > self.workspace else None
 
 
-def _ends(step: list[int]) -> tuple[int, int]:
-    """Where the outputs of a step begin and end in the room, zeros around them included."""
-    begin = step[k.OUT] - step[k.TOP] * step[k.OUT_LINE] - step[k.LEFT]
+def _written(step: list[int]) -> tuple[int, int]:
+    """Where the outputs of a step begin and end in the workspace, padding included."""
+    begin = step[k.OUT] - step[k.PAD_TOP] * step[k.OUT_LINE] - step[k.PAD_LEFT]
     return begin, begin + step[k.ROWS] * step[k.OUT_PLANE]
 
 
-def _work(step: Any, bounds: Indices) -> int:
+def _multiply_adds(step: Any, bounds: Indices) -> int:
     pixels = int(step[k.HEIGHT] * step[k.WIDTH])
     if step[k.KIND] == k.DENSE:
         return pixels * int(step[k.ROWS] * step[k.INNER])
@@ -194,6 +188,6 @@ def _work(step: Any, bounds: Indices) -> int:
     return 0
 
 
-def whole(images: int) -> int:
-    """How many images are worked on side by side where there are so many: 1, or a multiple of 16."""
+def padded_batch(images: int) -> int:
+    """How many images are computed side by side for a batch of so many: 1, or a multiple of 16."""
     return 1 if images == 1 else -(-images // LANES) * LANES

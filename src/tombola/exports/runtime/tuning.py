@@ -1,4 +1,4 @@
-"""Tuning: which layers are multiplied sparse and which dense, found out by measuring both on this machine."""
+"""Tuning: which layers are multiplied sparse and which dense, decided by timing both on this machine."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ from collections.abc import Callable
 import numpy as np
 
 from tombola.engines.sparse.products import Floats
-from tombola.exports.runtime import kernels as k
-from tombola.exports.runtime.layout import dense_products, program_of
+from tombola.exports.runtime import step_kernels as k
+from tombola.exports.runtime.memory_layout import dense_products, program_of
 from tombola.exports.runtime.plan import Plan, Product
 from tombola.exports.runtime.program import Program
 
-TURNS = 5
-"""How often each way is timed, in turns, after one that does not count; the medians are compared."""
-
-SPARSE_BELOW = 0.05
-"""Layers of which less than this is left are not tried dense: no machine multiplies twenty times as fast so."""
+ROUNDS = 5
+"""How often each function is timed, alternately, after a warm-up call; the medians are compared."""
+MIN_DENSE_DENSITY = 0.05
+"""Layers of a lower density are not tried dense: no machine multiplies dense matrices twenty times as fast."""
 
 
 def tuned(plan: Plan) -> Program:
-    """The program of `plan`, each layer as it is faster in large batches."""
-    candidates = {n for n, product in dense_products(plan).items() if _density(product) >= SPARSE_BELOW}
+    """The program of `plan` in which each layer is sparse or dense, whichever is faster in large batches."""
+    candidates = {n for n, product in dense_products(plan).items() if _density(product) >= MIN_DENSE_DENSITY}
     sparse = program_of(plan)
-    together = sparse.together
     if not candidates:
         return sparse
     dense = program_of(plan, candidates)
-    room = np.full(sparse.room * together, 0.01, np.float32)
-    return program_of(plan, {n for n in candidates if _dense_is_faster(sparse, dense, n, room, together)})
+    workspace = np.full(sparse.workspace * sparse.block_size, 0.01, np.float32)
+    return program_of(plan, {n for n in candidates if _dense_is_faster(sparse, dense, n, workspace)})
 
 
 def _density(product: Product) -> float:
@@ -41,23 +39,23 @@ def _density(product: Product) -> float:
     return len(product.weights.value) / size
 
 
-def _dense_is_faster(sparse: Program, dense: Program, number: int, room: Floats, together: int) -> bool:
+def _dense_is_faster(sparse: Program, dense: Program, number: int, workspace: Floats) -> bool:
     row = number + 1  # the first is that of the inputs
 
-    def way(program: Program) -> None:
+    def step(program: Program) -> None:
         arrays = program.values, program.columns, program.bounds, program.biases
-        k.product_step(program.table[row], *arrays, room, together)
+        k.product_step(program.table[row], *arrays, workspace, sparse.block_size)
 
-    return faster(functools.partial(way, dense), functools.partial(way, sparse))
+    return is_faster(functools.partial(step, dense), functools.partial(step, sparse))
 
 
-def faster(one: Callable[[], object], other: Callable[[], object]) -> bool:
-    """Whether one way takes less time than the other; they take turns, and medians are compared."""
+def is_faster(one: Callable[[], object], other: Callable[[], object]) -> bool:
+    """Whether `one` takes less time than `other`: both are called alternately, and medians are compared."""
     times: dict[Callable[[], object], list[float]] = {one: [], other: []}
-    for turn in range(TURNS + 1):
-        for way, seconds in times.items():
+    for number in range(ROUNDS + 1):
+        for function, seconds in times.items():
             began = time.perf_counter()
-            way()
-            if turn:
+            function()
+            if number:
                 seconds.append(time.perf_counter() - began)
     return statistics.median(times[one]) < statistics.median(times[other])

@@ -1,4 +1,4 @@
-"""What a weight is worth: one small function for each score. Low scores are pruned first.
+"""Scores of weights, one function each. The lowest scores are pruned first.
 
 To add one, write it in a file here and name it in `SCORES`.
 """
@@ -9,39 +9,29 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from tombola.pruning.scores import change
 from tombola.pruning.scores.activations import wanda
-from tombola.pruning.scores.change import (
-    distance,
-    large_final_diff_sign,
-    large_final_same_sign,
-    large_init,
-    large_init_large_final,
-    magnitude_increase,
-    movement,
-    small_init,
-    small_init_small_final,
-)
 from tombola.pruning.scores.gradients import fisher, grasp, snip, taylor
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.pruning.scores.synflow import synflow
 from tombola.pruning.scores.weights import magnitude, random, small_final
 
 Score = Callable[[ScoreInputs], dict[str, Tensor]]
-"""What it may look at -> a score for every weight, by name, of the same shapes."""
+"""Returns a score for every weight, by name, of the same shapes."""
 
 SCORES: dict[str, Score] = {
     "magnitude": magnitude,
     "random": random,
     "small_final": small_final,
-    "large_init": large_init,
-    "small_init": small_init,
-    "large_init_large_final": large_init_large_final,
-    "small_init_small_final": small_init_small_final,
-    "magnitude_increase": magnitude_increase,
-    "distance": distance,
-    "large_final_same_sign": large_final_same_sign,
-    "large_final_diff_sign": large_final_diff_sign,
-    "movement": movement,
+    "large_init": change.large_init,
+    "small_init": change.small_init,
+    "large_init_large_final": change.large_init_large_final,
+    "small_init_small_final": change.small_init_small_final,
+    "magnitude_increase": change.magnitude_increase,
+    "distance": change.distance,
+    "large_final_same_sign": change.large_final_same_sign,
+    "large_final_diff_sign": change.large_final_diff_sign,
+    "movement": change.movement,
     "snip": snip,
     "grasp": grasp,
     "taylor": taylor,
@@ -51,4 +41,4 @@ SCORES: dict[str, Score] = {
 }
 
 ROUNDS: dict[str, int] = {"synflow": 100}
-"""In how many rounds one pruning is done, where that is not one: Tanaka et al. 2020, section 7."""
+"""In how many rounds one pruning step is done, if not in one: Tanaka et al. 2020, section 7."""

@@ -1,4 +1,4 @@
-"""Scores that look at what layers are given."""
+"""Scores that need the inputs of layers."""
 
 from __future__ import annotations
 
@@ -14,48 +14,46 @@ from tombola.pruning.scores.inputs import ScoreInputs
 _log = logging.getLogger(__name__)
 
 
-def wanda(grounds: ScoreInputs) -> dict[str, Tensor]:
+def wanda(inputs: ScoreInputs) -> dict[str, Tensor]:
     """|w_ij| ‖x_j‖₂, the norm of input feature j over all examples and tokens (Wanda, Sun et al. 2024, section 3).
 
-    Of a convolution, j is the input channel and its norm goes over all places too; a channel of a group is met by the
-    filters of that group alone. A weight that layers share sees the inputs of all of them. The paper compares weights
-    of the same output row; here as everywhere the scope says what is compared.
-    Raises `InputError` where network or examples are not known.
+    In a convolution j is the input channel, and the norm is over all positions too. A weight that several layers
+    share uses the inputs of all of them. The paper compares weights within each output row; here the scope decides.
+    Raises `InputError` if the network or examples are missing.
     """
-    network = grounds.network()
-    names = {id(parameter): name for name, parameter in network.named_parameters() if name in grounds.weights}
-    zero = {name: torch.zeros_like(weight) for name, weight in grounds.weights.items()}
-    norms = dict(zero)  # squared, until the end
+    network = inputs.network()
+    names = {id(parameter): name for name, parameter in network.named_parameters() if name in inputs.weights}
+    squares: dict[str, Tensor] = {}
 
-    def see(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def add_squares(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         name = names[id(layer.weight)]
-        norms[name] = norms[name] + _squares(layer, given[0] if given else named["input"])
+        squares[name] = squares.get(name, 0) + _squared_inputs(layer, args[0] if args else kwargs["input"])
 
     hooks = [
-        layer.register_forward_pre_hook(see, with_kwargs=True)
+        layer.register_forward_pre_hook(add_squares, with_kwargs=True)
         for layer in network.modules()
         if isinstance(layer, nn.Linear | _ConvNd) and id(layer.weight) in names
     ]
     with torch.no_grad():
-        for batch in grounds.batches():
-            grounds.loss(network, batch)
+        for batch in inputs.batches():
+            inputs.loss(network, batch)
     for hook in hooks:
         hook.remove()
-    unseen = [name.removesuffix(".weight") for name, squares in norms.items() if squares is zero[name]]
-    if unseen:  # an unused layer, or one whose weight is used by another module without calling it
-        _log.warning("wanda has not seen any input of %s: its weights score nothing", ", ".join(unseen))
-    return {name: weight.abs() * norms[name].sqrt() for name, weight in grounds.weights.items()}
+    unused = [name.removesuffix(".weight") for name in inputs.weights if name not in squares]
+    if unused:  # the layer is not called, or another module uses its weight without calling it
+        _log.warning("wanda got no inputs of %s: their weights score 0", ", ".join(unused))
+    return {n: w.abs() * squares.get(n, torch.zeros_like(w)).sqrt() for n, w in inputs.weights.items()}
 
 
-def _squares(layer: nn.Module, x: Tensor) -> Tensor:
-    """The sum of squares of the input feature that each weight meets; of a shape that broadcasts to the weight's."""
+def _squared_inputs(layer: nn.Module, x: Tensor) -> Tensor:
+    """The sum of squares of each weight's input feature; of a shape that broadcasts to the weight's."""
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
     if not isinstance(layer, _ConvNd):
         return x.flatten(0, -2).square().sum(0) if x.dim() > 1 else x.square()  # [in]
-    places = len(layer.kernel_size)
-    channels = x.movedim(-1 - places, 0).flatten(1).square().sum(1)  # [in]
+    dims = len(layer.kernel_size)
+    channels = x.movedim(-1 - dims, 0).flatten(1).square().sum(1)  # [in]
     if isinstance(layer, _ConvTransposeNd):
-        met = channels.unsqueeze(1)  # its weight is [in, out / groups, *kernel]
+        by_weight = channels.unsqueeze(1)  # its weight is [in, out / groups, *kernel]
     else:  # [out, in / groups, *kernel]
-        met = channels.view(layer.groups, -1).repeat_interleave(layer.out_channels // layer.groups, 0)
-    return met[(..., *(None,) * places)]
+        by_weight = channels.view(layer.groups, -1).repeat_interleave(layer.out_channels // layer.groups, 0)
+    return by_weight[(..., *(None,) * dims)]

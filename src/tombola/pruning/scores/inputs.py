@@ -1,4 +1,4 @@
-"""Grounds: what a score may look at."""
+"""ScoreInputs: what scores are computed from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tombola.pruning.mask import Mask
 from tombola.utils.errors import InputError
 
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """(a network, a batch) -> the mean loss, a scalar."""
@@ -28,46 +28,47 @@ def cross_entropy(network: nn.Module, batch: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class ScoreInputs:
-    """Trained weights, and behind calls, because they may be costly, what else there is."""
+    """Trained weights, and functions for what may be expensive to make."""
 
     weights: Mapping[str, Tensor]
-    """The prunable weights as they were trained, by name; zero where they are pruned already."""
+    """The trained prunable weights, by name; pruned ones are zero."""
     mask: Mask
-    """Which of them are left."""
+    """Which of them are kept."""
     seed: int = 0
-    """Of scores that draw."""
+    """The seed of random scores."""
     _start: Callable[[], Mapping[str, Tensor]] | None = None
     _network: Callable[[], nn.Module] | None = None
     _batches: Callable[[], Iterable[Any]] | None = None
     loss: Loss = cross_entropy
 
     def start(self) -> Mapping[str, Tensor]:
-        """The initial weights as they were drawn, none of them pruned, by name."""
-        return _there(self._start, "the initial weights", "start=STATE")()
+        """The initial weights, none of them pruned, by name."""
+        return _required(self._start, "initial weights", "start=STATE")()
 
     def network(self) -> nn.Module:
-        """A network of its own with the trained weights, pruned ones zero; in evaluation mode.
+        """A new copy of the network with the trained weights, pruned ones zero, in evaluation mode.
 
-        But for batch norm that has not seen a batch: its statistics, mean 0 and variance 1, say nothing, and with
-        them it would do nothing. It is in training mode, and normalises batches by themselves.
+        Batch norm that has not seen a batch is in training mode, and normalises each batch by itself: with its
+        initial statistics, mean 0 and variance 1, it would do nothing.
         """
-        network = _there(self._network, "the network", "the network itself")().eval()
+        network = _required(self._network, "the network", "the network itself")().eval()
         for module in network.modules():
-            if isinstance(module, _BatchNorm) and _untouched(module):
-                module.train()
+            if isinstance(module, _BatchNorm):  # old checkpoints do not have the number of batches
+                mean, variance = module.running_mean, module.running_var
+                module.train(mean is None or variance is None or not bool(mean.any() or (variance != 1).any()))
         return network
 
     def batches(self) -> Iterator[Any]:
-        """Training examples: batches as `loss` takes them, at least one."""
-        batches = iter(_there(self._batches, "training examples", "data=BATCHES")())
+        """Batches of training examples as `loss` accepts them, at least one."""
+        batches = iter(_required(self._batches, "training examples", "data=BATCHES")())
         try:
             first = next(batches)
         except StopIteration:
-            raise InputError("this score looks at training examples, and data has not one batch") from None
+            raise InputError("data: has no batches, but this score needs training examples") from None
         return itertools.chain([first], batches)
 
     def masked(self, mask: Mask) -> ScoreInputs:
-        """The same with only the weights of this smaller mask left."""
+        """The same inputs with only the weights of this smaller mask."""
         weights = {name: weight * mask[name].to(weight.device) for name, weight in self.weights.items()}
 
         def network() -> nn.Module:
@@ -78,19 +79,13 @@ class ScoreInputs:
         return replace(self, weights=weights, mask=mask, _network=network)
 
 
-def _untouched(norm: _BatchNorm) -> bool:
-    """Whether running statistics are those a layer is made with. Old checkpoints do not say how many batches."""
-    mean, variance = norm.running_mean, norm.running_var
-    return mean is None or variance is None or not (bool(mean.any()) or bool((variance != 1).any()))
-
-
-def _there(make: Callable[[], Made] | None, what: str, give: str) -> Callable[[], Made]:
+def _required(make: Callable[[], T] | None, what: str, argument: str) -> Callable[[], T]:
     if make is None:
-        raise InputError(f"this score looks at {what}, and there is nothing to look at: give {give}")
+        raise InputError(f"score: needs {what}; give {argument}")
     return make
 
 
 def repeatable(data: Iterable[Any]) -> Callable[[], Iterable[Any]]:
-    """The batches as often as they are wanted: an iterator would be used up the first time."""
+    """Make the batches iterable many times: an iterator would be exhausted after the first."""
     batches = list(data) if isinstance(data, Iterator) else data
     return lambda: batches

@@ -1,4 +1,4 @@
-"""Structures: what lives and dies together. Weights by themselves, whole neurons, channels, heads, tiles, or n of m.
+"""Structures: which weights are pruned together: single weights, neurons, channels, heads, tiles, or n of m weights.
 
 To add one, write a function from a network to `UnitStructure` in a file here and name it in `STRUCTURES`.
 """
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from torch import nn
 
 from tombola.pruning.structures.heads import Heads, heads
+from tombola.pruning.structures.layer_units import blocks, channels, neurons
 from tombola.pruning.structures.pattern import NMPattern
-from tombola.pruning.structures.rows import blocks, channels, neurons
 from tombola.pruning.structures.structure import UNSTRUCTURED, Structure
 from tombola.pruning.structures.unit_structure import UnitStructure
 from tombola.utils.errors import InputError, unknown
@@ -23,30 +23,29 @@ STRUCTURES: dict[str, Callable[[nn.Module], Structure]] = {
     "channels": channels,
     "heads": heads,
 }
-"""By name. Beside these there are `n:m`, such as "2:4", and `blocks:HEIGHTxWIDTH`."""
+"""By name. `n:m`, such as "2:4", and `blocks:HEIGHTxWIDTH` are valid names too."""
 
-__all__ = ["STRUCTURES", "UNSTRUCTURED", "Heads", "NMPattern", "Structure", "UnitStructure", "named", "pattern_of"]
+__all__ = ["STRUCTURES", "UNSTRUCTURED", "Heads", "NMPattern", "Structure", "UnitStructure", "parse_structure"]
 
 
-def named(name: str) -> Callable[[nn.Module], Structure]:
-    """What makes the structure of that name for a network. Raises `InputError` for an unknown name."""
+def parse_structure(name: str) -> Callable[[nn.Module], Structure]:
+    """The function that makes the structure of that name for a network. Raises `InputError` for an unknown name."""
     if name in STRUCTURES:
         return STRUCTURES[name]
-    if pattern_of(name):
-        n, m = pattern_of(name) or (1, 1)
-        return lambda network: NMPattern(n, m, network)
+    if pattern := parse_pattern(name):
+        return lambda network: NMPattern(*pattern, network)
     if tile := re.fullmatch(r"blocks:([1-9]\d*)x([1-9]\d*)", name):
         height, width = map(int, tile.groups())
         return lambda network: blocks(network, height, width)
     raise unknown("structure", name, [*STRUCTURES, "2:4", "blocks:4x4"])
 
 
-def pattern_of(name: str) -> tuple[int, int] | None:
-    """(n, m) of a structure `n:m`, or None of any other. Raises `InputError` where n is not from 1 to m - 1."""
+def parse_pattern(name: str) -> tuple[int, int] | None:
+    """(n, m) of a structure `n:m`, or None for any other. Raises `InputError` if n is not from 1 to m - 1."""
     found = re.fullmatch(r"(\d+):(\d+)", name)
     if not found:
         return None
     n, m = map(int, found.groups())
     if not 0 < n < m:
-        raise InputError(f'structure "{name}": of every m weights at least one should stay and one go')
+        raise InputError(f'structure: "{name}" should keep at least 1 and at most {m - 1} of every {m} weights')
     return n, m

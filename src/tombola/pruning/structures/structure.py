@@ -1,4 +1,4 @@
-"""Structure: what lives and dies together."""
+"""Structure: which weights are pruned together."""
 
 from __future__ import annotations
 
@@ -13,29 +13,27 @@ from tombola.pruning.scopes import Counts, Group, Scope, weights_left
 
 
 class Structure(Protocol):
-    """A way of pruning. What is counted is a unit: a weight, a row, a filter, a head, a tile."""
+    """Prunes units: single weights, rows, filters, heads or tiles."""
 
-    def left(self, mask: Mask, scope: Scope) -> dict[Group, int]:
-        """How many units are left in each group of layers that compete with each other."""
+    def units_left(self, mask: Mask, scope: Scope) -> dict[Group, int]:
+        """The number of units left in each group of competing layers."""
         ...
 
     def keep_best(self, scores: Mapping[str, Tensor], mask: Mask, counts: Counts) -> Mask:
-        """Keep in each group exactly as many units as `counts` says: those of the highest scores.
+        """Keep in each group exactly as many units as `counts` gives: those of the highest scores.
 
-        Raises `InputError` when a score is NaN: no order could be exact.
+        Raises `InputError` if a score is NaN: no order would be exact.
         """
         ...
 
 
 class Unstructured:
-    """Every weight by itself."""
+    """Every weight is a unit."""
 
-    def left(self, mask: Mask, scope: Scope) -> dict[Group, int]:
-        """See `Structure`."""
+    def units_left(self, mask: Mask, scope: Scope) -> dict[Group, int]:
         return weights_left(mask, scope.groups)
 
     def keep_best(self, scores: Mapping[str, Tensor], mask: Mask, counts: Counts) -> Mask:
-        """See `Structure`."""
         return keep_best(scores, mask, counts)
 
 

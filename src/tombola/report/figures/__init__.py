@@ -1,1 +1,1 @@
-"""The figures of the report: each is made by one function, from what `tombola.report.report_data` gathered."""
+"""The figures of the report: each is made by one function from `tombola.report.report_data.ReportData`."""

@@ -1,4 +1,4 @@
-"""Figure: a chart, the numbers in it, and the words beside it."""
+"""A figure: a chart, its numbers, its title and its caption."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import Any
 import altair as alt
 
 Value = str | int | float | None
-Numbers = dict[str, Value]
-"""One line of a figure's table."""
+FigureRow = dict[str, Value]
+"""One row of a figure's table."""
 
 DATA = alt.NamedData("rows")
-"""What charts read. The rows stand beside the chart, once: for the chart and for the CSV file."""
+"""The data source of charts. The rows are stored beside the chart, once, for the chart and for the CSV file."""
+
+HEIGHT = 250
+"""The height of charts with one panel, in pixels."""
 
 HOVER = "hover"
-"""Layers of this name only carry tooltips; they are left out of still pictures."""
+"""The name of layers that only have tooltips; static pictures leave them out."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +28,15 @@ class Figure:
     """A figure of the report."""
 
     name: str
-    """Of its files and its anchor: letters, digits and dashes."""
+    """For its files and its anchor: letters, digits and dashes."""
     title: str
     caption: str
     chart: Mapping[str, Any]
     """Vega-Lite, without data and configuration."""
-    rows: Sequence[Numbers]
-    wide: bool = False
-    """Takes the width of the page; others stand two side by side."""
+    rows: Sequence[FigureRow]
     cell: int = 0
-    """Of small multiples: the width of one in pixels. As many stand in a row as fit."""
+    """The width of one panel in pixels, if the figure has several: it takes the full width of the page, with as many
+    panels in a row as fit. Other figures are placed two in a row."""
 
     @property
     def columns(self) -> list[str]:
@@ -43,40 +45,46 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Absent:
-    """A figure that cannot be drawn, and why."""
+class MissingFigure:
+    """A figure that cannot be drawn, and the reason."""
 
     title: str
     reason: str
 
 
 def figure(
-    name: str,
-    title: str,
-    caption: str,
-    chart: Any,
-    rows: Sequence[Numbers],
-    wide: bool = False,
-    cell: int = 0,
-) -> Figure | Absent:
-    """A figure of an Altair `chart` that reads `DATA`; absent where there is nothing to draw."""
+    name: str, title: str, caption: str, chart: Any, rows: Sequence[FigureRow], cell: int = 0
+) -> Figure | MissingFigure:
+    """A figure of an Altair `chart` that reads `DATA`; a `MissingFigure` if there are no rows. It is wide if it has
+    panels of the width `cell`."""
     if not rows:
-        return Absent(title, "there are no figures for it in these results.")
+        return MissingFigure(title, "these results have no data for it.")
     finite = [{key: _finite(value) for key, value in row.items()} for row in rows]
-    # Without validation, which takes as long as everything else: the tests draw every chart.
-    drawn = chart.to_dict(validate=False)
+    # Validation takes as long as everything else; the tests draw every chart instead.
+    drawn = (chart if cell else chart.properties(width="container", height=HEIGHT)).to_dict(validate=False)
     for key in ("$schema", "config"):
         drawn.pop(key, None)
-    return Figure(name, title, caption, drawn, finite, wide, cell)
+    return Figure(name, title, caption, drawn, finite, cell)
+
+
+def tooltip(**formats: str) -> list[Any]:
+    """The tooltip of these columns: the format of a number, which may be empty, or `text`."""
+    titles = {"weights_left": "weights left (%)", "relative": "of the mean"}
+    return [
+        alt.Tooltip(f"{name}:N")
+        if form == "text"
+        else alt.Tooltip(f"{name}:Q", title=titles.get(name, alt.Undefined), format=form or alt.Undefined)
+        for name, form in formats.items()
+    ]
 
 
 def _finite(value: Value) -> Value:
-    """JSON knows no infinity."""
+    """A number that JSON can represent; None for others."""
     if not isinstance(value, float):
         return value
     return rounded(value) if math.isfinite(value) else None
 
 
 def rounded(value: float) -> float:
-    """Six digits are more than any figure shows."""
+    """Round to six digits, more than any figure shows."""
     return float(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""How figures look: colours that everybody can tell apart, the same everywhere, and the two themes."""
+"""The style of figures: colours, safe for colour-blind readers and the same everywhere, and the two themes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BRANCHES = {
     "large_init": "#a3a332",
     "one_shot": "#b0413e",
 }
-"""Okabe & Ito's colours, and three more that keep apart from them."""
+"""The colours of Okabe & Ito, and three more that differ from them."""
 
 OTHERS = ("#44aa99", "#aa4499", "#b5894c", "#6699cc", "#999933", "#cc6677")
 
@@ -30,11 +30,11 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 1], [1, 3], [10, 4], [3, 6])
 
 DENSE_TO_SPARSE = ("#4b5bb5", "#8a4fb0", "#c94f83", "#e5763f", "#d9a520")
-"""From dense to sparse, and from the first layer to the last: lighter and lighter."""
+"""A colour ramp from dense to sparse, and from the first layer to the last."""
 
 
 def ordered(branches: Iterable[str]) -> list[str]:
-    """Tickets, the dense network, then controls: known ones as they are listed above, others by name."""
+    """Tickets, the dense network, then controls: known ones in the order above, others by name."""
     known = list(BRANCHES)
     return sorted(set(branches), key=lambda b: (known.index(b) if b in BRANCHES else len(known), b))
 
@@ -46,7 +46,7 @@ def colours(branches: Sequence[str]) -> list[str]:
 
 
 def cycle(values: Sequence[Any], n: int) -> list[Any]:
-    """`n` of them, from the beginning again when there are too few."""
+    """`n` values, repeated from the start if there are too few."""
     return [values[i % len(values)] for i in range(n)]
 
 
@@ -67,29 +67,26 @@ FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu 
 def theme(dark: bool = False, background: str = "transparent") -> dict[str, Any]:
     """The configuration of all charts."""
     text, quiet, grid = ("#d8dadd", "#a4a8ae", "#33373c") if dark else ("#26282b", "#5c6067", "#e4e5e8")
+    words = {"labelColor": text, "titleColor": text, "labelFontSize": 12, "titleFontSize": 12}
     return {
         "background": background,
         "font": FONT,
         "padding": 4,
         "view": {"stroke": None},
-        "aria": False,  # a figure is described as a whole; its numbers are in its table
+        "aria": False,  # the whole figure is described; its numbers are in its table
         "axis": {
+            **words,
             "labelColor": quiet,
-            "titleColor": text,
             "gridColor": grid,
             "domainColor": quiet,
             "tickColor": quiet,
             "labelFontSize": 11.5,
-            "titleFontSize": 12,
             "titleFontWeight": "normal",
             "titlePadding": 8,
             "labelOverlap": True,
         },
         "legend": {
-            "labelColor": text,
-            "titleColor": text,
-            "labelFontSize": 12,
-            "titleFontSize": 12,
+            **words,
             "titleFontWeight": "normal",
             "symbolOpacity": 1,
             "symbolStrokeWidth": 2,
@@ -100,7 +97,7 @@ def theme(dark: bool = False, background: str = "transparent") -> dict[str, Any]
             "gradientLength": 180,
             "gradientThickness": 10,
         },
-        "header": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "labelFontWeight": "normal"},
+        "header": {**words, "labelFontWeight": "normal"},
         "line": {"strokeWidth": 2, "strokeJoin": "round"},
         "point": {"size": 45, "filled": True, "opacity": 1},
     }

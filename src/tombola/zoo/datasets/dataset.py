@@ -1,4 +1,4 @@
-"""Dataset: arrays for classification, as they came."""
+"""Dataset: arrays for classification, before scaling."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training and test examples. Inputs are (examples, *shape), of an integer or floating type; labels are
-    (examples,) of int64, from 0 to classes - 1. Images with several channels have them first."""
+    """Training and test examples. Inputs are (examples, *shape), integers or floats; labels are (examples,), int64,
+    from 0 to classes - 1. Colour images are (channels, height, width)."""
 
     x_train: Array
     y_train: Array
@@ -35,7 +36,7 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """32 hexadecimal digits that stand for the content of all four arrays."""
+        """A hash of the content of all four arrays: 32 hexadecimal digits."""
         sha = hashlib.sha256()
         for array in (self.x_train, self.y_train, self.x_test, self.y_test):
             sha.update(f"{array.dtype.str}{array.shape}".encode())

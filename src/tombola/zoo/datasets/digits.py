@@ -1,4 +1,4 @@
-"""The digits inside scikit-learn: 1,797 real handwritten digits of 8×8 pixels. No download, real input."""
+"""The digits in scikit-learn: 1,797 real handwritten digits of 8×8 pixels, without a download."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ TEST_EXAMPLES = 600
 def load_digits() -> Dataset:
     """1,197 training and 600 test examples, pixels as float32 from 0 to 1.
 
-    The source has no test set of its own (it *is* the test set of the UCI Optical Recognition of Handwritten
-    Digits), so 600 examples are put aside by one fixed permutation, the same in every experiment.
+    scikit-learn has no separate test set (it ships the test set of the UCI Optical Recognition of Handwritten
+    Digits), so 600 examples are held out by one fixed permutation, the same in every experiment.
     """
     from sklearn import datasets
 

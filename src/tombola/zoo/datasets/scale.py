@@ -1,4 +1,4 @@
-"""Scaling of inputs, a stretch of examples at a time, so that nothing but the result is large."""
+"""Scaling of inputs, in chunks of examples, so that only the result needs much memory."""
 
 from __future__ import annotations
 
@@ -14,64 +14,64 @@ from tombola.zoo.datasets.description import Data
 
 Scale = Literal["range", "unit-norm", "standard"]
 
-ELEMENTS = 2**22
-"""How many numbers are worked on at a time."""
+CHUNK_ELEMENTS = 2**22
+"""Numbers processed at a time."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard deviation: one of each for images without channels, else as many as channels or features."""
+    """Mean and standard deviation of each channel or feature; of all pixels for images without channels."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-def scaled(x: Array, how: Scale, by: Moments | None = None) -> Array:
+def scale_inputs(x: Array, how: Scale, by: Moments | None = None) -> Array:
     """Inputs (examples, *shape), scaled; float32.
 
-    `range`: pixels, which are unsigned integers of 8 or 16 bits, are divided by the largest value of their type, so
-    that they are from 0 to 1; other numbers stay as they are. `unit-norm`: after that, each example is divided by its
-    L2 norm. `standard`: after `range`, the mean in `by` is taken from each feature, of images from each channel,
+    `range`: unsigned integers of 8 or 16 bits are pixels, which are divided by the largest value of their type, so
+    that they are from 0 to 1; other numbers are not changed. `unit-norm`: after that, each example is divided by its
+    L2 norm. `standard`: after `range`, the mean in `by` is subtracted from each feature (of images, each channel),
     which is then divided by the standard deviation.
     """
     if (how == "standard") != (by is not None):
-        raise ValueError(f'moments go with scale "standard", and it with them; scale is "{how}"')
-    work: Callable[[Array], Array] = _in_range
+        raise ValueError(f'only scale "standard" needs moments; scale is "{how}"')
+    scale_chunk: Callable[[Array], Array] = _to_range
     if how == "unit-norm":
-        work = _unit_norm
+        scale_chunk = _unit_norm
     elif by is not None:
         shape = (1, -1, *[1] * (x.ndim - 2)) if _by_channel(x.shape[1:]) else (1,) * x.ndim
         mean, std = (np.array(numbers).reshape(shape) for numbers in (by.mean, by.std))
 
-        def work(part: Array) -> Array:
-            return np.asarray((_in_range(part) - mean) / std)
+        def scale_chunk(part: Array) -> Array:
+            return np.asarray((_to_range(part) - mean) / std)
 
     result = np.empty(x.shape, np.float32)
-    for part in _stretches(x):
-        result[part] = work(x[part])
+    for part in _chunks(x):
+        result[part] = scale_chunk(x[part])
     return result
 
 
-def in_words(x: Array, how: Scale, by: Moments | None = None) -> str:
-    """What `scaled` does to inputs, for whoever wants to do the same to an example of their own."""
-    whole = x.dtype in (np.uint8, np.uint16)
-    words = f"divided by {np.iinfo(x.dtype).max:,}" if whole else f"numbers such as from {x.min():g} to {x.max():g}"
+def describe_scaling(x: Array, how: Scale, by: Moments | None = None) -> str:
+    """What `scale_inputs` does to inputs, so that users can scale their own examples."""
+    pixels = x.dtype in (np.uint8, np.uint16)
+    words = f"divided by {np.iinfo(x.dtype).max:,}" if pixels else f"numbers such as from {x.min():g} to {x.max():g}"
     if how == "unit-norm":
         words += ", then each example divided by its L2 norm"
     if by is not None:
         mean, std = (", ".join(f"{number:.6g}" for number in numbers) for numbers in (by.mean, by.std))
-        words += f", then less {mean}, divided by {std}"
+        words += f", then the mean {mean} subtracted, then divided by the standard deviation {std}"
         words += " (channel by channel)" if len(by.mean) > 1 else ""
     return words
 
 
-def moments(x: Array, train: Array) -> Moments:
-    """Of the examples at `train`: the mean and standard deviation, after `range`, of each feature, of images of each
-    channel. A standard deviation of 0 is taken as 1."""
+def compute_moments(x: Array, train: Array) -> Moments:
+    """The mean and standard deviation, after `range`, of each feature (of images, each channel) of the examples at
+    `train`. A standard deviation of 0 is replaced by 1."""
     if x.dtype == np.uint8:
         mean, std = _moments_of_bytes(x, train)
     else:
-        values = _in_range(x[train])
+        values = _to_range(x[train])
         axes = tuple(axis for axis in range(x.ndim) if not (axis == 1 and _by_channel(x.shape[1:])))
         mean, std = (np.atleast_1d(method(values, axis=axes, dtype=np.float64)) for method in (np.mean, np.std))
     std = np.where(std == 0, 1, std)
@@ -79,14 +79,14 @@ def moments(x: Array, train: Array) -> Moments:
 
 
 def _moments_of_bytes(x: Array, train: Array) -> tuple[Array, Array]:
-    """By counting how often each value occurs, which needs no copy of all examples."""
+    """By counting how often each value occurs, without a copy of all examples."""
     channels = x.shape[1] if _by_channel(x.shape[1:]) else 1
     counts = np.zeros((channels, 256), np.int64)
-    first = 256 * np.arange(channels)[:, None]  # the place of each channel's counts
-    for part in _stretches(x, len(train)):
-        places = x[train[part]].reshape(-1, channels, x[0].size // channels) + first
-        counts += np.bincount(places.ravel(), minlength=counts.size).reshape(counts.shape)
-    values = _in_range(np.arange(256, dtype=np.uint8)).astype(np.float64)
+    offsets = 256 * np.arange(channels)[:, None]  # of each channel's counts
+    for part in _chunks(x, len(train)):
+        indices = x[train[part]].reshape(-1, channels, x[0].size // channels) + offsets
+        counts += np.bincount(indices.ravel(), minlength=counts.size).reshape(counts.shape)
+    values = _to_range(np.arange(256, dtype=np.uint8)).astype(np.float64)
     total = counts[0].sum()
     mean = (counts * values).sum(axis=1) / total
     variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / total
@@ -94,31 +94,28 @@ def _moments_of_bytes(x: Array, train: Array) -> tuple[Array, Array]:
 
 
 def given_moments(inputs: tuple[int, ...], data: Data) -> Moments | None:
-    """What `data` says, for examples of shape `inputs`; None if it leaves it to the training examples.
-
-    Raises `InputError` where it says something else than one mean and one standard deviation, above 0, for each
-    channel or feature.
-    """
+    """The moments given in `data`, for examples of shape `inputs`; None if there are none. Raises `InputError` unless
+    there is one mean, and one standard deviation above 0, for each channel or feature."""
     if data.mean is None and data.std is None:
         return None
     if data.mean is None or data.std is None or data.scale != "standard":
-        raise InputError('data.mean: goes together with data.std and data.scale = "standard"')
+        raise InputError('data.mean: needs data.std and data.scale = "standard", and data.std needs data.mean')
     by_channel = _by_channel(inputs)
     wanted = inputs[0] if by_channel else 1
     for name, numbers in (("mean", data.mean), ("std", data.std)):
         if by_channel and len(inputs) == 1 and len(numbers) == 1:
             continue  # one for all features
         if len(numbers) != wanted:
-            whose = {1: "one for each feature, or one for all", 3: "one for each channel"}
-            what = whose.get(len(inputs), "images without channels have one")
+            counts = {1: "one for each feature, or one for all", 3: "one for each channel"}
+            what = counts.get(len(inputs), "images without channels have one")
             raise InputError(f"data.{name}: numbers should be {wanted:,} ({what}), not {len(numbers):,}")
     if min(data.std) <= 0:
         raise InputError(f"data.std: should be above 0, not {min(data.std):g}")
     return Moments(data.mean, data.std)
 
 
-def black(inputs: tuple[int, ...], by: Moments | None) -> Array:
-    """What a black pixel, 0 before scaling, is after it: float32 of shape (channels,), or () without channels."""
+def scaled_black(inputs: tuple[int, ...], by: Moments | None) -> Array:
+    """The value of a black pixel (0) after scaling: float32 of shape (channels,), or () without channels."""
     shape = inputs[:1] if _by_channel(inputs) else ()
     if by is None:
         return np.zeros(shape, np.float32)
@@ -131,20 +128,20 @@ def _by_channel(inputs: tuple[int, ...]) -> bool:
     return len(inputs) in (1, 3)
 
 
-def _stretches(x: Array, examples: int | None = None) -> Iterator[slice]:
-    """Consecutive examples, `ELEMENTS` numbers at a time."""
+def _chunks(x: Array, examples: int | None = None) -> Iterator[slice]:
+    """Consecutive examples, `CHUNK_ELEMENTS` numbers at a time."""
     examples = len(x) if examples is None else examples
-    step = max(1, ELEMENTS // max(1, x[:1].size))
+    step = max(1, CHUNK_ELEMENTS // max(1, x[:1].size))
     return (slice(first, first + step) for first in range(0, examples, step))
 
 
-def _in_range(x: Array) -> Array:
+def _to_range(x: Array) -> Array:
     largest = np.iinfo(x.dtype).max if x.dtype in (np.uint8, np.uint16) else 1
     return np.ascontiguousarray(x, dtype=np.float32) / np.float32(largest)
 
 
 def _unit_norm(x: Array) -> Array:
-    x = _in_range(x)
+    x = _to_range(x)
     norms = np.sqrt(np.square(x.reshape(len(x), -1)).sum(axis=1))
     norms[norms == 0] = 1
     return np.asarray(x / norms.reshape(-1, *[1] * (x.ndim - 1)), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Networks by name. To add one, write its factory in a file here and name it in `MODELS`."""
+"""Networks: described by name, and built from their description. To add one, list its factory in `MODELS`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import nn
 
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.text import first_line
-from tombola.zoo.models import from_timm, imported
+from tombola.zoo.models import from_timm, import_path
 from tombola.zoo.models.conv import conv
 from tombola.zoo.models.description import Network, Start
-from tombola.zoo.models.imported import Factory
+from tombola.zoo.models.import_path import Factory
 from tombola.zoo.models.initialise import reorder
 from tombola.zoo.models.lenet5 import lenet_5
 from tombola.zoo.models.mlp import lenet_300_100, mlp
@@ -24,6 +24,8 @@ from tombola.zoo.models.resnet import resnet, resnet_18, resnet_20
 from tombola.zoo.models.supermask import supermask
 from tombola.zoo.models.vgg import vgg
 from tombola.zoo.models.vit import vit
+
+__all__ = ["MODELS", "build", "describe", "make"]
 
 MODELS: dict[str, Factory] = {
     "lenet-300-100": lenet_300_100,
@@ -40,35 +42,14 @@ MODELS: dict[str, Factory] = {
     "vgg-19": functools.partial(vgg, 19),
     "vit": vit,
 }
-"""Each is called with the shape of an example, the number of classes and the options, as keywords."""
+"""Each is called with keywords: `inputs`, the shape of an example; `classes`, their number; and the options."""
 
-
-def _supermask(
-    inputs: tuple[int, ...],
-    classes: int,
-    of: str,
-    keep: dict[str, NonNegativeInt],
-    options: dict[str, Any] | None = None,
-    source: str | None = None,
-) -> nn.Module:
-    """The network `of` with its `options` and its `source` (see `Network`), as a supermask."""
-    return supermask(
-        make(Network(name=of, options=options or {}, source=source, inputs=inputs, classes=classes)), keep
-    )
-
-
-WRAPPERS: dict[str, Factory] = {"supermask": _supermask}
-"""The same for networks made of another: studies describe these, recipes name the other."""
-
-
-_LOCK = threading.Lock()
+_BUILDING = threading.Lock()
 
 
 def describe(name: str, options: dict[str, Any], inputs: tuple[int, ...], classes: int) -> Network:
-    """The network of that name: one of `MODELS`, `timm:NAME`, or an import path `package.module:factory`.
-
-    Raises `InputError` for an unknown name or unknown options.
-    """
+    """The network of that name: one of `MODELS`, `timm:NAME`, or an import path `package.module:factory`. Raises
+    `InputError` for an unknown name or unknown options."""
     factory, source = _find(name, options)
     try:
         parameters = inspect.signature(factory).parameters
@@ -79,48 +60,65 @@ def describe(name: str, options: dict[str, Any], inputs: tuple[int, ...], classe
 
 
 def build(start: Start) -> nn.Module:
-    """The network of `start` with its initial weights, drawn by its seed; on the CPU, in training mode.
+    """The network of `start` with its initial weights, drawn with its seed; on the CPU, in training mode.
 
-    Modules draw from torch's global generator, so that is seeded for the duration and put back afterwards.
-    Raises `InputError` for an unknown network or wrong options.
+    Modules draw from torch's global generator: it is seeded here, and its former state is restored afterwards.
+    Raises `InputError` for an unknown network or invalid options.
     """
     network = start.network
-    with _LOCK, torch.random.fork_rng(devices=[]):
+    with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(start.seed)
         built = make(network)
     if start.reuse is not None:
         reorder(built, start.reuse)
     if start.like is not None:
-        _take(built, build(start.model_copy(update={"network": start.like, "like": None})))
+        _copy_matching(built, build(start.model_copy(update={"network": start.like, "like": None})))
     return built
 
 
-def _take(network: nn.Module, other: nn.Module) -> None:
-    """Give `network` whatever the `other` has of the same name and shape."""
-    own, others = network.state_dict(), other.state_dict()
-    fitting = {name: value for name, value in others.items() if name in own and own[name].shape == value.shape}
-    network.load_state_dict(own | fitting)
-
-
-def _find(name: str, options: dict[str, Any]) -> tuple[Factory, str | None]:
-    """What makes the network of that name, and what stands for its source text, where it is not part of tombola."""
-    if name.startswith(from_timm.PREFIX):
-        return from_timm.find(name)
-    if ":" in name:
-        return imported.find(name)
-    return _named(name, options), None
-
-
 def make(network: Network) -> nn.Module:
-    """What `network` describes, its weights drawn from torch's global generator. Raises as `build` does."""
+    """The described network, its weights drawn from torch's global generator. Raises `InputError` as `build` does."""
     if network.name.startswith(from_timm.PREFIX):
         return from_timm.make(network)
     if ":" in network.name:
-        return imported.make(network)
-    return _make_named(network)
+        return import_path.make(network)
+    return _make_from_zoo(network)
 
 
-def _named(name: str, options: dict[str, Any]) -> Factory:
+def _make_supermask(
+    inputs: tuple[int, ...],
+    classes: int,
+    of: str,
+    keep: dict[str, NonNegativeInt],
+    options: dict[str, Any] | None = None,
+    source: str | None = None,
+) -> nn.Module:
+    """The network named `of`, with its `options` and `source` (see `Network`), as a supermask."""
+    inner = Network(name=of, options=options or {}, source=source, inputs=inputs, classes=classes)
+    return supermask(make(inner), keep)
+
+
+WRAPPERS: dict[str, Factory] = {"supermask": _make_supermask}
+"""Networks made from another network. Only studies describe them; a recipe names the inner network."""
+
+
+def _copy_matching(network: nn.Module, other: nn.Module) -> None:
+    """Copy into `network` every tensor of `other` with the same name and shape."""
+    own, others = network.state_dict(), other.state_dict()
+    matching = {name: value for name, value in others.items() if name in own and own[name].shape == value.shape}
+    network.load_state_dict(own | matching)
+
+
+def _find(name: str, options: dict[str, Any]) -> tuple[Factory, str | None]:
+    """The factory of the network, and its `Network.source`."""
+    if name.startswith(from_timm.PREFIX):
+        return from_timm.find(name)
+    if ":" in name:
+        return import_path.find(name)
+    return _find_in_zoo(name, options), None
+
+
+def _find_in_zoo(name: str, options: dict[str, Any]) -> Factory:
     factory = (MODELS | WRAPPERS).get(name)
     if factory is None:
         raise unknown("network", name, [*MODELS, "package.module:factory", "timm:NAME"])
@@ -131,17 +129,22 @@ def _named(name: str, options: dict[str, Any]) -> Factory:
     return factory
 
 
-def _make_named(network: Network) -> nn.Module:
-    factory = _named(network.name, network.options)
+@functools.cache
+def _validated(factory: Factory) -> Factory:
+    """`factory`, checking the types of its options. Cached, as setting this up takes as long as a small network."""
+    return validate_call(config=ConfigDict(strict=True, allow_inf_nan=False))(factory)
+
+
+def _make_from_zoo(network: Network) -> nn.Module:
+    factory = _validated(_find_in_zoo(network.name, network.options))
     try:
-        make = validate_call(config=ConfigDict(strict=True, allow_inf_nan=False))(factory)
-        return make(inputs=network.inputs, classes=network.classes, **network.options)
+        return factory(inputs=network.inputs, classes=network.classes, **network.options)
     except ValidationError as error:
         problem = error.errors()[0]
         option = ".".join(map(str, problem["loc"]))
         given = "" if problem["type"].startswith("missing") else f", not {problem['input']!r}"
         raise InputError(f'model.{option}: {problem["msg"]}{given} (an option of network "{network.name}")') from None
-    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:  # what torch says of sizes beyond reason
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:  # sizes that torch cannot allocate
         raise InputError(
             f'model.name: "{network.name}" cannot be made with these options: {first_line(error)}'
         ) from error

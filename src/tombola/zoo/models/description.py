@@ -1,4 +1,4 @@
-"""Descriptions of a network and of the weights that a training starts from."""
+"""Descriptions of a network and of the weights a training starts from."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tombola.utils.frozen_model import FrozenModel
 
 
 class Network(FrozenModel):
-    """A network by name: what to call, and with what, to get the module."""
+    """A network: the name of its factory, and the arguments to call it with."""
 
     name: str
     """A name in `tombola.zoo.models`, the import path of a factory, `package.module:factory`, or `timm:NAME`."""
     options: dict[str, Any] = {}
-    """Keyword arguments of the factory, those at their default left out."""
+    """Keyword arguments of the factory, without those at their default."""
     source: str | None = None
-    """For an import path, a hash of the source text of the factory's module: a network that was edited is another
-    network. What that module imports from elsewhere is not seen. For `timm:NAME`, timm's version."""
+    """For an import path, a hash of the source text of the factory's module, so that an edited network is another
+    network; modules imported by that module are not included. For `timm:NAME`, timm's version."""
     inputs: tuple[int, ...]
     """The shape of one example."""
     classes: int
@@ -26,36 +26,35 @@ class Network(FrozenModel):
 
 
 class Reuse(FrozenModel):
-    """Another order of the initial weights within each prunable layer."""
+    """A permutation of the initial weights within each prunable layer."""
 
     seed: int
     keep_signs: bool = False
-    """Weights change places only with others of their own sign."""
+    """Weights are exchanged only with weights of the same sign."""
 
 
 class Trained(FrozenModel):
-    """The weights that another run ended with, or some on the straight line between those of two runs."""
+    """The final weights of another run, or a point on the line between the final weights of two runs."""
 
     run: str
     """The run's key."""
     towards: str | None = None
     """The key of another run of the same network."""
     share: float = Field(default=0.0, ge=0, le=1)
-    """How far towards that one's weights, 1 being all the way."""
+    """How far towards those weights; 1 is all the way."""
     optimizer: bool = False
-    """The optimizer goes on from there too: from what it remembered, which is nothing of weights that were pruned
-    then, or are now."""
+    """Whether the optimizer resumes from its final state too; its state of weights pruned then or now is dropped."""
 
 
 class Start(FrozenModel):
-    """The weights a training starts from: a network, and the seed its initial weights θ0 are drawn with."""
+    """The weights a training starts from: a network, and the seed of its initial weights θ0."""
 
     network: Network
     seed: int
     reuse: Reuse | None = None
-    """What happens to the weights after they are drawn."""
+    """A permutation of the weights after they are drawn."""
     trained: Trained | None = None
-    """The weights that an earlier training left are taken instead of those drawn."""
+    """Start from the final weights of an earlier training instead."""
     like: Network | None = None
-    """Another network, whose weights, drawn by the same seed, are taken wherever names and shapes agree: how a ticket
-    keeps its initial weights on data with other classes."""
+    """Another network, drawn with the same seed, whose weights are used wherever names and shapes agree: so a ticket
+    keeps its initial weights on a dataset with other classes."""

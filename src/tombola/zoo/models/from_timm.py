@@ -1,4 +1,4 @@
-"""Networks of timm, the PyTorch image models (https://github.com/huggingface/pytorch-image-models): `timm:NAME`."""
+"""Networks from timm, PyTorch image models (https://github.com/huggingface/pytorch-image-models): `timm:NAME`."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from torch import Tensor, nn
 from tombola.utils.errors import InputError
 from tombola.utils.text import first_line
 from tombola.zoo.models.description import Network
-from tombola.zoo.models.images import Images
-from tombola.zoo.models.imported import Factory, call
+from tombola.zoo.models.image_shape import ImageShape
+from tombola.zoo.models.import_path import Factory, call
 
 PREFIX = "timm:"
 
 
 def find(name: str) -> tuple[Factory, str]:
-    """timm's factory for `name`, and the version of timm, which stands for the source text.
-
-    Raises `InputError` where timm is not installed or has no such network.
-    """
+    """timm's factory for `name`, and timm's version as `Network.source`. Raises `InputError` if timm is not installed
+    or has no such network."""
     timm = _timm(name)
     wanted = name.removeprefix(PREFIX)
     known = timm.list_models()
-    if wanted.partition(".")[0] not in known:  # behind the point is which pretrained weights
+    if wanted.partition(".")[0] not in known:  # after the dot: which pretrained weights
         near = difflib.get_close_matches(wanted, known, n=5)
         hint = f": did you mean {', '.join(near)}?" if near else ""
         raise InputError(f'model.name: timm {timm.__version__} has no network "{wanted}"{hint}')
@@ -34,22 +32,21 @@ def find(name: str) -> tuple[Factory, str]:
 
 
 def make(network: Network) -> nn.Module:
-    """Call timm's factory with the options of `network`, and with the number of classes and channels of the data
-    where the options do not say others. Examples of shape (height, width) are given their channel on the way in.
+    """Call timm's factory with the options of `network`; `num_classes` and `in_chans` default to those of the data.
+    The network adds the channel axis to examples of shape (height, width).
 
-    Raises `InputError` where that fails, and where timm's version is not the one described.
+    Raises `InputError` if that fails, and if timm's version is not the one described.
     """
     factory, source = find(network.name)
     if source != network.source:
         raise InputError(
-            f'model.name: "{network.name}" has changed since this run was described: '
-            f"that was with {network.source}, and this is {source}"
+            f'model.name: "{network.name}" was described with {network.source}, but {source} is installed'
         )
-    images = Images.of(network.inputs, network.name)
+    images = ImageShape.of(network.inputs, network.name)
     sizes = {"num_classes": network.classes, "in_chans": images.channels}
     made = call(factory, network.name, sizes | network.options)
     if images.flat:
-        # A layer before it would rename all parameters, and timm could not read them back.
+        # An additional first layer would rename all parameters, so that timm could not load them.
         made.register_forward_pre_hook(_add_channel)
     return made
 
@@ -61,11 +58,11 @@ def _add_channel(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 def _timm(name: str) -> Any:
     try:
         timm = importlib.import_module("timm")
-    except Exception as error:  # a torchvision made for another torch raises whatever it stumbles over
+    except Exception as error:  # a torchvision built for another torch raises various errors
         if isinstance(error, ImportError) and error.name == "timm":
             raise InputError(f'model.name: "{name}" needs timm: pip install "tombola[timm]"') from None
         raise InputError(f'model.name: "{name}" needs timm, which cannot be imported: {first_line(error)}') from error
     if not hasattr(timm, "create_model"):
-        place = next(iter(getattr(timm, "__path__", ())), timm)  # a folder of that name
-        raise InputError(f'model.name: "{name}" needs timm, and {place} is another')
+        place = next(iter(getattr(timm, "__path__", ())), timm)  # a folder called timm, say
+        raise InputError(f'model.name: "{name}" needs timm, but {place} is a different package')
     return timm

@@ -1,10 +1,10 @@
-"""Distributions that initial weights are drawn from. Biases start at zero (Frankle & Carbin 2019, figure 2)."""
+"""Distributions of initial weights. Biases start at zero (Frankle & Carbin 2019, figure 2)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from tombola.zoo.models.description import Reuse
 
 Initialisation = Literal["glorot-normal", "kaiming-normal", "signed-constant"]
 NormWeights = Literal["ones", "uniform"]
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 @torch.no_grad()
@@ -32,13 +33,13 @@ _DRAW: dict[str, Callable[..., object]] = {
 _DRAW_NORM: dict[str, Callable[..., object]] = {"ones": nn.init.ones_, "uniform": nn.init.uniform_}
 
 
-def initialise(network: nn.Module, how: Initialisation, norm: NormWeights = "ones") -> None:
-    """Draw the weights of linear and convolutional layers, and of batch norm, anew, in place.
+def initialise(network: _Network, how: Initialisation, norm: NormWeights = "ones") -> _Network:
+    """Draw the weights of linear, convolutional and batch-norm layers anew, in place; return `network`.
 
     `glorot-normal`: standard deviation sqrt(2 / (fan in + fan out)) (Glorot & Bengio 2010).
     `kaiming-normal`: standard deviation sqrt(2 / fan in) (He et al. 2015).
-    `signed-constant`: that standard deviation, with a random sign (Ramanujan et al. 2020, section 4).
-    `norm` is of batch norm: `ones`, or `uniform`, drawn from [0, 1) (facebookresearch/open_lth).
+    `signed-constant`: plus or minus that standard deviation, at random (Ramanujan et al. 2020, section 4).
+    `norm` is for batch norm: all ones, or uniform in [0, 1) (facebookresearch/open_lth).
     """
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
@@ -47,16 +48,17 @@ def initialise(network: nn.Module, how: Initialisation, norm: NormWeights = "one
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             _DRAW_NORM[norm](module.weight)
+    return network
 
 
 @torch.no_grad()
 def reorder(network: nn.Module, reuse: Reuse) -> None:
-    """Put each prunable layer's weights in another order, in place."""
+    """Permute the weights within each prunable layer, in place."""
     generator = np.random.default_rng(reuse.seed)
     parameters = dict(network.named_parameters())
     for name in prunable(network):
         weights = parameters[name].view(-1)
         groups = [weights > 0, weights <= 0] if reuse.keep_signs else [torch.ones_like(weights, dtype=torch.bool)]
-        for members in groups:
-            places = members.nonzero().squeeze(1)
-            weights[places] = weights[places[torch.from_numpy(generator.permutation(len(places)))]]
+        for group in groups:
+            indices = group.nonzero().squeeze(1)
+            weights[indices] = weights[indices[torch.from_numpy(generator.permutation(len(indices)))]]

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from torch import nn
 
-from tombola.zoo.models.images import Images
+from tombola.zoo.models.image_shape import ImageShape
 from tombola.zoo.models.initialise import Initialisation, initialise
 
 SIDE = 32
-"""Pixels a side of the images that it was made for; smaller ones are padded with zeros."""
+"""Pixels a side of the images in the paper; smaller images are padded with zeros."""
 
 
 def lenet_5(inputs: tuple[int, ...], classes: int, init: Initialisation = "glorot-normal") -> nn.Sequential:
     """LeNet-5 (LeCun et al. 1998, section II.B) as it is built today: 61,470 weights on MNIST.
 
-    ReLU stands for the scaled tanh, max pooling for trainable subsampling, a linear output for the radial basis
-    functions; the second convolution sees all channels of the first.
+    ReLU replaces the scaled tanh, max pooling the trainable subsampling, and a linear output the radial basis
+    functions; the second convolution takes all channels of the first.
     """
-    images = Images.of(inputs, "lenet-5")
+    images = ImageShape.of(inputs, "lenet-5")
     padding = [max(0, SIDE - side + 1) // 2 for side in (images.height, images.width)]
     rows, columns = (
         ((side + 2 * pad - 4) // 2 - 4) // 2 for side, pad in zip((images.height, images.width), padding, strict=True)
     )
-    layers = images.layers()
+    layers = images.first_layers()
     layers["conv1"] = nn.Conv2d(images.channels, 6, 5, padding=(padding[0], padding[1]))
     layers["relu1"] = nn.ReLU()
     layers["pool1"] = nn.MaxPool2d(2)
@@ -35,6 +35,4 @@ def lenet_5(inputs: tuple[int, ...], classes: int, init: Initialisation = "gloro
     layers["fc2"] = nn.Linear(120, 84)
     layers["relu4"] = nn.ReLU()
     layers["output"] = nn.Linear(84, classes)
-    network = nn.Sequential(layers)
-    initialise(network, init)
-    return network
+    return initialise(nn.Sequential(layers), init)

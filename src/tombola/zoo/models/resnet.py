@@ -9,17 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.utils.errors import InputError
-from tombola.zoo.models.images import Images
+from tombola.zoo.models.image_shape import ImageShape
 from tombola.zoo.models.initialise import Initialisation, NormWeights, initialise
 
 Shortcut = Literal["projection", "identity"]
 
 
 class Subsample(nn.Module):
-    """Every second pixel, and zeros for the channels that are not there yet: (N, C, H, W) -> (N, channels, H/2, W/2).
-
-    The parameter-free shortcut of He et al. 2015, section 4.2 (option A).
-    """
+    """Every second pixel, and zeros for the additional channels: (N, C, H, W) -> (N, channels, H/2, W/2). The
+    parameter-free shortcut of He et al. 2015, section 4.2 (option A)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -63,12 +61,12 @@ def resnet(
     """A ResNet for CIFAR-10 (He et al. 2015, section 4.2): `depth` = 6n + 2 layers in three stages.
 
     `width` is the number of channels in the first stage. `shortcut`, where the shape changes: `projection`, a 1×1
-    convolution with batch norm, as the lottery-ticket papers count and their code has; `identity`, He et al.'s own.
-    Raises `InputError` for another depth.
+    convolution with batch norm, as in the lottery-ticket papers; `identity`, as in He et al.
+    Raises `InputError` for any other depth.
     """
     if depth % 6 != 2:
         raise InputError(f"model.depth: Input should be 6n + 2 (8, 14, 20, 32, 44, 56, 110), not {depth}")
-    return _resnet("resnet", inputs, classes, [(depth - 2) // 6] * 3, shortcut, width, init, norm)
+    return _resnet("resnet", inputs, classes, [(depth - 2) // 6] * 3, width, init, norm, shortcut)
 
 
 def resnet_20(
@@ -80,7 +78,7 @@ def resnet_20(
     norm: NormWeights = "ones",
 ) -> nn.Sequential:
     """ResNet-20, which Frankle & Carbin 2019 call Resnet-18: 270,896 weights on CIFAR-10. Options: see `resnet`."""
-    return _resnet("resnet-20", inputs, classes, [3, 3, 3], shortcut, width, init, norm)
+    return _resnet("resnet-20", inputs, classes, [3, 3, 3], width, init, norm, shortcut)
 
 
 def resnet_18(
@@ -90,10 +88,10 @@ def resnet_18(
     init: Initialisation = "glorot-normal",
     norm: NormWeights = "ones",
 ) -> nn.Sequential:
-    """ResNet-18 (He et al. 2015, table 1) for 32×32 images: the first convolution is 3×3 with stride 1, and no max
-    pooling follows. 11,164,352 weights on CIFAR-10. `width` is the number of channels in the first stage.
+    """ResNet-18 (He et al. 2015, table 1) for 32×32 images: the first convolution is 3×3 with stride 1, without max
+    pooling after it. 11,164,352 weights on CIFAR-10. `width` is the number of channels in the first stage.
     """
-    return _resnet("resnet-18", inputs, classes, [2, 2, 2, 2], "projection", width, init, norm)
+    return _resnet("resnet-18", inputs, classes, [2, 2, 2, 2], width, init, norm)
 
 
 def _resnet(
@@ -101,14 +99,14 @@ def _resnet(
     inputs: tuple[int, ...],
     classes: int,
     blocks: list[int],
-    shortcut: Shortcut,
     width: int,
     init: Initialisation,
     norm: NormWeights,
+    shortcut: Shortcut = "projection",
 ) -> nn.Sequential:
-    """A stage for each number of `blocks`; each after the first has twice the channels and half the pixels a side."""
-    images = Images.of(inputs, name, least=2 ** (len(blocks) - 1))
-    layers = images.layers()
+    """`blocks` are their numbers by stage; each stage after the first doubles the channels and halves both sides."""
+    images = ImageShape.of(inputs, name, min_side=2 ** (len(blocks) - 1))
+    layers = images.first_layers()
     layers["conv"] = nn.Conv2d(images.channels, width, 3, padding=1, bias=False)
     layers["bn"] = nn.BatchNorm2d(width)
     layers["relu"] = nn.ReLU()
@@ -122,6 +120,4 @@ def _resnet(
     layers["average"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
     layers["output"] = nn.Linear(before, classes)
-    network = nn.Sequential(layers)
-    initialise(network, init, norm)
-    return network
+    return initialise(nn.Sequential(layers), init, norm)

@@ -1,4 +1,4 @@
-"""Supermask: any network whose weights stay as they were drawn, while scores of them are trained."""
+"""Supermasks: the weights of a network stay at their initial values, and a score for each weight is trained."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from tombola.utils.errors import InputError
 
 
 def supermask(network: nn.Module, keep: Mapping[str, int]) -> nn.Module:
-    """`network`, to be trained by edge-popup (Ramanujan et al. 2020, section 3): of each layer in `keep`, by the name
-    of its weight, only so many weights, of highest score, are used. The module is changed and returned.
+    """Change `network` so that training it is edge-popup (Ramanujan et al. 2020, section 3), and return it.
 
+    `keep` gives, by the name of its weight, how many weights of a layer are used: those with the highest scores.
     The scores, drawn as in the authors' code (Kaiming uniform, a = √5), are the only parameters: weights, biases and
-    normalisation become buffers, so no training changes them.
-    Raises `InputError` where layers share a weight, which would get a different score in each.
+    normalisation become buffers, so that training does not change them.
+    Raises `InputError` if layers share a weight, which would have a different score in each.
     """
     layers = [name for name in prunable(network) if name in keep]
     names: dict[Tensor, str] = {}
     for name, parameter in network.named_parameters(remove_duplicate=False):
         if names.setdefault(parameter, name) in layers and names[parameter] != name:
             raise InputError(
-                f"model: {names[parameter]} and {name} are one weight; edge-popup needs one for each layer"
+                f"model: {names[parameter]} and {name} share one weight; edge-popup needs one for each layer"
             )
     _freeze(network)
     for name in layers:
         layer, _, weight = name.rpartition(".")
         module = network.get_submodule(layer)
-        parametrize.register_parametrization(module, weight, Popup(getattr(module, weight), keep[name]))
+        parametrize.register_parametrization(module, weight, EdgePopup(getattr(module, weight), keep[name]))
     return network
 
 
 def scores_of(state: State) -> dict[str, Tensor]:
-    """|score| of every weight, by the weight's own name, from the `state_dict` of such a network."""
+    """|score| of every weight, by the name of the weight, from the `state_dict` of a supermask."""
     ending = ".0.scores"
     return {
         name.removesuffix(ending).replace("parametrizations.", ""): scores.abs()
@@ -47,8 +47,8 @@ def scores_of(state: State) -> dict[str, Tensor]:
     }
 
 
-class Popup(nn.Module):
-    """Gives the weights of highest |score|, and zero for the others."""
+class EdgePopup(nn.Module):
+    """Keeps the weights with the highest |score|, and sets the others to zero."""
 
     def __init__(self, weight: Tensor, keep: int) -> None:
         super().__init__()
@@ -57,14 +57,13 @@ class Popup(nn.Module):
         nn.init.kaiming_uniform_(self.scores, a=math.sqrt(5))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weights that are there."""
-        there: Tensor = _Highest.apply(self.scores.abs(), self.keep)  # type: ignore[no-untyped-call]
-        return weight * there
+        kept: Tensor = _TopK.apply(self.scores.abs(), self.keep)  # type: ignore[no-untyped-call]
+        return weight * kept
 
 
-class _Highest(torch.autograd.Function):
-    """1 where a score is among the `keep` highest, else 0; backwards the identity ("straight through", Bengio et al.
-    2013), so that scores of weights that are not there learn too. Equal scores are settled as in `keep_best`."""
+class _TopK(torch.autograd.Function):
+    """1 where a score is among the `keep` highest, else 0. The gradient is passed straight through (Bengio et al.
+    2013), so that scores of unused weights are trained too. Ties are broken as in `keep_best`."""
 
     generate_vmap_rule = True
 
@@ -80,7 +79,7 @@ class _Highest(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing to remember."""
+        """The backward pass needs nothing."""
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004

@@ -9,15 +9,15 @@ from torch import Tensor, nn, zeros
 from torch.nn import functional
 
 from tombola.utils.errors import InputError
-from tombola.zoo.models.images import Images, scaled
+from tombola.zoo.models.image_shape import ImageShape, scale_width
 from tombola.zoo.models.initialise import Initialisation, initialise
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention out of two linear layers, so that all weights can be pruned: (N, T, D) -> (N, T, D).
+    """Multi-head self-attention made of two linear layers, so that all weights can be pruned: (N, T, D) -> (N, T, D).
 
-    The attention itself is written out: torch's fused one cannot be stacked on a CPU (there is no batching rule for
-    it), and repeats its gradients on a GPU only up to rounding. With few tokens it would gain little.
+    It does not call torch's fused attention, which has no batching rule on a CPU, so that runs could not be stacked,
+    and whose gradients on a GPU repeat only up to rounding. With few tokens the fused one is hardly faster.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -49,8 +49,8 @@ class EncoderBlock(nn.Module):
         return x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))  # type: ignore[no-any-return]
 
 
-class Tokens(nn.Module):
-    """A vector for each patch, of its pixels and its position: (N, C, H, W) -> (N, patches, width)."""
+class PatchEmbedding(nn.Module):
+    """A vector for each patch, from its pixels and its position: (N, C, H, W) -> (N, patches, width)."""
 
     def __init__(self, channels: int, patches: int, patch: int, width: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Tokens(nn.Module):
         return self.conv(x).flatten(2).transpose(1, 2) + self.position  # type: ignore[no-any-return]
 
 
-class Average(nn.Module):
+class MeanPool(nn.Module):
     """The mean over all patches: (N, patches, width) -> (N, width)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,24 +80,22 @@ def vit(
 ) -> nn.Sequential:
     """A vision transformer with learned position embeddings and mean pooling: 2,665,344 weights on CIFAR-10.
 
-    `patch`: pixels a side of a patch. `width`: of the vector that stands for it. `depth`: the number of blocks.
-    `mlp_ratio`: hidden units of a block's perceptron, by `width`. Position embeddings are drawn from a normal
-    distribution of standard deviation 0.02; they are never pruned.
-    Raises `InputError` where `patch` does not divide the image or `heads` the width.
+    `patch`: pixels a side of a patch. `width`: the length of a patch's vector. `depth`: the number of blocks.
+    `mlp_ratio`: hidden units of a block's perceptron, divided by `width`. Position embeddings are drawn from a normal
+    distribution with standard deviation 0.02; they are never pruned.
+    Raises `InputError` if `patch` does not divide the image or `heads` does not divide the width.
     """
-    images = Images.of(inputs, "vit", least=patch)
+    images = ImageShape.of(inputs, "vit", min_side=patch)
     if images.height % patch or images.width % patch:
         raise InputError(f"model.patch: Input should divide {images.height}×{images.width} pixels, not {patch}")
     if width % heads:
         raise InputError(f"model.heads: Input should divide the width, {width}, not {heads}")
     patches = (images.height // patch) * (images.width // patch)
-    layers = images.layers()
-    layers["tokens"] = Tokens(images.channels, patches, patch, width)
+    layers = images.first_layers()
+    layers["tokens"] = PatchEmbedding(images.channels, patches, patch, width)
     for block in range(depth):
-        layers[f"block{block + 1}"] = EncoderBlock(width, heads, scaled(width, mlp_ratio))
+        layers[f"block{block + 1}"] = EncoderBlock(width, heads, scale_width(width, mlp_ratio))
     layers["norm"] = nn.LayerNorm(width)
-    layers["average"] = Average()
+    layers["average"] = MeanPool()
     layers["output"] = nn.Linear(width, classes)
-    network = nn.Sequential(layers)
-    initialise(network, init)
-    return network
+    return initialise(nn.Sequential(layers), init)

@@ -1,0 +1,212 @@
+"""The schema of a results folder: the rows of its tables, how these are read and written, and its status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+
+from tombola.runs.outcome import Measures, Outcome
+from tombola.studies.request import RunRequest
+from tombola.utils.errors import InputError
+from tombola.utils.files import atomic_write
+from tombola.utils.frozen_model import FrozenModel
+
+INT, FLOAT, TEXT = pa.int64(), pa.float64(), pa.string()
+
+
+def _columns(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, kind) for name in names]
+
+
+_KEY = [("replicate", pa.int32()), ("level", pa.int32()), ("branch", TEXT), ("draw", pa.int32())]
+_POINT = [("replicate", pa.int32()), ("k", INT), ("pair", pa.int32()), ("share", FLOAT)]
+_AT_STOP = ("validation_loss", "validation_accuracy", "train_accuracy", "test_accuracy")
+
+KEY = tuple(name for name, _ in _KEY)
+"""The columns that identify a run of the experiment."""
+STABILITY_KEY = tuple(name for name, _ in _POINT)
+"""The columns that identify a point on a line."""
+
+LEVELS = pa.schema(
+    _KEY
+    + _columns(INT, "weights", "weights_total")
+    + _columns(TEXT, "run")
+    + _columns(pa.bool_(), "diverged")
+    + _columns(INT, "iterations", "stop_iteration")
+    + _columns(FLOAT, *(f"{name}_at_stop" for name in _AT_STOP), "train_accuracy", "test_accuracy")
+)
+LAYERS = pa.schema(
+    _KEY
+    + _columns(TEXT, "layer")
+    + _columns(INT, "weights", "weights_total", "sign_changes")
+    + _columns(FLOAT, "distance", "start_norm")
+    + _columns(pa.list_(INT), "start_histogram", "input_connections")
+)
+_CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
+CURVES = pa.schema(_KEY + _columns(INT, "iteration") + _columns(FLOAT, *_CURVES))
+STABILITY = pa.schema(_POINT + _columns(FLOAT, "train_accuracy", "validation_accuracy", "test_accuracy"))
+
+TABLES = {"levels": LEVELS, "layers": LAYERS, "curves": CURVES, "stability": STABILITY}
+_REQUIRED = {
+    "levels": (*KEY, "weights", "weights_total", "run", "diverged", "iterations"),
+    "layers": (*KEY, "layer", "weights", "weights_total"),
+    "curves": (*KEY, "iteration"),
+    "stability": STABILITY_KEY,
+}
+"""The columns whose values are never missing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The result of one run and its position in the experiment: a line of the table of levels."""
+
+    replicate: int
+    level: int
+    branch: str
+    draw: int
+    weights: int
+    """The number of prunable weights left."""
+    weights_total: int
+    """The number in the dense network."""
+    run: str
+    """The key of the run in the store."""
+    measures: Measures
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Figures that the user's own functions returned, by name; not in results folders."""
+
+    @classmethod
+    def of(
+        cls, replicate: int, request: RunRequest, outcome: Outcome, figures: Mapping[str, float] | None = None
+    ) -> Row:
+        """The row of a finished run."""
+        mask, run = request.run.mask, request.run.key
+        key = (replicate, request.level, request.branch, request.draw)
+        return cls(*key, mask.count, mask.size, run, outcome.measures, figures or {})
+
+    @property
+    def weights_left(self) -> float:
+        """The fraction of weights left."""
+        return self.weights / self.weights_total
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat, with the names of the measures."""
+        return {name: getattr(self, name) for name in _ROW_COLUMNS} | self.measures.model_dump()
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Row:
+        """The inverse of `to_dict`."""
+        measures = Measures(**{name: values[name] for name in Measures.model_fields})
+        return cls(**{name: values[name] for name in _ROW_COLUMNS}, measures=measures)
+
+
+_ROW_COLUMNS = (*KEY, "weights", "weights_total", "run")
+
+
+def read_table(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of the table `name`, none if there is no file; columns that an older tombola did not write are None.
+
+    Raises `InputError` if it is damaged: a required value is missing, or a number of weights is impossible.
+    """
+    path = folder / f"{name}.parquet"
+    if not path.exists():
+        return []
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path, schema=TABLES[name]).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(path, str(error).partition("\n")[0]) from error
+    for row in rows:
+        missing = next((column for column in _REQUIRED[name] if row[column] is None), None)
+        if missing:
+            raise damaged(path, f"{missing} is missing")
+        if "weights" in row and not 0 <= row["weights"] <= row["weights_total"] > 0:
+            raise damaged(path, f"{row['weights']} of {row['weights_total']} weights")
+    return rows
+
+
+def damaged(path: Path, why: str) -> InputError:
+    return InputError(f"{path} is damaged: {why}; run the experiment again")
+
+
+def table_of(name: str, parts: Iterable[tuple[Row, Mapping[str, Any]]]) -> pa.Table:
+    """The columns of all parts, one below the other, each with the key of its row; missing columns are null."""
+    schema, batches = TABLES[name], []
+    for row, columns in parts:
+        length = len(next(iter(columns.values()), ()))
+        key = {column: [getattr(row, column)] * length for column in KEY}
+        values = {**dict.fromkeys(schema.names, [None] * length), **key, **columns}
+        arrays = [pa.array(values[field.name], type=field.type) for field in schema]
+        batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return pa.Table.from_batches(batches, schema=schema).combine_chunks()
+
+
+def write_table(folder: Path, name: str, table: pa.Table) -> None:
+    with atomic_write(folder / f"{name}.parquet") as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The runs of one command."""
+
+    trained: NonNegativeInt = 0
+    from_store: NonNegativeInt = 0
+    diverged: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """The total training time of the runs of a branch at a level, whenever they were trained."""
+
+    level: NonNegativeInt
+    branch: str
+    runs: NonNegativeInt
+    seconds: NonNegativeFloat
+
+
+class EngineTotals(FrozenModel):
+    """What an engine trained."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    runs: NonNegativeInt
+    seconds: NonNegativeFloat
+
+
+class Status(FrozenModel):
+    """The contents of `status.json`. Missing keys have defaults; keys that only newer versions write are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    finished: bool = False
+    runs: Tally = Tally()
+    inputs: tuple[PositiveInt, ...] = ()
+    engines: dict[str, EngineTotals] = {}
+    costs: list[RunCost] = []
+    versions: dict[str, str] = {}
+    command: str | None = None
+
+
+def read_status(folder: Path) -> tuple[Status, list[str]]:
+    """The status, or its defaults and why it could not be read, in a line."""
+    path = folder / "status.json"
+    try:
+        return Status.model_validate_json(path.read_bytes()), []
+    except FileNotFoundError:
+        return Status(), [f"{path} does not exist (yet)"]
+    except OSError as error:
+        return Status(), [f"{path} cannot be read: {error.strerror}"]
+    except ValidationError as error:
+        return Status(), [f"{path} is damaged: {first_error(error)}"]
+
+
+def first_error(error: ValidationError) -> str:
+    """The first error, in one line."""
+    found = error.errors(include_url=False)[0]
+    where = ".".join(map(str, found["loc"]))
+    return f"{where}: {found['msg']}" if where else found["msg"]

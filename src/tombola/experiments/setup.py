@@ -1,0 +1,142 @@
+"""ExperimentSetup: a recipe with its data loaded and its network built, so that mistakes show before training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tombola.experiments.recipe import Recipe
+from tombola.experiments.sections import SearchSection
+from tombola.pruning.mask import Mask
+from tombola.pruning.options import RATE
+from tombola.pruning.pruner import Pruner
+from tombola.runs.run import Run
+from tombola.utils.duration import Duration
+from tombola.utils.errors import InputError
+from tombola.utils.seeds import Purpose, derive
+from tombola.utils.text import first_line
+from tombola.zoo.datasets import load
+from tombola.zoo.datasets.description import Data
+from tombola.zoo.datasets.parquet_columns import Columns
+from tombola.zoo.datasets.split import check_inputs, count_training_examples
+from tombola.zoo.models import build, describe
+from tombola.zoo.models.description import Network, Start
+
+
+@dataclass(frozen=True)
+class ExperimentSetup:
+    """What the runs of an experiment have in common."""
+
+    recipe: Recipe
+    template: Run
+    """The dense network's run, without the seeds of a replicate."""
+    rewind_to: int | None
+    """The iteration; None if stability decides."""
+    candidates: list[int]
+    """The iterations whose stability is measured."""
+    pruner: Pruner
+
+    def dense(self, replicate: int) -> Run:
+        """The dense network's run. Each replicate has its own initial weights, validation split and batch order."""
+
+        def seeded(purpose: Purpose) -> dict[str, int]:
+            return {"seed": derive(self.recipe.seed, purpose, replicate)}
+
+        start = self.template.start.model_copy(update=seeded(Purpose.WEIGHTS))
+        data = self.template.data.model_copy(update=seeded(Purpose.SPLIT))
+        return self.template.model_copy(update={"start": start, "data": data} | seeded(Purpose.TRAINING))
+
+
+def set_up(recipe: Recipe, data_dir: Path | None = None) -> ExperimentSetup:
+    """Load the data and build the network of `recipe` once.
+
+    Raises `InputError` for unknown names, missing or unsuitable data, a network that does not take the data, and
+    schedules that do not fit the training or leave a layer empty.
+    """
+    columns = Columns(recipe.data.image, recipe.data.label, recipe.data.size)
+    dataset = load(recipe.data.name, data_dir, columns)
+    examples = count_training_examples(dataset, recipe.data.validation, recipe.data.fraction)
+    if examples < recipe.training.batch_size:
+        raise InputError(
+            f"training.batch_size: should be at most {examples:,}, the training examples left of "
+            f"{len(dataset.y_train):,} by data.validation and data.fraction, not {recipe.training.batch_size:,}"
+        )
+    try:
+        training = recipe.training.in_iterations(examples)
+    except ValueError as error:
+        raise InputError(f"training.{error}") from None
+
+    def iteration(option: str, length: Duration) -> int:
+        found = length.iterations_of(examples, training.batch_size)
+        if found >= training.length.iterations:
+            raise InputError(
+                f"{option}: should be before the end of training, {recipe.training.length}, not {length}"
+            )
+        return found
+
+    rewind_to = iteration("rewind.to", recipe.rewind.to) if isinstance(recipe.rewind.to, Duration) else None
+    lengths = recipe.stability.candidates if recipe.stability else []
+    candidates = [iteration("stability.candidates", length) for length in lengths]
+    if candidates != sorted(set(candidates)):
+        raise InputError(f"stability.candidates: should be in order, not {', '.join(map(str, lengths))}")
+    data = Data(**recipe.data.model_dump(), digest=dataset.digest, seed=0)
+    check_inputs(dataset, data)
+    network = describe(recipe.model.name, recipe.model.options, dataset.inputs, dataset.classes)
+    start = Start(network=network, seed=0)
+    model = build(start)
+    _check_output(model, network, recipe.training.batch_size)
+    mask = Mask.full(model)
+    if not mask:
+        raise InputError(f'model.name: "{recipe.model.name}" has no linear or convolutional layer to prune')
+    pruner = recipe.search.pruner(model)
+    try:
+        pruner.check_levels(mask, recipe.search.levels)
+    except InputError as error:
+        raise InputError(f"search.levels: {error}") from None
+    template = Run(start=start, mask=mask, data=data, training=training, seed=0)
+    return ExperimentSetup(recipe, template, rewind_to, candidates, pruner)
+
+
+def set_up_transfer(source: ExperimentSetup, data_dir: Path | None = None) -> ExperimentSetup:
+    """The setup with the data that tickets are transferred to. Raises `InputError` as `set_up` does, and if its
+    examples have another shape."""
+    transfer = source.recipe.transfer
+    assert transfer is not None
+    no_search = SearchSection(levels=0, rate=RATE)
+    update = {"data": transfer.data, "transfer": None, "stability": None, "search": no_search}
+    try:
+        target = set_up(source.recipe.model_copy(update=update), data_dir)
+    except InputError as error:
+        raise InputError(f"transfer: {error}") from None
+    network, start = source.template.start.network, target.template.start
+    if start.network.inputs != network.inputs:
+        raise InputError(
+            f"transfer.data: examples should have the shape of the search's, {network.inputs}, not "
+            f"{start.network.inputs}"
+        )
+    if start.network == network:
+        return target
+    start = start.model_copy(update={"like": network})
+    return replace(target, template=target.template.model_copy(update={"start": start}))
+
+
+@torch.no_grad()
+def _check_output(model: nn.Module, described: Network, batch_size: int) -> None:
+    """Refuse a model that does not give a number for each class and example, in evaluation or training mode."""
+    for training, examples in ((False, 2), (True, min(2, batch_size))):
+        try:
+            with torch.random.fork_rng(devices=[]):
+                output: Any = model.train(training)(torch.zeros(examples, *described.inputs))
+        except Exception as error:  # a user's model may raise anything
+            raise InputError(
+                f'model: "{described.name}" does not take {examples} examples of shape {described.inputs}'
+                f"{' in training mode' if training else ''}: {first_line(error)}"
+            ) from error
+        shape, expected = tuple(getattr(output, "shape", ())), (examples, described.classes)
+        if shape != expected:
+            given = shape or type(output).__name__
+            raise InputError(f'model: "{described.name}" gives {given} for {examples} examples, not {expected}')

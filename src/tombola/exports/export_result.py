@@ -1,0 +1,87 @@
+"""The result of an export: what was measured of the artefacts in a folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from tombola.exports.benchmark import Count, Figures, Positive
+from tombola.utils.errors import InputError
+from tombola.utils.text import one_line
+
+EXPORT_FOLDER = "shipped"
+"""The folder beside a ticket that exports are written to."""
+FIGURES_FILE = "measured.json"
+"""The file with the measurements, in that folder."""
+
+
+@dataclass(frozen=True)
+class TicketInfo:
+    """The ticket that artefacts were made of."""
+
+    weights: Count
+    """The number of kept weights."""
+    weights_total: Positive
+    level: Count | None = None
+    replicate: Count | None = None
+    key: str | None = None
+    """Of the run that trained it."""
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """What was measured, with what, and where."""
+
+    inputs: str
+    """The type, shape and scaling of inputs."""
+    ticket: TicketInfo
+    data: str
+    """What the examples are."""
+    examples: Positive
+    threads: Positive
+    machine: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _FiguresFile(ExportInfo):
+    """The content of `FIGURES_FILE`."""
+
+    artefacts: Annotated[list[Figures], Field(min_length=1)]
+    left_out: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Export:
+    """The artefacts in a folder, and their measurements."""
+
+    folder: Path
+    figures: list[Figures]
+    """The dense network's first."""
+    about: ExportInfo
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Artefacts that could not be made, and why."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        figures = [asdict(each) for each in self.figures]
+        return {**asdict(self.about), "left_out": self.left_out, "artefacts": figures}
+
+
+def read_export(folder: Path) -> Export:
+    """The measurements of the artefacts in a folder. Raises `InputError` if they are missing or damaged."""
+    path = folder / FIGURES_FILE
+    try:
+        # Strict: only JSON's own types, and no text that cannot be written as UTF-8.
+        content = TypeAdapter(_FiguresFile).validate_json(path.read_bytes(), strict=True)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        where = "".join(f"{each}: " for each in (".".join(map(str, found["loc"])),) if each)
+        raise InputError(f"{path} is damaged: {one_line(ValueError(where + found['msg']))}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    about = ExportInfo(**{each.name: getattr(content, each.name) for each in fields(ExportInfo)})
+    return Export(folder, content.artefacts, about, content.left_out)

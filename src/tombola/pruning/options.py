@@ -1,0 +1,150 @@
+"""PruningOptions: how a network is pruned, as a recipe, a search or `prune` is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+
+from torch import nn
+
+from tombola.pruning import structures
+from tombola.pruning.mask import Mask
+from tombola.pruning.pruner import Pruner
+from tombola.pruning.scopes import SCOPES, ErdosRenyi, Globally, Layerwise, Scope, match_layers
+from tombola.pruning.scores import ROUNDS, SCORES, Score
+from tombola.utils.errors import InputError, unknown
+
+RATE = 0.2
+"""The default rate: 20% (Frankle & Carbin 2019, section 2)."""
+
+Density = float | Mapping[str, float]
+"""The fraction of weights that is kept, in (0, 1]; or that of single layers, by name or pattern."""
+
+
+@dataclass(frozen=True)
+class PruningOptions:
+    """How a network is pruned in `levels` steps. Raises `InputError` for values that are invalid for any network."""
+
+    levels: int = 1
+    rate: float | None = None
+    """The fraction of the weights left that each level removes; `RATE` if neither this nor `density` is given."""
+    density: Density | None = None
+    """Instead of `rate`: the fraction left after all levels. Layers that a table does not name are not pruned."""
+    scope: str = "layer"
+    """A name in `tombola.pruning.scopes.SCOPES`."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """The rates of single layers, by name or pattern (`fc*`)."""
+    output_rate: float | None = None
+    """The rate of the output layer, where `rates` does not give it."""
+    leave_out: Sequence[str] = ()
+    """Layers that are not pruned, by name or pattern."""
+    score: str | Score = "magnitude"
+    """A name in `tombola.pruning.scores.SCORES`, or a function."""
+    structure: str | structures.Heads = "weights"
+    """A name that `tombola.pruning.structures.parse_structure` accepts, or a description of attention heads."""
+    rounds: int | None = None
+    """In how many rounds of scoring each level is pruned; by default as the score needs."""
+
+    def __post_init__(self) -> None:
+        for name, count in (("levels", self.levels), ("rounds", 1 if self.rounds is None else self.rounds)):
+            if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+                raise InputError(f"{name}: should be a whole number, at least 1, not {count!r}")
+        if self.scope not in SCOPES:
+            raise unknown("scope", self.scope, SCOPES)
+        if isinstance(self.score, str) and self.score not in SCORES:
+            raise unknown("score", self.score, SCORES)
+        if isinstance(self.structure, str):
+            structures.parse_structure(self.structure)
+        if isinstance(self.leave_out, str):
+            raise InputError(f'leave_out: should be a list of names, ["{self.leave_out}"]')
+        self._check_rates()
+        self._check_density()
+        if self.scope == "erk" and self.structure != "weights":
+            what = f'"{self.structure}"' if isinstance(self.structure, str) else "heads"
+            raise InputError(f'scope: "erk" goes with structure "weights", not {what}')
+
+    def _check_rates(self) -> None:
+        if self.rate is not None and not 0 < self.rate < 1:
+            raise InputError(f"rate: should be between 0 and 1, not {self.rate!r}")
+        for layer, rate in self.rates.items():
+            if not 0 <= rate < 1:
+                raise InputError(f'rates: "{layer}" should be at least 0 and less than 1, not {rate!r}')
+        if self.scope != "layer" and (self.rates or self.output_rate is not None):
+            name = "rates" if self.rates else "output_rate"
+            raise InputError(f'{name}: goes with scope "layer", not "{self.scope}"; leave layers out with leave_out')
+
+    def _check_density(self) -> None:
+        if isinstance(self.density, Mapping):
+            if self.scope != "layer":
+                raise InputError(f'density: one for each layer goes with scope "layer", not "{self.scope}"')
+            for layer, density in self.density.items():
+                _check_fraction(f'density of "{layer}"', density)
+        elif self.density is not None:
+            _check_fraction("density", self.density)
+        if self.rate is not None and self.density is not None:
+            raise InputError("rate, density: give one of them: what each level removes, or what the last one leaves")
+        if self.pattern_density is None:
+            return
+        if self.levels > 1:
+            raise InputError(f'levels: should be 1 with structure "{self.structure}", not {self.levels}')
+        if self.rates or self.output_rate is not None:
+            raise InputError(f'rates: structure "{self.structure}" has the same density in every layer')
+        given = self.density if self.rate is None else 1 - self.rate
+        if given is not None and (isinstance(given, Mapping) or abs(given - self.pattern_density) > 1e-6):
+            least = f"{self.pattern_density:g} of every layer"
+            raise InputError(f'density: structure "{self.structure}" leaves {least}, not {given}')
+
+    @property
+    def pattern_density(self) -> float | None:
+        """n / m of a structure `n:m`; None of any other."""
+        pattern = structures.parse_pattern(self.structure) if isinstance(self.structure, str) else None
+        return None if pattern is None else pattern[0] / pattern[1]
+
+    @property
+    def level_rate(self) -> float:
+        """The fraction of the weights left that each level removes."""
+        if self.rate is not None:
+            return self.rate
+        density = self.pattern_density if self.density is None else self.density
+        return RATE if density is None or isinstance(density, Mapping) else self._rate_for(density)
+
+    def _rate_for(self, density: float) -> float:
+        """To keep density d after n levels, each keeps d^(1/n) (Frankle & Carbin 2019, section 1)."""
+        return 1.0 - float(density ** (1 / self.levels))
+
+    def scope_of(self, shapes: Mapping[str, tuple[int, ...]]) -> Scope:
+        """The scope over layers whose weights have these `shapes`, in the network's order; the last is the output.
+        Raises `InputError` when a name or pattern matches no layer."""
+        left_out = match_layers(dict.fromkeys(self.leave_out), shapes, "leave_out")
+        pruned = {layer: shape for layer, shape in shapes.items() if layer not in left_out}
+        if not pruned:
+            raise InputError("leave_out: every layer is left out; at least one should be pruned")
+        if isinstance(self.density, Mapping):
+            densities = match_layers(self.density, shapes, "density")
+            return Layerwise({n: self._rate_for(density) for n, density in densities.items() if n in pruned})
+        if self.scope == "global":
+            return Globally(tuple(pruned), self.level_rate)
+        if self.scope == "erk":
+            return ErdosRenyi(pruned, self.level_rate)
+        rates = match_layers(self.rates, shapes, "rates")
+        if self.output_rate is not None:
+            rates.setdefault(list(shapes)[-1], self.output_rate)
+        return Layerwise({layer: rates.get(layer, self.level_rate) for layer in pruned})
+
+    def pruner(self, network: nn.Module) -> Pruner:
+        """The pruner of `network`. Raises `InputError` where it has no such layers or structure."""
+        full = Mask.full(network)
+        if not full:
+            raise InputError("model: has no linear or convolutional layer to prune")
+        named = structures.parse_structure(self.structure) if isinstance(self.structure, str) else self.structure
+        score = SCORES[self.score] if isinstance(self.score, str) else self.score
+        default = ROUNDS.get(self.score, 1) if isinstance(self.score, str) else 1
+        pruner = Pruner(score, self.scope_of(full.shapes), named(network), self.rounds or default)
+        pruner.units_left(full)
+        return pruner
+
+
+def _check_fraction(name: str, density: object) -> None:
+    if isinstance(density, bool) or not isinstance(density, Real) or not 0 < float(density) <= 1:
+        raise InputError(f"{name}: should be a number greater than 0 and at most 1, not {density!r}")

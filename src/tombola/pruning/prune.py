@@ -1,0 +1,102 @@
+"""prune: prune a network in one call, without a search."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from tombola.pruning import structures
+from tombola.pruning.held_weight import held_weight
+from tombola.pruning.mask import Mask
+from tombola.pruning.options import Density, PruningOptions
+from tombola.pruning.pruner import Pruner
+from tombola.pruning.scopes import Counts
+from tombola.pruning.scores import Score
+from tombola.pruning.scores.inputs import Loss, ScoreInputs, cross_entropy, repeatable
+from tombola.utils.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+
+def prune(
+    network: nn.Module,
+    density: Density | None = None,
+    *,
+    score: str | Score = "magnitude",
+    scope: str = "layer",
+    structure: str | structures.Heads = "weights",
+    data: Iterable[Any] | None = None,
+    loss: Loss = cross_entropy,
+    start: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    leave_out: Sequence[str] = (),
+    rounds: int | None = None,
+) -> Mask:
+    """Prune `network` in place, without training: pruned weights become zero. Returns the mask; see `hold`.
+
+    `density` is the fraction of weights to keep, in (0, 1], of each layer or of all together, depending on the
+    `scope` (`layer`, `global`, `erk`); of n weights round((1 - density) n) are removed. A table gives densities by
+    layer name or pattern; other layers stay as they are. Biases, normalisation and layers in `leave_out` are never
+    pruned, and do not count. With a `structure` (`neurons`, `channels`, `heads` or `Heads(...)`, `blocks:4x4`)
+    `density` is the fraction of units; `2:4` and the like have their own, so it may be omitted.
+
+    `score` is a name in `SCORES` or a function of `ScoreInputs`. Scores that need examples use `data`: batches
+    `(x, y)`, or whatever `loss(network, batch)` accepts, on the network's device; those that need initial weights use
+    `start`, a `state_dict`; random ones `seed`. Scores are computed in `rounds` on the way (100 for `synflow`).
+
+    Scores are computed on a copy (see `ScoreInputs.network`), so nothing but the weights changes. Weights pruned by a
+    hold stay pruned; `density` is still that of the whole network. Logs a warning about empty layers. Raises
+    `InputError` for invalid arguments, and then changes nothing.
+
+    >>> mask = prune(nn.Linear(10, 5), 0.3)
+    >>> mask.count
+    15
+    """
+    options = PruningOptions(
+        density=density, scope=scope, leave_out=leave_out, score=score, structure=structure, rounds=rounds
+    )
+    if density is None and options.pattern_density is None:
+        raise InputError("density: is missing; should be a number in (0, 1]")
+    pruner = options.pruner(network)
+    full = Mask.full(network)
+    holds = {name: held_weight(network, name) for name in full}
+    held = Mask({name: full[name] if weight is None else weight.kept for name, weight in holds.items()})
+    goal = pruner.scope.keeps(pruner.units_left(full))
+    if held != full:
+        _check_held(pruner, held, goal)
+    inputs = ScoreInputs(
+        weights={name: network.get_parameter(name).detach() for name in full},
+        mask=held,
+        seed=seed,
+        _start=None if start is None else lambda: _checked_start(start, full),
+        _network=lambda: copy.deepcopy(network),
+        _batches=None if data is None else repeatable(data),
+        loss=loss,
+    )
+    mask = pruner.prune_to(inputs, goal)
+    mask.apply_(network)
+    if empty := [name.removesuffix(".weight") for name in mask.empty_layers]:
+        more = f" and {len(empty) - 5} more layers" if len(empty) > 5 else ""
+        _log.warning("all weights were pruned in %s%s", ", ".join(empty[:5]), more)
+    return mask
+
+
+def _check_held(pruner: Pruner, held: Mask, goal: Counts) -> None:
+    """Refuse a goal that cannot be reached from the weights that the hold keeps."""
+    if isinstance(pruner.structure, structures.NMPattern):
+        raise InputError(f"structure: {pruner.structure} needs dense layers; call tombola.pruning.hold.release")
+    for group, left in pruner.units_left(held).items():
+        if left < goal[group]:
+            layers = group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}"
+            raise InputError(f"density: would keep {goal[group]} of {layers}, but its hold keeps only {left}")
+
+
+def _checked_start(start: Mapping[str, Tensor], full: Mask) -> Mapping[str, Tensor]:
+    for name, shape in full.shapes.items():
+        if name not in start or tuple(start[name].shape) != shape:
+            raise InputError(f"start: should be a state_dict of this network, with {name} of shape {shape}")
+    return start

@@ -1,0 +1,54 @@
+"""How numbers are shown, the same in the terminal, on pages and in sentences; and tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+from tombola.stats.summary import MeasureSummary
+from tombola.utils.text import plural
+
+NONE = "–"
+"""Shown where there is no number."""
+
+
+def percent(fraction: float) -> str:
+    """A fraction with three digits: `51.2%`; from 10 on as `12 times`."""
+    return f"{fraction:.3g} times" if fraction >= 10 else f"{float(f'{100 * fraction:.3g}'):g}%"
+
+
+def points(fraction: float) -> str:
+    """A difference of accuracies: `1 point`, `0.2 points`."""
+    return plural(float(f"{100 * fraction:g}"), "point")
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with three decimals; smaller ones as `<0.001`."""
+    if p is None:
+        return NONE
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def mean(measure: MeasureSummary, form: str, factor: float = 1, interval: str = "", missing: str = NONE) -> str:
+    """The mean times `factor`, and half the width of its confidence interval after `interval`, e.g. ` ± `, if that is
+    given; `missing` if there are no values."""
+    if measure.interval is None:
+        return missing
+    found = measure.interval
+    half = f"{interval}{factor * (found.high - found.mean):{form}}" if interval and found.high is not None else ""
+    return f"{factor * found.mean:{form}}{half}"
+
+
+def text_table(
+    columns: Sequence[str], left: Container[str], title: str | None = None, gap: int = 1, wrap: bool = False
+) -> Table:
+    """A table for the terminal with `gap` spaces between columns; those not in `left` are right-aligned."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, gap - 1, 0, 0), title=title, title_justify="left")
+    for name in columns:
+        justify: JustifyMethod = "left" if name in left else "right"
+        table.add_column(Text(name), justify=justify, vertical="bottom", no_wrap=not wrap)
+    return table

@@ -1,0 +1,100 @@
+"""The table of levels of a search with the user's own training function, as text and as HTML."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from tombola.report.formatting import percent, text_table
+from tombola.stats.level_table import LevelResult, LevelTable
+from tombola.stats.summary import Interval, mean_interval
+from tombola.stats.verdict import FEWEST_REPLICATES
+from tombola.utils.text import plural
+
+
+class PrintableLevelTable(LevelTable):
+    """A table of levels that can be printed, and displayed in a notebook."""
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=100, color_system=None)
+        table = text_table(_columns(self), left=("", "compared with dense"))
+        for cells in _cells(self):
+            table.add_row(*cells)
+        console.print(table)
+        console.print(_legend(self), markup=False, highlight=False)
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        return "\n".join(line.rstrip() for line in text.splitlines())
+
+    def _repr_html_(self) -> str:
+        from jinja2 import Template
+
+        template = Template(
+            "<table><thead><tr>{% for name in columns %}<th>{{ name }}</th>{% endfor %}</tr></thead><tbody>"
+            "{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}"
+            "</tbody></table><p>{{ legend }}</p>",
+            autoescape=True,
+        )
+        return str(template.render(columns=_columns(self), rows=_cells(self), legend=_legend(self)))
+
+
+def _columns(levels: LevelTable) -> list[str]:
+    return ["level", "left", "weights", "", levels.judged or "figure", "difference", "compared with dense"]
+
+
+def _cells(levels: LevelTable) -> list[list[str]]:
+    """A row for the tickets of each level, and for each of its controls."""
+    rows = []
+    for level in levels:
+        weights = {row.weights for row in levels.of("ticket", level.level)}
+        rows.append(
+            [
+                str(level.level),
+                percent(level.weights_left),
+                f"{weights.pop():,}" if len(weights) == 1 else "",
+                "dense" if level.level == 0 else "ticket",
+                _figure(level.figure),
+                _difference(level),
+                _state(level),
+            ]
+        )
+        for branch in levels.branches:
+            values = list(levels.values(branch, level.level).values())
+            if branch != "ticket" and levels.of(branch, level.level):
+                mean = _figure(mean_interval(values, levels.confidence) if values else None)
+                rows.append(["", "", "", branch, mean, "", ""])
+    return rows
+
+
+def _figure(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    half = "" if interval.high is None else f" ±{interval.high - interval.mean:.4f}"
+    return f"{interval.mean:.4f}{half}"
+
+
+def _state(level: LevelResult) -> str:
+    if level.level == 0:
+        return ""
+    return level.state if level.behind is None else f"{level.state}: behind level {level.behind}"
+
+
+def _difference(level: LevelResult) -> str:
+    if level.difference is None:
+        return ""
+    return f"{level.difference:+.4f}" + ("" if level.low is None else f" (at least {level.low:+.4f})")
+
+
+def _legend(levels: LevelTable) -> str:
+    replicates = levels.replicates
+    if levels.judged is None:
+        return "No figure was given: pass evaluate=, or let train return a number."
+    if replicates < FEWEST_REPLICATES:
+        return (
+            f"{plural(replicates, 'replicate')}: the mean is compared with the dense network's, within a margin of "
+            f"{levels.margin:g}, without a test. Pass replicates=5 for a test."
+        )
+    return (
+        f"{plural(replicates, 'replicate')}, means ± {percent(levels.confidence)} confidence. A ticket matches if "
+        f"its {levels.judged} is, with that confidence, at most {levels.margin:g} below the dense network's."
+    )

@@ -1,0 +1,143 @@
+"""The tables of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tombola.exports.benchmark import Figures
+from tombola.report.document import Table
+from tombola.report.export_tables import SIZES, SPEEDS, sizes, speeds
+from tombola.report.figures.style import ordered
+from tombola.report.formatting import NONE, mean, p_value, percent
+from tombola.report.prose import advice, improvements
+from tombola.stats.summary import DifferenceSummary, MeasureSummary, StabilitySummary, Summary
+
+
+def verdicts(summary: Summary) -> Table:
+    """Tickets compared with the dense network: one row for each level."""
+    rows = []
+    for level in summary.levels:
+        verdict = level.verdict
+        reason = f": {verdict.reason}" if verdict.reason else ""
+        rows.append(
+            [
+                str(level.level),
+                percent(level.weights_left),
+                f"{level.weights:,}",
+                f"{verdict.state}{reason}{improvements(verdict)}",
+                *difference(verdict.accuracy_difference, "p_not_worse", ".2f"),
+                *difference(verdict.stop_difference, "p_not_worse", ".1f"),
+                p_value(verdict.p_better_than_control),
+                NONE if verdict.more_replicates is None else f"{verdict.more_replicates:,}",
+            ]
+        )
+    differences = ["accuracy, points", "p", "early stop, %", "p"]
+    head = ["level", "weights left", "weights", "verdict", *differences, "p, control", "more replicates"]
+    caption = _difference_caption(summary, "Tickets compared with the dense network")
+    return Table("verdict-dense", caption, head, rows, frozenset({3}))
+
+
+def controls(summary: Summary) -> list[Table]:
+    """Tickets compared with each control, a table for each; all are folded but that of the verdict's control."""
+    names = ordered(name for level in summary.levels for name in level.controls)
+    head = ["level", "weights left", "accuracy, points", "p", "early stop, %", "p"]
+    tables: list[Table] = []
+    for name in names:
+        rows = []
+        for level in summary.levels:
+            if control := level.controls.get(name):
+                accuracy = difference(control.accuracy_difference, "p_better", ".2f")
+                stop = difference(control.stop_difference, "p_better", ".1f")
+                rows.append([str(level.level), percent(level.weights_left), *accuracy, *stop])
+        caption = _difference_caption(summary, f"Tickets compared with the control “{name}”")
+        folded = name != summary.criteria.control
+        tables.append(Table(f"verdict-{len(tables)}", caption, head, rows, folded=folded))
+    return tables
+
+
+def _difference_caption(summary: Summary, what: str) -> str:
+    confidence = percent(summary.criteria.confidence)
+    return f"{what}: mean difference [one-sided bounds, each with {confidence} confidence]"
+
+
+def difference(found: DifferenceSummary | None, p: str, form: str) -> list[str]:
+    """A difference in percent with its bounds, and its p-value of the name `p`."""
+    if found is None:
+        return [NONE, NONE]
+    low, high = (NONE if bound is None else f"{100 * bound:+{form}}" for bound in (found.low, found.high))
+    return [f"{100 * found.mean:+{form}} [{low}, {high}]".replace("-", "−"), p_value(getattr(found, p))]
+
+
+def generalisation(summary: Summary) -> Table:
+    """Training accuracy and generalisation gap, by level and branch."""
+    branches = ordered(name for level in summary.levels for name in level.branches)
+    head = ["level", "weights left"]
+    for name in branches:
+        head += [f"{name}: training accuracy", "gap at early stop", "gap at the end"]
+    rows = []
+    for level in summary.levels:
+        cells = [str(level.level), percent(level.weights_left)]
+        for name in branches:
+            if branch := level.branches.get(name):
+                cells += map(_points, (branch.train_accuracy_at_stop, branch.gap_at_stop, branch.gap))
+            else:
+                cells += [NONE] * 3
+        rows.append(cells)
+    caption = "Training accuracy at early stop in %; training minus test accuracy in points; means over replicates"
+    return Table("generalisation-table", caption, head, rows)
+
+
+def _points(measure: MeasureSummary) -> str:
+    return mean(measure, ".2f", 100, " ± ")
+
+
+def stability(found: StabilitySummary) -> Table:
+    """The error barriers at each k."""
+    rows = [
+        [
+            f"{candidate.k:,}",
+            _points(candidate.train_barrier),
+            _points(candidate.validation_barrier),
+            _points(candidate.test_barrier),
+            f"{candidate.stable} of {candidate.replicates}",
+        ]
+        for candidate in found.candidates
+    ]
+    head = ["k", "on training examples", "on validation examples", "on the test set", "stable replicates"]
+    caption = f"Error barriers in points; at most {100 * found.tolerance:g} on validation examples counts as stable"
+    return Table("stability-table", caption, head, rows)
+
+
+def engines(summary: Summary) -> list[Table]:
+    """How many runs each engine trained, and in what time."""
+    rows = [
+        [name, f"{engine.runs:,}", f"{engine.seconds:,.1f}", f"{engine.seconds / max(engine.runs, 1):.3g}"]
+        for name, engine in summary.engines.items()
+    ]
+    head = ["engine", "runs", "seconds", "seconds per run"]
+    return [Table("engines", "Engines", head, rows, frozenset({0}))] if rows else []
+
+
+def exported(figures: Sequence[Figures]) -> list[Table]:
+    """The measured sizes and speeds of a ticket's artefacts."""
+    tables = []
+    for name, caption, head, rows in (
+        ("shipped-sizes", "Sizes and accuracy", SIZES, sizes(figures)),
+        ("shipped-speeds", "Speeds: of one example, and of batches", SPEEDS, speeds(figures)),
+    ):
+        columns = [column.replace("-\n", "-").replace("\n", " ") for column in head]
+        cells = [[cell or NONE for cell in row] for row in rows]
+        tables.append(Table(name, caption, columns, cells, frozenset({0})))
+    return tables
+
+
+def versions(found: dict[str, str]) -> list[Table]:
+    """The versions of the libraries that computed the results."""
+    rows = [list(item) for item in found.items()]
+    return [Table("versions", "Versions", ["library", "version"], rows, frozenset({0, 1}))] if rows else []
+
+
+def first_undecided(summary: Summary) -> str | None:
+    """What would decide the first undecided level."""
+    first = next((level for level in summary.levels if level.verdict.state == "cannot tell"), None)
+    return None if first is None else f"Level {first.level} cannot be decided yet. {advice(first.verdict)}"

@@ -1,0 +1,21 @@
+"""Verification: a ticket trained again with another batch order, beside its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tombola.pruning.mask import Mask
+from tombola.runs.run import Run
+from tombola.studies.request import RunRequest, Study
+
+
+def verification_runs(dense: Run, mask: Mask, level: int, order: int, reinit: Sequence[int] = ()) -> Study[None]:
+    """Train the ticket that `mask`, a mask of that level, makes of `dense`; the dense network; and reinitialisations.
+
+    The seed `order` decides everything random in all these trainings. Ticket and dense network start as `dense` does,
+    the controls from initial weights drawn with each seed of `reinit` (see `tombola.studies.controls.reinit`).
+    """
+    reordered = dense.model_copy(update={"seed": order})
+    ticket = reordered.masked(mask)
+    controls = [RunRequest("reinit", level, ticket.reinitialised(seed), draw) for draw, seed in enumerate(reinit)]
+    yield [RunRequest("ticket", 0, reordered), RunRequest("ticket", level, ticket), *controls]

@@ -1,0 +1,27 @@
+"""Libraries: optional dependencies, and versions."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from typing import Any
+
+from tombola.utils.errors import InputError
+from tombola.utils.text import first_line
+
+
+def require(module: str, extra: str) -> Any:
+    """Import `module`, a dependency of this `extra`. Raises `InputError` with the command that installs it,
+    or the reason why it could not be imported."""
+    library = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # a library for other versions of its dependencies may raise anything
+        if isinstance(error, ImportError) and error.name == library:
+            raise InputError(f"this needs {library}: pip install 'tombola[{extra}]'") from None
+        raise InputError(f"this needs {library}, which cannot be imported: {first_line(error)}") from error
+
+
+def versions() -> dict[str, str]:
+    """The versions of tombola and of the libraries that results depend on."""
+    return {name: metadata.version(name) for name in ("tombola", "torch", "numpy")}

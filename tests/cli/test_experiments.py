@@ -1,0 +1,245 @@
+"""`tombola run`, `show`, `report`, `compare`, `recipes` and `speeds`.
+
+Errors are one line on standard error, and have an exit status: 2 invalid input, 1 failure, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from tests.support.command_line import WINNING, run, tombola, with_settings
+from tests.support.fake_engine import FakeEngine
+from tombola.engines.sparse.speeds import Speeds
+from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe import parse_recipe
+from tombola.tickets.ticket import Ticket
+from tombola.zoo.models import build
+
+SHORT = with_settings("training.length=20it", "training.evaluate_every=10it")
+
+
+def test_a_finished_experiment_is_shown_and_not_trained_again(tmp_path: Path) -> None:
+    first = run(*SHORT)
+    assert first.exit_code == 0, first.stderr
+    assert "20 runs trained, 0 from the store" in first.stdout
+    folder = tmp_path / "results" / "tiny"
+    assert {path.name for path in folder.iterdir()} - {"ticket.safetensors"} == {
+        "experiment.toml",
+        "levels.parquet",
+        "layers.parquet",
+        "curves.parquet",
+        "status.json",
+    }
+    tables = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+    again = run(*SHORT)
+    assert "all 20 runs came from the store" in again.stdout
+    assert {path.name: path.read_bytes() for path in folder.glob("*.parquet")} == tables
+    shown = tombola("show", "results/tiny")
+    assert shown.exit_code == 0
+    assert shown.stdout.splitlines()[:10] == again.stdout.splitlines()[:10]
+    assert "sparse (loop) on cpu" in shown.stdout
+    summary = json.loads(tombola("show", "results/tiny", "--json").stdout)
+    assert summary["finished"] is True
+    assert summary["runs"] == {"trained": 0, "from_store": 20, "diverged": 0}
+    assert [level["level"] for level in summary["levels"]] == [0, 1, 2, 3]
+    ((engine, used),) = summary["engines"].items()
+    assert engine.startswith("sparse (loop) on cpu")
+    assert used["runs"] == 20
+    assert used["seconds"] > 0
+
+
+def test_a_diverged_experiment_is_finished() -> None:
+    result = run(*SHORT, *with_settings("training.lr=1e30", "training.optimizer=sgd"), "--json")
+    summary = json.loads(result.stdout)
+    assert summary["runs"] == {"trained": 2, "from_store": 0, "diverged": 2}
+    assert summary["smallest_winning"] is None
+    assert "diverged" in tombola("show", "results/tiny").stdout
+
+
+@pytest.mark.usefixtures("_fake_engine")
+def test_experiments_can_share_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("--store", "elsewhere")
+    assert not (tmp_path / "results" / ".tombola").exists()
+    monkeypatch.setenv("TOMBOLA_STORE", str(tmp_path / "elsewhere"))
+    more = run("--out", "other", *with_settings("controls.reinit=1", "verdict.accuracy_margin=0.1"))
+    assert "all 14 runs came from the store" in more.stdout
+
+
+@pytest.mark.usefixtures("_fake_engine")
+def test_a_winning_ticket_is_saved_and_shown(tmp_path: Path) -> None:
+    result = run(*with_settings(*WINNING))
+    assert "results/tiny/ticket.safetensors" in result.stdout
+    shown = tombola("ticket", "show", "results/tiny/ticket.safetensors")
+    assert shown.exit_code == 0
+    assert "fc1.weight" in shown.stdout
+    assert "tiny" in shown.stdout
+    document = json.loads(tombola("ticket", "show", "results/tiny/ticket.safetensors", "--json").stdout)
+    summary = json.loads(tombola("show", "results/tiny", "--json").stdout)
+    assert document["weights"] == summary["smallest_winning"]["weights"]
+    provenance = document["provenance"]
+    assert provenance["recipe"]["name"] == "tiny"
+    ticket = Ticket.load(tmp_path / "results" / "tiny" / "ticket.safetensors")
+    dense = Experiment(parse_recipe(provenance["recipe"], "ticket")).dense(provenance["replicate"])
+    original = build(dense.start).state_dict()
+    for name, kept in ticket.mask.items():
+        assert (ticket.start[name] == original[name] * kept).all()
+
+
+@pytest.mark.usefixtures("_fake_engine")
+def test_one_shot_and_random_pruning_have_the_same_counts() -> None:
+    for option in ("search.one_shot=true", "search.score=random"):
+        document = json.loads(run("--out", option, "--set", option, "--json").stdout)  # nothing else is printed
+        assert [level["weights"] for level in document["levels"]] == [1580, 968, 597, 371]
+
+
+@pytest.mark.usefixtures("_fake_engine")
+def test_reports_are_written_and_experiments_are_compared(tmp_path: Path) -> None:
+    first = run("--report", "--set", "training.lr=0.1")
+    assert "results/tiny/report.html" in first.stdout
+    page = (tmp_path / "results" / "tiny" / "report.html").read_text()
+    assert "tombola run tiny.toml --set training.lr=0.1" in page
+    run("--out", "results/o[red]", *with_settings("training.lr=0.1", "data.fraction=0.5"))
+    report = tombola("report", "results/o[red]", "-o", "other.html", "--figures", "figures")
+    assert report.exit_code == 0, report.stderr
+    assert "tombola run tiny.toml --out" in (tmp_path / "other.html").read_text()
+    assert (tmp_path / "figures" / "accuracy.svg").exists()
+    comparison = tombola("compare", "results/tiny", "results/o[red]")
+    assert comparison.exit_code == 0, comparison.stderr
+    assert "data.fraction" in comparison.stdout
+    assert "o[red]: " in comparison.stdout
+    assert "results/comparison.html" in comparison.stdout
+    assert "data.fraction" in (tmp_path / "results" / "comparison.html").read_text()
+    document = json.loads(tombola("compare", "results/tiny", "results/o[red]", "--json").stdout)
+    assert [experiment["label"] for experiment in document["experiments"]] == ["tiny", "o[red]"]
+
+
+def test_recipes_are_listed() -> None:
+    assert "lenet-mnist-openlth" in tombola("recipes").stdout
+    assert "LeNet-300-100" in json.loads(tombola("recipes", "--json").stdout)["lenet-mnist"]
+
+
+def test_measured_speeds_are_shown() -> None:
+    Speeds.default().sparse_is_faster(nn.Linear(30, 20), (5, 30), 0.1)
+    shown = tombola("speeds").stdout
+    assert "Linear(in_features=30" in shown
+    layers = json.loads(tombola("speeds", "--json").stdout)["layers"]
+    (speed,) = (layer for layer in layers if "in_features=30," in layer["layer"])
+    assert speed["density"] == pytest.approx(0.8**10, abs=1e-4)
+    assert speed["sparse"] > 0 < speed["dense"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "digit"], 'recipe "digit": did you mean "digits"?'),
+        (["run", "none.toml"], "none.toml"),
+        (["run", "tiny.toml", "--set", "training.optimiser=sgd"], '"optimizer"?'),
+        (["run", "tiny.toml", "--set", "training.lr=-1"], "training.lr"),
+        (["run", "tiny.toml", "--set", "search.levels=99"], "levels"),
+        (["run", "tiny.toml", "--set", "data.name=mnits"], '"mnits": did you mean "mnist"?'),
+        (["run", "tiny.toml", "--set", "data.name=none.npz"], "none.npz"),
+        (["run", "tiny.toml", "--set", "data.name=mine.npz"], "y_test"),
+        (["run", "tiny.toml", "--set", "model.name=mpl"], '"mpl": did you mean "mlp"?'),
+        (["run", "tiny.toml", "--out", "/proc/nowhere"], "/proc/nowhere"),
+        (["run", "tiny.toml", "--store", "/proc/nowhere"], "store /proc/nowhere"),
+        (["run", "tiny.toml", "--out", "thesis"], "thesis"),
+        (["show", "thesis"], "thesis"),
+        (["report", "nowhere"], "nowhere"),
+        (["report", "."], "experiment.toml"),
+        (["compare", "nowhere"], "nowhere"),
+        (["ticket", "show", "thesis/chapter.tex"], "thesis/chapter.tex"),
+        (["ticket", "show", "none"], "no ticket file none"),
+    ],
+)
+def test_invalid_input_has_one_line_and_status_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+    np.savez(tmp_path / "mine.npz", x_train=np.zeros((5, 2)), y_train=np.zeros(5), x_test=np.zeros((5, 2)))
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("Lottery tickets")
+    result = tombola(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(("option", "value"), [("--engine", "eagr"), ("--device", "tpu")])
+def test_unknown_engines_and_devices_have_status_2(option: str, value: str) -> None:
+    result = run(option, value)
+    assert result.exit_code == 2
+    assert f'"{value}"' in result.stderr
+
+
+@pytest.mark.usefixtures("_fake_engine")
+def test_another_configuration_in_the_same_folder_is_refused() -> None:
+    assert run().exit_code == 0
+    result = run("--set", "seed=1")
+    assert result.exit_code == 2
+    assert "seed is 0 there and 1 here" in result.stderr
+
+
+def test_invalid_options_have_status_2() -> None:
+    assert tombola("run").exit_code == 2
+    assert tombola("run", "tiny.toml", "--workers", "0").exit_code == 2
+    assert tombola("shw", "x").exit_code == 2
+
+
+@pytest.mark.usefixtures("_fake_engine")
+def test_a_failure_has_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(FakeEngine, "train", fail)
+    result = run()
+    assert result.exit_code == 1
+    assert "failed: the disk is full" in result.stderr
+
+
+@pytest.mark.usefixtures("_fake_engine")
+def test_an_interrupt_has_status_130_and_the_same_command_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, calls = FakeEngine.train, []
+
+    def interrupted(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return train(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeEngine, "train", interrupted)
+        result = run()
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+    assert json.loads(tombola("show", "results/tiny", "--json").stdout)["finished"] is False
+    assert "13 runs trained, 7 from the store" in run().stdout
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C has Python's default handler, which processes in the background lack."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible", "_fake_engine")
+def test_an_interrupt_that_a_library_turns_into_another_error_has_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape") from None
+
+    monkeypatch.setattr(FakeEngine, "train", interrupted)
+    result = run()
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+    assert "determine" not in result.stderr
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

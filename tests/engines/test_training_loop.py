@@ -1,0 +1,104 @@
+"""The training loop with a learner whose losses are given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.training import NO_CHECKPOINT, dense_run
+from tombola.engines.history import Evaluation
+from tombola.engines.training_loop import SplitName, TrainingLoop, run_to_end
+from tombola.pruning.mask import State
+from tombola.runs.outcome import Outcome
+from tombola.runs.store import Checkpoint
+
+
+class GivenLosses:
+    """A learner of one run whose validation losses are given by iteration; its accuracies identify its weights."""
+
+    def __init__(self, losses: dict[int, float]) -> None:
+        self.losses = losses
+        self.iteration = self.best = 0
+        self.evaluated: list[tuple[SplitName, int]] = []
+
+    def train(self, orders: Tensor, first: int) -> None:
+        assert first == self.iteration
+        self.iteration += orders.shape[1]
+
+    def take_losses(self) -> list[float]:
+        return [1.0]
+
+    def evaluate(self, split_name: SplitName, best: bool = False) -> list[Evaluation]:
+        iteration = self.best if best else self.iteration
+        self.evaluated.append((split_name, iteration))
+        loss = self.losses[iteration] if split_name == "validation" else 1.0
+        return [Evaluation(loss, iteration / 1000)]
+
+    def keep_best(self, improved: Sequence[bool]) -> None:
+        assert improved == [True]
+        self.best = self.iteration
+
+    def weights(self) -> list[State]:
+        return [{"iteration": torch.tensor(self.iteration)}]
+
+    def optimizer_states(self) -> list[State]:
+        return [{}]
+
+    def load_optimizer_states(self, states: Sequence[State]) -> None:  # noqa: ARG002
+        raise AssertionError
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"iteration": torch.tensor(self.iteration), "best": torch.tensor(self.best)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.iteration, self.best = int(state["iteration"]), int(state["best"])
+
+
+def run_with(learner: GivenLosses, **training: object) -> Outcome:
+    run = dense_run(training__length="40it", **{f"training__{name}": value for name, value in training.items()})
+    (outcome,) = run_to_end(TrainingLoop([run], learner, 1000), Checkpoint(NO_CHECKPOINT), "given")
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("losses", "stop"),
+    [([0.5, 0.3, 0.4, 0.6], 20), ([0.5, 0.4, 0.3, 0.2], 40), ([0.1, 0.2, 0.3, 0.4], 10), ([0.5, 0.3, 0.3, 0.4], 20)],
+)
+def test_the_early_stop_is_the_first_minimum_of_the_validation_loss(losses: list[float], stop: int) -> None:
+    learner = GivenLosses(dict(zip((10, 20, 30, 40), losses, strict=True)))
+    measures = run_with(learner).measures
+    assert measures.stop_iteration == stop
+    assert measures.validation_loss_at_stop == min(losses)
+    assert measures.validation_accuracy_at_stop == measures.train_accuracy_at_stop == stop / 1000
+    assert measures.test_accuracy_at_stop == stop / 1000  # of the weights at the early stop
+    assert measures.test_accuracy == measures.train_accuracy == 0.04  # of the last weights
+
+
+def test_the_test_split_is_evaluated_at_the_end_only_unless_asked_for() -> None:
+    losses = {10: 0.5, 20: 0.3, 30: 0.4, 40: 0.6}
+    learner = GivenLosses(losses)
+    outcome = run_with(learner)
+    assert [iteration for split, iteration in learner.evaluated if split == "test"] == [40, 20]
+    assert "test_loss" not in outcome.curves
+    with_curve = run_with(GivenLosses(losses), test_curve=True)
+    assert with_curve.curves["test_accuracy"].tolist() == [0.01, 0.02, 0.03, 0.04]
+    assert with_curve.measures == outcome.measures
+
+
+def test_the_last_iteration_is_evaluated_too() -> None:
+    outcome = run_with(GivenLosses({15: 0.5, 30: 0.4, 40: 0.3}), evaluate_every="15it")
+    assert outcome.curves["iteration"].tolist() == [15, 30, 40]
+    assert int(outcome.final["iteration"]) == 40
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(loss: float) -> None:
+    outcome = run_with(GivenLosses({10: 0.5, 20: loss}))
+    assert outcome.measures.diverged
+    assert outcome.measures.iterations == 20
+    assert outcome.measures.test_accuracy is None
+    assert outcome.curves["validation_loss"].tolist() == [0.5]

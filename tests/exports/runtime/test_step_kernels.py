@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from tombola.exports.runtime import step_kernels as k
+from tombola.exports.runtime.product_kernels import sparse_product
+from tombola.exports.runtime.step_kernels import (
+    clear_padding,
+    max_pool_step,
+    pack,
+    product_step,
+    run,
+    unpack,
+    valid_range,
+)
+
+UNTOUCHED = np.float32(-77)
+
+
+def step(**fields: int) -> k.Table:
+    made = np.zeros(len(k.FIELDS), np.int64)
+    sizes = k.ROWS, k.HEIGHT, k.WIDTH, k.STRIDE_H, k.STRIDE_W, k.KERNEL_H, k.KERNEL_W, k.DILATION_H, k.DILATION_W
+    made[list(sizes)] = 1
+    made[k.ADDEND] = -1
+    for name, number in fields.items():
+        made[getattr(k, name)] = number
+    return made
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    width=st.integers(1, 150), rows=st.integers(1, 4), one=st.booleans(), addend=st.booleans(), relu=st.booleans(),
+    seed=st.integers(0, 999),
+)  # fmt: skip
+def test_a_sparse_product_is_a_weighted_sum_for_each_row(
+    width: int, rows: int, one: bool, addend: bool, relu: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    n = 1 if one else 16
+    width = width if one else -(-width // 16) * 16
+    source = rng.standard_normal(8 * n + 4 * width, np.float32)
+    counts = rng.integers(0, 7, rows)
+    bounds = np.cumsum([0, *counts]).astype(np.int32)
+    columns = rng.integers(-3, 5, bounds[-1]).astype(np.int32)
+    values, biases = rng.standard_normal(len(columns), np.float32), rng.standard_normal(rows, np.float32)
+    base, offset, pitch = 3 * n, 5, width + 3
+    out = np.full(5 + rows * pitch + 40, UNTOUCHED)
+    least = np.float32(0 if relu else -np.inf)
+    where = 7 if addend else -1
+    sparse_product(values, columns, bounds, biases, least, source, base, n, width, out, offset, pitch, where, width)
+    for r in range(rows):
+        expected = np.full(width, biases[r], np.float64)
+        for i in range(bounds[r], bounds[r + 1]):
+            begin = base + int(columns[i]) * n
+            expected += values[i].astype(np.float64) * source[begin : begin + width]
+        if addend:
+            expected += source[7 + r * width : 7 + (r + 1) * width]
+        begin = offset + r * pitch
+        assert np.allclose(out[begin : begin + width], np.maximum(expected, least), rtol=0, atol=1e-5)
+        out[begin : begin + width] = UNTOUCHED
+    assert (out == UNTOUCHED).all()
+
+
+@pytest.mark.parametrize("width", [1, 16, 80])
+@pytest.mark.parametrize("relu", [False, True])
+def test_nan_stays_nan_through_relu(width: int, relu: bool) -> None:
+    source = np.tile(np.array([math.nan, math.inf, -math.inf, 1.0, -1.0], np.float32), 17)[:80]
+    out, one = np.empty(width, np.float32), np.ones(1, np.float32)
+    least = np.float32(0 if relu else -np.inf)
+    for first in range(5):
+        rolled = np.roll(source, -first)
+        args = np.array([0, 1], np.int32), np.zeros(1, np.float32), least, rolled, 0, 1, width, out, 0, width, -1, 0
+        sparse_product(one, np.zeros(1, np.int32), *args)
+        expected = torch.from_numpy(rolled[:width])
+        assert np.array_equal(out, torch.relu(expected) if relu else expected, equal_nan=True)
+
+
+@given(st.integers(-30, 30), st.integers(1, 5), st.integers(1, 20), st.integers(1, 12))
+def test_the_valid_range_has_all_positions_inside(first: int, pitch: int, size: int, count: int) -> None:
+    begin, end = valid_range(first, pitch, size, count)
+    assert [i for i in range(count) if 0 <= first + i * pitch < size] == list(range(begin, end))
+
+
+def special(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Random numbers, some of them NaN or infinite."""
+    numbers = rng.standard_normal(shape, np.float32)
+    return np.where(rng.random(shape) < 0.3, rng.choice(np.float32([math.nan, math.inf, -math.inf]), shape), numbers)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data(), st.integers(0, 999))
+def test_max_pooling_equals_that_of_torch(data: st.DataObject, seed: int) -> None:
+    pair = [st.tuples(st.integers(1, most), st.integers(1, most)) for most in (3, 3, 3, 6)]
+    kernel, stride, dilation, sides = (data.draw(each) for each in pair)
+    padding = tuple(data.draw(st.integers(0, size // 2)) for size in kernel)
+    reach = [1 + (size - 1) * far for size, far in zip(kernel, dilation, strict=True)]
+    sides = tuple(max(side, most - 2 * pad) for side, most, pad in zip(sides, reach, padding, strict=True))
+    n, channels = data.draw(st.sampled_from([1, 16, 32])), 2
+    x = special(np.random.default_rng(seed), (n, channels, *sides))
+    expected = functional.max_pool2d(
+        torch.from_numpy(x), kernel, stride, padding, dilation, ceil_mode=data.draw(st.booleans())
+    )
+    height, width = expected.shape[2:]
+    size, pooled = x[0].size, expected[0].numel()
+    workspace = np.full((size + pooled + 10) * n, UNTOUCHED)
+    workspace[: size * n] = x.reshape(n, -1).T.reshape(-1)
+    pooling = step(
+        IN=-padding[0] * sides[1] - padding[1], IN_PLANE=math.prod(sides), IN_LINE=sides[1], IN_HEIGHT=sides[0],
+        IN_WIDTH=sides[1], OUT=size + 5, OUT_PLANE=height * width, OUT_LINE=width, ROWS=channels, HEIGHT=height,
+        WIDTH=width, STRIDE_H=stride[0], STRIDE_W=stride[1], KERNEL_H=kernel[0], KERNEL_W=kernel[1],
+        DILATION_H=dilation[0], DILATION_W=dilation[1], INNER=padding[0], FIRST=padding[1],
+    )  # fmt: skip
+    max_pool_step(pooling, workspace, n)
+    rest = workspace[size * n :].reshape(-1, n)
+    assert np.array_equal(rest[5:-5].T.reshape(expected.shape), expected, equal_nan=True)
+    assert (rest[:5] == UNTOUCHED).all()
+    assert (rest[-5:] == UNTOUCHED).all()
+
+
+def test_a_window_without_pixels_gives_minus_infinity() -> None:
+    x = torch.ones(1, 1, 2, 2)
+    assert functional.max_pool2d(x, 2, 1, 1, 3).item() == -math.inf
+    for n in (1, 16):
+        workspace = np.ones(5 * n, np.float32)
+        max_pool_step(
+            step(IN=-3, IN_PLANE=4, IN_LINE=2, IN_HEIGHT=2, IN_WIDTH=2, OUT=4, OUT_PLANE=1, OUT_LINE=1, KERNEL_H=2,
+                 KERNEL_W=2, DILATION_H=3, DILATION_W=3, INNER=1, FIRST=1),
+            workspace, n,
+        )  # fmt: skip
+        assert (workspace[4 * n :] == -math.inf).all()
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(*[st.integers(0, 2)] * 4), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4),
+    st.sampled_from([1, 16]),
+)  # fmt: skip
+def test_only_the_padding_is_set_to_zero(
+    around: tuple[int, int, int, int], rows: int, height: int, width: int, n: int
+) -> None:
+    above, below, left, right = around
+    line = left + width + right
+    plane = (above + height + below) * line
+    workspace = np.full((rows * plane + 8) * n, UNTOUCHED)
+    out = 4 + above * line + left
+    clear_padding(
+        step(OUT=out, OUT_PLANE=plane, OUT_LINE=line, ROWS=rows, HEIGHT=height, WIDTH=width, PAD_TOP=above,
+             PAD_BOTTOM=below, PAD_LEFT=left, PAD_RIGHT=right),
+        workspace, n,
+    )  # fmt: skip
+    expected = np.zeros((rows, above + height + below, line, n), np.float32)
+    expected[:, above : above + height, left : left + width] = UNTOUCHED
+    assert np.array_equal(workspace[4 * n : -4 * n], expected.reshape(-1))
+    assert (workspace[: 4 * n] == UNTOUCHED).all()
+    assert (workspace[-4 * n :] == UNTOUCHED).all()
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3)), min_size=1, max_size=4), st.sampled_from([1, 16, 48]),
+    st.integers(1, 60), st.integers(0, 99),
+)  # fmt: skip
+def test_images_are_packed_and_unpacked_unchanged(
+    runs: list[tuple[int, int]], n: int, images: int, seed: int
+) -> None:
+    """`runs` are lengths, and gaps before them in the workspace."""
+    size = sum(length for length, _ in runs)
+    x = np.random.default_rng(seed).standard_normal((images, size), np.float32)
+    table, places, first, offset = [], [], 0, 0
+    for length, gap in runs:
+        table.append([first, offset + gap, length])
+        places += range(offset + gap, offset + gap + length)
+        first, offset = first + length, offset + gap + length
+    begin = images // 2
+    count = min(n, images - begin)
+    workspace, out = np.full((offset + 2) * n, UNTOUCHED), np.full_like(x, UNTOUCHED)
+    pack(x, begin, count, np.array(table), workspace, n)
+    laid = workspace.reshape(-1, n)
+    repeated = [begin + lane if lane < count else begin for lane in range(n)]  # unused lanes repeat the first image
+    assert np.array_equal(laid[places].T, x[repeated])
+    assert (np.delete(laid, places, axis=0) == UNTOUCHED).all()
+    unpack(workspace, np.array(places), n, begin, count, out)
+    assert np.array_equal(out[begin : begin + count], x[begin : begin + count])
+    assert (np.delete(out, range(begin, begin + count), axis=0) == UNTOUCHED).all()
+
+
+@pytest.mark.parametrize("across", [1, 2])
+@pytest.mark.parametrize("n", [1, 16, 64])
+def test_a_dense_step_is_a_convolution(across: int, n: int) -> None:
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((n, 2, 5, 6), np.float32), rng.standard_normal((3, 2, 2, 3), np.float32)
+    bias, addend = rng.standard_normal(3, np.float32), rng.standard_normal((n, 3, 4, 4 // across), np.float32)
+    size, pixels = 60, 4 * (4 // across)
+    workspace = np.full((size + 6 * pixels) * n, UNTOUCHED)
+    workspace[: size * n] = x.reshape(n, -1).T.reshape(-1)
+    workspace[size * n : (size + 3 * pixels) * n] = addend.reshape(n, -1).T.reshape(-1)
+    product = step(
+        IN=0, IN_PLANE=30, IN_LINE=6, OUT=size + 3 * pixels, OUT_PLANE=pixels, OUT_LINE=4 // across, ROWS=3, HEIGHT=4,
+        WIDTH=4 // across, STRIDE_W=across, RELU=1, INNER=12, ADDEND=size, ADDEND_PLANE=pixels, KIND=k.DENSE,
+        ADDEND_LINE=4 // across,
+    )  # fmt: skip
+    columns = np.array([c * 30 + i * 6 + j for c in range(2) for i in range(2) for j in range(3)], np.int32)
+    product_step(product, weight.reshape(-1), columns, np.zeros(0, np.int32), bias, workspace, n)
+    convolved = functional.conv2d(*map(torch.from_numpy, (x, weight, bias)), stride=(1, across))
+    expected = torch.relu(convolved + torch.from_numpy(addend))
+    found = workspace[(size + 3 * pixels) * n :].reshape(-1, n).T.reshape(expected.shape)
+    assert np.allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 16])
+def test_a_program_without_steps_returns_its_inputs(n: int) -> None:
+    x = np.random.default_rng(0).standard_normal((20, 3), np.float32)
+    table, nothing, floats = np.zeros((0, len(k.FIELDS)), np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
+    program = table, floats, nothing, nothing, floats, np.array([[0, 1, 3]]), np.array([3, 1])
+    out = np.zeros((20, 2), np.float32)
+    run(*program, x.ctypes.data, 3, 2, 20, n, np.zeros(4 * n, np.float32), out)
+    assert np.array_equal(out[2:], x[2:, [2, 0]])
+    assert (out[:2] == 0).all()

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests.support.custom_search import small, train
+from tests.support.outcomes import outcome_of
+from tombola._find_ticket import find_ticket
+from tombola.report import progress as module
+from tombola.report.printable_level_table import PrintableLevelTable
+from tombola.report.progress import NotebookDisplay, ProgressDisplay, in_notebook, live_display
+from tombola.runs.run import Run
+from tombola.studies.request import RunRequest
+
+
+@pytest.fixture
+def notebook() -> Iterator[Any]:
+    """IPython as in a notebook, with a placeholder for the kernel."""
+    interactive = pytest.importorskip("IPython.core.interactiveshell")
+    shell = interactive.InteractiveShell.instance()
+    shell.kernel = object()
+    yield shell
+    interactive.InteractiveShell.clear_instance()
+
+
+def test_nothing_is_shown_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not in_notebook()
+    with live_display(PrintableLevelTable(0.01), 3, None) as listener:
+        assert not isinstance(listener, ProgressDisplay)
+    find_ticket(small, train, levels=1)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_progress_on_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with live_display(PrintableLevelTable(0.01), 3, True) as listener:
+        assert isinstance(listener, ProgressDisplay)
+    shown = io.StringIO()
+    monkeypatch.setattr(module, "Console", lambda stderr: Console(file=shown, force_terminal=True, width=80))  # noqa: ARG005
+    find_ticket(small, train, levels=1, progress=None)
+    assert "2/2" in shown.getvalue() or "1/2" in shown.getvalue()
+
+
+def test_a_notebook_gets_a_table_that_is_updated(notebook: Any) -> None:  # noqa: ARG001
+    from IPython.utils.capture import capture_output
+
+    assert in_notebook()
+    with capture_output() as captured:
+        find_ticket(small, train, evaluate=lambda _: 0.5, levels=2)
+    pages = [output.data["text/html"] for output in captured.outputs]
+    assert len(pages) == 1 + 2 * 3 + 1  # at first; when each training starts and ends; when all have ended
+    assert "0 of 3 trainings" in pages[0]
+    assert "ticket level 2" in pages[-3]
+    assert "of 3 trainings" not in pages[-1]
+    assert pages[-1].count("<tr>") == 1 + 3
+    assert sum(output.update for output in captured.outputs) == 7  # in place
+
+
+def test_progress_in_a_notebook_can_be_turned_off(notebook: Any) -> None:  # noqa: ARG001
+    with live_display(PrintableLevelTable(0.01), 3, False) as listener:
+        assert not isinstance(listener, NotebookDisplay)
+
+
+def test_the_progress_display_counts_runs_and_names_levels(dense: Run) -> None:
+    shown = io.StringIO()
+    to = Console(file=shown, width=120, force_terminal=True, color_system=None)
+    with ProgressDisplay(to, runs=4) as progress:
+        asks = [RunRequest("ticket", 0, dense), RunRequest("reinit", 2, dense.reinitialised(1))]
+        for study, ask in enumerate(asks):
+            progress.started(study, ask)
+        progress.answered(0, asks[0], outcome_of(dense), trained=True)
+        progress._progress.refresh()
+        text = shown.getvalue()
+    assert "1/4" in text
+    assert "reinit level 2" in text
+    assert "s left" in text
