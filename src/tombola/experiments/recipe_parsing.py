@@ -75,7 +75,11 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         given = error["input"] if not isinstance(error["input"], dict | BaseModel) else None
-        key = given is None and re.match(r"\w+: ", message)  # a check of a whole section names the key itself
+        if given is None:  # a check of a whole section names the key itself
+            name = re.match(r"unknown (\w+) ", message)
+            if name and name[1] in getattr(_section_model(model, path), "model_fields", ()):
+                message = f"{name[1]}: {message}"
+        key = given is None and re.match(r"\w+: ", message)
         at = "" if not where else f"{where}." if key else f"{where}: "
         complete = given is None or "not" in message or message.startswith("unknown ")
         return f"{at}{message}" if complete else f"{at}{message}, not {given!r}"

@@ -68,7 +68,7 @@ class SearchSection(FrozenModel):
     rates: dict[str, float] = {}
     density: float | None = Field(default=None, gt=0, lt=1)
     """Instead of `rate`: the fraction of weights left after all levels, each keeping density^(1/levels)."""
-    scope: Literal["layer", "global", "erk"] = "layer"
+    scope: str = "layer"
     score: str = "magnitude"
     structure: str = "weights"
     rounds: int | None = Field(default=None, ge=1)

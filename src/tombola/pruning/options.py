@@ -11,7 +11,7 @@ from torch import nn
 from tombola.pruning import structures
 from tombola.pruning.mask import Mask
 from tombola.pruning.pruner import Pruner
-from tombola.pruning.scopes import SCOPES, ErdosRenyi, Globally, Layerwise, Scope, match_layers
+from tombola.pruning.scopes import SCOPES, Layerwise, Scope, match_layers
 from tombola.pruning.scores import ROUNDS, SCORES, Score
 from tombola.utils.errors import InputError, unknown
 
@@ -123,10 +123,8 @@ class PruningOptions:
         if isinstance(self.density, Mapping):
             densities = match_layers(self.density, shapes, "density")
             return Layerwise({n: self._rate_for(density) for n, density in densities.items() if n in pruned})
-        if self.scope == "global":
-            return Globally(tuple(pruned), self.level_rate)
-        if self.scope == "erk":
-            return ErdosRenyi(pruned, self.level_rate)
+        if not self.rates and self.output_rate is None:
+            return SCOPES[self.scope](pruned, self.level_rate)
         rates = match_layers(self.rates, shapes, "rates")
         if self.output_rate is not None:
             rates.setdefault(list(shapes)[-1], self.output_rate)

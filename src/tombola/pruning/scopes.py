@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -139,8 +139,15 @@ def check_levels(scope: Scope, left: Counts, levels: int, unit: str = "weight") 
         left = keeps
 
 
-SCOPES = ("layer", "global", "erk")
-"""Their names: `Layerwise`, `Globally`, `ErdosRenyi`."""
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shapes of the weights of all layers to prune, in the network's order."""
+
+SCOPES: dict[str, Callable[[Shapes, float], Scope]] = {
+    "layer": lambda shapes, rate: Layerwise(dict.fromkeys(shapes, rate)),
+    "global": lambda shapes, rate: Globally(tuple(shapes), rate),
+    "erk": ErdosRenyi,
+}
+"""By name; each is called with the shapes and the fraction of the weights left that one step removes."""
 
 
 def match_layers(values: Mapping[str, Value], layers: Iterable[str], where: str) -> dict[str, Value]:
