@@ -5,8 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# An older instruction set for each library that computes, so that results differ in their last bits. The kernels compiled
-# by numba give the same bits with any; numba caches them for each.
+# On x86: an older instruction set for each library that computes, so that results differ in their last bits. The
+# kernels compiled by numba give the same bits with any; numba caches them for each.
 PORTABLE := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Prescott \
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=
 

@@ -28,7 +28,7 @@ from tombola.exports.benchmark import BATCH_SIZES, Figures
 from tombola.exports.compaction import compact
 from tombola.exports.export import export
 from tombola.pruning.mask import Mask
-from tombola.pruning.prune import prune
+from tombola.pruning.prune_model import prune
 from tombola.report.export_tables import show_export
 from tombola.runs.outcome import Outcome
 from tombola.studies.conductor import Listener

@@ -1,4 +1,4 @@
-"""The house as docs/architecture.md describes it: which rooms there are, and that imports run one way."""
+"""The layers of docs/architecture.md: imports run one way, files are short, and the public face is small."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tombola
 PACKAGE = Path(tombola.__file__).parent
 
 ORDER = [
-    "doors",
+    "entry points",
     "report",
     "integrations",
     "exports",
@@ -26,10 +26,10 @@ ORDER = [
     "pruning",
     "utils",
 ]
-"""From top to bottom: a room may import from itself and from those below it."""
+"""From top to bottom: a package may import from itself and from those below it."""
 
-DOORS = {"__init__", "__main__", "_find_ticket", "_run_experiment", "cli"}
-"""What stands on the floor of the package."""
+ENTRY_POINTS = {"__init__", "__main__", "_find_ticket", "_run_experiment", "cli"}
+"""The top level of the package."""
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -38,14 +38,15 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield ".".join(parts), path
 
 
-def room(module: str) -> str:
+def layer(module: str) -> str:
     first = module.split(".")[0]
-    return "doors" if first in DOORS else first
+    return "entry points" if first in ENTRY_POINTS else first
 
 
 def imports(path: Path) -> Iterator[str]:
     """The modules of tombola that a file imports, those in functions and for type checkers included."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: imports are absolute"
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "tombola":
             base = node.module.removeprefix("tombola").removeprefix(".")
             yield from (f"{base}.{alias.name}".removeprefix(".") for alias in node.names)
@@ -53,8 +54,8 @@ def imports(path: Path) -> Iterator[str]:
             yield from (a.name.removeprefix("tombola.") for a in node.names if a.name.startswith("tombola."))
 
 
-def test_every_file_stands_in_a_room() -> None:
-    assert {room(name) for name, _ in modules()} == set(ORDER)
+def test_every_file_stands_in_a_layer() -> None:
+    assert {layer(name) for name, _ in modules()} == set(ORDER)
 
 
 def test_imports_run_one_way() -> None:
@@ -62,7 +63,7 @@ def test_imports_run_one_way() -> None:
         f"{name} imports {imported}"
         for name, path in modules()
         for imported in imports(path)
-        if ORDER.index(room(imported)) < ORDER.index(room(name))
+        if ORDER.index(layer(imported)) < ORDER.index(layer(name))
     }
     assert not above
 
@@ -77,5 +78,13 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         name.removesuffix(".__init__"): {module_of(i) for i in imports(path)} - {None, name.removesuffix(".__init__")}
         for name, path in modules()
     }
-    sorter = graphlib.TopologicalSorter(graph)
-    sorter.prepare()  # raises CycleError, which names the circle
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_no_file_is_long() -> None:
+    tests = Path(__file__).parent.rglob("*.py")
+    assert not [path for path in (*PACKAGE.rglob("*.py"), *tests) if len(path.read_text().splitlines()) > 400]
+
+
+def test_the_public_face_is_small() -> None:
+    assert len(tombola.__all__) <= 24

@@ -23,7 +23,7 @@ from tombola.experiments.experiment import Experiment
 from tombola.pruning.hold import hold
 from tombola.pruning.mask import Mask
 from tombola.pruning.options import PruningOptions
-from tombola.pruning.prune import prune
+from tombola.pruning.prune_model import prune
 from tombola.pruning.ranking import keep_best
 from tombola.pruning.scopes import weights_left
 from tombola.runs.initial_state import initial_network

@@ -53,7 +53,6 @@ def test_every_engine_rewinds(tmp_path: Path) -> None:
     for other in others:
         for a, b in zip(one.rows, other.rows, strict=True):
             assert (a.level, a.branch, a.weights, a.run) == (b.level, b.branch, b.weights, b.run)
-            assert a.measures.test_accuracy == pytest.approx(b.measures.test_accuracy, abs=0.05)
 
 
 def test_a_saved_ticket_has_the_weights_it_is_rewound_to(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tombola.exports.export import Examples, export
 from tombola.exports.runtime import load_sparse, sparse
 from tombola.pruning.hold import held, hold
 from tombola.pruning.mask import Mask, prunable
-from tombola.pruning.prune import prune
+from tombola.pruning.prune_model import prune
 from tombola.report.page import write_comparison, write_report
 from tombola.stats.summarise import summarise
 from tombola.tickets.ticket import Ticket

@@ -116,6 +116,7 @@ def test_the_ticket_is_the_initial_network_without_the_pruned_weights(example: E
     assert all(same.values()) if example.begin == 0 else not any(same[name] for name in full)
 
 
+@pytest.mark.slow
 @every_example
 def test_the_dense_network_has_learned(example: Example) -> None:
     levels = short_search(example).levels

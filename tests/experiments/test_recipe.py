@@ -242,3 +242,20 @@ def test_lenet_mnist_has_the_paper_settings() -> None:
     assert recipe.controls == {"reinit": ControlSection(draws=3), "one_shot": ControlSection()}
     openlth = load_recipe("lenet-mnist-openlth")
     assert openlth.search.options.scope_of(LAYERS) == Globally(("fc1.weight", "fc2.weight"), 0.2)
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_former_names_of_verdict_keys_override_recipes_with_any_spelling(name: str) -> None:
+    verdict = load_recipe(name, ["verdict.beat=random", "verdict.few=0.3"]).verdict
+    assert (verdict.control, verdict.max_density) == ("random", 0.3)
+
+
+def test_a_verdict_key_with_both_names_is_invalid(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    for keys in ("few = 0.4", "few = 0.4\nmax_density = 0.3"):
+        path.write_text(recipes()["digits"].replace("[verdict]", f"[verdict]\n{keys}"))
+        if "max_density" not in keys:
+            assert load_recipe(str(path)).verdict.max_density == 0.4
+            continue
+        with raises_input_error("verdict.few", "verdict.max_density"):
+            load_recipe(str(path))

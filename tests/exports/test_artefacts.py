@@ -19,7 +19,7 @@ from tombola.exports.benchmark import Artefact, Figures, measure, weighted_layer
 from tombola.exports.onnx_file import initializer_bytes
 from tombola.exports.torch_export import read_exported
 from tombola.pruning.mask import Mask
-from tombola.pruning.prune import prune
+from tombola.pruning.prune_model import prune
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
 

@@ -14,9 +14,9 @@ from tests.support.studies import drive, prune_by_magnitude, requests_of
 from tombola.experiments.experiment import Experiment, count_runs
 from tombola.experiments.recipe import Recipe
 from tombola.runs.run import Run
+from tombola.studies.repeated_runs import verification_runs
 from tombola.studies.search import iterative_search
 from tombola.studies.transfer import fit_mask, transfer
-from tombola.studies.verification import verification_runs
 from tombola.utils.errors import InputError
 from tombola.zoo.models import build
 from tombola.zoo.models.description import Start

@@ -15,13 +15,14 @@ from tombola.experiments.experiment import Experiment
 from tombola.exports.artefacts import ExportContext
 from tombola.pruning.hold import hold
 from tombola.pruning.mask import Mask
-from tombola.pruning.prune import prune
+from tombola.pruning.prune_model import prune
 from tombola.tickets.ticket import Ticket
 from tombola.zoo.datasets import prepare
 from tombola.zoo.models import build
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"name": "mlp", "widths": [50, 30]},
+    "lenet": {"name": "lenet-300-100"},
     "conv": {"name": "conv-2", "width": 0.2},
     "resnet": {"name": "resnet", "depth": 8, "width": 4},
     "vit": {"name": "vit", "width": 12, "depth": 1, "patch": 4},

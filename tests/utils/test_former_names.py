@@ -11,9 +11,12 @@ import pytest
 import tombola
 from tombola import _MOVED
 from tombola.engines.custom.fingerprint import fingerprint
+from tombola.pruning.pruner import Pruner
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.pruning.scores.weights import magnitude
+from tombola.tickets.verify import verify_ticket
 from tombola.utils.former_names import _MODULES, _OBJECTS, former_name
+from tombola.zoo.models.description import Start
 from tombola.zoo.models.resnet import resnet_20
 from tombola.zoo.models.vit import vit
 
@@ -42,11 +45,27 @@ def test_a_former_module_name_imports_the_present_module_with_a_warning(former: 
     with pytest.warns(DeprecationWarning, match="is deprecated") as caught:
         module = importlib.import_module(former)
     assert str(caught[-1].message).endswith(f"use {present}")
-    assert module is importlib.import_module(present)
+    public = vars(importlib.import_module(present))
+    assert all(getattr(module, name) is thing for name, thing in public.items() if not name.startswith("_"))
+
+
+def test_former_modules_have_renamed_and_public_objects_under_their_former_names() -> None:
+    for former, present in (
+        ("tombola.check:check_ticket", verify_ticket),
+        ("tombola.find:Found", tombola.SearchResult),
+        ("tombola.run:Start", Start),
+        ("tombola.scores.grounds:Grounds", ScoreInputs),
+    ):
+        module, _, name = former.partition(":")
+        sys.modules.pop(module, None)
+        with pytest.warns(DeprecationWarning, match="is deprecated"):
+            assert getattr(importlib.import_module(module), name) is present
 
 
 def test_tombola_pruning_is_a_package_although_it_was_a_module() -> None:
-    assert importlib.import_module("tombola.pruning").__path__
+    for name, present in (("prune", tombola.prune), ("Pruner", Pruner)):
+        with pytest.warns(DeprecationWarning, match=rf"tombola\.pruning\.{name} is deprecated"):
+            assert getattr(importlib.import_module("tombola.pruning"), name) is present
 
 
 def test_every_present_module_and_class_with_a_former_name_exists() -> None:

@@ -164,7 +164,7 @@ class ControlSection(FrozenModel):
 
 
 class TransferSection(FrozenModel):
-    """`[transfer]`: tickets are also trained on other data; see `tombola.studies.verification`."""
+    """`[transfer]`: tickets are also trained on other data; see `tombola.studies.transfer`."""
 
     data: DataSection
     levels: list[Annotated[int, Field(ge=1)]] | None = None
@@ -186,9 +186,9 @@ class VerdictSection(FrozenModel):
     """How much later the early-stopping iteration may be, as a fraction of the dense network's."""
     confidence: float = Field(default=0.95, gt=0.5, le=0.999)
     """The confidence level of each statement."""
-    max_density: float = Field(default=0.5, gt=0, lt=1)
+    max_density: float = Field(default=0.5, gt=0, lt=1, serialization_alias="few")
     """A winning ticket keeps at most this fraction of the weights. Formerly `few`."""
-    control: str = "reinit"
+    control: str = Field(default="reinit", serialization_alias="beat")
     """The control that tickets must beat, at levels where it was trained. Formerly `beat`."""
 
     @model_validator(mode="before")

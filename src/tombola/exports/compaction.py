@@ -139,7 +139,7 @@ def _shrink_product(layer: CoupledLayer, used: BoolArray, present: BoolArray) ->
 
 
 def _shrink_each(layer: CoupledLayer, present: BoolArray) -> None:
-    """Shrink a layer that treats every unit by itself."""
+    """Shrink a layer that acts on each unit independently."""
     kept = torch.from_numpy(present[layer.outputs.ids])
     if isinstance(layer.module, Subsample):
         layer.module.channels = int(kept.sum())

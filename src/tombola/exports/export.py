@@ -82,8 +82,8 @@ def export(
     `network` has the ticket's architecture and is only copied; by default it is built as the ticket says, which
     imports code from outside tombola only with `trust`. Artefacts are measured on `examples`, by default the test set
     that the ticket names, searched for in `data_dir` first, or random numbers if that is missing. `precision` is that
-    of the weights in the ticket file; each artefact is timed in so many `turns`; `progress` is called with a line
-    about each step. A kind that cannot be made of this ticket is left out, and `Export.left_out` says why; with
+    of the weights in the ticket file; `turns` is the number of timings of each artefact; `progress` is called with a
+    line about each step. A kind that cannot be made of this ticket is left out, and `Export.left_out` says why; with
     `strict` it is an `InputError`. `must` and `tell` are deprecated: use `strict` and `progress`.
 
     The new files replace those of an earlier export only at the end; after an error, the folder is unchanged. Raises
@@ -172,7 +172,7 @@ def _move_files(made: Export, temporary: Path) -> None:
 
 
 def _trained_network(ticket: Ticket, given: nn.Module | None, trust: bool) -> nn.Module:
-    """A network of its own with the trained weights: float32, on the CPU, in evaluation mode."""
+    """A new network with the trained weights: float32, on the CPU, in evaluation mode."""
     if ticket.trained is None:
         raise InputError(
             "this ticket has no trained weights to export: it was saved without them, or by an older tombola; the "
@@ -191,7 +191,7 @@ def _imported_network(ticket: Ticket, trust: bool) -> nn.Module:
     """The network that the ticket names, of code from outside tombola."""
     if ticket.drawn is None:
         raise InputError(
-            "this ticket does not say what network it is of: give it in Python, "
+            "this ticket does not name its network: give it in Python, "
             "tombola.export(ticket, folder, network=..., examples=...)"
         )
     if not trust:

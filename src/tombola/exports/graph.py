@@ -27,7 +27,7 @@ class Step:
     - `input`: the examples. `output`: what the network returns, always the last step.
     - `linear`, `conv`, `norm`: an `nn.Linear` over the last axis, `nn.Conv2d`, `nn.BatchNorm1d` or `nn.BatchNorm2d`
       with running statistics.
-    - `pointwise`: `function` of every number by itself. `identity`: the same tensor (dropout).
+    - `pointwise`: `function` applied elementwise. `identity`: the same tensor (dropout).
     - `max-pool`, `average-pool`: of images, with `options`. A mean over all pixels may have dropped the two axes.
     - `add`: two tensors of one shape. `concatenate`: along axis 1.
     - `flatten`: (N, ...) to (N, all). `unflatten`: (N, H, W) to (N, 1, H, W). `subsample`: see

@@ -62,13 +62,13 @@ class PruningOptions:
         self._check_density()
         if self.scope == "erk" and self.structure != "weights":
             what = f'"{self.structure}"' if isinstance(self.structure, str) else "heads"
-            raise InputError(f'scope: "erk" goes with structure "weights", not {what}')
+            raise InputError(f'scope: "erk" requires structure "weights", not {what}')
 
     def _check_rates(self) -> None:
-        if self.rate is not None and not 0 < self.rate < 1:
+        if self.rate is not None and not (isinstance(self.rate, Real) and 0 < self.rate < 1):
             raise InputError(f"rate: should be between 0 and 1, not {self.rate!r}")
         for layer, rate in self.rates.items():
-            if not 0 <= rate < 1:
+            if not (isinstance(rate, Real) and 0 <= rate < 1):
                 raise InputError(f'rates: "{layer}" should be at least 0 and less than 1, not {rate!r}')
         if self.scope != "layer" and (self.rates or self.output_rate is not None):
             name = "rates" if self.rates else "output_rate"
@@ -77,7 +77,9 @@ class PruningOptions:
     def _check_density(self) -> None:
         if isinstance(self.density, Mapping):
             if self.scope != "layer":
-                raise InputError(f'density: one for each layer goes with scope "layer", not "{self.scope}"')
+                raise InputError(f'density: one for each layer requires scope "layer", not "{self.scope}"')
+            if self.rates or self.output_rate is not None:
+                raise InputError("rates: give the densities of the layers in density instead")
             for layer, density in self.density.items():
                 _check_fraction(f'density of "{layer}"', density)
         elif self.density is not None:

@@ -15,8 +15,8 @@ def conclusion(summary: Summary) -> str:
         return "Nothing is finished yet."
     if summary.rewind_method != "weights":
         return (
-            f"Weights were not rewound after pruning ({summary.rewind_method}) and trained for longer than the dense "
-            f"network's, so none of this is a lottery ticket. The table shows how accurate they are."
+            f"Weights were not rewound after pruning ({summary.rewind_method}) but trained further, so these networks "
+            f"are not lottery tickets. The table shows how accurate they are."
         )
     if summary.no_ticket:
         reason = (
@@ -24,7 +24,7 @@ def conclusion(summary: Summary) -> str:
             if METHODS[summary.search_method].mask_changes
             else f"Weights were not rewound ({summary.search_method} continued training)"
         )
-        return f"{reason}, so none of this is a lottery ticket. The table shows how accurate it is."
+        return f"{reason}, so these networks are not lottery tickets. The table shows how accurate they are."
     unfinished = "" if summary.finished else " So far, with runs still to do."
     found = summary.smallest_winning
     if found is None:

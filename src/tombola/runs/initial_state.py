@@ -54,7 +54,7 @@ def masked_network(run: BaseRun, load_state: StateLoader = no_stored_states) -> 
 
 
 def initial_optimizer_state(run: BaseRun, load_state: StateLoader = no_stored_states) -> State:
-    """The optimizer state that `run` starts with, as in `Outcome.optimizer`; empty where its optimizer starts anew.
+    """The optimizer state that `run` starts with, as in `Outcome.optimizer`; empty where its optimizer is reset.
     Raises what `load_state` raises."""
     trained = run.start.trained
     if trained is None or not trained.optimizer:

@@ -102,7 +102,7 @@ class BaseRun(FrozenModel):
     seed: int
     """Of everything random during training: batch order, augmentation, dropout."""
     begin: int = Field(default=0, ge=0)
-    """The first iteration: batches and learning rates continue from there; the optimizer starts anew unless
+    """The first iteration: batches and learning rates continue from there; the optimizer is reset unless
     `Trained.optimizer` is set."""
     end: int | None = Field(default=None, ge=0)
     """The iteration that it ends at; None is the end of the training. With `end == begin` nothing is trained and the

@@ -18,7 +18,7 @@ Retrain = Callable[[BaseRun, BaseRun, Mask], BaseRun]
 
 def train_trunk(dense: SomeRun, k: int) -> Study[SomeRun]:
     """Train the first k iterations, the trunk, and return the rest of the dense network's run (Frankle et al. 2020,
-    "Linear Mode Connectivity and the Lottery Ticket Hypothesis", section 2). The optimizer starts anew at k."""
+    "Linear Mode Connectivity and the Lottery Ticket Hypothesis", section 2). The optimizer is reset at k."""
     if k == 0:
         return dense
     trunk = dense.until(k)

@@ -25,9 +25,9 @@ from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.runs.store import Store, check_writable
 from tombola.studies.conductor import Listener, ListenerGroup, conduct
+from tombola.studies.repeated_runs import verification_runs
 from tombola.studies.request import INTERMEDIATE, RunRequest, Study
 from tombola.studies.rewinding import train_trunk
-from tombola.studies.verification import verification_runs
 from tombola.tickets.provenance import TicketClaim
 from tombola.tickets.reproduction import compare_weights
 from tombola.tickets.verification import RECORDED_RUN, Verification

@@ -13,6 +13,7 @@ import warnings
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 _MODULES = {
     "tombola._find_ticket": "tombola.find",
@@ -27,7 +28,7 @@ _MODULES = {
     "tombola.pruning.hold": "tombola.holding",
     "tombola.pruning.held_weight": "tombola.held_weight",
     "tombola.pruning.mask": "tombola.mask",
-    "tombola.pruning.prune": "tombola.pruning",
+    "tombola.pruning.prune_model": "tombola.pruning",
     "tombola.pruning.pruner": "tombola.pruning",
     "tombola.pruning.ranking": "tombola.ranking",
     "tombola.pruning.scopes": "tombola.scopes",
@@ -49,9 +50,22 @@ _MODULES = {
 }
 """Modules and packages -> their former names."""
 
+_FORMER_ONLY = {
+    "tombola.check": "tombola.tickets.verify",
+    "tombola.coding": "tombola.tickets.mask_codec",
+    "tombola.outcome": "tombola.runs.outcome",
+    "tombola.record": "tombola.tickets.provenance",
+    "tombola.run": "tombola.runs.run",
+    "tombola.schedule": "tombola.engines.optimizers",
+    "tombola.store": "tombola.runs.store",
+}
+"""Former names of modules that fingerprints need not know -> the present ones."""
+
 _OBJECTS = {
+    "tombola._find_ticket.SearchResult": "Found",
     "tombola.pruning.scores.inputs.ScoreInputs": "Grounds",
     "tombola.pruning.structures.unit_structure.UnitStructure": "Units",
+    "tombola.tickets.verify.verify_ticket": "check_ticket",
     "tombola.utils.duration.Duration": "Length",
     "tombola.zoo.datasets.mnist.load_mnist": "load_idx",
     "tombola.zoo.models.resnet.ResidualBlock": "Block",
@@ -60,7 +74,7 @@ _OBJECTS = {
     "tombola.zoo.models.vit.MeanPool": "Average",
     "tombola.zoo.models.vit.PatchEmbedding": "Tokens",
 }
-"""Full names of classes -> their former names."""
+"""Full names of objects -> their former names."""
 
 
 def former_name(module: str, name: str) -> tuple[str, str]:
@@ -83,18 +97,37 @@ def accept_former_modules() -> None:
 
 
 class _FormerModules(MetaPathFinder, Loader):
-    """Imports the present module; except for `tombola.pruning`, formerly a module, because this is a package now."""
+    """Imports a module that hands on what the present one has, under former names too.
+
+    `tombola.pruning`, formerly a module, is a package now, which hands on its former objects itself.
+    """
 
     def __init__(self) -> None:
-        self._present = {former: present for present, former in _MODULES.items() if former != "tombola.pruning"}
+        former = {former: present for present, former in _MODULES.items() if former != "tombola.pruning"}
+        self._present = _FORMER_ONLY | former
 
     def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
         if not fullname.startswith("tombola.") or _translated(fullname, self._present) is None:
             return None
-        return ModuleSpec(fullname, self)
+        return ModuleSpec(fullname, self, is_package=True)
 
     def exec_module(self, module: ModuleType) -> None:
-        present = _translated(module.__name__, self._present)
-        assert present is not None, "find_spec accepted the name"
-        warnings.warn(f"{module.__name__} is deprecated: use {present}", DeprecationWarning, stacklevel=2)
-        sys.modules[module.__name__] = importlib.import_module(present)
+        name = _translated(module.__name__, self._present)
+        assert name is not None, "find_spec accepted the name"
+        warnings.warn(f"{module.__name__} is deprecated: use {public_name(name)}", DeprecationWarning, stacklevel=2)
+        present = importlib.import_module(name)
+        objects = {
+            former: full.rpartition(".")[2] for full, former in _OBJECTS.items() if full.startswith(f"{name}.")
+        }
+
+        def get(attribute: str) -> Any:
+            if attribute in objects or hasattr(present, attribute):
+                return getattr(present, objects.get(attribute, attribute))
+            return getattr(sys.modules["tombola"], attribute)  # it may have been public
+
+        module.__getattr__ = get  # type: ignore[method-assign]
+
+
+def public_name(name: str) -> str:
+    """The name to use of what is implemented in a private module of the package."""
+    return "tombola" if name.startswith("tombola._") else name

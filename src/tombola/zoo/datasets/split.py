@@ -113,7 +113,7 @@ def split(dataset: Dataset, data: Data) -> Split:
 
 
 def _noisy_labels(dataset: Dataset, train: Array, data: Data) -> Array:
-    """The labels, with exactly round(noise x examples) of those at `train` drawn anew."""
+    """The labels, with exactly round(noise x examples) of those at `train` redrawn."""
     generator = np.random.default_rng(sequence(data.seed, Purpose.LABELS))
     count = round(data.label_noise * len(train))
     labels = dataset.y_train.copy()

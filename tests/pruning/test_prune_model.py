@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.support.errors import raises_input_error
 from tombola.pruning.hold import hold
 from tombola.pruning.mask import Mask
-from tombola.pruning.prune import prune
+from tombola.pruning.prune_model import prune
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scopes import Globally, Layerwise
 from tombola.pruning.scores import SCORES
