@@ -15,7 +15,7 @@ def conclusion(summary: Summary) -> str:
         return "Nothing is finished yet."
     if summary.rewind_method != "weights":
         return (
-            f"Weights were not rewound after pruning ({summary.rewind_method}) but trained further, so these networks "
+            f"Weights were not rewound after pruning ({summary.rewind_method}) but trained on, so these networks "
             f"are not lottery tickets. The table shows how accurate they are."
         )
     if summary.no_ticket:
