@@ -165,25 +165,18 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         table = tomllib.loads(known[name])
     else:
         raise unknown("recipe", name, [*known, "path/to/recipe.toml"])
+    verdict = table.get("verdict")
     for former, key in FORMER_VERDICT_KEYS.items():
-        if former in (verdict := table.get("verdict", {})) and key in verdict:
-            raise InputError(f"{name}: verdict.{former} is the former name of verdict.{key}; give one of them")
+        if isinstance(verdict, dict) and former in verdict:
+            if key in verdict:
+                raise InputError(f"{name}: verdict.{former} is the former name of verdict.{key}; give one of them")
+            log.warning("%s: verdict.%s has been renamed verdict.%s", name, former, key)
+            verdict[key] = verdict.pop(former)
+    renamed = {f"verdict.{former}": f"verdict.{key}" for former, key in FORMER_VERDICT_KEYS.items()}
     for override in overrides:
-        apply_override(table, _with_present_key(override, table))
-    recipe = parse_recipe(table, source=name)
-    for former in FORMER_VERDICT_KEYS.keys() & table.get("verdict", {}).keys():
-        log.warning("%s: verdict.%s has been renamed verdict.%s", name, former, FORMER_VERDICT_KEYS[former])
-    return recipe
-
-
-def _with_present_key(override: str, table: dict[str, Any]) -> str:
-    """The override, if it sets a renamed key by one name, of a table that has it by the other, with the table's."""
-    key, equals, text = override.partition("=")
-    for names in FORMER_VERDICT_KEYS.items():
-        for given, other in (names, names[::-1]):
-            if key.strip() == f"verdict.{given}" and other in table.get("verdict", {}):
-                return f"verdict.{other}{equals}{text}"
-    return override
+        path, equals, value = override.partition("=")
+        apply_override(table, f"{renamed.get(path.strip(), path)}{equals}{value}")
+    return parse_recipe(table, source=name)
 
 
 def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:

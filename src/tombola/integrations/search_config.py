@@ -18,10 +18,7 @@ from tombola.utils.errors import InputError
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """When and how the network is pruned, and where it is rewound to.
-
-    Raises `InputError` for values that are invalid for any network.
-    """
+    """When and how the network is pruned, and where it is rewound to. Raises `InputError` for invalid values."""
 
     levels: int
     """How many times the network is pruned; level 0 is the dense network."""

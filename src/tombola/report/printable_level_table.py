@@ -23,8 +23,7 @@ class PrintableLevelTable(LevelTable):
             table.add_row(*cells)
         console.print(table)
         console.print(_legend(self), markup=False, highlight=False)
-        text = console.file.getvalue()  # type: ignore[attr-defined]
-        return "\n".join(line.rstrip() for line in text.splitlines())
+        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
 
     def _repr_html_(self) -> str:
         from jinja2 import Template
