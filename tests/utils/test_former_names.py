@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,12 @@ import pytest
 import tombola
 from tombola import _MOVED
 from tombola.engines.custom.fingerprint import fingerprint
+from tombola.experiments.recipe import load_recipe
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.pruning.scores.weights import magnitude
+from tombola.runs.store import Store
+from tombola.stats.level_table import LevelTable
 from tombola.tickets.verify import verify_ticket
 from tombola.utils.former_names import _MODULES, _OBJECTS, former_name
 from tombola.zoo.models.description import Start
@@ -114,3 +118,18 @@ def test_the_fingerprint_of_a_tombola_object_never_changes(thing: Any, expected:
     """Keys of stored runs contain these values: if one changes, finished trainings are not found, and run again. A
     renamed object needs an entry in `former_names`."""
     assert fingerprint(thing) == expected
+
+
+@pytest.mark.parametrize(
+    ("owner", "former", "present"),
+    [
+        (Store(Path("store")), "recall", "load_state"),
+        (LevelTable(0.01), "answers", "results"),
+        (load_recipe("digits"), "no_ticket", "no_ticket_reason"),
+        (load_recipe("digits"), "controlled", "trains_verdict_control"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_a_former_member_hands_on_the_present_one_with_a_warning(owner: object, former: str, present: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"{former} is deprecated.*{present}"):
+        assert getattr(owner, former) == getattr(owner, present)

@@ -22,6 +22,7 @@ from tombola.studies.rewinding import Retrain, fine_tune, rewind_learning_rate, 
 from tombola.studies.stability import InterpolationPlan, all_candidates, smallest_stable
 from tombola.studies.transfer import transfer
 from tombola.utils.duration import Duration
+from tombola.utils.former_names import former_attribute
 from tombola.utils.seeds import Purpose, derive
 from tombola.zoo.batches import batches
 from tombola.zoo.datasets import prepare
@@ -80,6 +81,8 @@ class Experiment:
     def dense(self, replicate: int) -> Run:
         """The dense network's run. Each replicate has its own initial weights, validation split and batch order."""
         return self._setup.dense(replicate)
+
+    kinds = former_attribute("kinds", "sample_runs")
 
     @property
     def sample_runs(self) -> list[Run]:

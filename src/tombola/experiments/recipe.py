@@ -22,6 +22,7 @@ from tombola.runs.run import Training
 from tombola.studies.controls import CONTROLS, NEW_MASK_CONTROLS
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError, unknown
+from tombola.utils.former_names import former_attribute
 from tombola.utils.frozen_model import FrozenModel
 from tombola.utils.seeds import Purpose
 
@@ -120,6 +121,9 @@ class Recipe(FrozenModel):
         """The method's section, or its defaults; None if the method has no options."""
         method = self.search_method
         return method.options and (getattr(self, method.section) or method.options())
+
+    controlled = former_attribute("controlled", "trains_verdict_control")
+    no_ticket = former_attribute("no_ticket", "no_ticket_reason")
 
     def trains_verdict_control(self, level: int) -> bool:
         """Whether the control that tickets must beat is trained at this level."""

@@ -14,6 +14,7 @@ from pydantic import Field, InstanceOf, PlainSerializer, model_validator
 
 from tombola.pruning.mask import Mask
 from tombola.utils.duration import Duration
+from tombola.utils.former_names import former_attribute
 from tombola.utils.frozen_model import FrozenModel
 from tombola.zoo.datasets.description import Data
 from tombola.zoo.models.description import Reuse, Start, Trained
@@ -190,6 +191,8 @@ class Run(BaseRun):
     def resumes(self) -> bool:
         """Whether its optimizer continues from an earlier run."""
         return self.start.trained is not None and self.start.trained.optimizer
+
+    mixed = former_attribute("mixed", "interpolates")
 
     @property
     def interpolates(self) -> bool:

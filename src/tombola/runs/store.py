@@ -31,6 +31,7 @@ from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import file_lock, read_tensors, remove_temporary, write_tensors
+from tombola.utils.former_names import former_attribute
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,8 @@ class Store:
             aside = set_aside(path, self.folder / "damaged")
             log.warning("%s; it was moved to %s and the run will be trained again", error, aside)
             return None
+
+    recall = former_attribute("recall", "load_state")
 
     def load_state(self, key: str, /, *, optimizer: bool = False) -> State:
         """The weights that the run with this key ended with, or its optimizer's state. Raises `LookupError` if its

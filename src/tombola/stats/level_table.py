@@ -15,6 +15,7 @@ from tombola.stats.summary import Interval, mean_interval
 from tombola.stats.verdict import FEWEST_REPLICATES
 from tombola.studies.conductor import Listener
 from tombola.studies.request import RunRequest
+from tombola.utils.former_names import former_attribute
 
 COLUMNS = ("replicate", "level", "branch", "draw", "weights", "weights_total")
 """The fields of `Row` that `LevelTable.rows` gives."""
@@ -57,6 +58,8 @@ class LevelTable:
     confidence: float = 0.95
     results: list[Row] = field(default_factory=list)
     """One row for each training."""
+
+    answers = former_attribute("answers", "results")
 
     @property
     def judged(self) -> str | None:

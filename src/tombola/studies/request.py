@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tombola.runs.run import BaseRun
+from tombola.utils.former_names import former_attribute
 
 Result = TypeVar("Result")
 
@@ -43,6 +44,8 @@ class RunRequest:
     draw: int = 0
     """The index among several draws of a control, or among several pairs of trainings."""
     point: InterpolationPoint | None = None
+
+    place = former_attribute("place", "request_id")
 
     @property
     def request_id(self) -> RequestId:

@@ -91,6 +91,17 @@ def _translated(module: str, names: dict[str, str]) -> str | None:
     return None
 
 
+def former_attribute(former: str, present: str) -> property:
+    """A property that hands on the attribute `present`, with a `DeprecationWarning`."""
+
+    def get(owner: Any) -> Any:
+        name = type(owner).__name__
+        warnings.warn(f"{name}.{former} is deprecated: use {name}.{present}", DeprecationWarning, stacklevel=2)
+        return getattr(owner, present)
+
+    return property(get)
+
+
 def accept_former_modules() -> None:
     """Make modules importable by their former names, with a `DeprecationWarning`."""
     sys.meta_path.insert(0, _FormerModules())
