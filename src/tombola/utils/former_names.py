@@ -125,7 +125,8 @@ class _FormerModules(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         name = _translated(module.__name__, self._present)
         assert name is not None, "find_spec accepted the name"
-        warnings.warn(f"{module.__name__} is deprecated: use {public_name(name)}", DeprecationWarning, stacklevel=2)
+        public = name.partition("._")[0]  # the package itself has what its private modules define
+        warnings.warn(f"{module.__name__} is deprecated: use {public}", DeprecationWarning, stacklevel=2)
         present = importlib.import_module(name)
         objects = {
             former: full.rpartition(".")[2] for full, former in _OBJECTS.items() if full.startswith(f"{name}.")
@@ -137,8 +138,3 @@ class _FormerModules(MetaPathFinder, Loader):
             return getattr(sys.modules["tombola"], attribute)  # it may have been public
 
         module.__getattr__ = get  # type: ignore[method-assign]
-
-
-def public_name(name: str) -> str:
-    """The name to use of what is implemented in a private module of the package."""
-    return "tombola" if name.startswith("tombola._") else name
