@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +37,6 @@ from tombola.engines.sparse.stack_learner import StackLearner
 from tombola.experiments.experiment import Experiment
 from tombola.experiments.recipe import Recipe, load_recipe
 from tombola.pruning.mask import Mask
-from tombola.pruning.pruner import Pruner
 from tombola.pruning.scores import random
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.runs.initial_state import masked_network
@@ -54,9 +54,9 @@ FIRST_STEPS = 5
 
 def masks(recipe: Recipe, run: Run, levels: int) -> list[Mask]:
     """The masks of the recipe's levels, pruned at random: the positions of the kept weights do not affect speed."""
-    state = build(run.start).state_dict()
-    weights = {name: state[name] for name in run.mask}
-    pruner = Pruner(random, recipe.search.options.scope_of(run.mask.shapes))
+    network = build(run.start)
+    weights = {name: network.state_dict()[name] for name in run.mask}
+    pruner = replace(recipe.search.pruner(network), score=random)
     ladder = [run.mask]
     for level in range(levels):
         ladder.append(pruner(ScoreInputs(weights, ladder[-1], seed=level)))

@@ -23,6 +23,7 @@ from tombola.experiments.experiment import Experiment
 from tombola.pruning.hold import hold
 from tombola.pruning.mask import Mask
 from tombola.pruning.options import PruningOptions
+from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.prune_model import prune
 from tombola.pruning.ranking import keep_best
 from tombola.pruning.scopes import weights_left
@@ -92,9 +93,10 @@ def test_3_rewinding_rewinds() -> None:
 
 @pytest.mark.parametrize("name", ["layer", "global", "erk"])
 def test_4_achieved_counts_equal_requested_counts_despite_ties_and_left_out_layers(name: str) -> None:
-    mask = Mask.full(nn.Sequential(nn.Linear(7, 11), nn.Linear(11, 13), nn.Linear(13, 5)))
+    network = PrunableNetwork(nn.Sequential(nn.Linear(7, 11), nn.Linear(11, 13), nn.Linear(13, 5)))
+    mask = network.dense
     scores = {layer: torch.zeros(kept.shape) for layer, kept in mask.items()}  # all are equal
-    chosen = PruningOptions(scope=name, rate=0.37, leave_out=["2"]).scope_of(mask.shapes)
+    chosen = PruningOptions(scope=name, rate=0.37, leave_out=["2"]).scope_of(network)
     pruned = keep_best(scores, mask, chosen.keeps(weights_left(mask, chosen.groups)))
     assert pruned.counts["2.weight"] == 65
     left = pruned.count - 65

@@ -13,7 +13,6 @@ from tombola.engines.custom.engine import CustomEngine, EvaluateFunction, TrainF
 from tombola.engines.custom.fingerprint import fingerprint
 from tombola.engines.custom.model import CustomModel, Model, network_state
 from tombola.experiments.custom_search import MARK, CustomSearch
-from tombola.pruning.mask import Mask
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.scores import Score
 from tombola.pruning.scores.inputs import Loss, cross_entropy, repeatable
@@ -53,6 +52,8 @@ def find_ticket(
     scope: str = "layer",
     rates: Mapping[str, float] | None = None,
     leave_out: Sequence[str] = (),
+    include: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     score: str | Score = "magnitude",
     structure: str | Heads = "weights",
     rounds: int | None = None,
@@ -85,9 +86,9 @@ def find_ticket(
 
     - `levels`: the number of prunings. `rate`: the fraction of the remaining weights that each removes (default 0.2);
       or `density`: the fraction left after all of them. `rates` sets it for single layers, by name or pattern.
-    - `scope`, `leave_out`, `score`, `structure` and `rounds` are those of `tombola.prune`. For scores that need
-      examples, `data` is an iterable of batches; `loss(network, batch)` takes them. The default loss takes pairs
-      `(x, y)` of a classifier.
+    - `scope`, `leave_out`, `include`, `outputs`, `score`, `structure` and `rounds` are those of
+      `tombola.prune`. For scores that need examples, `data` is an iterable of batches; `loss(network, batch)` takes
+      them. The default loss takes pairs `(x, y)` of a classifier.
     - `rewind`: weights are rewound to their values after this many optimizer steps or, with `"mark"`, where `train`
       calls `tombola.mark()`. If `train` has a parameter `begin`, it is called as `train(model, begin=steps)` from
       there; otherwise it trains its full length from these weights, for the dense network too.
@@ -114,13 +115,15 @@ def find_ticket(
         scope=scope,
         rates=rates or {},
         leave_out=leave_out,
+        include=include,
+        outputs=outputs,
         score=score,
         structure=structure,
         rounds=rounds,
     )
     source = CustomModel(model)
     network = source.initial_network(source.start(0))
-    pruner, dense = options.pruner(network), Mask.full(network)
+    pruner, dense = options.pruner(network), options.prunable(network).dense
     pruner.check_levels(dense, levels)
     search = CustomSearch(
         source=source,

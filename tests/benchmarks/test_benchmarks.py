@@ -97,18 +97,17 @@ def test_pruning_by_hand_keeps_as_many_as_tombola() -> None:
     from tombola.experiments.experiment import Experiment
     from tombola.experiments.recipe import load_recipe
     from tombola.pruning.mask import Mask
-    from tombola.pruning.pruner import Pruner
-    from tombola.pruning.scores import magnitude
     from tombola.pruning.scores.inputs import ScoreInputs
     from tombola.zoo.models import build
 
     recipe = load_recipe("lenet-mnist", ["data.name=digits", "data.validation=300"])
     run = Experiment(recipe).dense(0)
-    weights = {name: tensor for name, tensor in build(run.start).state_dict().items() if name in run.mask}
+    network = build(run.start)
+    weights = {name: tensor for name, tensor in network.state_dict().items() if name in run.mask}
     mask = run.mask
     for _ in range(5):
         theirs = search.prune_by_magnitude(weights, mask, recipe)
-        mask = Pruner(magnitude, recipe.search.options.scope_of(mask.shapes))(ScoreInputs(weights, mask))
+        mask = recipe.search.pruner(network)(ScoreInputs(weights, mask))
         assert isinstance(theirs, Mask)
         assert theirs == mask
     assert np.isclose(mask.density, 0.8**5, atol=0.01)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.errors import raises_input_error
+from tests.support.prunable import prunable_network
 from tests.support.recipes import TINY
 from tombola.experiments.recipe import load_recipe, opening_comment, parse_recipe, recipes
 from tombola.experiments.sections import ControlSection
@@ -41,7 +42,9 @@ def test_every_value_can_be_overridden() -> None:
     assert str(recipe.training.length) == "40ep"
     assert recipe.training.lr == 1.0
     assert recipe.search.one_shot is True
-    assert recipe.search.options.scope_of(LAYERS) == Layerwise({"fc2.weight": 0.5, "output.weight": 0.35})
+    assert recipe.search.options.scope_of(prunable_network(LAYERS)) == Layerwise(
+        {"fc2.weight": 0.5, "output.weight": 0.35}
+    )
     assert recipe.data.name == "my.npz"
     assert recipe.model.options == {"widths": [5, 5]}
     assert recipe.name == "other"
@@ -107,7 +110,7 @@ def test_an_empty_override_removes_the_key() -> None:
     recipe = load_recipe("digits", ["search.rate=", "search.output_rate=", "search.density=0.1", "rewind="])
     assert recipe.search.density == 0.1
     recipe = load_recipe("digits", ["search.output_rate=", "search.scope=global", 'search.leave_out=["output"]'])
-    assert recipe.search.options.scope_of(LAYERS).groups == (("fc1.weight", "fc2.weight"),)
+    assert recipe.search.options.scope_of(prunable_network(LAYERS)).groups == (("fc1.weight", "fc2.weight"),)
 
 
 def test_layers_with_dots_in_their_names_are_quoted() -> None:
@@ -180,7 +183,7 @@ def test_convolutional_networks_have_the_paper_settings(name: str, lr: float, le
     assert recipe.model.options == ({"dropout": 0.5} if "dropout" in name else {})
     shapes = {"conv1.weight": (64, 3, 3, 3), "fc1.weight": (256, 9), "o.weight": (10, 256)}
     rates = {"conv1.weight": conv, "fc1.weight": 0.2, "o.weight": 0.1}
-    assert recipe.search.options.scope_of(shapes) == Layerwise(rates)
+    assert recipe.search.options.scope_of(prunable_network(shapes)) == Layerwise(rates)
     assert recipe.controls == {"reinit": ControlSection(draws=3)}
 
 
@@ -207,7 +210,9 @@ def test_deeper_networks_have_the_paper_settings(name: str, lr: float, warmup: s
     assert (options.batch_size, str(options.length)) == ((128, "30000it") if resnet else (64, "112000it"))
     assert (recipe.data.flip, recipe.data.crop, recipe.data.validation) == (True, 4, 5000)
     layers = ["conv1.weight", "block1.shortcut.0.weight", "output.weight"] if resnet else ["conv1.weight", "output"]
-    assert recipe.search.options.scope_of(dict.fromkeys(layers, (1,))) == Globally(("conv1.weight",), 0.2)
+    assert recipe.search.options.scope_of(prunable_network(dict.fromkeys(layers, (1,)))) == Globally(
+        ("conv1.weight",), 0.2
+    )
 
 
 @pytest.mark.parametrize(("name", "alone"), [("resnet20-cifar10-openlth", []), ("vgg16-cifar10-openlth", ["output"])])
@@ -237,11 +242,11 @@ def test_lenet_mnist_has_the_paper_settings() -> None:
     assert (options.optimizer, options.lr, options.batch_size) == ("adam", 1.2e-3, 60)
     assert (str(options.length), str(options.evaluate_every)) == ("50000it", "100it")
     rates = {"fc1.weight": 0.2, "fc2.weight": 0.2, "output.weight": 0.1}
-    assert recipe.search.options.scope_of(LAYERS) == Layerwise(rates)
+    assert recipe.search.options.scope_of(prunable_network(LAYERS)) == Layerwise(rates)
     assert (recipe.data.validation, recipe.replicates, recipe.search.levels) == (5000, 5, 21)
     assert recipe.controls == {"reinit": ControlSection(draws=3), "one_shot": ControlSection()}
     openlth = load_recipe("lenet-mnist-openlth")
-    assert openlth.search.options.scope_of(LAYERS) == Globally(("fc1.weight", "fc2.weight"), 0.2)
+    assert openlth.search.options.scope_of(prunable_network(LAYERS)) == Globally(("fc1.weight", "fc2.weight"), 0.2)
 
 
 @pytest.mark.parametrize("name", recipes())

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.errors import raises_input_error
+from tests.support.prunable import prunable_network
 from tombola.pruning.options import RATE, PruningOptions
 from tombola.pruning.scopes import ErdosRenyi, Globally, Layerwise
 from tombola.pruning.structures import Heads
@@ -73,7 +74,7 @@ def test_the_scope_has_the_options_rates_and_layers() -> None:
     last_two = {name: SHAPES[name] for name in (second, output)}
 
     def scope(**options: Any) -> Any:
-        return PruningOptions(**options).scope_of(SHAPES)
+        return PruningOptions(**options).scope_of(prunable_network(SHAPES))
 
     assert scope(rate=0.3) == Layerwise({first: 0.3, second: 0.3, output: 0.3})
     assert scope(rate=0.3, output_rate=0.1) == Layerwise({first: 0.3, second: 0.3, output: 0.1})
@@ -96,4 +97,4 @@ def test_the_scope_has_the_options_rates_and_layers() -> None:
 )
 def test_names_that_match_no_layer_are_refused(options: dict[str, Any], facts: list[str]) -> None:
     with raises_input_error(*facts):
-        PruningOptions(**options).scope_of(SHAPES)
+        PruningOptions(**options).scope_of(prunable_network(SHAPES))

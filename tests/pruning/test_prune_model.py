@@ -265,7 +265,7 @@ def test_batch_norm_that_has_not_seen_a_batch_is_in_training_mode() -> None:
 
 
 def test_a_network_without_prunable_layers_is_refused() -> None:
-    with raises_input_error("no linear or convolutional layer"):
+    with raises_input_error("no layer to prune"):
         prune(nn.ReLU(), 0.5)
 
 

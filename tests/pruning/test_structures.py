@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.support.errors import raises_input_error
+from tests.support.prunable import prunable_network
 from tombola.pruning.mask import Mask
 from tombola.pruning.options import PruningOptions
+from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.scores.weights import uniform
 from tombola.pruning.structures import STRUCTURES, NMPattern, Structure, UnitStructure, parse_pattern, parse_structure
 from tombola.pruning.structures.heads import Heads, heads
@@ -27,11 +29,15 @@ def network(*widths: int, seed: int = 0) -> nn.Module:
     return nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
 
 
+def n_of_m(n: int, m: int, made: nn.Module) -> NMPattern:
+    return NMPattern(n, m, PrunableNetwork(made).layers)
+
+
 def prune(
     structure: Structure, mask: Mask, rate: float, scores: dict[str, Tensor] | None = None, **scope_options: Any
 ) -> Mask:
     """One pruning step, at random if no scores are given."""
-    chosen = PruningOptions(rate=rate, **scope_options).scope_of(mask.shapes)
+    chosen = PruningOptions(rate=rate, **scope_options).scope_of(prunable_network(mask.shapes))
     counts = chosen.keeps(structure.units_left(mask, chosen))
     return structure.keep_best(uniform(mask, 0) if scores is None else scores, mask, counts)
 
@@ -39,9 +45,9 @@ def prune(
 def test_structures_are_made_by_name() -> None:
     made = nn.Sequential(nn.Conv2d(1, 4, 2), nn.Linear(4, 4), nn.Linear(4, 2))
     assert set(STRUCTURES) == {"weights", "neurons", "channels", "heads"}
-    assert isinstance(parse_structure("neurons")(made), UnitStructure)
-    assert parse_structure("2:4")(made) == NMPattern(2, 4, made)
-    tiles = parse_structure("blocks:2x3")(made)
+    assert isinstance(parse_structure("neurons")(PrunableNetwork(made)), UnitStructure)
+    assert parse_structure("2:4")(PrunableNetwork(made)) == n_of_m(2, 4, made)
+    tiles = parse_structure("blocks:2x3")(PrunableNetwork(made))
     assert isinstance(tiles, UnitStructure)
     assert tiles.ids["1.weight"].tolist() == [[4, 4, 4, 5]] * 2 + [[6, 6, 6, 7]] * 2  # the first layer has 4
     assert parse_pattern("blocks:2x3") is None
@@ -69,7 +75,7 @@ def test_neurons_are_pruned_whole_and_an_exact_number_of_them(
     mask = Mask.full(made)
     *hidden, output = mask
     for rate in rates:
-        before, mask = mask, prune(neurons(made), mask, rate, scope=scope)
+        before, mask = mask, prune(neurons(PrunableNetwork(made)), mask, rate, scope=scope)
         assert mask <= before
         rows = {name: (int(before[name].any(1).sum()), int(mask[name].any(1).sum())) for name in hidden}
         for name in hidden:
@@ -83,7 +89,7 @@ def test_neurons_are_pruned_whole_and_an_exact_number_of_them(
 
 
 def test_a_neurons_score_is_the_mean_of_its_weights_and_the_first_of_equals_is_pruned() -> None:
-    made, full = neurons(network(2, 4, 1)), Mask.full(network(2, 4, 1))
+    made, full = neurons(PrunableNetwork(network(2, 4, 1))), Mask.full(network(2, 4, 1))
 
     def kept(*scores: list[float], rate: float = 0.5) -> list[int]:
         mask = prune(made, full, rate, {"0.weight": torch.tensor(scores), "1.weight": torch.ones(1, 4)})
@@ -98,12 +104,15 @@ def test_a_neurons_score_is_the_mean_of_its_weights_and_the_first_of_equals_is_p
 def test_weights_pruned_before_do_not_count_in_the_mean_and_stay_pruned() -> None:
     mask = Mask({"0.weight": torch.tensor([[True, False], [True, True]]), "1.weight": torch.ones(1, 2).bool()})
     scores = {"0.weight": torch.tensor([[3.0, -100.0], [2.0, 3.0]]), "1.weight": torch.ones(1, 2)}
-    assert prune(neurons(network(2, 2, 1)), mask, 0.5, scores)["0.weight"].tolist() == [[True, False], [False, False]]
+    assert prune(neurons(PrunableNetwork(network(2, 2, 1))), mask, 0.5, scores)["0.weight"].tolist() == [
+        [True, False],
+        [False, False],
+    ]
 
 
 def test_channels_are_filters_of_convolutions_only() -> None:
     made = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3, groups=2), nn.Linear(6, 5), nn.Linear(5, 2))
-    mask = prune(channels(made), Mask.full(made), 0.5, scope="global")
+    mask = prune(channels(PrunableNetwork(made)), Mask.full(made), 0.5, scope="global")
     filters = [mask[name].flatten(1) for name in ("0.weight", "1.weight")]
     assert all(torch.equal(each.any(1), each.all(1)) for each in filters)
     assert sum(int(each.any(1).sum()) for each in filters) == 7
@@ -113,7 +122,7 @@ def test_channels_are_filters_of_convolutions_only() -> None:
 
 def test_channels_of_transposed_convolutions_are_counted_over_their_groups() -> None:
     made = nn.Sequential(nn.ConvTranspose1d(4, 6, 3, groups=2), nn.Conv1d(6, 1, 1))
-    mask = prune(channels(made), Mask.full(made), 0.5)["0.weight"]  # [4, 3, 3]
+    mask = prune(channels(PrunableNetwork(made)), Mask.full(made), 0.5)["0.weight"]  # [4, 3, 3]
     outputs = torch.cat([mask[:2].transpose(0, 1), mask[2:].transpose(0, 1)]).flatten(1)
     assert torch.equal(outputs.any(1), outputs.all(1))
     assert int(outputs.any(1).sum()) == 3
@@ -125,7 +134,7 @@ def test_tiles_are_pruned_whole_also_at_the_edges(
     rows: int, columns: int, height: int, width: int, rate: float
 ) -> None:
     made = nn.Linear(columns, rows)
-    mask = prune(blocks(made, height, width), Mask.full(made), rate)["weight"]
+    mask = prune(blocks(PrunableNetwork(made), height, width), Mask.full(made), rate)["weight"]
     tiles = [tile for band in mask.split(height, 0) for tile in band.split(width, 1)]
     assert all(tile.all() or not tile.any() for tile in tiles)
     assert sum(bool(tile.any()) for tile in tiles) == len(tiles) - round(rate * len(tiles))
@@ -135,7 +144,7 @@ def test_tiles_are_pruned_whole_also_at_the_edges(
 @pytest.mark.parametrize("groups", [1, 2])
 def test_tiles_of_convolutions_are_those_of_outputs_by_inputs(kind: type[nn.Module], groups: int) -> None:
     made = kind(4, 8, 2, groups=groups)
-    mask = prune(blocks(made, 2, 4), Mask.full(made), 0.5)["weight"]
+    mask = prune(blocks(PrunableNetwork(made), 2, 4), Mask.full(made), 0.5)["weight"]
     if kind is nn.ConvTranspose1d:  # [4, 8 / groups, 2]
         mask = torch.cat([part.transpose(0, 1) for part in mask.chunk(groups)])
     tiles = [tile for band in mask.flatten(1).split(2, 0) for tile in band.split(4, 1)]
@@ -146,7 +155,7 @@ def test_tiles_of_convolutions_are_those_of_outputs_by_inputs(kind: type[nn.Modu
 def test_the_groups_of_a_scope_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """With many rounds it would take most of the time."""
     made = network(9, 8, 7, 2)
-    units, mask = neurons(made), Mask.full(made)
+    units, mask = neurons(PrunableNetwork(made)), Mask.full(made)
     prune(units, mask, 0.5, scope="global")
     monkeypatch.setattr(torch, "unique", None)
     assert prune(units, prune(units, mask, 0.5, scope="global"), 0.5, scope="layer") <= mask
@@ -155,18 +164,18 @@ def test_the_groups_of_a_scope_are_computed_once(monkeypatch: pytest.MonkeyPatch
 def test_networks_without_such_units_are_refused() -> None:
     made = network(3, 4, 2)
     with raises_input_error("structure:", "channels"):
-        prune(channels(made), Mask.full(made), 0.5)
+        prune(channels(PrunableNetwork(made)), Mask.full(made), 0.5)
     with raises_input_error("structure:", "neurons"):
-        prune(neurons(nn.Linear(3, 2)), Mask.full(nn.Linear(3, 2)), 0.5)
+        prune(neurons(PrunableNetwork(nn.Linear(3, 2))), Mask.full(nn.Linear(3, 2)), 0.5)
     with raises_input_error('scope: "erk"', "neurons"):
-        prune(neurons(made), Mask.full(made), 0.5, scope="erk")
+        prune(neurons(PrunableNetwork(made)), Mask.full(made), 0.5, scope="erk")
 
 
 def test_nan_scores_of_units_are_refused() -> None:
     made = network(2, 2, 1)
     scores = {"0.weight": torch.full((2, 2), torch.nan), "1.weight": torch.ones(1, 2)}
     with raises_input_error("0.weight are NaN"):
-        prune(neurons(made), Mask.full(made), 0.5, scores)
+        prune(neurons(PrunableNetwork(made)), Mask.full(made), 0.5, scores)
 
 
 @settings(deadline=None, max_examples=40)
@@ -176,7 +185,7 @@ def test_the_n_best_of_every_m_are_kept(data: st.DataObject, m: int, rows: int, 
     made = nn.Sequential(nn.Linear(m * times, rows), nn.Conv2d(2 * m, rows, times, groups=2 - rows % 2))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     scores = {name: torch.randint(-3, 3, w.shape, generator=generator).float() for name, w in Mask.full(made).items()}
-    mask = prune(NMPattern(n, m, made), Mask.full(made), 1 - n / m, scores, scope=scope)
+    mask = prune(n_of_m(n, m, made), Mask.full(made), 1 - n / m, scores, scope=scope)
     for name, kept in mask.items():
         in_rows = (each.movedim(1, -1).reshape(-1, m).tolist() for each in (kept, scores[name]))
         for stay, worth in zip(*in_rows, strict=True):
@@ -186,46 +195,46 @@ def test_the_n_best_of_every_m_are_kept(data: st.DataObject, m: int, rows: int, 
 
 def test_input_channels_of_a_convolution_compete_at_each_kernel_position() -> None:
     made = nn.Conv2d(8, 6, 3)
-    mask = prune(NMPattern(2, 4, made), Mask.full(made), 0.5)["weight"]
+    mask = prune(n_of_m(2, 4, made), Mask.full(made), 0.5)["weight"]
     for place in mask.permute(2, 3, 0, 1).reshape(9, 6, 8):
         assert (place.view(6, 2, 4).sum(2) == 2).all()
     grouped = nn.Sequential(nn.Conv2d(4, 6, 2, groups=2))
     with raises_input_error("multiple of 4 input channels, 0 has 2"):
-        prune(NMPattern(2, 4, grouped), Mask.full(grouped), 0.5)
+        prune(n_of_m(2, 4, grouped), Mask.full(grouped), 0.5)
 
 
 def test_pruned_weights_are_not_among_the_n_best_and_their_scores_may_be_nan() -> None:
     made = nn.Linear(4, 2)
     scores = {"weight": torch.tensor([[1.0, 2, torch.nan, 4], [5, 6, 7, 8]])}
     with raises_input_error("weight are NaN"):
-        prune(NMPattern(2, 4, made), Mask.full(made), 0.5, scores)
+        prune(n_of_m(2, 4, made), Mask.full(made), 0.5, scores)
     before = Mask({"weight": ~scores["weight"].isnan()})
-    kept = NMPattern(2, 4, made).keep_best(scores, before, {("weight",): 4})["weight"]
+    kept = n_of_m(2, 4, made).keep_best(scores, before, {("weight",): 4})["weight"]
     assert kept.tolist() == [[False, True, False, True], [False, False, True, True]]
     before = Mask({"weight": torch.tensor([[False, True, True, True], [False, False, False, True]])})
-    mask = NMPattern(2, 4, made).keep_best({"weight": torch.tensor([[9.0, 1, 2, 3]] * 2)}, before, {("weight",): 3})
+    mask = n_of_m(2, 4, made).keep_best({"weight": torch.tensor([[9.0, 1, 2, 3]] * 2)}, before, {("weight",): 3})
     assert mask["weight"].tolist() == [[False, False, True, True], [False, False, False, True]]
 
 
 def test_intermediate_counts_prune_the_worst_outside_the_n_best() -> None:
     made = nn.Linear(4, 2)
     scores = {"weight": torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]])}
-    mask = NMPattern(2, 4, made).keep_best(scores, Mask.full(made), {("weight",): 5})
+    mask = n_of_m(2, 4, made).keep_best(scores, Mask.full(made), {("weight",): 5})
     assert mask["weight"].tolist() == [[False, False, True, True], [False, True, True, True]]
 
 
 def test_layers_with_inputs_that_are_no_multiple_of_m_are_refused() -> None:
     made = nn.Sequential(nn.Linear(6, 4), nn.ConvTranspose2d(4, 4, 2))
     with raises_input_error("structure: 2:4", "multiple of 4 inputs, 0 has 6", '["0"]'):
-        prune(NMPattern(2, 4, made), Mask.full(made), 0.5)
+        prune(n_of_m(2, 4, made), Mask.full(made), 0.5)
     with raises_input_error("transposed", '["1"]'):
-        prune(NMPattern(2, 4, made), Mask.full(made), 0.5, leave_out=["0"])
+        prune(n_of_m(2, 4, made), Mask.full(made), 0.5, leave_out=["0"])
 
 
 def test_less_than_n_of_m_is_refused() -> None:
     made = nn.Linear(8, 4)
     with raises_input_error("structure: 2:4", "0.5 "):
-        prune(NMPattern(2, 4, made), Mask.full(made), 0.6)
+        prune(n_of_m(2, 4, made), Mask.full(made), 0.6)
 
 
 def small_vit() -> nn.Module:
@@ -264,7 +273,7 @@ def heads_left(mask: Mask, block: int) -> list[bool]:
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_heads_of_the_vit_are_pruned_in_all_projections(scope: str) -> None:
     made = small_vit()
-    mask = prune(heads(made), Mask.full(made), 1 / 3, scope=scope)
+    mask = prune(heads(PrunableNetwork(made)), Mask.full(made), 1 / 3, scope=scope)
     gone = [heads_left(mask, block).count(False) for block in (1, 2)]
     assert gone == [1, 1] if scope == "layer" else sum(gone) == 2
     assert all(kept.all() for name, kept in mask.items() if "attention" not in name)
@@ -277,7 +286,7 @@ def test_a_pruned_head_outputs_zeros() -> None:
         nn.init.zeros_(layer.bias)
     scores = {name: torch.ones(kept.shape) for name, kept in Mask.full(made).items()}
     scores["block1.attention.proj.weight"][:, 4:8] = -1  # head 1 is the worst, by its columns alone
-    prune(heads(made), Mask.full(made), 1 / 3, scores).apply_(made)
+    prune(heads(PrunableNetwork(made)), Mask.full(made), 1 / 3, scores).apply_(made)
     given = []
     attention.proj.register_forward_pre_hook(lambda _, x: given.append(x[0]))
     attention(torch.randn(2, 4, 12))
@@ -299,7 +308,7 @@ def test_heads_of_other_networks_are_described_by_layer_names() -> None:
 def test_detected_heads_are_those_described() -> None:
     made = small_vit()
     described = Heads(3, qkv="*.attention.qkv", output="*.attention.proj")(made)
-    detected = heads(made)
+    detected = heads(PrunableNetwork(made))
     assert described.ids.keys() == detected.ids.keys()
     assert all(torch.equal(described.ids[name], detected.ids[name]) for name in detected.ids)
 
@@ -336,7 +345,7 @@ def test_heads_that_share_keys_or_values_are_refused(layers: dict[str, int], fac
 
 def test_an_error_for_unknown_attention_points_to_heads() -> None:
     with raises_input_error("qkv and proj", "tombola.pruning.structures.Heads"):
-        heads(bert())
+        heads(PrunableNetwork(bert()))
 
 
 def test_a_head_cannot_be_pruned_in_part() -> None:

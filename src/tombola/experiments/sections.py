@@ -77,6 +77,8 @@ class SearchSection(FrozenModel):
     one_shot: bool = False
     """The same as method `one-shot`: prune the trained dense network once to each density."""
     leave_out: list[str] = []
+    include: list[str] = []
+    outputs: list[str] = []
 
     @field_validator("method")
     @classmethod

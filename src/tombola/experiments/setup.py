@@ -11,7 +11,6 @@ from torch import nn
 
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.sections import SearchSection
-from tombola.pruning.mask import Mask
 from tombola.pruning.options import RATE
 from tombola.pruning.pruner import Pruner
 from tombola.runs.run import Run
@@ -89,10 +88,10 @@ def set_up(recipe: Recipe, data_dir: Path | None = None) -> ExperimentSetup:
     start = Start(network=network, seed=0)
     model = build(start)
     _check_output(model, network, recipe.training.batch_size)
-    mask = Mask.full(model)
-    if not mask:
-        raise InputError(f'model.name: "{recipe.model.name}" has no linear or convolutional layer to prune')
-    pruner = recipe.search.pruner(model)
+    prunable = recipe.search.options.prunable(model)
+    if not prunable.layers:
+        raise InputError(f'model.name: "{recipe.model.name}" has no layer to prune: name others in search.include')
+    pruner, mask = recipe.search.pruner(model), prunable.dense
     try:
         pruner.check_levels(mask, recipe.search.levels)
     except InputError as error:
@@ -106,7 +105,8 @@ def set_up_transfer(source: ExperimentSetup, data_dir: Path | None = None) -> Ex
     examples have another shape."""
     transfer = source.recipe.transfer
     assert transfer is not None
-    no_search = SearchSection(levels=0, rate=RATE)
+    search = source.recipe.search
+    no_search = SearchSection(levels=0, rate=RATE, include=search.include, leave_out=search.leave_out)
     update = {"data": transfer.data, "transfer": None, "stability": None, "search": no_search}
     try:
         target = set_up(source.recipe.model_copy(update=update), data_dir)

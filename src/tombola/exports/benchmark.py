@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from tombola.pruning.mask import prunable
+from tombola.pruning.prunable_layers import default_layers
 
 Predict = Callable[[Tensor], Tensor]
 """Examples (N, *inputs), float32 on the CPU, to outputs (N, *outputs)."""
@@ -189,9 +189,8 @@ def weighted_layers(network: nn.Module) -> dict[str, nn.Linear | _ConvNd]:
 
 
 def count_weights(network: nn.Module) -> int:
-    """How many weights its linear and convolutional layers have, zeros included; shared ones count once."""
-    parameters = dict(network.named_parameters())
-    return sum(parameters[name].numel() for name in prunable(network))
+    """How many weights its layers have (see `tombola.prunable`), zeros included; shared ones count once."""
+    return sum(math.prod(layer.shape) for layer in default_layers(network))
 
 
 def memory_bytes(network: nn.Module) -> int:

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from tombola.pruning.mask import Mask
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scores import Score
@@ -78,7 +77,7 @@ class SearchConfig:
     def pruner(self, network: nn.Module) -> Pruner:
         """The pruner of `network`. Raises `InputError` if it cannot be pruned that many times."""
         pruner = self.options.pruner(network)
-        pruner.check_levels(Mask.full(network), self.levels)
+        pruner.check_levels(self.options.prunable(network).dense, self.levels)
         return pruner
 
     @property

@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
+from tombola.pruning.layers import by_layer, layer_rows
+from tombola.pruning.prunable_layers import find_layers
 from tombola.utils.errors import InputError
 
 State = dict[str, Tensor]
 """The `state_dict` of a module."""
 
 
-def prunable(network: nn.Module) -> list[str]:
-    """The names of the weights that can be pruned, in the order of the modules; the last is the output layer.
+def prunable(network: nn.Module, include: Sequence[str] = (), leave_out: Sequence[str] = ()) -> list[str]:
+    """The names of the parameters that can be pruned, in the order of `named_parameters`.
 
-    These are the weights of linear and convolutional layers. Biases and normalisation are never pruned
-    (Frankle & Carbin 2019, section 1 and appendix G). A weight that several layers share is named once.
-    Raises `InputError` if a layer's weight is computed from other parameters, as with weight norm.
+    These are the weight matrices of linear, bilinear and convolutional layers, of `nn.LSTM`, `GRU` and `RNN`, of
+    `nn.MultiheadAttention`, of Hugging Face's `Conv1D`, and three-dimensional parameters of other modules: stacked
+    experts. `include` adds parameters by name or pattern; by pattern only those with two or more dimensions. Biases
+    and normalisation are never pruned otherwise (Frankle & Carbin 2019, section 1 and appendix G), nor are
+    embeddings, whatever layers they are tied to. A parameter that several layers share is named once.
+
+    Raises `InputError` for a weight that cannot be pruned, for example as it is computed from other parameters, as
+    with weight norm, unless `leave_out` matches it; and for names in `include` that match no parameter.
     """
-    parameters = dict(network.named_parameters())
-    all_names = dict(network.named_parameters(remove_duplicate=False))
-    names = []
-    for layer, module in network.named_modules():
-        if isinstance(module, nn.Linear | _ConvNd):
-            name = f"{layer}.weight" if layer else "weight"
-            if name not in all_names:
-                raise InputError(f"model: {name} is computed from other parameters; only plain weights can be pruned")
-            if name in parameters:
-                names.append(name)
-    return names
+    return list(dict.fromkeys(layer.parameter for layer in find_layers(network, include, leave_out)))
 
 
 class Mask(Mapping[str, Tensor]):
@@ -55,9 +51,14 @@ class Mask(Mapping[str, Tensor]):
         self._kept = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
 
     @classmethod
-    def full(cls, network: nn.Module) -> Mask:
-        """The mask of the dense network: every prunable weight is kept."""
-        return cls({n: torch.ones_like(network.get_parameter(n), dtype=torch.bool) for n in prunable(network)})
+    def full(cls, network: nn.Module, include: Sequence[str] = (), leave_out: Sequence[str] = ()) -> Mask:
+        """The mask of the dense network: every weight that can be pruned is kept. The options, and the errors raised,
+        are those of `prunable`; `InputError` too for a network without weights, on torch's meta device."""
+        names = prunable(network, include, leave_out)
+        parameters = dict(network.named_parameters())
+        if on_meta := [name for name in names if parameters[name].is_meta]:
+            raise InputError(f"model: {on_meta[0]} is on the meta device, without values: load its weights first")
+        return cls({name: torch.ones(parameters[name].shape, dtype=torch.bool) for name in names})
 
     def __getitem__(self, name: str) -> Tensor:
         return self._kept[name]
@@ -68,19 +69,32 @@ class Mask(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    @cached_property
+    def layers(self) -> dict[str, Tensor]:
+        """The kept weights by layer: views of those by parameter (see `tombola.pruning.layers`)."""
+        return by_layer(self)
+
+    def with_layers(self, layers: Mapping[str, Tensor]) -> Mask:
+        """The mask in which these layers keep these weights; the others stay as they are."""
+        kept = {}
+        for name, tensor in self.items():
+            parts = [layers.get(part, self.layers[part]) for part in layer_rows(name, tuple(tensor.shape))]
+            kept[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
+        return Mask(kept)
+
     @property
     def counts(self) -> dict[str, int]:
         """The number of kept weights of each layer."""
-        return {name: int(kept.sum()) for name, kept in self.items()}
+        return {name: int(kept.sum()) for name, kept in self.layers.items()}
 
     @property
     def sizes(self) -> dict[str, int]:
         """The number of weights of each layer, kept or pruned."""
-        return {name: kept.numel() for name, kept in self.items()}
+        return {name: kept.numel() for name, kept in self.layers.items()}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each layer's weight."""
+        """The shape of each parameter."""
         return {name: tuple(kept.shape) for name, kept in self.items()}
 
     @cached_property

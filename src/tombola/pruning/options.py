@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from torch import nn
 
 from tombola.pruning import structures
-from tombola.pruning.mask import Mask
+from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scopes import SCOPES, Layerwise, Scope, match_layers
 from tombola.pruning.scores import ROUNDS, SCORES, Score
@@ -36,9 +36,13 @@ class PruningOptions:
     rates: Mapping[str, float] = field(default_factory=dict)
     """The rates of single layers, by name or pattern (`fc*`)."""
     output_rate: float | None = None
-    """The rate of the output layer, where `rates` does not give it."""
+    """The rate of the output layers, where `rates` does not give it."""
     leave_out: Sequence[str] = ()
-    """Layers that are not pruned, by name or pattern."""
+    """Layers, or modules with all their layers, that are not pruned, by name or pattern."""
+    include: Sequence[str] = ()
+    """Further parameters to prune, by name or pattern; see `tombola.prunable`."""
+    outputs: Sequence[str] = ()
+    """The output layers, by name or pattern; by default they are found by tracing, where they are needed."""
     score: str | Score = "magnitude"
     """A name in `tombola.pruning.scores.SCORES`, or a function."""
     structure: str | structures.Heads = "weights"
@@ -56,8 +60,9 @@ class PruningOptions:
             raise unknown("score", self.score, SCORES)
         if isinstance(self.structure, str):
             structures.parse_structure(self.structure)
-        if isinstance(self.leave_out, str):
-            raise InputError(f'leave_out: should be a list of names, ["{self.leave_out}"]')
+        for name, names in (("leave_out", self.leave_out), ("include", self.include), ("outputs", self.outputs)):
+            if isinstance(names, str):
+                raise InputError(f'{name}: should be a list of names, ["{names}"]')
         self._check_rates()
         self._check_density()
         if self.scope == "erk" and self.structure != "weights":
@@ -115,34 +120,42 @@ class PruningOptions:
         """To keep density d after n levels, each keeps d^(1/n) (Frankle & Carbin 2019, section 1)."""
         return 1.0 - float(density ** (1 / self.levels))
 
-    def scope_of(self, shapes: Mapping[str, tuple[int, ...]]) -> Scope:
-        """The scope over layers whose weights have these `shapes`, in the network's order; the last is the output.
-        Raises `InputError` when a name or pattern matches no layer."""
-        left_out = match_layers(dict.fromkeys(self.leave_out), shapes, "leave_out")
-        pruned = {layer: shape for layer, shape in shapes.items() if layer not in left_out}
+    def prunable(self, network: nn.Module) -> PrunableNetwork:
+        """What of `network` is pruned."""
+        return PrunableNetwork(network, self.include, self.leave_out, self.outputs)
+
+    def scope_of(self, network: PrunableNetwork) -> Scope:
+        """The scope over the layers of `network`. Raises `InputError` when a name or pattern matches no layer."""
+        layers = network.layers
+        left_out = {*match_layers(dict.fromkeys(self.leave_out), layers.values(), "leave_out", network.unprunable)}
+        pruned = {name: layer.shape for name, layer in layers.items() if name not in left_out}
         if not pruned:
             raise InputError("leave_out: every layer is left out; at least one should be pruned")
         if isinstance(self.density, Mapping):
-            densities = match_layers(self.density, shapes, "density")
+            densities = match_layers(self.density, layers.values(), "density")
             return Layerwise({n: self._rate_for(density) for n, density in densities.items() if n in pruned})
         if not self.rates and self.output_rate is None:
             return SCOPES[self.scope](pruned, self.level_rate)
-        rates = match_layers(self.rates, shapes, "rates")
+        rates = match_layers(self.rates, layers.values(), "rates")
         if self.output_rate is not None:
-            rates.setdefault(list(shapes)[-1], self.output_rate)
+            rates = dict.fromkeys(network.outputs, self.output_rate) | rates
         return Layerwise({layer: rates.get(layer, self.level_rate) for layer in pruned})
 
     def pruner(self, network: nn.Module) -> Pruner:
         """The pruner of `network`. Raises `InputError` where it has no such layers or structure."""
-        full = Mask.full(network)
-        if not full:
-            raise InputError("model: has no linear or convolutional layer to prune")
-        named = structures.parse_structure(self.structure) if isinstance(self.structure, str) else self.structure
+        prunable = self.prunable(network)
+        if not prunable.layers:
+            raise InputError("model: has no layer to prune; include=[...] names other parameters")
         score = SCORES[self.score] if isinstance(self.score, str) else self.score
         default = ROUNDS.get(self.score, 1) if isinstance(self.score, str) else 1
-        pruner = Pruner(score, self.scope_of(full.shapes), named(network), self.rounds or default)
-        pruner.units_left(full)
+        pruner = Pruner(score, self.scope_of(prunable), self._structure_of(prunable), self.rounds or default)
+        pruner.units_left(prunable.dense)
         return pruner
+
+    def _structure_of(self, network: PrunableNetwork) -> structures.Structure:
+        if isinstance(self.structure, str):
+            return structures.parse_structure(self.structure)(network)
+        return self.structure(network.network)
 
 
 def _check_fraction(name: str, density: object) -> None:

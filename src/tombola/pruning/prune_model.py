@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tombola.pruning import structures
 from tombola.pruning.held_weight import held_weight
+from tombola.pruning.layers import display_name
 from tombola.pruning.mask import Mask
 from tombola.pruning.options import Density, PruningOptions
 from tombola.pruning.pruner import Pruner
@@ -34,15 +35,19 @@ def prune(
     start: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     leave_out: Sequence[str] = (),
+    include: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     rounds: int | None = None,
 ) -> Mask:
     """Prune `network` in place, without training: pruned weights become zero. Returns the mask; see `hold`.
 
     `density` is the fraction of weights to keep, in (0, 1], of each layer or of all together, depending on the
     `scope` (`layer`, `global`, `erk`); of n weights round((1 - density) n) are removed. A table gives densities by
-    layer name or pattern; other layers stay as they are. Biases, normalisation and layers in `leave_out` are never
-    pruned, and do not count. With a `structure` (`neurons`, `channels`, `heads` or `Heads(...)`, `blocks:4x4`)
-    `density` is the fraction of units; `2:4` and the like have their own, so it may be omitted.
+    layer name or pattern; other layers stay as they are. Layers in `leave_out` are not pruned, and do not count;
+    neither are biases, normalisation and embeddings, unless `include` names them (see `prunable`). With a `structure`
+    (`neurons`, `channels`, `heads` or `Heads(...)`, `blocks:4x4`) `density` is the fraction of units; `2:4` and the
+    like have their own, so it may be omitted. Neurons and channels of output layers are never pruned: these are
+    found by tracing the network, or named by `outputs`.
 
     `score` is a name in `SCORES` or a function of `ScoreInputs`. Scores that need examples use `data`: batches
     `(x, y)`, or whatever `loss(network, batch)` accepts, on the network's device; those that need initial weights use
@@ -57,12 +62,19 @@ def prune(
     15
     """
     options = PruningOptions(
-        density=density, scope=scope, leave_out=leave_out, score=score, structure=structure, rounds=rounds
+        density=density,
+        scope=scope,
+        leave_out=leave_out,
+        include=include,
+        outputs=outputs,
+        score=score,
+        structure=structure,
+        rounds=rounds,
     )
     if density is None and options.pattern_density is None:
         raise InputError("density: is missing; should be a number in (0, 1]")
     pruner = options.pruner(network)
-    full = Mask.full(network)
+    full = options.prunable(network).dense
     holds = {name: held_weight(network, name) for name in full}
     held = Mask({name: full[name] if weight is None else weight.kept for name, weight in holds.items()})
     goal = pruner.scope.keeps(pruner.units_left(full))
@@ -79,7 +91,7 @@ def prune(
     )
     mask = pruner.prune_to(inputs, goal)
     mask.apply_(network)
-    if empty := [name.removesuffix(".weight") for name in mask.empty_layers]:
+    if empty := [*map(display_name, mask.empty_layers)]:
         more = f" and {len(empty) - 5} more layers" if len(empty) > 5 else ""
         _log.warning("all weights were pruned in %s%s", ", ".join(empty[:5]), more)
     return mask

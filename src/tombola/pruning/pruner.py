@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tombola.pruning import scopes
+from tombola.pruning.layers import by_layer, layer_rows
 from tombola.pruning.mask import Mask
 from tombola.pruning.ranking import check_no_nan
 from tombola.pruning.scopes import Counts, Scope
@@ -46,14 +47,16 @@ class Pruner:
         return self.structure.units_left(mask, self.scope)
 
     def _scores(self, inputs: ScoreInputs, goal: Counts) -> dict[str, Tensor]:
-        """The scores of the competing layers. Raises `InputError` for scores of the wrong shape, missing or NaN."""
-        scores = dict(self.score(inputs))
-        for name in (name for group in goal for name in group):
-            found, shape = scores.get(name), tuple(inputs.mask[name].shape)
-            if not isinstance(found, Tensor) or found.shape != shape:
-                what = f"a tensor of {tuple(found.shape)}" if isinstance(found, Tensor) else "no tensor"
-                raise InputError(f"score: returned {what} for {name}; should be a tensor of shape {shape}")
-            check_no_nan(found.detach().cpu()[inputs.mask[name]], (name,))
+        """By layer: the scores of the competing ones. Raises `InputError` for scores of the wrong shape, missing or
+        NaN."""
+        found, competing = dict(self.score(inputs)), {layer for group in goal for layer in group}
+        scores: dict[str, Tensor] = {}
+        for name, kept in inputs.mask.items():
+            layers = competing.intersection(layer_rows(name, tuple(kept.shape)))
+            if layers:
+                scores |= by_layer({name: _checked(found.get(name), name, kept)})
+            for layer in layers:
+                check_no_nan(scores[layer].detach().cpu()[inputs.mask.layers[layer]], (layer,))
         return scores
 
     def _in_rounds(self, inputs: ScoreInputs, goal: Counts) -> Mask:
@@ -83,6 +86,13 @@ class Pruner:
             if max(left[group] - target[group] for group in target) == 1:
                 protected |= emptied
             target = {group: left[group] - (left[group] - target[group] + 1) // 2 for group in target}
+
+
+def _checked(scores: object, name: str, kept: Tensor) -> Tensor:
+    if isinstance(scores, Tensor) and scores.shape == kept.shape:
+        return scores
+    what = f"a tensor of {tuple(scores.shape)}" if isinstance(scores, Tensor) else "no tensor"
+    raise InputError(f"score: returned {what} for {name}; should be a tensor of shape {tuple(kept.shape)}")
 
 
 def _geometric(first: int, last: int, share: float) -> int:

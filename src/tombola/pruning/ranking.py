@@ -7,25 +7,27 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from tombola.pruning.layers import by_layer
 from tombola.pruning.mask import Mask
 from tombola.pruning.scopes import Counts, Group
 from tombola.utils.errors import InputError
 
 
 def keep_best(scores: Mapping[str, Tensor], mask: Mask, counts: Counts) -> Mask:
-    """Keep in each group exactly as many weights as `counts` gives: those of the highest scores.
+    """Keep in each group of layers exactly as many weights as `counts` gives: those of the highest scores.
 
     Only weights that `mask` keeps compete. Among equal scores the first is removed first: in the order of the group's
     layers, then in row-major order. Layers that belong to no group stay as they are. Raises `InputError` if a score
     is NaN: no order would be exact.
     """
-    kept = dict(mask)
+    kept, scores = mask.layers, by_layer(scores)
+    changed: dict[str, Tensor] = {}
     for group, count in counts.items():
         left = torch.cat([kept[name].flatten() for name in group])
         values = torch.cat([scores[name].detach().cpu().flatten() for name in group])
         parts = torch.split(select_best(values, left, count, group), [kept[name].numel() for name in group])
-        kept |= {name: part.view_as(kept[name]) for name, part in zip(group, parts, strict=True)}
-    return Mask(kept)
+        changed |= {name: part.view_as(kept[name]) for name, part in zip(group, parts, strict=True)}
+    return mask.with_layers(changed)
 
 
 def select_best(scores: Tensor, left: Tensor, count: int, layers: Group) -> Tensor:

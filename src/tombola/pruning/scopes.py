@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from tombola.pruning.layers import Layer, layer_names, matching
 from tombola.pruning.mask import Mask
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.text import plural
@@ -150,16 +150,20 @@ SCOPES: dict[str, Callable[[Shapes, float], Scope]] = {
 """By name; each is called with the shapes and the fraction of the weights left that one step removes."""
 
 
-def match_layers(values: Mapping[str, Value], layers: Iterable[str], where: str) -> dict[str, Value]:
-    """The value of each layer that a name or pattern (`fc*`) of the table matches; the first match counts. Raises
-    `InputError`, which names the option `where`, for a name or pattern that matches no layer.
+def match_layers(
+    values: Mapping[str, Value], layers: Iterable[Layer], where: str, others: Iterable[str] = ()
+) -> dict[str, Value]:
+    """The value of each layer that a name or pattern (`fc*`) of the table matches; the first match counts. The name
+    of a module matches all layers in it. Raises `InputError`, which names the option `where`, for a name or pattern
+    that matches neither a layer nor one of the `others`, parameters that are no layers.
     """
-    names = {layer.removesuffix(".weight"): layer for layer in layers}
+    names = {layer.name: layer_names(layer.name, layer.parameter) for layer in layers}
+    known = names | {other: layer_names(other, other) for other in others}
     found: dict[str, Value] = {}
     for pattern, value in values.items():
-        matching = fnmatch.filter(names, pattern)
-        if not matching:
-            raise InputError(f"{where}: {unknown('layer', pattern, names)}")
-        for name in matching:
-            found.setdefault(names[name], value)
-    return {layer: found[layer] for layer in names.values() if layer in found}
+        matched = matching(pattern, known)
+        if not matched:
+            raise InputError(f"{where}: {unknown('layer', pattern, (label for label, *_ in known.values()))}")
+        for name in matched:
+            found.setdefault(name, value)
+    return {layer: found[layer] for layer in names if layer in found}

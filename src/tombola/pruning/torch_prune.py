@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import prune
 
 from tombola.pruning.held_weight import shape_error
 from tombola.pruning.hold import release
 from tombola.pruning.mask import Mask
+from tombola.pruning.prunable_layers import weight_attributes
 from tombola.utils.errors import InputError, unknown
 
 
 def from_torch(network: nn.Module) -> Mask:
-    """The mask of a network pruned with `torch.nn.utils.prune`; layers that are not pruned are full.
+    """The mask of a network pruned with `torch.nn.utils.prune`; weights that are not pruned are full.
 
-    Names and order are those of `prunable` for the network before pruning. Raises `InputError` if anything but the
-    weight of a linear or convolutional layer is pruned.
+    Names and order are those of `prunable` for the network before pruning. Raises `InputError` if anything is pruned
+    that `prunable` would not name.
     """
-    return Mask({name: _kept(layers) for name, layers in _layers_by_weight(network).items()})
+    return Mask({name: _kept(uses) for name, uses in _uses_by_weight(network).items()})
 
 
 def to_torch(network: nn.Module, mask: Mask) -> None:
@@ -28,16 +28,17 @@ def to_torch(network: nn.Module, mask: Mask) -> None:
     Removes a hold. Weights already pruned by torch stay pruned. Raises `InputError`, and changes nothing, for unknown
     names or different shapes.
     """
-    known = _layers_by_weight(network)
+    known = _uses_by_weight(network)
     for name, kept in mask.items():
         if name not in known:
             raise unknown("weight in the mask", name, known)
-        if kept.shape != _parameter(known[name][0]).shape:
-            raise shape_error(name, kept, _parameter(known[name][0]))
+        if kept.shape != _parameter(*known[name][0]).shape:
+            raise shape_error(name, kept, _parameter(*known[name][0]))
     release(network)
     for name, kept in mask.items():
-        for layer in known[name]:
-            prune.custom_from_mask(layer, "weight", kept.to(_parameter(layer)))  # type: ignore[no-untyped-call]
+        for layer, attribute in known[name]:
+            kept = kept.to(_parameter(layer, attribute))
+            prune.custom_from_mask(layer, attribute, kept)  # type: ignore[no-untyped-call]
 
 
 def absorb(network: nn.Module) -> Mask:
@@ -47,44 +48,58 @@ def absorb(network: nn.Module) -> Mask:
     Raises `InputError` as `from_torch`, and then changes nothing.
     """
     mask = from_torch(network)
-    for layers in _layers_by_weight(network).values():
-        for layer in layers:
-            if _is_pruned(layer):
-                prune.remove(layer, "weight")  # type: ignore[no-untyped-call]
-                for name in [name for name in layer._parameters if name != "weight"]:  # the weight is last now
-                    layer._parameters[name] = layer._parameters.pop(name)
+    for layer, attribute in (use for uses in _uses_by_weight(network).values() for use in uses):
+        if _is_pruned(layer, attribute):
+            prune.remove(layer, attribute)  # type: ignore[no-untyped-call]
+            first = getattr(layer, "_flat_weights_names", weight_attributes(layer))
+            for name in [
+                *first,
+                *(name for name in layer._parameters if name not in first),
+            ]:  # the weight is last now
+                layer._parameters[name] = layer._parameters.pop(name)
     return mask
 
 
-def _layers_by_weight(network: nn.Module) -> dict[str, list[nn.Module]]:
+Use = tuple[nn.Module, str]
+"""A layer and the name of its weight."""
+
+
+def _uses_by_weight(network: nn.Module) -> dict[str, list[Use]]:
     """By name of the prunable weight: the layers that share it."""
     names: dict[int, str] = {}
-    layers: dict[str, list[nn.Module]] = {}
+    uses: dict[str, list[Use]] = {}
     for path, layer in network.named_modules():
-        prunable = isinstance(layer, nn.Linear | _ConvNd)
+        matrices = weight_attributes(layer)
         for pruned in (name.removesuffix("_orig") for name in layer._parameters if name.endswith("_orig")):
-            if f"{pruned}_mask" in layer._buffers and not (prunable and pruned == "weight"):
+            if f"{pruned}_mask" in layer._buffers and pruned not in matrices:
                 full = f"{path}.{pruned}".strip(".")
                 raise InputError(f"model: {full} is pruned; only weights of linear and convolutional layers can be")
-        if prunable:
-            name = names.setdefault(id(_parameter(layer)), f"{path}.weight".strip("."))
-            layers.setdefault(name, []).append(layer)
-    return layers
+        for attribute in matrices:
+            name = names.setdefault(id(_parameter(layer, attribute)), f"{path}.{attribute}".strip("."))
+            uses.setdefault(name, []).append((layer, attribute))
+    return uses
 
 
-def _is_pruned(layer: nn.Module) -> bool:
-    return "weight_orig" in layer._parameters
+def _is_pruned(layer: nn.Module, attribute: str) -> bool:
+    return f"{attribute}_orig" in layer._parameters
 
 
-def _parameter(layer: nn.Module) -> Tensor:
-    parameter = layer._parameters.get("weight_orig", layer._parameters.get("weight"))
+def _parameter(layer: nn.Module, attribute: str) -> Tensor:
+    parameter = layer._parameters.get(f"{attribute}_orig", layer._parameters.get(attribute))
     if parameter is None:
         kind = type(layer).__name__
-        raise InputError(f"model: the weight of {kind} is computed from other parameters, so it cannot be pruned")
+        raise InputError(
+            f"model: the {attribute} of {kind} is computed from other parameters, so it cannot be pruned"
+        )
     return parameter
 
 
-def _kept(layers: list[nn.Module]) -> Tensor:
+def _kept(uses: list[Use]) -> Tensor:
     """The kept entries of the weight that these layers share: those that any of the layers keeps."""
-    masks = [layer.weight_mask if _is_pruned(layer) else torch.ones_like(_parameter(layer)) for layer in layers]
+    masks = [
+        getattr(layer, f"{attribute}_mask")
+        if _is_pruned(layer, attribute)
+        else torch.ones_like(_parameter(layer, attribute))
+        for layer, attribute in uses
+    ]
     return torch.stack([torch.as_tensor(mask) != 0 for mask in masks]).any(0)

@@ -163,8 +163,8 @@ def ticket_summary(ticket: Ticket) -> dict[str, Any]:
         "weights_total": mask.size,
         "weights_left": mask.density,
         "layers": {
-            name: {"weights": left, "weights_total": mask.sizes[name], "shape": list(mask[name].shape)}
-            for name, left in mask.counts.items()
+            name: {"weights": int(kept.sum()), "weights_total": kept.numel(), "shape": list(kept.shape)}
+            for name, kept in mask.layers.items()
         },
         "mask_entropy_bytes": entropy(mask) / 8,
         "file": ticket.stored and asdict(ticket.stored),

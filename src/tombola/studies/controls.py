@@ -103,10 +103,10 @@ def shuffled(plan: ControlPlan) -> Study[None]:
     def run_of(ticket: RunRequest, draw: int) -> BaseRun:
         generator = np.random.default_rng(plan.seed(ticket.level, draw))
         mask = {}
-        for name, kept in ticket.run.mask.items():
+        for name, kept in ticket.run.mask.layers.items():
             order = torch.from_numpy(generator.permutation(kept.numel()))
             mask[name] = kept.flatten()[order].view_as(kept)
-        return plan.unpruned(ticket).masked(Mask(mask))
+        return plan.unpruned(ticket).masked(ticket.run.mask.with_layers(mask))
 
     yield plan.requests("shuffled", run_of)
 
@@ -152,7 +152,7 @@ def one_shot(plan: ControlPlan) -> Study[None]:
 
 
 def _counts_by_layer(mask: Mask) -> Counts:
-    return weights_left(mask, [(name,) for name in mask])
+    return weights_left(mask, [(layer,) for layer in mask.layers])
 
 
 CONTROLS: dict[str, Callable[[ControlPlan], Study[None]]] = {

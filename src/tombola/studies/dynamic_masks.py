@@ -127,5 +127,5 @@ def drop_and_grow(
             raise ValueError(f"cannot replace {count} weights of {name}: {kept[name]} of {mask.sizes[name]} are kept")
     remaining = keep_best(drop, mask, {(name,): kept[name] - count for name, count in counts.items()})
     pruned = Mask({name: ~layer for name, layer in mask.items()})
-    grown = keep_best(grow, pruned, {(name,): counts.get(name, 0) for name in mask})
+    grown = keep_best(grow, pruned, {(layer,): counts.get(layer, 0) for layer in mask.layers})
     return remaining | grown

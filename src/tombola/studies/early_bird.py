@@ -76,5 +76,6 @@ def mask_distance(one: Mask, other: Mask, layers: Collection[str] | None = None)
     Masks of density d are at most 2 min(d, 1 - d) apart, and unrelated ones about 2d(1 - d), so a given tolerance is
     easier to meet the further d is from a half.
     """
-    names = one.keys() if layers is None else layers
-    return sum(int((one[name] ^ other[name]).sum()) for name in names) / sum(one.sizes[name] for name in names)
+    names = one.layers if layers is None else layers
+    different = sum(int((one.layers[name] ^ other.layers[name]).sum()) for name in names)
+    return different / sum(one.sizes[name] for name in names)

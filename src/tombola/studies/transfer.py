@@ -27,7 +27,7 @@ def transfer(
         if ticket.level == 0 or not (levels is None or ticket.level in levels):
             continue
         mask = fit_mask(ticket.run.mask, target.mask)
-        counts = weights_left(mask, [(name,) for name in mask])
+        counts = weights_left(mask, [(layer,) for layer in mask.layers])
         requests.append(RunRequest("transfer", ticket.level, target.masked(mask)))
         for draw in range(draws):
             random = keep_best(uniform(mask, seed(0, draw)), target.mask, counts)

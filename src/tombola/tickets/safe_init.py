@@ -42,8 +42,8 @@ def check_network(network: Network, mask: Mask) -> None:
     if network.name not in MODELS:
         raise InputError(f"its network {network.name!r:.80} is not built in; give a network: ticket.into(network)")
     meta = _on_meta_device(network, mask)
-    parameters = dict(meta.named_parameters())
-    if {name: tuple(parameters[name].shape) for name in prunable(meta)} != mask.shapes:
+    shapes = {name: tuple(parameter.shape) for name, parameter in meta.named_parameters()}
+    if not {*prunable(meta)} <= {*mask} or any(shapes.get(name) != shape for name, shape in mask.shapes.items()):
         raise InputError("its network and its mask have different layers")
 
 

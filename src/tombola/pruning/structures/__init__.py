@@ -1,6 +1,6 @@
 """Structures: which weights are pruned together: single weights, neurons, channels, heads, tiles, or n of m weights.
 
-To add one, write a function from a network to `UnitStructure` in a file here and name it in `STRUCTURES`.
+To add one, write a function from a `PrunableNetwork` to `UnitStructure` in a file here and name it in `STRUCTURES`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from torch import nn
-
+from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.structures.heads import Heads, heads
 from tombola.pruning.structures.layer_units import blocks, channels, neurons
 from tombola.pruning.structures.pattern import NMPattern
@@ -17,7 +16,7 @@ from tombola.pruning.structures.structure import UNSTRUCTURED, Structure
 from tombola.pruning.structures.unit_structure import UnitStructure
 from tombola.utils.errors import InputError, unknown
 
-STRUCTURES: dict[str, Callable[[nn.Module], Structure]] = {
+STRUCTURES: dict[str, Callable[[PrunableNetwork], Structure]] = {
     "weights": lambda network: UNSTRUCTURED,  # noqa: ARG005
     "neurons": neurons,
     "channels": channels,
@@ -28,12 +27,12 @@ STRUCTURES: dict[str, Callable[[nn.Module], Structure]] = {
 __all__ = ["STRUCTURES", "UNSTRUCTURED", "Heads", "NMPattern", "Structure", "UnitStructure", "parse_structure"]
 
 
-def parse_structure(name: str) -> Callable[[nn.Module], Structure]:
+def parse_structure(name: str) -> Callable[[PrunableNetwork], Structure]:
     """The function that makes the structure of that name for a network. Raises `InputError` for an unknown name."""
     if name in STRUCTURES:
         return STRUCTURES[name]
     if pattern := parse_pattern(name):
-        return lambda network: NMPattern(*pattern, network)
+        return lambda network: NMPattern(*pattern, network.layers)
     if tile := re.fullmatch(r"blocks:([1-9]\d*)x([1-9]\d*)", name):
         height, width = map(int, tile.groups())
         return lambda network: blocks(network, height, width)

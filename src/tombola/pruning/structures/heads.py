@@ -8,8 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tombola.pruning.structures.unit_structure import NO_UNIT, UnitStructure
+from tombola.pruning.layers import Kind, Layer, Shape, outputs_first
+from tombola.pruning.prunable_layers import default_layers
+from tombola.pruning.prunable_network import PrunableNetwork
+from tombola.pruning.structures.unit_structure import UnitStructure
 from tombola.utils.errors import InputError, unknown
+
+_MATRICES: tuple[Kind, ...] = ("linear", "Conv1D", "projection")
 
 
 @dataclass(frozen=True)
@@ -41,45 +46,65 @@ class Heads:
         given = [self.query, self.key, self.value] if self.qkv is None else [self.qkv]
         if None in given:
             raise InputError("structure: Heads needs query, key and value, or qkv")
-        inward = [_match_linear(network, pattern) for pattern in given if pattern is not None]
-        outward = _match_linear(network, self.output)
+        layers = default_layers(network)
+        inward = [_match_linear(layers, pattern) for pattern in given if pattern is not None]
+        outward = _match_linear(layers, self.output)
         if any(len(layers) != len(outward) for layers in inward):
             names = ", ".join(map(str, given))
             raise InputError(f"structure: {names} and {self.output} match different numbers of layers")
-        parameters = dict(network.named_parameters())
         ids: dict[str, Tensor] = {}
         for index, (output, *projections) in enumerate(zip(outward, *inward, strict=True)):
-            heads = index * self.count + torch.arange(self.count)
-            ids[output] = _ids_by_row(heads, parameters[output].t(), output).t()
-            _check_rows(parameters[output], [parameters[name] for name in projections], output)
-            for name in projections:
-                ids[name] = _ids_by_row(heads.repeat(3) if self.qkv else heads, parameters[name], name)
-        return UnitStructure({name: ids[name] for name in parameters if name in ids}, "heads")
+            ids |= _head_ids(index * self.count, self.count, output, projections)
+        return UnitStructure({layer.name: ids[layer.name] for layer in layers if layer.name in ids}, "heads")
 
 
-def heads(network: nn.Module) -> UnitStructure:
-    """The heads of every module that has linear layers `qkv` and `proj`, and their number as `heads` or `num_heads`:
-    those of the `vit` here and in timm. Raises `InputError` if there is no such module; `Heads` describes others.
+_DETECTED = (
+    (("qkv",), "proj"),  # the vit here and in timm
+    (("c_attn",), "c_proj"),  # GPT-2
+    (("query", "key", "value"), "out_proj"),  # nn.MultiheadAttention
+    (("q_proj_weight", "k_proj_weight", "v_proj_weight"), "out_proj"),  # the same, of inputs of different widths
+)
+"""Names of the projections to queries, keys and values in a module, and of its output projection."""
+
+
+def heads(network: PrunableNetwork) -> UnitStructure:
+    """The heads of every module with `heads` or `num_heads` whose projections have one of the names above. Raises
+    `InputError` if there is no such module; `Heads` describes others.
     """
+    layers = {layer.label: layer for layer in network.layers.values()}
     found: dict[str, Tensor] = {}
     first = 0
-    for name, module in network.named_modules():
+    for name, module in network.network.named_modules():
         count = getattr(module, "heads", getattr(module, "num_heads", None))
-        parts = [getattr(module, part, None) for part in ("qkv", "proj")]
-        if isinstance(count, int) and all(isinstance(part, nn.Linear) for part in parts):
-            prefix = f"{name}." if name else ""
-            units = Heads(count, output=f"{prefix}proj", qkv=f"{prefix}qkv")(network)
-            found |= {layer: torch.where(ids == NO_UNIT, NO_UNIT, ids + first) for layer, ids in units.ids.items()}
-            first += count
+        prefix = f"{name}." if name else ""
+        for inward, outward in _DETECTED:
+            named = [layers.get(f"{prefix}{part}") for part in (outward, *inward)]
+            matrices = [layer for layer in named if layer is not None and layer.kind in _MATRICES]
+            if isinstance(count, int) and len(matrices) == len(named):
+                found |= _head_ids(first, count, matrices[0], matrices[1:])
+                first += count
     if not found:
         advice = "describe others with tombola.pruning.structures.Heads"
         raise InputError(f"structure: found no attention module with layers qkv and proj; {advice}")
-    return UnitStructure(found, "heads")
+    return UnitStructure({name: found[name] for name in network.layers if name in found}, "heads")
 
 
-def _check_rows(output: Tensor, projections: list[Tensor], name: str) -> None:
+def _head_ids(first: int, count: int, output: Layer, projections: list[Layer]) -> dict[str, Tensor]:
+    """The ids of `count` heads from `first` on, by layer. `projections` are query, key and value, or one of all."""
+    _check_rows(output, projections)
+    heads = first + torch.arange(count)
+    columns = _ids_by_row(heads, _matrix_shape(output)[::-1], output).t()
+    ids = {output.name: outputs_first(columns, output)}
+    for projection in projections:
+        rows = heads if len(projections) == 3 else heads.repeat(3)
+        ids[projection.name] = outputs_first(_ids_by_row(rows, _matrix_shape(projection), projection), projection)
+    return ids
+
+
+def _check_rows(output: Layer, projections: list[Layer]) -> None:
     """Refuse attention whose heads share rows of a projection, such as grouped-query attention."""
-    layer, width, rows = name.removesuffix(".weight"), output.shape[1], [len(weight) for weight in projections]
+    layer, width = output.label, _matrix_shape(output)[1]
+    rows = [_matrix_shape(projection)[0] for projection in projections]
     if len(rows) == 3 and rows[0] != rows[1]:
         found = f"the keys of {layer} have {rows[1]} rows, but the queries {rows[0]}"
         raise InputError(f"structure: {found}; heads that share keys cannot be pruned")
@@ -90,18 +115,22 @@ def _check_rows(output: Tensor, projections: list[Tensor], name: str) -> None:
         )
 
 
-def _ids_by_row(units: Tensor, weight: Tensor, name: str) -> Tensor:
-    """The unit of each weight, if each unit has equally many consecutive rows: int64 of the weight's shape."""
-    if weight.dim() != 2 or len(weight) % len(units):
-        layer = name.removesuffix(".weight")
-        raise InputError(f"structure: {layer}, of {len(weight)} rows, cannot have {len(units)} equal parts")
-    return units.repeat_interleave(len(weight) // len(units)).unsqueeze(1).expand(weight.shape)
+def _matrix_shape(layer: Layer) -> Shape:
+    """The shape as [out, in]."""
+    return layer.shape[::-1] if layer.kind == "Conv1D" else layer.shape
 
 
-def _match_linear(network: nn.Module, pattern: str) -> list[str]:
-    """The names of the weights of linear layers that the pattern matches."""
-    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    matching = [name for name in layers if name == pattern] or fnmatch.filter(layers, pattern)
+def _ids_by_row(units: Tensor, shape: Shape, layer: Layer) -> Tensor:
+    """The unit of each weight, if each unit has equally many consecutive rows: int64 of that shape."""
+    if shape[0] % len(units):
+        raise InputError(f"structure: {layer.label}, of {shape[0]} rows, cannot have {len(units)} equal parts")
+    return units.repeat_interleave(shape[0] // len(units)).unsqueeze(1).expand(shape)
+
+
+def _match_linear(layers: list[Layer], pattern: str) -> list[Layer]:
+    """The linear layers that the pattern matches."""
+    named = {layer.label: layer for layer in layers if layer.kind in _MATRICES}
+    matching = [pattern] if pattern in named else fnmatch.filter(named, pattern)
     if not matching:
-        raise InputError(f"structure: {unknown('linear layer', pattern, layers)}")
-    return [f"{name}.weight" for name in matching]
+        raise InputError(f"structure: {unknown('linear layer', pattern, named)}")
+    return [named[name] for name in matching]

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
+from torch import Tensor
 
+from tombola.pruning.layers import Kind, Layer, by_layer
 from tombola.pruning.mask import Mask
 from tombola.pruning.ranking import check_no_nan, keep_best
 from tombola.pruning.scopes import Counts, Group, Scope, weights_left
 from tombola.utils.errors import InputError
+
+_INPUT_AXIS: dict[Kind, int] = {"linear": 1, "convolution": 1, "projection": 1, "recurrent": 1, "Conv1D": 0}
+"""The axis of inputs, of layers that can have such a pattern."""
 
 
 @dataclass(frozen=True)
@@ -24,31 +27,31 @@ class NMPattern:
 
     n: int
     m: int
-    network: nn.Module
+    layers: Mapping[str, Layer]
 
     def units_left(self, mask: Mask, scope: Scope) -> dict[Group, int]:
         """Raises `InputError` for a layer whose inputs are not a multiple of m."""
-        layers = dict(self.network.named_modules())
-        for name in (name for group in scope.groups for name in group):
-            layer = name.removesuffix("weight").removesuffix(".")
-            advice = f'leave_out = ["{layer}"] keeps it dense'
-            inputs = mask[name].shape[1]  # of a convolution: channels of a group
-            if isinstance(layers[layer], _ConvTransposeNd):
-                raise InputError(f"structure: {self} does not support transposed convolutions; {advice}")
+        for layer in (self.layers[name] for group in scope.groups for name in group):
+            advice = f'leave_out = ["{layer.label}"] keeps it dense'
+            if layer.kind not in _INPUT_AXIS:
+                raise InputError(f"structure: {self} does not support {layer.label}, of kind {layer.kind}; {advice}")
+            inputs = layer.shape[_INPUT_AXIS[layer.kind]]  # of a convolution: channels of a group
             if inputs % self.m:
-                what = f"{self.m} {'inputs' if mask[name].dim() == 2 else 'input channels'}"
-                raise InputError(f"structure: {self} needs a multiple of {what}, {layer} has {inputs}; {advice}")
+                what = f"{self.m} {'inputs' if len(layer.shape) == 2 else 'input channels'}"
+                raise InputError(
+                    f"structure: {self} needs a multiple of {what}, {layer.label} has {inputs}; {advice}"
+                )
         return weights_left(mask, scope.groups)
 
     def keep_best(self, scores: Mapping[str, Tensor], mask: Mask, counts: Counts) -> Mask:
         """Also raises `InputError` if `counts` would keep fewer than n of every m."""
-        bounded = dict(scores)
+        bounded, kept = by_layer(scores), mask.layers
         for group, count in counts.items():
             least = 0
             for name in group:
-                found = scores[name].detach().cpu()
-                check_no_nan(found[mask[name]], (name,))
-                best = self._best_of_m(found, mask[name])
+                found = bounded[name].detach().cpu()
+                check_no_nan(found[kept[name]], (name,))
+                best = self._best_of_m(found, kept[name], _INPUT_AXIS[self.layers[name].kind])
                 bounded[name] = found.masked_fill(best, torch.inf)
                 least += int(best.sum())
             if count < least:
@@ -56,13 +59,13 @@ class NMPattern:
                 raise InputError(f"structure: {self} cannot keep less than {share:g} of the weights of a layer")
         return keep_best(bounded, mask, counts)
 
-    def _best_of_m(self, scores: Tensor, left: Tensor) -> Tensor:
+    def _best_of_m(self, scores: Tensor, left: Tensor, axis: int) -> Tensor:
         """Which weights are among the n best of their m; bool. Fewer if fewer are left."""
-        inputs_last = scores.masked_fill(~left, -torch.inf).movedim(1, -1)
+        inputs_last = scores.masked_fill(~left, -torch.inf).movedim(axis, -1)
         worth = inputs_last.reshape(-1, self.m)
         best = worth.argsort(dim=1, stable=True)[:, self.m - self.n :]  # the first of equals go first
         stays = torch.zeros_like(worth, dtype=torch.bool).scatter_(1, best, True)
-        return stays.view(inputs_last.shape).movedim(-1, 1) & left
+        return stays.view(inputs_last.shape).movedim(-1, axis) & left
 
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"

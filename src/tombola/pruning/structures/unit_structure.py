@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from tombola.pruning.layers import by_layer, display_name
 from tombola.pruning.mask import Mask
 from tombola.pruning.ranking import select_best
 from tombola.pruning.scopes import Counts, ErdosRenyi, Group, Scope
@@ -43,13 +44,13 @@ class UnitStructure:
         return {group: int(self._left(mask, group).sum()) for group in self._groups_of_scopes[scope.groups]}
 
     def keep_best(self, scores: Mapping[str, Tensor], mask: Mask, counts: Counts) -> Mask:
-        kept = dict(mask)
+        kept, scores = dict(mask.layers), by_layer(scores)
         for group, count in counts.items():
             best = select_best(self._unit_scores(scores, mask, group), self._left(mask, group), count, group)
             for name in group:
                 ids = self.ids[name]
                 kept[name] = kept[name] & (best[ids.clamp(min=0)] | (ids == NO_UNIT))
-        return Mask(kept)
+        return mask.with_layers(kept)
 
     @cached_property
     def _groups_of_scopes(self) -> dict[tuple[Group, ...], list[Group]]:
@@ -64,14 +65,14 @@ class UnitStructure:
         """Whether each unit has a weight left in these layers: bool, by id."""
         left = torch.zeros(1 + self._count, dtype=torch.bool)  # the first entry is for NO_UNIT
         for name in group:
-            left.index_fill_(0, self.ids[name][mask[name]] - NO_UNIT, True)
+            left.index_fill_(0, self.ids[name][mask.layers[name]] - NO_UNIT, True)
         return left[1:]
 
     def _unit_scores(self, scores: Mapping[str, Tensor], mask: Mask, group: Group) -> Tensor:
         """The mean score of each unit's weights that are left: float64, by id; 0 if none is left."""
         total, weights = torch.zeros(2, self._count, dtype=torch.float64)
         for name in group:
-            among = mask[name] & (self.ids[name] != NO_UNIT)
+            among = mask.layers[name] & (self.ids[name] != NO_UNIT)
             ids, values = self.ids[name][among], scores[name].detach().cpu()[among].double()
             total.index_add_(0, ids, values)
             weights.index_add_(0, ids, torch.ones_like(values))
@@ -91,7 +92,7 @@ class UnitStructure:
         pruned = tuple(name for group in groups for name in group)
         for name in self._unit_ids:
             if name not in pruned and self._share((name,), pruned):
-                layer = name.removesuffix(".weight")
+                layer = display_name(name)
                 raise InputError(f"structure: {layer} is left out, but shares its {self.what} with layers to prune")
         return groups
 

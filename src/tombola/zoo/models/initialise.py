@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tombola.pruning.mask import prunable
+from tombola.pruning.layers import by_layer
+from tombola.pruning.prunable_layers import default_layers
 from tombola.zoo.models.description import Reuse
 
 Initialisation = Literal["glorot-normal", "kaiming-normal", "signed-constant"]
@@ -53,11 +54,11 @@ def initialise(network: _Network, how: Initialisation, norm: NormWeights = "ones
 
 @torch.no_grad()
 def reorder(network: nn.Module, reuse: Reuse) -> None:
-    """Permute the weights within each prunable layer, in place."""
+    """Permute the weights within each layer that is prunable by default, in place."""
     generator = np.random.default_rng(reuse.seed)
-    parameters = dict(network.named_parameters())
-    for name in prunable(network):
-        weights = parameters[name].view(-1)
+    parameters = by_layer(dict(network.named_parameters()))
+    for layer in default_layers(network):
+        weights = parameters[layer.name].view(-1)
         groups = [weights > 0, weights <= 0] if reuse.keep_signs else [torch.ones_like(weights, dtype=torch.bool)]
         for group in groups:
             indices = group.nonzero().squeeze(1)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from tombola.pruning.mask import State, prunable
+from tombola.pruning.layers import display_name
+from tombola.pruning.mask import State
 from tombola.utils.errors import InputError
 
 
@@ -20,9 +21,16 @@ def supermask(network: nn.Module, keep: Mapping[str, int]) -> nn.Module:
     `keep` gives, by the name of its weight, how many weights of a layer are used: those with the highest scores.
     The scores, drawn as in the authors' code (Kaiming uniform, a = √5), are the only parameters: weights, biases and
     normalisation become buffers, so that training does not change them.
-    Raises `InputError` if layers share a weight, which would have a different score in each.
+    Raises `InputError` if layers share a weight, which would have a different score in each, and for weights that
+    are not those of linear or convolutional layers, whose modules use more than the attribute `weight`.
     """
-    layers = [name for name in prunable(network) if name in keep]
+    layers = list(keep)
+    parameters = dict(network.named_parameters())
+    for name in layers:
+        if name not in parameters or name.rpartition(".")[2] != "weight":
+            raise InputError(
+                f'model: edge-popup does not support {name}; leave_out=["{display_name(name)}"] skips it'
+            )
     names: dict[Tensor, str] = {}
     for name, parameter in network.named_parameters(remove_duplicate=False):
         if names.setdefault(parameter, name) in layers and names[parameter] != name:

@@ -1,0 +1,52 @@
+"""PrunableNetwork: a network's layers to prune, and its output layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+from tombola.pruning.layers import Layer
+from tombola.pruning.mask import Mask
+from tombola.pruning.output_layers import trace_output_layers
+from tombola.pruning.prunable_layers import find_layers, unprunable
+from tombola.pruning.scopes import match_layers
+
+
+@dataclass(frozen=True)
+class PrunableNetwork:
+    """What scopes and structures know of a network. The options are those of `PruningOptions`."""
+
+    network: nn.Module
+    include: Sequence[str] = ()
+    leave_out: Sequence[str] = ()
+    output_names: Sequence[str] = ()
+    """The output layers, by name or pattern; by default they are found by following the flow of data."""
+
+    @cached_property
+    def layers(self) -> dict[str, Layer]:
+        """The layers by name, in the network's order. Raises `InputError` as `find_layers` does."""
+        return {layer.name: layer for layer in find_layers(self.network, self.include, self.leave_out)}
+
+    @cached_property
+    def unprunable(self) -> dict[str, str]:
+        """The weights that are left out because they cannot be pruned, by name -> why."""
+        return unprunable(self.network)
+
+    @cached_property
+    def dense(self) -> Mask:
+        """The mask of the dense network. Raises `InputError` as `Mask.full` does."""
+        return Mask.full(self.network, self.include, self.leave_out)
+
+    @cached_property
+    def outputs(self) -> frozenset[str]:
+        """The layers that compute the network's outputs.
+
+        Raises `InputError` for an unknown name, and for a network whose flow of data cannot be followed.
+        """
+        layers = list(self.layers.values())
+        if self.output_names:
+            return frozenset(match_layers(dict.fromkeys(self.output_names), layers, "outputs", self.unprunable))
+        return trace_output_layers(self.network, layers)
