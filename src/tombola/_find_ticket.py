@@ -139,7 +139,7 @@ def find_ticket(
         procedure="" if store is None else fingerprint([train, evaluate, settings]),
         device=next(network.parameters()).device,
     )
-    table = PrintableLevelTable(margin, confidence)
+    table = PrintableLevelTable(margin, confidence, matrix_weights=options.prunable(network).matrix_weights)
     with contextlib.ExitStack() as stack:
         folder = Path(store if store is not None else stack.enter_context(tempfile.TemporaryDirectory()))
         check_writable(folder)
@@ -169,6 +169,7 @@ def _best_ticket(collector: LevelTableListener, source: CustomModel, store: Stor
     provenance = {
         "level": level,
         "replicate": best,
+        "matrix_weights": table.matrix_weights,
         "state": table[level].state,
         "figures": {str(row.replicate): row.figures for row in table.of("ticket", level)},
         "run": run.description,

@@ -47,7 +47,7 @@ def run_experiment(
     experiment = Experiment(recipe, data_dir)
     store_folder = store or out.parent / ".tombola"
     runs = Store(store_folder, checkpoint_every)
-    results = ResultsWriter(out, recipe, command, runs.load_state)
+    results = ResultsWriter(out, recipe, command, runs.load_state, experiment.matrix_weights)
     check_writable(store_folder)
     try:
         # Plain PyTorch draws from its global generator, which threads would share.
@@ -66,7 +66,8 @@ def run_experiment(
 def _save_ticket(results: ResultsWriter, store: Store) -> None:
     """Save the smallest winning ticket, of the replicate with the best validation accuracy at early stop."""
     recipe, rows, path = results.recipe, results.rows, results.folder / TICKET
-    summary = build_summary(Results(recipe, rows, finished=True, tally=Tally()))
+    matrix_weights = results.matrix_weights
+    summary = build_summary(Results(recipe, rows, True, Tally(), matrix_weights=matrix_weights))
     winning = summary.smallest_winning
     if winning is None:
         path.unlink(missing_ok=True)
@@ -81,6 +82,7 @@ def _save_ticket(results: ResultsWriter, store: Store) -> None:
         "level": best.level,
         "run": run.description,
         "key": run.key,
+        "matrix_weights": matrix_weights,
         "measures": best.measures.model_dump(),
         "dense": tickets[0, best.replicate].measures.model_dump(),
         "verdict": winning.verdict.to_dict() | {"sentence": conclusion(summary)},

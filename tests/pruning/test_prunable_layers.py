@@ -227,3 +227,11 @@ def test_counts_are_exact_and_hold_keeps_them_for_every_kind_of_layer(name: str,
             optimizer.step()
             for layer, kept in mask.items():
                 assert not network.get_parameter(layer)[~kept].any()
+
+
+def test_a_network_of_which_little_can_be_pruned_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    prune(nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 10)), 0.5)
+    assert not caplog.records  # exactly half
+    prune(nn.Sequential(nn.Embedding(11, 4), nn.Linear(4, 10)), 0.5)
+    (record,) = caplog.records
+    assert all(fact in record.getMessage() for fact in ("only 40", "84", 'include=["0"]'))

@@ -40,7 +40,8 @@ def test_the_summary_has_the_keys_that_scripts_rely_on() -> None:
     assert level["verdict"]["stop_difference"]["mean"] == pytest.approx(301 / 500 - 1)
     assert level["against"]["reinit"]["accuracy_difference"]["mean"] == pytest.approx(0.0504)
     assert level["verdict"]["p_better_than_control"] == 1 / 32
-    assert summary["smallest_winning"] == {"level": 2, "weights": 250, "weights_left": 0.25}
+    size = {"level": 2, "weights": 250, "weights_left": 0.25, "weights_left_of_all": None}
+    assert summary["smallest_winning"] == size
 
 
 def test_diverged_runs_are_counted_and_left_out_of_means() -> None:

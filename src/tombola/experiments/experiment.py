@@ -48,6 +48,11 @@ class Experiment:
         self._target = set_up_transfer(self._setup, data_dir) if recipe.transfer else None
         recipe.search_method.search(self._context(0), self.dense(0))  # raises for options that do not fit
 
+    @property
+    def matrix_weights(self) -> int:
+        """The number of all matrix weights of the network, prunable or not."""
+        return self._setup.matrix_weights
+
     def studies(self) -> list[Study[None]]:
         """One study for each replicate, in order."""
         return [self.study(replicate) for replicate in range(self.recipe.replicates)]

@@ -50,6 +50,8 @@ class Results:
     """What is missing or damaged, one line each."""
     command: str | None = None
     stability: list[dict[str, Any]] = field(default_factory=list)
+    matrix_weights: int | None = None
+    """The number of all matrix weights of the network, prunable or not; None if unknown."""
 
     @property
     def collapsed(self) -> list[tuple[int, int, str]]:
@@ -91,6 +93,7 @@ def read_results(folder: Path, lenient: bool = False) -> Results:
         engines={name: totals.model_dump() for name, totals in status.engines.items()},
         costs=status.costs,
         inputs=status.inputs,
+        matrix_weights=status.matrix_weights,
         versions=status.versions,
         problems=problems,
         command=status.command,

@@ -94,6 +94,10 @@ class Row:
         """The fraction of weights left."""
         return self.weights / self.weights_total
 
+    def weights_left_of(self, matrix_weights: int | None) -> float | None:
+        """The fraction left of all matrix weights of the network, prunable or not; None if their number is."""
+        return None if matrix_weights is None else 1 - (self.weights_total - self.weights) / matrix_weights
+
     def to_dict(self) -> dict[str, Any]:
         """Flat, with the names of the measures."""
         return {name: getattr(self, name) for name in _ROW_COLUMNS} | self.measures.model_dump()
@@ -186,6 +190,7 @@ class Status(FrozenModel):
     finished: bool = False
     runs: Tally = Tally()
     inputs: tuple[PositiveInt, ...] = ()
+    matrix_weights: PositiveInt | None = None
     engines: dict[str, EngineTotals] = {}
     costs: list[RunCost] = []
     versions: dict[str, str] = {}

@@ -64,7 +64,12 @@ class ResultsWriter(Listener):
     """Collects the outcomes of an experiment's runs and writes them to its folder."""
 
     def __init__(
-        self, folder: Path, recipe: Recipe, command: str | None = None, load_state: StateLoader = no_stored_states
+        self,
+        folder: Path,
+        recipe: Recipe,
+        command: str | None = None,
+        load_state: StateLoader = no_stored_states,
+        matrix_weights: int | None = None,
     ) -> None:
         """Start or resume the experiment `recipe` in `folder`; `load_state` gives the final states of earlier runs.
 
@@ -73,6 +78,7 @@ class ResultsWriter(Listener):
         """
         self.folder = folder
         self.recipe = recipe
+        self.matrix_weights = matrix_weights
         self.tickets: dict[tuple[int, int], RunRequest] = {}
         """By (level, replicate)."""
         self._initial_states = InitialStates(load_state)
@@ -163,6 +169,7 @@ class ResultsWriter(Listener):
             finished=finished,
             runs=Tally(self._trained, len(runs) - self._trained, sum(run.diverged for run in runs)),
             inputs=self._inputs,
+            matrix_weights=self.matrix_weights,
             engines={engine: EngineTotals(runs=len(each), seconds=sum(each)) for engine, each in engines},
             costs=[RunCost(level, branch, len(each), sum(each)) for (level, branch), each in costs],
             versions=versions(),

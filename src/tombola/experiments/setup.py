@@ -38,6 +38,8 @@ class ExperimentSetup:
     candidates: list[int]
     """The iterations whose stability is measured."""
     pruner: Pruner
+    matrix_weights: int
+    """The number of all matrix weights of the network, prunable or not."""
 
     def dense(self, replicate: int) -> Run:
         """The dense network's run. Each replicate has its own initial weights, validation split and batch order."""
@@ -97,7 +99,7 @@ def set_up(recipe: Recipe, data_dir: Path | None = None) -> ExperimentSetup:
     except InputError as error:
         raise InputError(f"search.levels: {error}") from None
     template = Run(start=start, mask=mask, data=data, training=training, seed=0)
-    return ExperimentSetup(recipe, template, rewind_to, candidates, pruner)
+    return ExperimentSetup(recipe, template, rewind_to, candidates, pruner, prunable.matrix_weights)
 
 
 def set_up_transfer(source: ExperimentSetup, data_dir: Path | None = None) -> ExperimentSetup:

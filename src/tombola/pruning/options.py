@@ -150,6 +150,7 @@ class PruningOptions:
         default = ROUNDS.get(self.score, 1) if isinstance(self.score, str) else 1
         pruner = Pruner(score, self.scope_of(prunable), self._structure_of(prunable), self.rounds or default)
         pruner.units_left(prunable.dense)
+        prunable.warn_if_little_is_prunable()
         return pruner
 
     def _structure_of(self, network: PrunableNetwork) -> structures.Structure:

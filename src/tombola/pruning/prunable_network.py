@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from torch import nn
 
-from tombola.pruning.layers import Layer
+from tombola.pruning.layers import Layer, display_name
 from tombola.pruning.mask import Mask
 from tombola.pruning.output_layers import trace_output_layers
-from tombola.pruning.prunable_layers import find_layers, unprunable
+from tombola.pruning.prunable_layers import find_layers, matrix_weights, unprunable
 from tombola.pruning.scopes import match_layers
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,25 @@ class PrunableNetwork:
     def dense(self) -> Mask:
         """The mask of the dense network. Raises `InputError` as `Mask.full` does."""
         return Mask.full(self.network, self.include, self.leave_out)
+
+    @cached_property
+    def matrix_weights(self) -> int:
+        """The number of all its matrix weights, prunable or not; see `tombola.pruning.prunable_layers`."""
+        return matrix_weights(self.network)
+
+    def warn_if_little_is_prunable(self) -> None:
+        """Log a warning if less than half of all matrix weights can be pruned."""
+        size, total = self.dense.size, self.matrix_weights
+        if 2 * size < total:
+            others = {n: p.numel() for n, p in self.network.named_parameters() if p.dim() > 1 and n not in self.dense}
+            largest = sorted(others, key=lambda name: -others[name])[:3]
+            names = ", ".join(f'"{display_name(name)}"' for name in largest)
+            _log.warning(
+                "only %s of the network's %s matrix weights can be pruned; include=[%s] adds the largest others",
+                f"{size:,}",
+                f"{total:,}",
+                names,
+            )
 
     @cached_property
     def outputs(self) -> frozenset[str]:

@@ -17,7 +17,7 @@ from tombola.report.figures.level_figures import (
     measure_rows,
 )
 from tombola.report.figures.style import DENSE
-from tombola.report.formatting import NONE, mean, percent
+from tombola.report.formatting import NONE, density, mean
 from tombola.report.prose import conclusion
 from tombola.report.report_data import ReportData
 from tombola.stats.experiment_comparison import unique_labels
@@ -85,7 +85,7 @@ def _table(named: Mapping[str, ReportData]) -> Table:
                 f"{summary.replicates:,}",
                 NONE if dense is None else mean(dense.test_accuracy_at_stop, ".2%"),
                 NONE if dense is None else mean(dense.stop_iteration, ",.0f"),
-                percent(found.weights_left) if found else "none",
+                density(found) if found else "none",
                 f"{found.weights:,}" if found else NONE,
                 f"{sum(engine.seconds for engine in summary.engines.values()):,.0f} s",
             ]

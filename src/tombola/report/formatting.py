@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
 from rich.console import JustifyMethod
@@ -19,6 +20,33 @@ NONE = "–"
 def percent(fraction: float) -> str:
     """A fraction with three digits: `51.2%`; from 10 on as `12 times`."""
     return f"{fraction:.3g} times" if fraction >= 10 else f"{float(f'{100 * fraction:.3g}'):g}%"
+
+
+class WithDensity(Protocol):
+    """A level of a search."""
+
+    @property
+    def weights_left(self) -> float:
+        """The fraction of prunable weights left."""
+
+    @property
+    def weights_left_of_all(self) -> float | None:
+        """The fraction of all matrix weights left; None if unknown."""
+
+
+def density(level: WithDensity) -> str:
+    """The fraction of prunable weights left and, where it differs, that of all matrix weights."""
+    of_all = level.weights_left_of_all
+    if of_all is None or percent(of_all) == percent(level.weights_left):
+        return percent(level.weights_left)
+    return f"{percent(level.weights_left)} ({percent(of_all)} of all)"
+
+
+def of_all_weights(level: WithDensity) -> str:
+    """`, 45% of all matrix weights`, where that differs from the fraction of prunable weights left."""
+    of_all = level.weights_left_of_all
+    differs = of_all is not None and percent(of_all) != percent(level.weights_left)
+    return f", {percent(of_all or 0)} of all matrix weights" if differs else ""
 
 
 def points(fraction: float) -> str:

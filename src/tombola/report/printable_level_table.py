@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from tombola.report.formatting import percent, text_table
+from tombola.report.formatting import density, percent, text_table
 from tombola.stats.level_table import LevelResult, LevelTable
 from tombola.stats.summary import Interval, mean_interval
 from tombola.stats.verdict import FEWEST_REPLICATES
@@ -49,7 +49,7 @@ def _cells(levels: LevelTable) -> list[list[str]]:
         rows.append(
             [
                 str(level.level),
-                percent(level.weights_left),
+                density(level),
                 f"{weights.pop():,}" if len(weights) == 1 else "",
                 "dense" if level.level == 0 else "ticket",
                 _figure(level.figure),

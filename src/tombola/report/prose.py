@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tombola.experiments.methods import METHODS
 from tombola.experiments.sections import VerdictSection
-from tombola.report.formatting import percent, points
+from tombola.report.formatting import of_all_weights, percent, points
 from tombola.stats.summary import LevelSummary, StabilitySummary, Summary, VerdictSummary
 from tombola.utils.text import plural
 
@@ -30,8 +30,9 @@ def conclusion(summary: Summary) -> str:
     if found is None:
         return f"{_no_ticket(summary)}{unfinished}"
     return (
-        f"Winning tickets down to {percent(found.weights_left)} of the weights ({found.weights:,} of them, level "
-        f"{found.level}): we are {_sure(summary)} that they {_claim(summary)}, and {_control(summary, found)} "
+        f"Winning tickets down to {percent(found.weights_left)} of the weights ({found.weights:,} of them"
+        f"{of_all_weights(found)}, level {found.level}): we are {_sure(summary)} that they {_claim(summary)}, and "
+        f"{_control(summary, found)} "
         f"({plural(summary.replicates, 'replicate')}).{unfinished}"
     )
 
@@ -48,9 +49,10 @@ def _no_ticket(summary: Summary) -> str:
             reason = f"are {verdict.reason} ({_sure(summary)}, {replicates})"
         else:
             reason = f"do not match: {verdict.reason} ({replicates})"
+        left = f"{percent(level.weights_left)} of the weights{of_all_weights(level)}"
         return (
-            f"No winning ticket: at {percent(level.weights_left)} of the weights tickets {reason}. The margins are "
-            f"{' of accuracy and '.join(margins(summary.criteria))} of the early-stopping iteration."
+            f"No winning ticket: at {left} tickets {reason}. "
+            f"The margins are {' of accuracy and '.join(margins(summary.criteria))} of the early-stopping iteration."
         )
     return (
         f"Cannot tell yet whether there are winning tickets: with {replicates} we are not {_sure(summary)} that any "

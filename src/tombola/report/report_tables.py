@@ -8,7 +8,7 @@ from tombola.exports.benchmark import Figures
 from tombola.report.document import Table
 from tombola.report.export_tables import SIZES, SPEEDS, sizes, speeds
 from tombola.report.figures.style import ordered
-from tombola.report.formatting import NONE, mean, p_value, percent
+from tombola.report.formatting import NONE, density, mean, p_value, percent
 from tombola.report.prose import advice, improvements
 from tombola.stats.summary import DifferenceSummary, MeasureSummary, StabilitySummary, Summary
 
@@ -22,7 +22,7 @@ def verdicts(summary: Summary) -> Table:
         rows.append(
             [
                 str(level.level),
-                percent(level.weights_left),
+                density(level),
                 f"{level.weights:,}",
                 f"{verdict.state}{reason}{improvements(verdict)}",
                 *difference(verdict.accuracy_difference, "p_not_worse", ".2f"),
@@ -48,7 +48,7 @@ def controls(summary: Summary) -> list[Table]:
             if control := level.controls.get(name):
                 accuracy = difference(control.accuracy_difference, "p_better", ".2f")
                 stop = difference(control.stop_difference, "p_better", ".1f")
-                rows.append([str(level.level), percent(level.weights_left), *accuracy, *stop])
+                rows.append([str(level.level), density(level), *accuracy, *stop])
         caption = _difference_caption(summary, f"Tickets compared with the control “{name}”")
         folded = name != summary.criteria.control
         tables.append(Table(f"verdict-{len(tables)}", caption, head, rows, folded=folded))
@@ -76,7 +76,7 @@ def generalisation(summary: Summary) -> Table:
         head += [f"{name}: training accuracy", "gap at early stop", "gap at the end"]
     rows = []
     for level in summary.levels:
-        cells = [str(level.level), percent(level.weights_left)]
+        cells = [str(level.level), density(level)]
         for name in branches:
             if branch := level.branches.get(name):
                 cells += map(_points, (branch.train_accuracy_at_stop, branch.gap_at_stop, branch.gap))

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tombola.report.formatting import mean, p_value, percent, text_table
+from tombola.report.formatting import density, mean, p_value, percent, text_table
 from tombola.report.prose import conclusion, improvements, rewind_choice, warnings
 from tombola.stats.experiment_comparison import ExperimentComparison, LabelledSummary
 from tombola.stats.summary import LevelSummary, StabilitySummary, Summary, VerdictSummary
@@ -59,7 +59,7 @@ def _levels(summary: Summary, stop_intervals: bool = True) -> Table:
     columns = ("level", "left", "", "test %", "train", "gap", "stop", "p", "verdict")
     table = text_table(columns, left=("", "verdict"), title=title)
     for level in summary.levels:
-        place = [str(level.level), percent(level.weights_left)]
+        place = [str(level.level), density(level)]
         for name, branch in level.branches.items():
             ticket = name == "ticket"
             table.add_row(
@@ -131,7 +131,7 @@ def _comparison_rows(experiment: LabelledSummary) -> list[list[str]]:
 
 
 def _measures(level: LevelSummary, name: str) -> list[str]:
-    branch, left = level.branches[name], percent(level.weights_left)
+    branch, left = level.branches[name], density(level)
     if not branch.stop_iteration.values:
         return [left, "diverged", "", "", ""]
     return [
@@ -162,6 +162,7 @@ def ticket_summary(ticket: Ticket) -> dict[str, Any]:
         "weights": mask.count,
         "weights_total": mask.size,
         "weights_left": mask.density,
+        "weights_left_of_all": _left_of_all(ticket),
         "layers": {
             name: {"weights": int(kept.sum()), "weights_total": kept.numel(), "shape": list(kept.shape)}
             for name, kept in mask.layers.items()
@@ -170,6 +171,12 @@ def ticket_summary(ticket: Ticket) -> dict[str, Any]:
         "file": ticket.stored and asdict(ticket.stored),
         "provenance": ticket.provenance,
     }
+
+
+def _left_of_all(ticket: Ticket) -> float | None:
+    """The fraction left of all matrix weights of the network, if the ticket says how many it has."""
+    mask, total = ticket.mask, ticket.provenance.get("matrix_weights")
+    return 1 - (mask.size - mask.count) / total if type(total) is int and total >= mask.size else None
 
 
 def show_ticket(console: Console, summary: dict[str, Any]) -> None:
@@ -181,7 +188,9 @@ def show_ticket(console: Console, summary: dict[str, Any]) -> None:
         table.add_row(_plain(name), " × ".join(map(str, layer["shape"])), f"{left:,}", f"{total:,}", density)
     left, total = summary["weights"], summary["weights_total"]
     table.add_row("all", "", f"{left:,}", f"{total:,}", percent(left / total), style="bold")
-    console.print(Group(table, *map(_plain, [*_storage(summary), *_provenance(summary["provenance"])])))
+    of_all = summary["weights_left_of_all"]
+    all_weights = [] if of_all is None else [f"{percent(of_all)} of all matrix weights of the network are left."]
+    console.print(Group(table, *map(_plain, [*all_weights, *_storage(summary), *_provenance(summary["provenance"])])))
 
 
 def _plain(text: str) -> Text:

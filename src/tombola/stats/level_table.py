@@ -31,7 +31,7 @@ class LevelResult:
 
     level: int
     weights_left: float
-    """The fraction of weights left, the mean over replicates."""
+    """The fraction of prunable weights left, the mean over replicates."""
     state: MatchState
     figure: Interval | None = None
     """The judged figure: its mean and confidence interval."""
@@ -41,6 +41,8 @@ class LevelResult:
     """The lower bound of the difference; None if there are too few replicates."""
     behind: int | None = None
     """The denser level that does not match, if this one would match by itself."""
+    weights_left_of_all: float | None = None
+    """The fraction left of all matrix weights, prunable or not; None if unknown."""
 
     @property
     def matches(self) -> bool:
@@ -58,6 +60,8 @@ class LevelTable:
     confidence: float = 0.95
     results: list[Row] = field(default_factory=list)
     """One row for each training."""
+    matrix_weights: int | None = None
+    """The number of all matrix weights of the network, prunable or not; None if unknown."""
 
     answers = former_attribute("answers", "results")
 
@@ -75,7 +79,7 @@ class LevelTable:
         """The levels, from dense to sparse."""
         dense, first = self.values("ticket", 0), None
         for level in sorted({row.level for row in self.results if row.branch == "ticket"}):
-            found = self._judge(level, dense)
+            found = replace(self._judge(level, dense), weights_left_of_all=self._left_of_all(level))
             if found.matches and first is not None:
                 found = replace(found, state="cannot tell", behind=first)
             elif level and first is None and not found.matches:
@@ -121,6 +125,11 @@ class LevelTable:
             row |= {f"figure {name}" if name in row else name: value for name, value in result.figures.items()}
             rows.append(row)
         return rows
+
+    def _left_of_all(self, level: int) -> float | None:
+        left = [row.weights_left_of(self.matrix_weights) for row in self.of("ticket", level)]
+        known = [fraction for fraction in left if fraction is not None]
+        return sum(known) / len(known) if known else None
 
     def _judge(self, level: int, dense: dict[int, float]) -> LevelResult:
         """The result of one level, without regard to denser ones."""

@@ -42,7 +42,8 @@ def build_summary(results: Results) -> Summary:
     verdicts = judge(
         results.rows, recipe.replicates, recipe.verdict, recipe.trains_verdict_control, recipe.no_ticket_reason
     )
-    levels = [_level(results.rows, verdict, recipe.verdict, recipe.no_ticket_reason is None) for verdict in verdicts]
+    rewound, matrix_weights = recipe.no_ticket_reason is None, results.matrix_weights
+    levels = [_level(results.rows, verdict, recipe.verdict, rewound, matrix_weights) for verdict in verdicts]
     return Summary(
         recipe=recipe.name,
         replicates=recipe.replicates,
@@ -77,7 +78,9 @@ def _stability(results: Results) -> StabilitySummary | None:
     )
 
 
-def _level(rows: Sequence[Row], verdict: Verdict, criteria: VerdictSection, rewound: bool) -> LevelSummary:
+def _level(
+    rows: Sequence[Row], verdict: Verdict, criteria: VerdictSection, rewound: bool, matrix_weights: int | None
+) -> LevelSummary:
     rows = [row for row in rows if row.level == verdict.level]
     branches = sorted({row.branch for row in rows}, key=lambda branch: (branch != "ticket", branch))
     ticket = next(row for row in rows if row.branch == "ticket")
@@ -85,6 +88,7 @@ def _level(rows: Sequence[Row], verdict: Verdict, criteria: VerdictSection, rewo
         level=verdict.level,
         weights=ticket.weights,
         weights_left=ticket.weights_left,
+        weights_left_of_all=ticket.weights_left_of(matrix_weights),
         branches={b: _branch([row for row in rows if row.branch == b], criteria.confidence) for b in branches},
         verdict=_verdict(verdict, criteria, rewound),
         controls={name: _differences(comparison) for name, comparison in verdict.controls.items()},

@@ -130,7 +130,9 @@ class LevelSummary(SummaryModel):
     weights: int
     """The number of weights left."""
     weights_left: float
-    """The fraction of weights left."""
+    """The fraction of prunable weights left."""
+    weights_left_of_all: float | None
+    """The fraction of all matrix weights left, prunable or not; None if unknown."""
     branches: dict[str, BranchSummary]
     verdict: VerdictSummary
     controls: dict[str, ComparisonSummary] = Field(serialization_alias="against")
@@ -195,4 +197,5 @@ class Summary(SummaryModel):
 
     @field_serializer("smallest_winning")
     def _size(self, level: LevelSummary | None) -> dict[str, Any] | None:
-        return None if level is None else level.model_dump(include={"level", "weights", "weights_left"})
+        size = {"level", "weights", "weights_left", "weights_left_of_all"}
+        return None if level is None else level.model_dump(include=size)

@@ -217,7 +217,7 @@ def _check_level(recipe: Recipe, level: int, dense: Run, mask: Mask) -> None:
                 f"level {level} of its recipe keeps {expected[group]:,} weights of {layers}, and its mask {left:,}"
             )
     pruned = {name for group in expected for name in group}
-    for name, kept in mask.items():
+    for name, kept in mask.layers.items():
         if name not in pruned and not kept.all():
             raise _inconsistent(f"its recipe does not prune {name}, but its mask does")
 
