@@ -23,13 +23,13 @@ from tombola.utils.workers import parallel_executor
 
 def run_experiment(
     recipe: Recipe,
-    out: Path,
+    out: str | Path,
     *,
-    store: Path | None = None,
+    store: str | Path | None = None,
     engine: str = "auto",
     device: str = "cpu",
     workers: int = 1,
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
     checkpoint_every: float = 30.0,
     listeners: Sequence[Listener] = (),
     command: str | None = None,
@@ -43,9 +43,10 @@ def run_experiment(
     every `checkpoint_every` seconds. `command` is recorded in the results.
     Raises `InputError` if the recipe, the data or a folder is invalid.
     """
+    out = Path(out)
     chosen_engine = named_engine(engine, data_dir, device)
     experiment = Experiment(recipe, data_dir)
-    store_folder = store or out.parent / ".tombola"
+    store_folder = out.parent / ".tombola" if store is None else Path(store)
     runs = Store(store_folder, checkpoint_every)
     results = ResultsWriter(out, recipe, command, runs.load_state, experiment.matrix_weights)
     check_writable(store_folder)

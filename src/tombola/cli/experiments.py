@@ -25,6 +25,7 @@ from tombola.report.progress import ProgressDisplay
 from tombola.report.terminal import show_comparison, show_speeds, show_summary
 from tombola.stats.experiment_comparison import compare as compare_results
 from tombola.stats.summarise import build_summary
+from tombola.utils.files import writing
 from tombola.utils.text import plural
 
 
@@ -75,7 +76,8 @@ def run(
     else:
         show_summary(out_console, summary)
     page = folder / REPORT
-    page.unlink(missing_ok=True)  # an earlier report may have fewer runs
+    with writing(page):
+        page.unlink(missing_ok=True)  # an earlier report may have fewer runs
     if report:
         write_report(folder, page)
     if as_json:

@@ -42,13 +42,17 @@ class Engine(Protocol[RunT]):
         """
 
 
-ENGINES: dict[str, Callable[[Path | None, str], Engine[Run]]] = {"eager": Eager, "sparse": Sparse, "stacked": Stacked}
+ENGINES: dict[str, Callable[[str | Path | None, str], Engine[Run]]] = {
+    "eager": Eager,
+    "sparse": Sparse,
+    "stacked": Stacked,
+}
 """Each is called with the folder to search for data first (or None), and the device."""
 
 AUTO = "auto"
 
 
-def engine(name: str, data_dir: Path | None = None, device: str = "cpu") -> Engine[Run]:
+def engine(name: str, data_dir: str | Path | None = None, device: str = "cpu") -> Engine[Run]:
     """The engine with this name, or the fastest for `auto`, on a device: `cpu`, `cuda` or `cuda:N`. Raises
     `InputError` for an unknown name, and for a device that is missing or that the engine does not support."""
     if name not in (AUTO, *ENGINES):

@@ -40,7 +40,7 @@ class Eager:
     """Trains one run after another, with dense matrices and masks. On a CPU it uses one thread: a run gives the
     same bits however many train in parallel, and further cores are used best by further runs."""
 
-    data_dir: Path | None = None
+    data_dir: str | Path | None = None
     device: str = "cpu"
 
     @property

@@ -41,7 +41,7 @@ SCORED_BATCHES = 20
 class Experiment:
     """The studies of a recipe. Raises `InputError` for anything that would fail later; see `set_up`."""
 
-    def __init__(self, recipe: Recipe, data_dir: Path | None = None) -> None:
+    def __init__(self, recipe: Recipe, data_dir: str | Path | None = None) -> None:
         self.recipe = recipe
         self._data_dir = data_dir
         self._setup = set_up(recipe, data_dir)

@@ -157,13 +157,13 @@ def opening_comment(text: str) -> str:
     return " ".join(line.lstrip("# ") for line in lines)
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of that name, or in that TOML file, with `key=value` overrides.
 
     Raises `InputError`, which names every invalid key and what would be right.
     """
     known = recipes()
-    if name.endswith(".toml") or "/" in name:
+    if isinstance(name, Path) or name.endswith(".toml") or "/" in name:
         table = read_toml(Path(name))
     elif name in known:
         table = tomllib.loads(known[name])
@@ -180,7 +180,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         path, equals, value = override.partition("=")
         apply_override(table, f"{renamed.get(path.strip(), path)}{equals}{value}")
-    return parse_recipe(table, source=name)
+    return parse_recipe(table, source=str(name))
 
 
 def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:

@@ -63,12 +63,13 @@ class Results:
         ]
 
 
-def read_results(folder: Path, lenient: bool = False) -> Results:
+def read_results(folder: str | Path, lenient: bool = False) -> Results:
     """Read a results folder.
 
     Raises `InputError` if it is not one, or a table is damaged; if `lenient`, a damaged table is left out and
     `Results.problems` names it. A missing or damaged status, which no verdict depends on, is always named there.
     """
+    folder = Path(folder)
     configuration = folder / CONFIGURATION
     if not configuration.is_file():
         raise InputError(f"{folder} is not a results folder: it has no {CONFIGURATION}")

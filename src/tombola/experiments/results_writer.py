@@ -27,7 +27,7 @@ from tombola.studies.request import INTERMEDIATE, RequestId, RunRequest
 from tombola.studies.stability import final_accuracy
 from tombola.utils.differences import differences
 from tombola.utils.errors import InputError
-from tombola.utils.files import atomic_write
+from tombola.utils.files import atomic_write, writing
 from tombola.utils.libraries import versions
 from tombola.zoo.models.description import Start
 
@@ -216,7 +216,7 @@ def _size(state: State) -> int:
 def _claim(folder: Path, recipe: Recipe) -> None:
     """Write the configuration to a new folder, or compare it with that of an existing one."""
     configuration = folder / CONFIGURATION
-    try:
+    with writing(folder):
         if configuration.exists():
             there = parse_recipe(read_toml(configuration), source=str(configuration))
             if found := differences([there.resolved(), recipe.resolved()]):
@@ -229,8 +229,6 @@ def _claim(folder: Path, recipe: Recipe) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(configuration) as temporary:
             temporary.write_text(tomli_w.dumps(recipe.resolved()), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"the output folder {folder} cannot be written: {error.strerror}") from error
 
 
 def _shown(value: Any) -> str:

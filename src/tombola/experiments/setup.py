@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
 from tombola.utils.seeds import Purpose, derive
 from tombola.utils.text import first_line
-from tombola.zoo.datasets import load
+from tombola.zoo.datasets import DATASETS, PARQUET_DATASETS, load
 from tombola.zoo.datasets.description import Data
 from tombola.zoo.datasets.parquet_columns import Columns
 from tombola.zoo.datasets.split import check_inputs, count_training_examples
+from tombola.zoo.datasets.suspicions import suspicions
 from tombola.zoo.models import build, describe
 from tombola.zoo.models.description import Network, Start
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class ExperimentSetup:
         return self.template.model_copy(update={"start": start, "data": data} | seeded(Purpose.TRAINING))
 
 
-def set_up(recipe: Recipe, data_dir: Path | None = None) -> ExperimentSetup:
+def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> ExperimentSetup:
     """Load the data and build the network of `recipe` once.
 
     Raises `InputError` for unknown names, missing or unsuitable data, a network that does not take the data, and
@@ -84,6 +88,9 @@ def set_up(recipe: Recipe, data_dir: Path | None = None) -> ExperimentSetup:
     candidates = [iteration("stability.candidates", length) for length in lengths]
     if candidates != sorted(set(candidates)):
         raise InputError(f"stability.candidates: should be in order, not {', '.join(map(str, lengths))}")
+    if recipe.data.name not in (*DATASETS, *PARQUET_DATASETS):
+        for suspicion in suspicions(dataset, recipe.data.scale):
+            log.warning('dataset "%s": %s', recipe.data.name, suspicion)
     data = Data(**recipe.data.model_dump(), digest=dataset.digest, seed=0)
     check_inputs(dataset, data)
     network = describe(recipe.model.name, recipe.model.options, dataset.inputs, dataset.classes)
@@ -102,7 +109,7 @@ def set_up(recipe: Recipe, data_dir: Path | None = None) -> ExperimentSetup:
     return ExperimentSetup(recipe, template, rewind_to, candidates, pruner, prunable.matrix_weights)
 
 
-def set_up_transfer(source: ExperimentSetup, data_dir: Path | None = None) -> ExperimentSetup:
+def set_up_transfer(source: ExperimentSetup, data_dir: str | Path | None = None) -> ExperimentSetup:
     """The setup with the data that tickets are transferred to. Raises `InputError` as `set_up` does, and if its
     examples have another shape."""
     transfer = source.recipe.transfer

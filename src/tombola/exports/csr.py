@@ -45,8 +45,7 @@ def write_csr(network: nn.Module, path: str | Path) -> None:
                 _add(arrays, f"{name}/{part}" if name else part, array)
     for name, tensor in state.items():
         _add(arrays, name, _to_numpy(tensor))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(Path(path)) as temporary:
+    with atomic_write(path) as temporary:
         _write(temporary, arrays)
 
 

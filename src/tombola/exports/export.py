@@ -23,7 +23,7 @@ from tombola.exports.torch_export import check_example
 from tombola.pruning.hold import release
 from tombola.tickets.ticket import Precision, Ticket
 from tombola.utils.errors import InputError, unknown
-from tombola.utils.files import atomic_write
+from tombola.utils.files import atomic_write, writing
 from tombola.utils.libraries import versions
 from tombola.utils.workers import cores, processor
 from tombola.zoo.datasets import DATASETS, PARQUET_DATASETS, prepare
@@ -70,7 +70,7 @@ def export(
     examples: Examples | None = None,
     precision: Precision = "fp16",
     threads: int = 1,
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
     trust: bool = False,
     turns: int = ROUNDS,
     progress: Callable[[str], None] = no_progress,
@@ -146,11 +146,9 @@ def _write_artefacts(
 @contextmanager
 def _temporary_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder in `folder`, so that files can be moved atomically. Raises `InputError`."""
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         within = tempfile.TemporaryDirectory(prefix=".export.", dir=folder)
-    except OSError as error:
-        raise InputError(f"the folder {folder} cannot be written: {error.strerror}") from error
     with within as name:
         yield Path(name)
 
@@ -158,7 +156,7 @@ def _temporary_folder(folder: Path) -> Iterator[Path]:
 def _move_files(made: Export, temporary: Path) -> None:
     """Replace the files of an earlier export with the new ones and their measurements. Raises `InputError`."""
     folder, text = made.folder, json.dumps(made.to_json(), indent=1, allow_nan=False)
-    try:
+    with writing(folder):
         # A ticket without measurements beside it may be the only copy; all other files can be made of it again.
         stale = [file for kind, file in FILES.items() if kind != "ticket" or (folder / FIGURES_FILE).exists()]
         for file in (FIGURES_FILE, *stale):
@@ -167,8 +165,6 @@ def _move_files(made: Export, temporary: Path) -> None:
             (temporary / file).replace(folder / file)
         with atomic_write(folder / FIGURES_FILE) as path:  # last: measurements never belong to other files
             path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"the folder {folder} cannot be written: {error.strerror}") from error
 
 
 def _trained_network(ticket: Ticket, given: nn.Module | None, trust: bool) -> nn.Module:
@@ -203,7 +199,7 @@ def _imported_network(ticket: Ticket, trust: bool) -> nn.Module:
         return make(ticket.drawn.network)
 
 
-def _test_examples(ticket: Ticket, data_dir: Path | None) -> Examples:
+def _test_examples(ticket: Ticket, data_dir: str | Path | None) -> Examples:
     """The test set that the ticket names; random numbers, with a warning, if it cannot be read."""
     if ticket.drawn is None:
         raise InputError(

@@ -71,8 +71,9 @@ class Export:
         return {**asdict(self.about), "left_out": self.left_out, "artefacts": figures}
 
 
-def read_export(folder: Path) -> Export:
+def read_export(folder: str | Path) -> Export:
     """The measurements of the artefacts in a folder. Raises `InputError` if they are missing or damaged."""
+    folder = Path(folder)
     path = folder / FIGURES_FILE
     try:
         # Strict: only JSON's own types, and no text that cannot be written as UTF-8.

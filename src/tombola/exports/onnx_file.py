@@ -51,8 +51,7 @@ def write_onnx(
         raise InputError(f"this network needs {proto.ByteSize():,} bytes; an ONNX file has at most {MAX_BYTES:,}")
     content = _clean(proto, about or {}).SerializeToString(deterministic=True)
     difference = largest_difference(model, OnnxModel(content), example, "ONNX Runtime")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(Path(path)) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
     return difference
 

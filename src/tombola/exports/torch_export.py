@@ -32,8 +32,7 @@ def write_exported(network: nn.Module, example: Tensor, path: str | Path) -> flo
     with suppress_output():
         torch.export.save(exported(model, example), file)
     difference = largest_difference(model, _load(file.getvalue()), example, "torch.export")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(Path(path)) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(file.getvalue())
     return difference
 

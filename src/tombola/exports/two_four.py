@@ -90,7 +90,7 @@ def write_two_four(network: nn.Module, path: str | Path, dtype: torch.dtype = to
             tensors[f"shape/{name}"] = torch.tensor(value.shape, dtype=torch.int64)
         else:
             tensors[f"whole/{name}"] = value
-    write_tensors(Path(path), tensors, {"format": FORMAT, "dtype": kind})
+    write_tensors(path, tensors, {"format": FORMAT, "dtype": kind})
 
 
 def read_two_four(network: Module, path: str | Path) -> Module:

@@ -17,7 +17,7 @@ REPORT = "report.html"
 """The name of the report in a results folder."""
 
 
-def write_report(folder: Path, out: Path) -> None:
+def write_report(folder: str | Path, out: str | Path) -> None:
     """Write the report of the results in `folder` to the file `out`.
 
     Raises `InputError` if `folder` is not a results folder or `out` cannot be written.
@@ -29,7 +29,7 @@ def write_report(folder: Path, out: Path) -> None:
     _write(out, render(document(read_report_data(folder))))
 
 
-def write_comparison(folders: Sequence[Path], out: Path) -> None:
+def write_comparison(folders: Sequence[str | Path], out: str | Path) -> None:
     """Write a page that compares the results in several folders. Raises `InputError` likewise."""
     from tombola.report.comparison_page import comparison
     from tombola.report.html import render
@@ -40,7 +40,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> None:
     _write(out, render(comparison([read_report_data(folder) for folder in folders])))
 
 
-def write_figures(folder: Path, out: Path) -> list[Path]:
+def write_figures(folder: str | Path, out: str | Path) -> list[Path]:
     """Write each figure of a report to the folder `out`, as NAME.svg, and its numbers as NAME.csv.
 
     Returns their paths. Raises `InputError` likewise.
@@ -56,15 +56,11 @@ def write_figures(folder: Path, out: Path) -> list[Path]:
         writer.writeheader()
         writer.writerows(figure.rows)
         for suffix, text in (("svg", static_svg(figure)), ("csv", table.getvalue())):
-            written.append(out / f"{figure.name}.{suffix}")
+            written.append(Path(out) / f"{figure.name}.{suffix}")
             _write(written[-1], text)
     return written
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+def _write(path: str | Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -39,11 +39,12 @@ class ReportData:
         return {level.level: 100 * level.weights_left for level in self.summary.levels}
 
 
-def read_report_data(folder: Path) -> ReportData:
+def read_report_data(folder: str | Path) -> ReportData:
     """Read a results folder. Damaged files are left out and named in `ReportData.problems`.
 
     Raises `InputError` if `folder` is not a results folder.
     """
+    folder = Path(folder)
     results = read_results(folder, lenient=True)
     problems = list(results.problems)
     try:

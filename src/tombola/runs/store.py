@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,8 +30,8 @@ from torch import Tensor
 from tombola.pruning.mask import State
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
-from tombola.utils.errors import DamagedFile, InputError
-from tombola.utils.files import file_lock, read_tensors, remove_temporary, write_tensors
+from tombola.utils.errors import DamagedFile
+from tombola.utils.files import file_lock, read_tensors, remove_temporary, write_tensors, writing
 from tombola.utils.former_names import former_attribute
 
 log = logging.getLogger(__name__)
@@ -165,13 +166,12 @@ class Store:
 
 def check_writable(folder: Path) -> None:
     """Create the folder of a store. Raises `InputError` if it cannot be written."""
-    try:
+    with writing(f"the store {folder}"):
         if not folder.exists():
             folder.mkdir(parents=True, exist_ok=True)  # another process may create it at the same time
             (folder / ".gitignore").write_text("*\n", encoding="utf-8")
         (folder / "runs").mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the store {folder} cannot be written: {error.strerror}") from error
+        tempfile.TemporaryFile(dir=folder).close()  # the folder may be from someone else
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

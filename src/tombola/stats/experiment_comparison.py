@@ -27,16 +27,16 @@ class ExperimentComparison(SummaryModel):
     differences: dict[str, list[Any]]
 
 
-def unique_labels(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
+def unique_labels(folders: Sequence[str | Path], names: Sequence[str]) -> list[str]:
     """A different label for each experiment: the recipes' names; if these are not all different, the folders' names;
     else the folders' paths, numbered if a folder is given twice."""
-    full = [folder.resolve() for folder in folders]
+    full = [Path(folder).resolve() for folder in folders]
     numbered = [f"{folder} ({number})" for number, folder in enumerate(full, 1)]
     candidates = (list(names), [folder.name for folder in full], [str(folder) for folder in full], numbered)
     return next(column for column in candidates if len(set(column)) == len(column))
 
 
-def compare(folders: Sequence[Path], results: Sequence[Results]) -> ExperimentComparison:
+def compare(folders: Sequence[str | Path], results: Sequence[Results]) -> ExperimentComparison:
     """Compare the results in several folders."""
     labels = unique_labels(folders, [each.recipe.name for each in results])
     experiments = [

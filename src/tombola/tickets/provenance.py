@@ -76,7 +76,7 @@ class TicketClaim:
     """The run of the dense network, from the first iteration."""
     k: int
     """The iteration that the ticket is rewound to."""
-    data_dir: Path | None = None
+    data_dir: str | Path | None = None
     """The folder that is searched for data first."""
 
     def check_start(self, start: State) -> None:
@@ -91,7 +91,7 @@ class TicketClaim:
         )
 
 
-def read_claim(path: str | Path, data_dir: Path | None = None, trust: bool = False) -> TicketClaim:
+def read_claim(path: str | Path, data_dir: str | Path | None = None, trust: bool = False) -> TicketClaim:
     """Read a ticket file and the runs that its provenance describes; data is searched in `data_dir` first.
 
     Networks by import path and from timm are code that the file names: they are imported only with `trust`.
@@ -105,7 +105,7 @@ def read_claim(path: str | Path, data_dir: Path | None = None, trust: bool = Fal
         raise InputError(printable(f"{path}: {error}")) from error  # the message may quote the file
 
 
-def _claim(path: Path, ticket: Ticket, data_dir: Path | None, trust: bool) -> TicketClaim:
+def _claim(path: Path, ticket: Ticket, data_dir: str | Path | None, trust: bool) -> TicketClaim:
     provenance = _provenance(ticket)
     recipe = parse_recipe(provenance.recipe, source="its recipe")
     _check_claimed(recipe, provenance, trust)
@@ -166,7 +166,7 @@ def _check_network(recipe: Recipe, provenance: Provenance, ticket: Ticket) -> No
     check_network(describe(recipe.model.name, recipe.model.options, stated.inputs, stated.classes), ticket.mask)
 
 
-def _rewound(experiment: Experiment, recipe: Recipe, provenance: Provenance, data_dir: Path | None) -> int:
+def _rewound(experiment: Experiment, recipe: Recipe, provenance: Provenance, data_dir: str | Path | None) -> int:
     """The iteration k; from the provenance if the recipe leaves it to the experiment."""
     dense = experiment.dense(provenance.replicate)
     if recipe.rewind.to != AUTO:

@@ -141,8 +141,8 @@ class Ticket:
         needs a torch that draws the same numbers; `value` stores the weights; `auto` uses `seed` where it works here.
         `trained` is the precision of the trained weights, if there are any.
 
-        Raises `InputError` if drawing from the seed does not give the initial weights, or trained weights are out of
-        range for the precision.
+        Raises `InputError` if drawing from the seed does not give the initial weights, trained weights are out of
+        range for the precision, or the file cannot be written.
         """
         for option, value, kind in (("start", start, StartStorage), ("trained", trained, Precision)):
             if value not in get_args(kind):
@@ -157,7 +157,7 @@ class Ticket:
             "none" if self.trained is None else trained,
             self.provenance,
         )
-        files.write_tensors(Path(path), ticket_file.to_tensors(parts), {"format": FORMAT})
+        files.write_tensors(path, ticket_file.to_tensors(parts), {"format": FORMAT})
 
     def _start_digest(self, strict: bool) -> str | None:
         """The digest of the initial weights if they can be drawn again; else None, or `InputError` if `strict`."""

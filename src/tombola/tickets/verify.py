@@ -38,13 +38,13 @@ from tombola.zoo.datasets import prepare
 from tombola.zoo.models import build
 
 
-def default_store(file: Path) -> Path:
+def default_store(file: str | Path) -> Path:
     """A folder in the user's cache, named by a hash of the file's content.
 
     The store of the experiment would answer the runs that should be trained again; so would a store that came with
     the file.
     """
-    return Path(user_cache_dir("tombola")) / "checks" / hashlib.sha256(file.read_bytes()).hexdigest()[:32]
+    return Path(user_cache_dir("tombola")) / "checks" / hashlib.sha256(Path(file).read_bytes()).hexdigest()[:32]
 
 
 def expected_runs(claim: TicketClaim, repeats: int, reinit: int) -> int:
@@ -58,7 +58,7 @@ def verify_ticket(
     repeats: int = 5,
     reinit: int = 1,
     seed: int = 0,
-    store: Path | None = None,
+    store: str | Path | None = None,
     engine: str = "auto",
     device: str = "cpu",
     workers: int = 1,
@@ -78,7 +78,7 @@ def verify_ticket(
             raise InputError(f"{name}: should be at least {minimum}, not {number}")
     trainer = named_engine(engine, claim.data_dir, device)
     accuracy = trained_accuracy(claim, device)
-    run_store = Store(store or default_store(claim.path), checkpoint_every)
+    run_store = Store(default_store(claim.path) if store is None else Path(store), checkpoint_every)
     check_writable(run_store.folder)
     collector = ResultCollector()
     listener = ListenerGroup([collector, *listeners])

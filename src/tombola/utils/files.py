@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,17 +17,39 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from tombola.utils.errors import DamagedFile
-from tombola.utils.text import one_line
+from tombola.utils.errors import DamagedFile, InputError
+from tombola.utils.text import first_line, one_line
 from tombola.utils.workers import raise_if_cancelled
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to, which replaces `path` at the end of the block.
+def writing(path: str | Path) -> Iterator[None]:
+    """Raises `InputError`, which names `path` and the reason, for every `OSError` in the block, which writes there:
+    no permission, a file in place of a folder or the reverse, a full disk."""
+    try:
+        yield
+    except OSError as error:
+        in_the_way = isinstance(error, FileExistsError)  # of `mkdir`, where a parent is a file
+        reason = f"{error.filename} is not a folder" if in_the_way else error.strerror or first_line(error)
+        raise InputError(f"{path} cannot be written: {reason}") from error
 
-    If the process is killed at any point, `path` has either its former content or all of the new one.
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path to write to, which replaces `path` at the end of the block. Missing folders are created.
+
+    If the process is killed at any point, `path` has either its former content or all of the new one. Raises
+    `InputError` if `path` cannot be written.
     """
+    with writing(path), _temporary_for(Path(path)) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _temporary_for(path: Path) -> Iterator[Path]:
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -49,22 +72,23 @@ def remove_temporary(folder: Path, prefix: str = ".") -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write named tensors, and JSON values `about` them, to one safetensors file, atomically."""
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write named tensors, and JSON values `about` them, to one safetensors file, atomically. Raises `InputError` if
+    it cannot be written."""
     contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(about, sort_keys=True)
     # A single entry of metadata, because safetensors writes several in no fixed order.
     metadata = {"tombola": json.dumps({"digest": digest(contents, text), "about": text})}
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(contents, metadata))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file of `write_tensors`: the tensors, and the values about them.
 
     Raises `FileNotFoundError` if the file is missing, `DamagedFile` if its content is not what was written.
     """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(path)
     try:

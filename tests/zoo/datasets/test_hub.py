@@ -143,6 +143,13 @@ def test_one_of_several_configurations_must_be_named(
         load("hf:someone/flowers")
 
 
+def test_a_list_of_files_that_cannot_be_written_is_no_error(served: Path, cache: Path) -> None:
+    write_dataset(served / "someone" / "flowers" / "main", 3, 4, 4)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache.write_text("a file instead of a folder")
+    assert len(load("hf:someone/flowers").y_train) == 12
+
+
 @pytest.mark.parametrize("damage", ["interrupted", "file removed", "list invalid"])
 def test_without_a_network_an_incomplete_download_is_refused(
     served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, damage: str

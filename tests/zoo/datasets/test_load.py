@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.datasets import describe_data, make_table, npz_arrays, random_images, write_dataset, write_parquet
+from tests.support.datasets import (
+    describe_data,
+    encode,
+    make_table,
+    npz_arrays,
+    random_images,
+    write_dataset,
+    write_parquet,
+)
 from tests.support.errors import raises_input_error
 from tombola.utils.errors import InputError
 from tombola.zoo.datasets import load, prepare
@@ -60,7 +68,16 @@ def test_folders_are_loaded_by_path_or_name(tmp_path: Path, monkeypatch: pytest.
         load("no/flowers")
 
 
-@pytest.mark.parametrize("name", ["mine/train.parquet", "train.parquet"])
+def test_a_folder_is_read_by_what_it_holds(tmp_path: Path) -> None:
+    write_dataset(tmp_path, 4, 4)
+    parquet = load(str(tmp_path)).digest
+    for name in ("train/cat/1.png", "train/dog/1.png", "train.csv"):  # Parquet files come first, as ever
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(encode(random_images(1, 4, 4)[0]))
+    assert load(str(tmp_path)).digest == parquet
+
+
+@pytest.mark.parametrize("name", ["mine/train.parquet", "train.parquet", "arrays.npy"])
 def test_a_file_is_refused_instead_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     write_parquet(tmp_path / name, make_table(random_images(2, 4, 4), [0, 1]))
@@ -79,6 +96,8 @@ def test_a_name_too_long_for_a_file_is_refused(name: str) -> None:
     [
         ("mnist", "mnist"),
         ("any/where/mine.npz", "npz"),
+        ("any/where/mine.csv", "csv"),
+        ("any/where/mine.tsv", "csv"),
         ("any/where/flowers", "parquet"),
         ("C:\\flowers", "parquet"),
         ("./flowers", "parquet"),
@@ -100,6 +119,23 @@ def test_arrays_are_found_by_path_or_name(tmp_path: Path, monkeypatch: pytest.Mo
         assert dataset.inputs == (4,)
         assert dataset.classes == 3
         assert dataset.y_train.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("dtype", "digest"),
+    [
+        ("u1", "6b55e50d9ca4375a7920a389e34cc327"),
+        ("u2", "2de66e4698387c673971d5bc516fe9a8"),
+        ("i8", "d992cb5b5006f3be8b30bbf0737335ba"),
+        (">f4", "ef51f96813e4e120321aa57ad4181515"),
+        ("f8", "68a75afecb605a8d6a3bcf0ca3e51ca8"),
+    ],
+)
+def test_the_digest_of_arrays_stays_the_same(tmp_path: Path, dtype: str, digest: str) -> None:
+    """Golden: it is part of the keys of stored runs."""
+    x = np.arange(120).reshape(30, 4).astype(dtype)
+    np.savez(tmp_path / "mine.npz", **npz_arrays(x_train=x, x_test=x[:12]))
+    assert load(str(tmp_path / "mine.npz")).digest == digest
 
 
 def test_labels_may_be_whole_floats(tmp_path: Path) -> None:

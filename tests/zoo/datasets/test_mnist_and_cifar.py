@@ -23,7 +23,7 @@ from tests.support.datasets import (
     write_parquet,
 )
 from tests.support.errors import raises_input_error
-from tombola.zoo.datasets import load, parquet, prepare
+from tombola.zoo.datasets import image_stack, load, prepare
 from tombola.zoo.datasets.cifar import FILES, CifarSource, load_cifar
 from tombola.zoo.datasets.dataset import Array, Dataset
 from tombola.zoo.datasets.image_decoding import decode
@@ -152,7 +152,7 @@ SMALL = CifarSource("small", "http://127.0.0.1:9/", {"label": 3}, examples=(12, 
 def test_cifar10_is_read(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decodes only every hundredth image: 60,000 take seconds."""
     blank, numbers = np.zeros((3, 32, 32), np.uint8), itertools.count()
-    monkeypatch.setattr(parquet, "decode", lambda content, _: blank if next(numbers) % 100 else decode(content))
+    monkeypatch.setattr(image_stack, "decode", lambda content, _: blank if next(numbers) % 100 else decode(content))
     cifar = load("cifar10")
     assert cifar.y_train[:10].tolist() == [5, 1, 2, 5, 1, 8, 5, 4, 0, 9]
     assert cifar.y_test[:10].tolist() == [3, 8, 1, 0, 4, 0, 9, 3, 4, 9]

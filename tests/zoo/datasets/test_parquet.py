@@ -22,7 +22,8 @@ from tests.support.datasets import (
 )
 from tests.support.errors import raises_input_error
 from tombola.utils.errors import InputError
-from tombola.zoo.datasets import parquet
+from tombola.zoo.datasets import decoded_cache, parquet
+from tombola.zoo.datasets.dataset import ARRAYS
 from tombola.zoo.datasets.parquet import read_parquet
 from tombola.zoo.datasets.parquet_columns import Columns
 
@@ -178,7 +179,7 @@ def test_moved_files_are_not_decoded_again(tmp_path: Path, cache: Path, monkeypa
     (tmp_path / "dataset").rename(tmp_path / "moved")
     monkeypatch.setattr(parquet, "_decode_all", None)
     again = read_parquet(tmp_path / "moved")
-    for name in parquet.ARRAYS:
+    for name in ARRAYS:
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
         assert getattr(again, name).dtype == getattr(first, name).dtype
     assert len(cached_files(cache)) == 1
@@ -210,8 +211,8 @@ def test_a_damaged_file_is_replaced(
     (path,) = cached_files(cache)
     content = bytearray(path.read_bytes())
     if damage == "another key":
-        parquet.write_cache("0" * 64, first)
-        content = bytearray(parquet.cache_file("0" * 64).read_bytes())
+        decoded_cache.write_cache("0" * 64, first)
+        content = bytearray(decoded_cache.cache_file("0" * 64).read_bytes())
     content[-1] ^= damage == "altered"
     path.write_bytes({"truncated": content[:-9], "text": b"hello"}.get(damage, bytes(content)))
     assert read_parquet(tmp_path / "dataset").digest == first.digest

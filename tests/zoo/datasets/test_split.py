@@ -99,6 +99,7 @@ def test_black_stays_zero_if_no_mean_is_subtracted(shape: tuple[int, ...], black
     [
         ((20, 4), {"flip": True}, ["data.flip", "(channels, height, width)", "(4,)"]),
         ((20, 4), {"crop": 1}, ["data.crop", "(channels, height, width)", "(4,)"]),
+        ((20, 9, 9, 3), {"flip": True}, ["data.flip", "(channels, height, width)", "(9, 9, 3)"]),
         ((20, 4, 6), {"crop": 4}, ["data.crop", "4 x 6 pixels", "not 4"]),
     ],
 )
@@ -122,6 +123,11 @@ def test_pixels_are_scaled_to_at_most_one_and_other_numbers_are_not_changed() ->
     (integers,) = scale("range", np.array([[0, 51, 255]]))  # int64 values are not pixels
     np.testing.assert_array_equal(integers, [[0, 51, 255]])
     assert pixels.dtype == floats.dtype == integers.dtype == np.float32
+
+
+def test_norms_that_overflow_are_refused() -> None:
+    with raises_input_error("data.scale", "unit-norm", "1e+30"):
+        scale_inputs(np.full((2, 3), 1e30, np.float32), "unit-norm")
 
 
 def test_unit_norm_gives_every_example_a_norm_of_one() -> None:

@@ -40,7 +40,7 @@ class Sparse:
     warning.
     """
 
-    data_dir: Path | None = None
+    data_dir: str | Path | None = None
     device: str = "cpu"
 
     def capacity(self, run: Run) -> Capacity:

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from tombola.engines.sparse.modules import SparseTrainingLayer
 from tombola.engines.sparse.source_hash import kernel_hash
+from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write, file_lock
+from tombola.utils.text import first_line
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +98,8 @@ class Speeds:
                 _complete(known, layer, inputs, density, at)
                 with atomic_write(self.path) as temporary:
                     temporary.write_text(json.dumps(everything, indent=1), encoding="utf-8")
-        except OSError as error:
-            log.warning("cannot store the speeds of layers in %s: %s", self.path, error.strerror or error)
+        except (OSError, InputError) as error:
+            log.warning("cannot store the speeds of layers in %s: %s", self.path, first_line(error))
             _complete(known, layer, inputs, density, at)
         return known
 

@@ -35,7 +35,7 @@ class Stacked:
     experiment was interrupted. On CUDA, iterations are replayed as a CUDA graph.
     """
 
-    data_dir: Path | None = None
+    data_dir: str | Path | None = None
     device: str = "cpu"
 
     @property
@@ -85,7 +85,9 @@ _REASONS: dict[str, str | None] = {}
 """Why a network cannot be stacked, or None if it can, by its description, which is all this depends on."""
 
 
-def _stack_limits(run: Run, data_dir: Path | None, device: torch.device) -> tuple[int, stackability.StackCost | None]:
+def _stack_limits(
+    run: Run, data_dir: str | Path | None, device: torch.device
+) -> tuple[int, stackability.StackCost | None]:
     key = run.start.network.model_dump_json()
     if key not in _REASONS:
         _REASONS[key] = stackability.why_not_stackable(run)

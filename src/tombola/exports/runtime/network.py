@@ -131,7 +131,7 @@ class SparseNetwork(nn.Module):
     def save(self, path: str | Path, about: dict[str, Any] | None = None) -> None:
         """Write it to one safetensors file, with `about`, your own JSON values."""
         header = {"format": FORMAT, "inputs": self.inputs, "outputs": self.outputs, "room": self.workspace}
-        write_tensors(Path(path), self.state_dict(), header | {"about": about or {}})
+        write_tensors(path, self.state_dict(), header | {"about": about or {}})
 
     @classmethod
     def load(cls, path: str | Path, threads: int | None = None) -> Self:

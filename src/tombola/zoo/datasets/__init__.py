@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tombola.utils.errors import InputError, unknown
+from tombola.zoo.datasets.csv_dataset import find_csv_parts, read_csv, read_csv_folder
 from tombola.zoo.datasets.dataset import Dataset
 from tombola.zoo.datasets.description import Data
 from tombola.zoo.datasets.hub import PREFIX, load_hub
-from tombola.zoo.datasets.npz import find_npz, read_npz
+from tombola.zoo.datasets.image_folder import has_class_folders, read_image_folder
+from tombola.zoo.datasets.npz import read_npz
 from tombola.zoo.datasets.parquet import read_parquet
 from tombola.zoo.datasets.parquet_columns import Columns
+from tombola.zoo.datasets.parquet_files import list_files, train_folders
 from tombola.zoo.datasets.registry import DATASETS, PARQUET_DATASETS
-from tombola.zoo.datasets.search_paths import file_versions, find_folder
+from tombola.zoo.datasets.search_paths import file_versions, find_file, find_folder
 from tombola.zoo.datasets.split import Split, split
 
 __all__ = ["DATASETS", "PARQUET_DATASETS", "load", "prepare"]
@@ -24,30 +27,81 @@ __all__ = ["DATASETS", "PARQUET_DATASETS", "load", "prepare"]
 _PREPARING = threading.Lock()
 
 
-def load(name: str, data_dir: Path | None = None, columns: Columns | None = None) -> Dataset:
-    """The dataset of that name: one of `DATASETS` or `PARQUET_DATASETS`, the path of an `.npz` file or of a folder
-    of Parquet files, or `hf:owner/name` on Hugging Face's hub.
+class Reader(NamedTuple):
+    """How files are read: a function of their path and, if there are options, of `Columns`."""
 
-    Raises `InputError` for an unknown name, for missing, damaged or invalid files, and for `columns` of a dataset
-    that is not in Parquet files.
+    read: Callable[..., Dataset]
+    options: tuple[str, ...] = ()
+    """The fields of `Columns` that it takes."""
+
+
+FILE_READERS: dict[str, Reader] = {".npz": Reader(read_npz), ".csv": Reader(read_csv, ("label",))}
+"""By the end of the file's name. A file with tabs may be called `.tsv`."""
+FILE_READERS[".tsv"] = FILE_READERS[".csv"]
+
+PARQUET = Reader(read_parquet, ("image", "label", "size"))
+IMAGES = Reader(read_image_folder, ("size",))
+CSV_FOLDER = Reader(read_csv_folder, ("label",))
+
+
+def load(name: str, data_dir: str | Path | None = None, columns: Columns | None = None) -> Dataset:
+    """The dataset of that name: one of `DATASETS` or `PARQUET_DATASETS`, the path of an `.npz` or a CSV file, of a
+    folder of Parquet files, of `train.csv` and `test.csv` or of images in a folder for each class, or `hf:owner/name`
+    on Hugging Face's hub.
+
+    Raises `InputError` for an unknown name, for missing, damaged or invalid files, and for `columns` that a dataset
+    does not have.
     """
     columns = columns or Columns()
     if name in PARQUET_DATASETS:
         return _load(PARQUET_DATASETS[name], data_dir, columns)
     if name.startswith(PREFIX):
         return _load(load_hub, name, columns)
-    if columns.given and (name in DATASETS or name.endswith(".npz")):
-        raise InputError(f'data.{columns.given[0]}: only for datasets in Parquet files, which "{name}" is not')
     if name in DATASETS:
+        _check_options(name, columns, ())
         return _load(DATASETS[name], data_dir)
-    if name.endswith(".npz"):
-        path = find_npz(name, data_dir)
-        return _load(read_npz, path.resolve(), versions=file_versions(path))
-    folder = find_folder(name, data_dir)
-    if folder is None:
-        paths = ["path/to/arrays.npz", "path/to/folder", "hf:owner/name"]
-        raise unknown("dataset", name, [*DATASETS, *PARQUET_DATASETS, *paths])
-    return _load(read_parquet, folder.resolve(), columns, versions=file_versions(folder))
+    reader = FILE_READERS.get(Path(name).suffix.lower())
+    if reader is not None:
+        _check_options(name, columns, reader.options)
+        path = find_file(name, data_dir)
+    else:
+        folder = find_folder(name, data_dir)
+        if folder is None:
+            paths = ["path/to/arrays.npz", "path/to/table.csv", "path/to/folder", "hf:owner/name"]
+            raise unknown("dataset", name, [*DATASETS, *PARQUET_DATASETS, *paths])
+        path, reader = folder, _folder_reader(folder)
+        _check_options(name, columns, reader.options)
+    arguments = [columns] if reader.options else []
+    return _load(reader.read, path.resolve(), *arguments, versions=file_versions(path))
+
+
+def _folder_reader(folder: Path) -> Reader:
+    """The reader for what the folder holds."""
+    parquet = list_files(folder)
+    if train_folders(parquet):
+        return PARQUET
+    csv, images = find_csv_parts(folder) is not None, has_class_folders(folder)
+    if csv and images:
+        raise InputError(f"{folder} has both train.csv and folders of images; move one of them")
+    if csv or images:
+        return CSV_FOLDER if csv else IMAGES
+    if parquet:
+        return PARQUET  # it raises the error
+    raise InputError(
+        f"{folder} holds no dataset: there is no train-*.parquet and test-*.parquet, no train.csv and test.csv, and "
+        "no sub-folder with images, such as train/CLASS/1.png and test/CLASS/1.png"
+    )
+
+
+def _check_options(name: str, columns: Columns, options: Sequence[str]) -> None:
+    kinds = {
+        "image": "Parquet files",
+        "label": "Parquet and CSV files",
+        "size": "Parquet files and folders of images",
+    }
+    for option in columns.given:
+        if option not in options:
+            raise InputError(f'data.{option}: only for datasets in {kinds[option]}, which "{name}" is not')
 
 
 @functools.lru_cache(maxsize=2)
@@ -57,7 +111,7 @@ def _load(loader: Callable[..., Dataset], *arguments: Any, versions: object = No
 
 
 @functools.lru_cache(maxsize=2)
-def prepare(data: Data, data_dir: Path | None = None) -> Split:
+def prepare(data: Data, data_dir: str | Path | None = None) -> Split:
     """The tensors that a run trains, validates and tests on; on the CPU. Raises `InputError` as `load` does, and if
     the arrays are not those that `data` describes."""
     with _PREPARING:  # threads that need the same arrays wait for the first to make them

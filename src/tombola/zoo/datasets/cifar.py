@@ -38,7 +38,7 @@ CIFAR10 = CifarSource("cifar10", f"{HUB}/cifar10/resolve/main/plain_text/", {"la
 CIFAR100 = CifarSource("cifar100", f"{HUB}/cifar100/resolve/main/cifar100/", {"fine_label": 100, "coarse_label": 20})
 
 
-def load_cifar(source: CifarSource, data_dir: Path | None, columns: Columns | None = None) -> Dataset:
+def load_cifar(source: CifarSource, data_dir: str | Path | None, columns: Columns | None = None) -> Dataset:
     """Read the dataset from the first folder that has it, or download it to the user's cache.
 
     The folders are those of `search_paths.data_folders`; in each, the files are in a folder with the dataset's name,
@@ -55,7 +55,7 @@ def load_cifar(source: CifarSource, data_dir: Path | None, columns: Columns | No
     return dataset
 
 
-def _locate(source: CifarSource, data_dir: Path | None) -> Path:
+def _locate(source: CifarSource, data_dir: str | Path | None) -> Path:
     *folders, cache = (folder / source.name for folder in data_folders(data_dir))
     for folder in folders:
         if list_files(folder):

@@ -14,6 +14,12 @@ Array = npt.NDArray[Any]
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
+def pixel_maximum(dtype: np.dtype[Any]) -> int:
+    """What scale `range` divides by: the largest value of unsigned integers of 8 or 16 bits, which are pixels; 1 for
+    other numbers."""
+    return int(np.iinfo(dtype).max) if dtype in (np.uint8, np.uint16) else 1
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Training and test examples. Inputs are (examples, *shape), integers or floats; labels are (examples,), int64,
@@ -23,11 +29,18 @@ class Dataset:
     y_train: Array
     x_test: Array
     y_test: Array
+    notes: tuple[str, ...] = ()
+    """What the reader decided, and the user should know; a line each."""
 
     @property
     def inputs(self) -> tuple[int, ...]:
         """The shape of one example."""
         return tuple(self.x_train.shape[1:])
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether examples look like images of shape (height, width, channels), which are read with other axes."""
+        return len(self.inputs) == 3 and self.inputs[2] <= 4 < min(self.inputs[:2])
 
     @property
     def classes(self) -> int:

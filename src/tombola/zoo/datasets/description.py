@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Literal
 
 from pydantic import Field, field_serializer
@@ -14,8 +15,7 @@ class Data(FrozenModel):
     """A dataset, how it is divided, and how its inputs are scaled and augmented."""
 
     name: str
-    """A name in `tombola.zoo.datasets`, the path of an `.npz` file or a folder of Parquet files, or
-    `hf:owner/name`."""
+    """A name in `tombola.zoo.datasets`, the path of an `.npz` or CSV file or of a folder, or `hf:owner/name`."""
     digest: str
     """A hash of the arrays' content, so that changed data under the same name is not mistaken for it."""
     seed: int
@@ -32,7 +32,7 @@ class Data(FrozenModel):
     image: str | None = None
     """In Parquet files: the image column; None if there is only one."""
     label: str | None = None
-    """In Parquet files: the label column; None if there is only one."""
+    """In Parquet and CSV files: the label column; None if the files decide."""
     size: int | None = Field(default=None, ge=1)
     """Images are resized to this height and width: see `tombola.zoo.datasets.image_decoding`."""
     mean: tuple[float, ...] | None = None
@@ -55,4 +55,5 @@ class Data(FrozenModel):
         """Where files are does not change results; `digest` stands for their content."""
         if name in DATASETS or name in PARQUET_DATASETS or name.startswith("hf:"):
             return name
-        return "npz" if name.endswith(".npz") else "parquet"
+        kinds = {".npz": "npz", ".csv": "csv", ".tsv": "csv"}
+        return kinds.get(PurePath(name).suffix.lower(), "parquet")  # any folder: former keys have this word

@@ -100,10 +100,9 @@ def _save_list(repository: str, folder: Path, files: list[PurePosixPath]) -> Non
     path = _lists_folder(repository) / f"{folder.name}.json"
     published = [str(file) for file in files if file.suffix == ".parquet"]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps({"folder": str(folder), "files": published}), encoding="utf-8")
-    except OSError as error:
+    except InputError as error:
         log.info("the list of files could not be saved, so the dataset will not load offline: %s", error)
 
 

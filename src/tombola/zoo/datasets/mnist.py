@@ -70,7 +70,7 @@ FASHION_MNIST = IdxSource(  # Xiao, Rasul & Vollgraf 2017
 )
 
 
-def load_mnist(source: IdxSource, data_dir: Path | None) -> Dataset:
+def load_mnist(source: IdxSource, data_dir: str | Path | None) -> Dataset:
     """Read the dataset from the first folder that has it, or download it to the user's cache.
 
     The folders are those of `search_paths.data_folders`; in each, the files are in a folder with the dataset's name,
@@ -86,7 +86,7 @@ def load_mnist(source: IdxSource, data_dir: Path | None) -> Dataset:
     return Dataset(x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64))
 
 
-def _locate(source: IdxSource, file: IdxFile, data_dir: Path | None) -> Path:
+def _locate(source: IdxSource, file: IdxFile, data_dir: str | Path | None) -> Path:
     folders = [folder / source.name for folder in data_folders(data_dir)]
     archive = f"{file.name}.gz"
     found = first_existing((folder / name for folder in folders for name in (file.name, archive)), Path.is_file)

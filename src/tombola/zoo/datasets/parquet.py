@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import PIL
-import platformdirs
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
-from PIL import Image
 
-from tombola.utils.errors import DamagedFile, InputError
-from tombola.utils.files import read_tensors, write_tensors
+from tombola.utils.errors import InputError
 from tombola.utils.text import first_line
-from tombola.zoo.datasets.dataset import ARRAYS, Array, Dataset
-from tombola.zoo.datasets.image_decoding import ImageError, decode
+from tombola.zoo.datasets.checks import check_classes
+from tombola.zoo.datasets.dataset import Array, Dataset
+from tombola.zoo.datasets.decoded_cache import FORMAT, cached
+from tombola.zoo.datasets.image_stack import decoder_warnings, join_parts, stack_images
 from tombola.zoo.datasets.parquet_columns import ColumnChoice, Columns, find_columns, label_columns
 from tombola.zoo.datasets.parquet_files import DatasetFiles, choose_files, list_files
-
-log = logging.getLogger(__name__)
-
-FORMAT = 1
-"""Part of the key of decoded images; to be changed when the same files are decoded to other pixels."""
 
 BATCH = 256
 """Rows of a file in memory at a time, still encoded."""
@@ -55,10 +46,8 @@ def read_files(folder: Path, files: DatasetFiles, columns: Columns | None = None
     found = find_columns(train[0], _schema(train[0]), columns)
     columns = replace(columns, image=found.image, label=found.label)
     key = _cache_key(train, test, columns)
-    dataset = read_cache(key)
-    if dataset is None:
-        dataset = _decode_all(train, test, columns)
-        write_cache(key, dataset)
+    dataset = cached(key, lambda: _decode_all(train, test, columns))
+    check_classes(str(train[0]), str(test[0]), dataset.y_train, dataset.y_test)
     return dataset
 
 
@@ -80,55 +69,11 @@ def _cache_key(train: list[Path], test: list[Path], columns: Columns) -> str:
     return sha.hexdigest()
 
 
-def cache_file(key: str) -> Path:
-    """The file for the dataset with that key."""
-    return Path(platformdirs.user_cache_dir("tombola")) / "decoded" / f"{key[:32]}.safetensors"
-
-
-def read_cache(key: str) -> Dataset | None:
-    """The dataset with that key; None if it is not in the cache or its file is damaged."""
-    path = cache_file(key)
-    try:
-        tensors, about = read_tensors(path)
-        if about != {"key": key} or set(tensors) != set(ARRAYS):
-            raise DamagedFile(f"{path} holds something else")
-    except FileNotFoundError:
-        return None
-    except (DamagedFile, OSError) as error:
-        log.info("decoding again: %s", error)
-        return None
-    return Dataset(**{name: tensors[name].numpy() for name in ARRAYS})
-
-
-def write_cache(key: str, dataset: Dataset) -> None:
-    """Add the dataset to the cache; if it cannot be written, only log that."""
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(dataset, name))) for name in ARRAYS}
-    try:
-        write_tensors(cache_file(key), tensors, {"key": key})
-    except OSError as error:
-        log.info("decoded images are not cached: %s", error)
-
-
 def _decode_all(train: list[Path], test: list[Path], columns: Columns) -> Dataset:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's warnings about metadata do not matter here
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with decoder_warnings():
         x_train, y_train = _read_part("train", train, columns)
         x_test, y_test = _read_part("test", test, columns)
-    if x_train.shape[-2:] != x_test.shape[-2:]:
-        raise InputError(
-            f"{train[0]} has images of {_size(x_train[0])} and {test[0]} of {_size(x_test[0])}; they should have one "
-            "size: set data.size"
-        )
-    if x_train.ndim != x_test.ndim:  # one part is grey, the other has colours
-        x_train, x_test = _with_channels(x_train), _with_channels(x_test)
-    classes = int(y_train.max()) + 1
-    if classes > len(y_train):
-        raise InputError(f"{train[0]}: label {classes - 1} is out of range for {len(y_train):,} training examples")
-    if y_test.max() >= classes:
-        raise InputError(
-            f"{test[0]}: label {y_test.max()} is out of range: training labels in {train[0]} are 0 to {classes - 1}"
-        )
+    x_train, x_test = join_parts(str(train[0]), str(test[0]), x_train, x_test)
     return Dataset(x_train, y_train, x_test, y_test)
 
 
@@ -138,63 +83,19 @@ def _read_part(part: str, files: list[Path], columns: Columns) -> tuple[Array, A
     if count == 0:
         raise InputError(f"{files[0]} has no rows: there are no {part} examples")
     labels: list[Array] = []
-    images: Array | None = None
-    index = 0
-    for path in files:
-        start = index
-        for contents, batch_labels in _batches(path, columns):
-            labels.append(batch_labels)
-            for content in contents:
-                row = f"{path}, row {index - start:,}"
-                pixels = _decode_row(row, content, columns.size)
-                if images is None:
-                    images = _allocate(files[0], count, pixels)
-                images = _store(row, images, index, pixels)
-                index += 1
-    assert images is not None
+    images = stack_images(str(files[0]), count, _encoded(files, columns, labels), columns.size)
     return images, np.concatenate(labels)
 
 
-def _decode_row(row: str, content: bytes | None, size: int | None) -> Array:
-    if content is None:
-        raise InputError(f"{row}: the image is missing; the file should contain its bytes")
-    try:
-        return decode(content, size)
-    except ImageError as error:
-        raise InputError(f"{row}: {error}") from error
-
-
-def _allocate(path: Path, count: int, pixels: Array) -> Array:
-    try:
-        return np.empty((count, *pixels.shape), np.uint8)
-    except (MemoryError, ValueError) as error:
-        raise InputError(
-            f"{path}: {count:,} images of {_size(pixels)} do not fit into memory; set data.size to less"
-        ) from error
-
-
-def _store(row: str, images: Array, index: int, pixels: Array) -> Array:
-    """`images` with `pixels` at `index`; with three channels from the first colour image on."""
-    if pixels.shape[-2:] != images.shape[-2:]:
-        raise InputError(
-            f"{row}: the image has {_size(pixels)}, the images before it have {_size(images[0])}; set data.size to "
-            "resize them all"
-        )
-    if pixels.ndim == 3 and images.ndim == 3:
-        images = _with_channels(images)
-    images[index] = pixels  # a grey image is broadcast to all channels
-    return images
-
-
-def _with_channels(images: Array) -> Array:
-    """The same images with three channels."""
-    return images if images.ndim == 4 else np.repeat(images[:, None], 3, axis=1)
-
-
-def _size(image: Array) -> str:
-    """The size of an image, for messages."""
-    height, width = image.shape[-2:]
-    return f"{height} x {width} {'colour' if image.ndim == 3 else 'grey'} pixels"
+def _encoded(files: list[Path], columns: Columns, labels: list[Array]) -> Iterator[tuple[str, bytes | None]]:
+    """Every encoded image, and its place for messages; their labels are appended to `labels`."""
+    for path in files:
+        row = 0
+        for contents, batch_labels in _batches(path, columns):
+            labels.append(batch_labels)
+            for content in contents:
+                yield f"{path}, row {row:,}", content
+                row += 1
 
 
 def _batches(path: Path, columns: Columns) -> Iterator[tuple[list[bytes | None], Array]]:

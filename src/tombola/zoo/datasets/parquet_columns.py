@@ -14,7 +14,7 @@ from tombola.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns and image size chosen by the user; None where the files decide."""
+    """The columns of Parquet and CSV files, and the image size, chosen by the user; None where the files decide."""
 
     image: str | None = None
     """The image column; needed if there are several."""

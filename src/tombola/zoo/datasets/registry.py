@@ -12,7 +12,7 @@ from tombola.zoo.datasets.digits import load_digits
 from tombola.zoo.datasets.mnist import FASHION_MNIST, MNIST, load_mnist
 from tombola.zoo.datasets.parquet_columns import Columns
 
-DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
+DATASETS: dict[str, Callable[[str | Path | None], Dataset]] = {
     "digits": lambda data_dir: load_digits(),  # noqa: ARG005 - part of scikit-learn
     "mnist": functools.partial(load_mnist, MNIST),
     "fashion-mnist": functools.partial(load_mnist, FASHION_MNIST),
@@ -20,7 +20,7 @@ DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
 """Each is called with the folder to search first, or None."""
 
 
-PARQUET_DATASETS: dict[str, Callable[[Path | None, Columns], Dataset]] = {
+PARQUET_DATASETS: dict[str, Callable[[str | Path | None, Columns], Dataset]] = {
     "cifar10": functools.partial(load_cifar, CIFAR10),
     "cifar100": functools.partial(load_cifar, CIFAR100),
 }

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from tombola.utils.errors import InputError
-from tombola.zoo.datasets.dataset import Array
+from tombola.zoo.datasets.dataset import Array, pixel_maximum
 from tombola.zoo.datasets.description import Data
 
 Scale = Literal["range", "unit-norm", "standard"]
@@ -54,8 +54,8 @@ def scale_inputs(x: Array, how: Scale, by: Moments | None = None) -> Array:
 
 def describe_scaling(x: Array, how: Scale, by: Moments | None = None) -> str:
     """What `scale_inputs` does to inputs, so that users can scale their own examples."""
-    pixels = x.dtype in (np.uint8, np.uint16)
-    words = f"divided by {np.iinfo(x.dtype).max:,}" if pixels else f"numbers such as from {x.min():g} to {x.max():g}"
+    most = pixel_maximum(x.dtype)
+    words = f"divided by {most:,}" if most > 1 else f"numbers such as from {x.min():g} to {x.max():g}"
     if how == "unit-norm":
         words += ", then each example divided by its L2 norm"
     if by is not None:
@@ -136,12 +136,14 @@ def _chunks(x: Array, examples: int | None = None) -> Iterator[slice]:
 
 
 def _to_range(x: Array) -> Array:
-    largest = np.iinfo(x.dtype).max if x.dtype in (np.uint8, np.uint16) else 1
-    return np.ascontiguousarray(x, dtype=np.float32) / np.float32(largest)
+    return np.ascontiguousarray(x, dtype=np.float32) / np.float32(pixel_maximum(x.dtype))
 
 
 def _unit_norm(x: Array) -> Array:
     x = _to_range(x)
-    norms = np.sqrt(np.square(x.reshape(len(x), -1)).sum(axis=1))
+    with np.errstate(over="ignore"):
+        norms = np.sqrt(np.square(x.reshape(len(x), -1)).sum(axis=1))
+    if not np.isfinite(norms).all():
+        raise InputError(f"data.scale: unit-norm needs inputs whose squares fit float32, not {np.abs(x).max():g}")
     norms[norms == 0] = 1
     return np.asarray(x / norms.reshape(-1, *[1] * (x.ndim - 1)), dtype=np.float32)

@@ -16,27 +16,44 @@ from tombola.utils.text import first_line
 log = logging.getLogger(__name__)
 
 
-def data_folders(data_dir: Path | None) -> list[Path]:
+def data_folders(data_dir: str | Path | None) -> list[Path]:
     """`data_dir`, `TOMBOLA_DATA` and the user's cache, in this order; downloads go to the last."""
     environment = os.environ.get("TOMBOLA_DATA")
     return [
-        *([data_dir] if data_dir else []),
+        *([Path(data_dir)] if data_dir else []),
         *([Path(environment)] if environment else []),
         Path(platformdirs.user_cache_dir("tombola")),
     ]
 
 
-def find_folder(name: str, data_dir: Path | None) -> Path | None:
+def find_file(name: str, data_dir: str | Path | None) -> Path:
+    """The file of that name, relative to the working folder or to one of the `data_folders`. Raises `InputError` with
+    the paths searched."""
+    paths = _candidates(name, data_dir)
+    path = first_existing(paths, Path.is_file)
+    if path is None:
+        raise InputError(f"there is no data file {' or '.join(dict.fromkeys(map(str, paths)))}")
+    return path
+
+
+def find_folder(name: str, data_dir: str | Path | None) -> Path | None:
     """The folder of that name, relative to the working folder or to one of the `data_folders`. None if it is missing
     and `name` is a single word. If `name` is a path, raises `InputError` with those searched."""
-    paths = [Path(name), *(folder / name for folder in data_folders(data_dir))]
+    paths = _candidates(name, data_dir)
     found = first_existing(paths, Path.is_dir) if name else None
-    if found is None and re.search(r"[/\\]|\.parquet$", name):
+    if found is None and name:
         file = first_existing(paths, Path.is_file)
         if file is not None:
-            raise InputError(f"data.name: {file} is a file; it should be the dataset's folder")
+            raise InputError(
+                f"data.name: {file} is a file; it should be the dataset's folder, or end with .npz or .csv"
+            )
+    if found is None and re.search(r"[/\\]|\.parquet$", name):
         raise InputError(f"there is no data folder {' or '.join(dict.fromkeys(map(str, paths)))}")
     return found
+
+
+def _candidates(name: str, data_dir: str | Path | None) -> list[Path]:
+    return [Path(name), *(folder / name for folder in data_folders(data_dir))]
 
 
 def first_existing(paths: Iterable[Path], is_kind: Callable[[Path], bool]) -> Path | None:
@@ -52,7 +69,7 @@ def first_existing(paths: Iterable[Path], is_kind: Callable[[Path], bool]) -> Pa
 
 def file_versions(path: Path) -> tuple[tuple[str, int, int, int], ...]:
     """Names, inodes, times and sizes: they differ after a file, or a file in a folder, was replaced or written to."""
-    paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    paths = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
     stats = ((str(each), each.stat()) for each in paths)
     return tuple((name, status.st_ino, status.st_mtime_ns, status.st_size) for name, status in stats)
 

@@ -74,7 +74,7 @@ def check_inputs(dataset: Dataset, data: Data) -> None:
     if not data.augmented:
         return
     option = "flip" if data.flip else "crop"
-    if len(dataset.inputs) not in (2, 3):
+    if len(dataset.inputs) not in (2, 3) or dataset.channels_last:
         raise InputError(
             f'data.{option}: needs images, (height, width) or (channels, height, width); "{data.name}" has inputs of '
             f"shape {dataset.inputs}"

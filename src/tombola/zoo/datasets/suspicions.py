@@ -1,0 +1,95 @@
+"""What is probably, but not certainly, wrong with a user's dataset: a line each, for a warning."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from tombola.zoo.datasets.dataset import Array, Dataset, pixel_maximum
+
+LARGE = 100
+"""Unscaled inputs as large as this make training unstable, and so does such a ratio of features."""
+
+SAMPLE = 1000
+"""The number of examples looked at, where all would take long."""
+
+REPEATED = 0.01
+"""The fraction of test examples that may also be training examples: published datasets have a few such."""
+
+
+def suspicions(dataset: Dataset, scale: str) -> list[str]:
+    """What the user should check in a dataset whose inputs are scaled by `scale`; and the reader's own notes."""
+    return [*dataset.notes, *_about_inputs(dataset, scale), *_about_classes(dataset), *_repeated(dataset)]
+
+
+def _about_inputs(dataset: Dataset, scale: str) -> Iterator[str]:
+    x, shape = dataset.x_train, dataset.inputs
+    if dataset.channels_last:
+        yield (
+            f"examples of shape {shape} are read as {shape[0]} channels of {shape[1]} x {shape[2]} pixels; if the "
+            "channels are last, move them: x.transpose(0, 3, 1, 2)"
+        )
+    low, high = float(x.min()), float(x.max())
+    most = pixel_maximum(x.dtype)
+    if low == high:
+        yield f"all training inputs are {low:g}"
+    elif most > 1 and 4 * high <= most and (scale == "range" or x.dtype == np.uint8):
+        yield (
+            f"all inputs are at most {high:g} of {most:,}, the most of {x.dtype}, and are divided by that; if "
+            f"{high:g} is white, stretch them (12-bit images: times 16) or save them as floats from 0 to 1"
+        )
+    elif most == 1 and scale == "range" and max(abs(low), abs(high)) >= LARGE:
+        yield (
+            f"inputs are {x.dtype} from {low:g} to {high:g}, which are not scaled; set data.scale to standard, or "
+            "save pixels as uint8"
+        )
+    elif most == 1 and scale != "standard" and len(shape) == 1 and (ratio := _ratio_of_features(x)) >= LARGE:
+        yield f"features differ {ratio:,.0f} times in their standard deviations; set data.scale to standard"
+    train, test = (float(np.abs(_sample(each).astype(np.float64)).mean()) for each in (x, dataset.x_test))
+    if max(train, test) > 10 * min(train, test):
+        yield (
+            f"test inputs are on average {test:.2g} from zero, and training inputs {train:.2g}; are both prepared in "
+            "the same way?"
+        )
+
+
+def _ratio_of_features(x: Array) -> float:
+    """The largest standard deviation of a feature, divided by the smallest of those that vary."""
+    deviations = _sample(x).astype(np.float64).std(axis=0)
+    varying = deviations[deviations > 0]
+    return float(varying.max() / varying.min()) if varying.size else 1.0
+
+
+def _sample(x: Array) -> Array:
+    return x[:: max(1, len(x) // SAMPLE)]
+
+
+def _about_classes(dataset: Dataset) -> Iterator[str]:
+    counts = np.bincount(dataset.y_train)
+    unused = np.flatnonzero(counts == 0)
+    if unused.size:
+        tested = int(np.isin(dataset.y_test, unused).sum())
+        also = f", which {tested:,} test examples belong to" if tested else ""
+        yield (
+            f"labels from 0 to {len(counts) - 1} make {len(counts)} classes, but no training example has label "
+            f"{unused[0]} or {unused.size - 1} others{also}; number the classes from 0, without gaps"
+        )
+    elif 2 * len(counts) > len(dataset.y_train):
+        yield f"{len(dataset.y_train):,} training examples have {len(counts):,} classes; are the labels classes?"
+
+
+def _repeated(dataset: Dataset) -> Iterator[str]:
+    train = {_digest(example) for example in dataset.x_train}
+    test = dataset.x_test.astype(dataset.x_train.dtype, copy=False)
+    repeated = sum(_digest(example) in train for example in test)
+    if repeated > REPEATED * len(test):
+        yield (
+            f"{repeated:,} of {len(test):,} test examples have the same inputs as training examples, so test "
+            "accuracies are too good"
+        )
+
+
+def _digest(example: Array) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(example).tobytes(), digest_size=16).digest()
