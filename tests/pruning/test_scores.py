@@ -184,6 +184,18 @@ def test_a_shared_weight_uses_the_inputs_of_all_its_layers() -> None:
     torch.testing.assert_close(wanda(of_network(network, [x], total))["0.weight"], network[0].weight.abs() * norms)
 
 
+def test_layers_may_be_called_by_keyword() -> None:
+    class Scaled(nn.Linear):
+        def forward(self, x: Tensor, scale: float) -> Tensor:
+            return super().forward(scale * x)
+
+    network, x = nn.ModuleDict({"plain": nn.Linear(3, 3), "scaled": Scaled(3, 2)}), torch.randn(4, 3)
+    found = wanda(of_network(network, [x], lambda net, x: net["scaled"](scale=2.0, x=net["plain"](input=x)).sum()))
+    for name, seen in (("plain", x), ("scaled", network["plain"](x))):
+        weight = network.get_parameter(f"{name}.weight")
+        torch.testing.assert_close(found[f"{name}.weight"], weight.abs() * seen.norm(dim=0))
+
+
 def test_unused_layers_score_zero_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     network = nn.ModuleDict({"used": nn.Linear(3, 2), "unused": nn.Linear(3, 2)})
     found = wanda(of_network(network, [torch.ones(1, 3)], lambda net, x: total(net["used"], x)))

@@ -15,6 +15,7 @@ from tombola.exports.coupling import BoolArray, CoupledLayer, CoupledUnits, bias
 from tombola.exports.graph import graph_of
 from tombola.exports.resizing import UNIT_TENSORS, resize
 from tombola.pruning.hold import release
+from tombola.utils.calls import call
 from tombola.utils.text import first_line
 from tombola.zoo.models.resnet import Subsample
 
@@ -153,19 +154,20 @@ def _size(network: nn.Module) -> int:
 
 
 @torch.no_grad()
-def output_mismatch(network: Callable[[Tensor], Any], other: Callable[[Tensor], Any], example: Tensor) -> str | None:
+def output_mismatch(network: Callable[..., Any], other: Callable[..., Any], example: Any) -> str | None:
     """How the outputs of `other` differ from those of `network`; None if they agree up to rounding.
 
-    Both are called with the example, with random batches of its size, and of two and one. Infinite and NaN outputs
-    have to be the same in both. Raises whatever the networks raise.
+    Both are called with the example (a tensor, a tuple or a dict, as in `call`), and if it is a tensor, with random
+    batches of its size, and of two and one. Infinite and NaN outputs have to be the same in both. Raises whatever the
+    networks raise.
     """
-    shape = example.shape[1:]
     batches = [example] if len(example) else []
-    if example.is_floating_point():
+    if isinstance(example, Tensor) and example.is_floating_point():
+        shape = example.shape[1:]
         for size in {len(example), 2, 1} - {0}:
             batches.append(torch.randn((size, *shape), dtype=example.dtype, device=example.device))
     for batch in batches:
-        pairs = zip(tensors(network(batch.clone())), tensors(other(batch.clone())), strict=True)
+        pairs = zip(tensors(call(network, batch)), tensors(call(other, batch)), strict=True)
         for before, after in pairs:
             if before.shape != after.shape:
                 return f"its outputs have shape {tuple(after.shape)} instead of {tuple(before.shape)}"

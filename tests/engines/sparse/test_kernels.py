@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import ModuleType
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tombola.engines.sparse import compiled, convolution, products, source_hash, speeds, stack_kernels, vectors
-from tombola.engines.sparse.modules import SparseTrainingLayer
+from tombola.engines.sparse.modules import make_sparse
 from tombola.engines.sparse.products import examples_to_columns, gather, sampled_product, sparse_times_dense
 from tombola.engines.sparse.source_hash import kernel_hash, syntax_hash
 from tombola.engines.sparse.sparsity_pattern import SparsityPattern, grouped
@@ -88,9 +89,9 @@ def assert_equal_to_the_dense_layer(layer: nn.Linear | nn.Conv2d, x: Tensor, den
     kept = torch.rand(layer.weight.shape) < density
     with torch.no_grad():
         layer.weight.mul_(kept)
-    sparse = SparseTrainingLayer(layer, kept)
+    sparse = make_sparse(copy.deepcopy(layer), kept)
     assert sparse.values.numel() == kept.sum()
-    assert torch.equal(sparse.to_dense(sparse.values), layer.weight)
+    assert torch.equal(sparse.product.to_dense(sparse.values), layer.weight)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     expected, got = layer(inputs[0]), sparse(inputs[1])
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
@@ -99,7 +100,9 @@ def assert_equal_to_the_dense_layer(layer: nn.Linear | nn.Conv2d, x: Tensor, den
     got.backward(gradient)
     torch.testing.assert_close(inputs[1].grad, inputs[0].grad, rtol=1e-4, atol=1e-4)
     assert layer.weight.grad is not None
-    torch.testing.assert_close(sparse.values.grad, layer.weight.grad.reshape(-1)[sparse.order], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        sparse.values.grad, layer.weight.grad.reshape(-1)[sparse.product.order], rtol=1e-3, atol=1e-3
+    )
     if layer.bias is not None:
         torch.testing.assert_close(sparse.bias.grad, layer.bias.grad, rtol=1e-4, atol=1e-3)
 
@@ -159,7 +162,7 @@ def test_layers_take_inputs_of_other_dimensions(shape: tuple[int, ...]) -> None:
 
 def test_inputs_without_requires_grad_get_no_gradient() -> None:
     layer = nn.Conv2d(1, 2, 3)
-    sparse = SparseTrainingLayer(layer, torch.ones_like(layer.weight, dtype=torch.bool))
+    sparse = make_sparse(layer, torch.ones_like(layer.weight, dtype=torch.bool))
     x = torch.randn(2, 1, 5, 5)
     sparse(x).sum().backward()
     assert x.grad is None

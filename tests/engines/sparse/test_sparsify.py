@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from tests.support.any_networks import make
 from tests.support.networks import Convolutional
 from tombola.engines.sparse import speeds as module
-from tombola.engines.sparse.modules import SparseTrainingLayer
+from tombola.engines.sparse.modules import SparseTrainingLayer, make_sparse
 from tombola.engines.sparse.sparsify import sparsify
 from tombola.engines.sparse.speeds import Speeds, machine
 from tombola.pruning.mask import Mask
@@ -51,10 +57,8 @@ def test_layers_are_replaced_and_the_state_dict_stays_dense() -> None:
     assert all(torch.equal(state[name], before[name]) for name in keys)
     with torch.no_grad():
         network.get_parameter("conv.values").fill_(3.0)
-    sparsified.restore()
-    assert type(network.conv) is nn.Conv2d
+    assert torch.equal(sparsified.state_dict()["conv.weight"], 3.0 * mask["conv.weight"])
     assert torch.equal(network.conv.weight, 3.0 * mask["conv.weight"])
-    assert list(network.state_dict()) == keys
 
 
 def test_each_layer_that_stays_dense_has_a_reason() -> None:
@@ -90,6 +94,107 @@ def test_each_layer_that_stays_dense_has_a_reason() -> None:
         "unused": "the network does not call it",
         "full": "dense is faster with 100.0% of its weights",
     }
+
+
+def test_masked_parameters_that_are_not_weights_of_layers_stay_dense_by_their_names() -> None:
+    network = make("attention")
+    mask = Mask({name: torch.rand(p.shape) < 0.5 for name, p in network.named_parameters()})
+    mask.apply_(network)
+    sparsified, dense = sparsify(network, mask, X, SPEEDS)
+    assert set(sparsified.layers) == {"inner", "output"}
+    assert set(dense) == set(mask) - {"inner.weight", "output.weight", "attention.out_proj.weight"} | {
+        "attention.out_proj"
+    }
+
+
+def test_a_sparse_layer_is_still_the_layer() -> None:
+    layer, kept = nn.Linear(8, 4), torch.rand(4, 8) < 0.5
+    layer.comment = "mine"
+    dense = copy.deepcopy(layer)
+    with torch.no_grad():
+        dense.weight.mul_(kept)
+    sparse = make_sparse(layer, kept)
+    assert sparse is layer
+    assert isinstance(sparse, nn.Linear)
+    assert (sparse.in_features, sparse.comment, repr(sparse)[:6]) == (8, "mine", "Sparse")
+    assert torch.equal(sparse.weight, dense.weight)
+    x = torch.randn(3, 8)
+    functional.linear(x, sparse.weight, sparse.bias).square().sum().backward()
+    dense(x).square().sum().backward()
+    torch.testing.assert_close(sparse.product.to_dense(sparse.values.grad), dense.weight.grad * kept)
+    with pytest.raises(AttributeError):
+        sparse.weight = torch.zeros(4, 8)
+    copied = pickle.loads(pickle.dumps(sparse))
+    assert torch.equal(copied(input=x), sparse(x))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda layer, x: layer(x.bfloat16()),
+        lambda layer, x: layer(x[:, :3]),
+        lambda layer, x: layer(x[0, 0, 0]),
+        lambda layer, x: layer(x[..., :2]),
+        lambda layer, x: layer(x[:0]),
+        lambda layer, x: torch.autocast("cpu", torch.bfloat16)(layer)(x),
+        lambda layer, x: layer(torch.nested.nested_tensor([x[0], x[1]])),
+        lambda layer, x: torch.func.vmap(layer)(x[:, None]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_what_the_kernels_do_not_support_is_computed_by_the_dense_layer(
+    call: Callable[[nn.Module, Tensor], Tensor],
+) -> None:
+    """Or it raises an error: the compiled kernels would read beyond their inputs."""
+
+    def result(layer: nn.Module, x: Tensor) -> Tensor | type[Exception]:
+        try:
+            out = call(layer, x).detach()
+        except Exception as error:  # noqa: BLE001 - torch's
+            return type(error)
+        return out.to_padded_tensor(0) if out.is_nested else out
+
+    for layer, x in ((nn.Linear(5, 4), torch.randn(2, 4, 4, 5)), (nn.Conv2d(4, 2, 3), torch.randn(2, 4, 5, 5))):
+        kept = torch.rand(layer.weight.shape) < 0.5
+        with torch.no_grad():
+            layer.weight.mul_(kept)
+        expected, found = result(layer, x), result(make_sparse(copy.deepcopy(layer), kept), x)
+        if isinstance(expected, Tensor) and isinstance(found, Tensor):
+            torch.testing.assert_close(found, expected)
+        else:
+            assert isinstance(found, type)
+
+
+def test_a_trial_changes_neither_the_network_nor_the_random_state() -> None:
+    class Closure(nn.Module):
+        """A copy of it calls the batch norm of the original."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.inner = nn.BatchNorm1d(8), nn.Linear(8, 8)
+            self.calls = 0
+            self.function = lambda x: self.norm(x)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return self.inner(functional.dropout(self.function(x), 0.5))
+
+    network = Closure()
+    mask = prune_half(network)
+    before, random = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    sparsified, _ = sparsify(network, mask, X, SPEEDS)
+    assert list(sparsified.layers) == ["inner"]
+    assert network.calls == 0
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in sparsified.state_dict().items())
+
+
+def test_a_network_that_cannot_be_copied_stays_dense() -> None:
+    network = Convolutional()
+    network.lock = threading.Lock()
+    sparsified, dense = sparsify(network, prune_half(network), X, SPEEDS)
+    assert not sparsified.layers
+    assert set(dense) == {"conv", "output"}
 
 
 @pytest.mark.parametrize("when", ["always", "wrongly", "in training"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -229,7 +230,42 @@ def test_the_network_is_not_called_or_changed() -> None:
     assert torch.equal(torch.random.get_rng_state(), random)
 
 
-@pytest.mark.parametrize("example", [np.ones((2, 4)), None, torch.ones(4)])
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 5), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor, y: Tensor, scale: float = 1.0) -> Tensor:
+        return scale * functional.gelu(self.a(x) + self.b(input=y))
+
+
+@pytest.mark.parametrize("form", [lambda x, y: (x, y), lambda x, y: {"y": y, "x": x}, lambda x, y: (x, y, 2.0)])
+def test_several_inputs_are_given_by_position_or_keyword(
+    form: Callable[[Tensor, Tensor], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "is_faster", lambda *_: True)
+    network = sparsify(randomise(TwoInputs()), 0.4, seed=0)
+    runtime = sparse(network, form(torch.randn(3, 4), torch.randn(3, 4)))
+    assert all(isinstance(layer, SparseLayer) for layer in (runtime.a, runtime.b))
+    x, y = torch.randn(2, 7, 4)
+    torch.testing.assert_close(runtime(x, y=y, scale=3.0), network(x, y, 3.0))
+
+
+def test_a_single_input_may_be_in_a_tuple_or_dict() -> None:
+    network, x = sparsify(randomise(nn.Sequential(nn.Linear(4, 5), nn.ReLU())), 0.4, seed=0), torch.randn(3, 4)
+    assert isinstance(sparse(network, (x,)), SparseNetwork)
+    torch.testing.assert_close(sparse(network, {"input": x})(input=x), network(x))
+
+
+@pytest.mark.parametrize(
+    "example", [(torch.ones(2, 4),), (torch.ones(2, 4), torch.ones(2, 3)), {"z": torch.ones(2, 4)}]
+)
+def test_an_example_that_the_network_does_not_take_is_an_error(example: Any) -> None:
+    with pytest.raises(InputError, match="example"):
+        sparse(TwoInputs(), example)
+
+
+@pytest.mark.parametrize("example", [np.ones((2, 4)), None, torch.ones(4), (), {}, (3,), [torch.ones(2, 4)]])
 def test_an_example_that_is_not_a_batch_is_an_error(example: Any) -> None:
     with pytest.raises(InputError, match="example"):
         sparse(nn.Linear(4, 2), example)

@@ -8,12 +8,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.support.any_networks import KINDS, make
 from tests.support.export_networks import FunctionNetwork
 from tests.support.random_networks import randomise, sparsify
 from tests.support.runtime_networks import assert_close, expected_outputs, scale_of
 from tombola.exports.runtime import sparse_layers as layers
 from tombola.exports.runtime.memory_layout import program_of
 from tombola.exports.runtime.sparse_layers import SparseLayer, with_sparse_layers
+
+SPARSE_LAYERS = {
+    "lstm": ["output"],
+    "attention": ["inner", "output"],
+    "encoder layer": ["encoder.linear1", "encoder.linear2", "output"],
+    "experts": ["line"],
+    "by_keyword": ["a", "b", "extra"],
+    "tied": ["b", "extra"],
+    "called_twice": ["a", "b", "extra"],
+    "metadata": ["a", "b", "extra"],
+}
 
 
 @pytest.fixture
@@ -117,7 +129,7 @@ def test_sparse_layers_are_copied_and_saved_with_their_module(monkeypatch: pytes
 @pytest.mark.usefixtures("all_faster")
 @pytest.mark.parametrize("otherwise", [lambda layer, _: layer.weight, lambda _, x: x])
 def test_layers_stay_dense_in_a_network_that_inspects_them(
-    otherwise: Callable[[nn.Module, Tensor], Tensor], caplog: pytest.LogCaptureFixture
+    otherwise: Callable[[nn.Module, Tensor], Tensor],
 ) -> None:
     def forward(network: Any, x: Tensor) -> Tensor:
         return network.layer(x) if isinstance(network.layer, nn.Linear) else otherwise(network.layer, x)
@@ -126,13 +138,65 @@ def test_layers_stay_dense_in_a_network_that_inspects_them(
     copied, names = with_sparse_layers(network, x)
     assert names == []
     assert torch.equal(copied(x), network(x))
-    assert "all stay dense" in caplog.text
 
 
 @pytest.mark.usefixtures("all_faster")
-def test_transformer_layers_of_torch_stay_correct() -> None:
-    """In evaluation mode they pass the weights of their layers to one fused function."""
-    network = made(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
-    x = torch.randn(2, 3, 8)
-    copied, _ = with_sparse_layers(network, x)
-    torch.testing.assert_close(copied(x), network(x))
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_network_computes_the_same_with_and_without_autograd(kind: str) -> None:
+    """Transformers of torch, for example, pass the weights of their layers to one fused function without it."""
+    network, x = made(make(kind)), torch.rand(3, 8, 8)
+    copied, names = with_sparse_layers(network, x)
+    for mode in (torch.no_grad(), torch.enable_grad()):
+        with mode:
+            torch.testing.assert_close(copied(x[:2]), network(x[:2]), rtol=1e-4, atol=1e-5)
+    if kind in SPARSE_LAYERS:
+        assert names == SPARSE_LAYERS[kind]
+
+
+@pytest.mark.usefixtures("all_faster")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_transformers_with_padding_stay_correct() -> None:
+    """Without autograd they compute with nested tensors."""
+
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+            self.output = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            padding = torch.arange(x.shape[1]) >= lengths[:, None]
+            out: Tensor = self.output(self.encoder(x, src_key_padding_mask=padding)[:, 0])
+            return out
+
+    network, x = made(Padded()), torch.randn(3, 5, 8)
+    copied, names = with_sparse_layers(network, (x, torch.tensor([2, 5, 3])))
+    assert names == ["output"]
+    with torch.no_grad():
+        lengths = torch.tensor([4, 1, 2])
+        torch.testing.assert_close(copied(x, lengths), network(x, lengths))
+
+
+@pytest.mark.usefixtures("all_faster")
+def test_a_convolution_of_images_of_several_sizes_stays_dense() -> None:
+    def forward(network: Any, x: Tensor) -> Tensor:
+        out: Tensor = network.last(network.conv(torch.sigmoid(network.conv(x))))
+        return out
+
+    network = made(FunctionNetwork(forward, conv=nn.Conv2d(1, 1, 3), last=nn.Linear(4, 2)))
+    copied, names = with_sparse_layers(network, torch.randn(2, 1, 8, 8))
+    assert names == ["last"]
+    torch.testing.assert_close(copied(torch.ones(2, 1, 8, 8)), network(torch.ones(2, 1, 8, 8)))
+
+
+def test_sparse_layers_have_the_attributes_of_the_layer_but_not_its_weights() -> None:
+    layer = made(nn.Linear(5, 7))
+    layer.comment = "mine"
+    sparse = SparseLayer(layer, torch.ones(1, 5))
+    assert (sparse.in_features, sparse.out_features, sparse.comment) == (5, 7, "mine")
+    assert (sparse.weight.shape, sparse.weight.dtype, sparse.weight.device) == (
+        (7, 5), torch.float32, torch.device("cpu"),
+    )  # fmt: skip
+    assert sparse.weight.isnan().all()
+    assert sparse.weight.untyped_storage().nbytes() == 4
+    assert torch.equal(sparse.bias, layer.bias)

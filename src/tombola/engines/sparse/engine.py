@@ -35,9 +35,8 @@ log = logging.getLogger(__name__)
 class Sparse:
     """Trains one run after another, each on one thread, in time that follows the number of kept weights.
 
-    Stacks of linear layers train entirely in compiled code (`stack_kernels`). In all other modules, layers are
-    replaced by sparse ones where those are faster (`sparsify`). Without numba it trains as `Eager` does, with a
-    warning.
+    Stacks of linear layers train entirely in compiled code (`stack_kernels`). In all other modules, layers are made
+    sparse where that is faster (`sparsify`). Without numba it trains as `Eager` does, with a warning.
     """
 
     data_dir: str | Path | None = None
@@ -118,7 +117,10 @@ def _stack(run: Run) -> Stack | str:
     key = network.model_dump_json()
     if key not in _STACKS:
         _STACKS[key] = recognise_stack(build(Start(network=network, seed=0)))
-    return _STACKS[key]
+    stack = _STACKS[key]
+    if not isinstance(stack, str) and (others := run.mask.keys() - {layer.weight for layer in stack.layers}):
+        return f"{min(others)} can be pruned, which is not the weight of a layer"
+    return stack
 
 
 def known_speeds() -> tuple[Path, list[Speed]]:

@@ -7,43 +7,59 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from tombola.engines.sparse import convolution
 from tombola.engines.sparse.sparsity_pattern import SparsityPattern
 
 
-class SparseTrainingLayer(nn.Module):
-    """Computes what `layer`, an `nn.Linear` or `nn.Conv2d`, computes with the weights outside `kept` set to zero. Its
-    parameters are `values`, the kept weights, in the order of `pattern`, and `bias`."""
+class SparseProduct:
+    """What `layer`, an `nn.Linear` or `nn.Conv2d`, computes with its weights in `kept` only. They are given as
+    `values`, in the order of the pattern."""
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, kept: Tensor) -> None:
-        super().__init__()
         self.shape = layer.weight.shape
         self.options = convolution_options(layer)
         self.pattern = SparsityPattern.of(kept.reshape(len(kept), -1).numpy())
         self.order = torch.from_numpy(self.pattern.order)
-        self.values = nn.Parameter(layer.weight.detach().reshape(-1)[self.order])
-        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self._cache: dict[tuple[int, ...], tuple[convolution.Geometry, convolution.KernelIndices]] = {}
 
-    def to_dense(self, values: Tensor) -> Tensor:
-        """The dense weight tensor with these kept weights."""
-        dense = torch.zeros(self.shape)
-        dense.reshape(-1)[self.order] = values.detach()
-        return dense
+    def to_sparse(self, weight: Tensor) -> Tensor:
+        """The values of a dense weight tensor."""
+        return weight.reshape(-1)[self.order]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def to_dense(self, values: Tensor) -> Tensor:
+        """The dense weight tensor with these values, and with a gradient to them."""
+        return torch.zeros(self.shape.numel()).scatter(0, self.order, values).view(self.shape)
+
+    def supports(self, x: Tensor) -> bool:
+        """Whether `x` is a plain tensor of float32 on the CPU, of the right number of features, outside autocast."""
+        plain = type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided and not x.is_nested
+        if not plain or x.dtype != torch.float32 or not x.is_cpu or not x.numel() or torch.is_autocast_enabled("cpu"):
+            return False
+        if len(self.shape) == 2:
+            return x.shape[-1] == self.shape[1]
+        return x.dim() in (3, 4) and x.shape[-3] == self.shape[1] * self.options.groups and self._is_large_enough(x)
+
+    def _is_large_enough(self, images: Tensor) -> bool:
+        """Whether padded images are as large as the kernel."""
+        top, bottom, left, right = self.options.padding
+        height, width = images.shape[-2] + top + bottom, images.shape[-1] + left + right
+        sizes = zip((height, width), self.options.size, self.options.dilation, strict=True)
+        return all(side > (kernel - 1) * dilation for side, kernel, dilation in sizes)
+
+    def __call__(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """Linear layers take any number of leading dimensions; convolutions one batch dimension or none."""
         if len(self.shape) == 2:
-            out = self._convolve(x.reshape(-1, x.shape[-1], 1, 1))
+            out = self._convolve(x.reshape(-1, x.shape[-1], 1, 1), values, bias)
             return out.reshape(*x.shape[:-1], self.shape[0])
         if x.dim() == 3:
-            return self._convolve(x[None])[0]
-        return self._convolve(x)
+            return self._convolve(x[None], values, bias)[0]
+        return self._convolve(x, values, bias)
 
-    def _convolve(self, x: Tensor) -> Tensor:
+    def _convolve(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         geometry, indices = self._geometry(tuple(x.shape))
-        out: Tensor = _Convolution.apply(x, self.values, self.bias, geometry, indices)  # type: ignore[no-untyped-call]
+        out: Tensor = _Convolution.apply(x, values, bias, geometry, indices)  # type: ignore[no-untyped-call]
         return out
 
     def _geometry(self, shape: tuple[int, ...]) -> tuple[convolution.Geometry, convolution.KernelIndices]:
@@ -53,6 +69,63 @@ class SparseTrainingLayer(nn.Module):
             geometry = convolution.convolution_geometry(self.options, self.shape[0], *shape)
             self._cache[shape] = geometry, convolution.kernel_indices(self.pattern, self.options, geometry)
         return self._cache[shape]
+
+
+class SparseTrainingLayer(nn.Module):
+    """An `nn.Linear` or `nn.Conv2d` made sparse by `make_sparse`. Its parameters are `values`, the kept weights in
+    the order of `product`, and `bias`.
+
+    It is still an instance of its class, with the same attributes. Calls that the kernels do not support are computed
+    by that class, with the dense weight.
+    """
+
+    values: nn.Parameter
+    bias: nn.Parameter | None
+    product: SparseProduct
+    needed_dense = False
+    """Whether something accessed its weight, or called it with unsupported inputs."""
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, computed at each access; its gradient is that of `values`. Changes of it are lost."""
+        self.needed_dense = True
+        return self.product.to_dense(self.values)
+
+    def forward(self, input: Tensor) -> Tensor:  # torch's name, used in calls by keyword
+        if self.product.supports(input):
+            return self.product(input, self.values, self.bias)
+        out: Tensor = super().forward(input)
+        return out
+
+
+class SparseLinear(SparseTrainingLayer, nn.Linear):  # type: ignore[misc, override] # its weight is read-only
+    """A sparse `nn.Linear`."""
+
+
+class SparseConv2d(SparseTrainingLayer, nn.Conv2d):  # type: ignore[misc, override] # its weight is read-only
+    """A sparse `nn.Conv2d`."""
+
+
+def make_sparse(layer: nn.Linear | nn.Conv2d, kept: Tensor) -> SparseTrainingLayer:
+    """Make `layer` sparse, in place, so that all references to it stay valid; weights outside `kept` become zero."""
+    product = SparseProduct(layer, kept)
+    values = nn.Parameter(product.to_sparse(layer.weight.detach()))
+    layer._parameters = {"values": values, "bias": layer._parameters["bias"]}
+    layer.__class__ = SparseLinear if isinstance(layer, nn.Linear) else SparseConv2d
+    assert isinstance(layer, SparseTrainingLayer)
+    layer.product = product
+    avoid_fused_path(layer)
+    return layer
+
+
+def avoid_fused_path(layer: nn.Module) -> None:
+    """Let `nn.TransformerEncoderLayer` call its `layer`. In evaluation it passes the weights of its layers to a fused
+    function instead, unless one of them has a hook."""
+    layer.register_forward_pre_hook(_do_nothing)
+
+
+def _do_nothing(layer: nn.Module, inputs: object) -> None:
+    """A hook."""
 
 
 class _Convolution(torch.autograd.Function):
@@ -75,6 +148,7 @@ class _Convolution(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable  # an error instead of wrong second derivatives
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, values = context.saved_tensors
         gradient = gradients[0].contiguous()

@@ -1,31 +1,39 @@
-"""Replaces the dense layers of a module by sparse layers where those are faster."""
+"""Makes the layers of a module sparse where those are faster."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from tombola.engines.eager import ModuleLearner
-from tombola.engines.sparse.modules import SparseTrainingLayer
+from tombola.engines.sparse.candidates import Shapes, record_input_shapes, why_not_sparse
+from tombola.engines.sparse.modules import SparseTrainingLayer, make_sparse
 from tombola.engines.sparse.speeds import Speeds
-from tombola.engines.sparse.stack import has_hooks
+from tombola.engines.sparse.trial import Trial, run_trial
 from tombola.pruning.mask import Mask, State
 from tombola.runs.run import Run
+from tombola.utils.text import first_line
 from tombola.zoo.datasets.split import Split
 
 
 @dataclass
 class SparsifiedNetwork:
-    """A module in which some layers were replaced by sparse ones."""
+    """A module in which some layers were made sparse."""
 
     network: nn.Module
-    layers: dict[str, nn.Module] = field(default_factory=dict)
-    """The replaced layers, by name as in `named_modules`; without their weights, to save memory."""
+    layers: dict[str, SparseTrainingLayer] = field(default_factory=dict)
+    """The sparse layers, by name as in `named_modules`."""
+
+    @classmethod
+    def of(cls, network: nn.Module, kept: Mapping[str, Tensor]) -> SparsifiedNetwork:
+        """Make layers of `network` sparse, in place; `kept` are the masks of their weights, by the layers' names."""
+        return cls(network, {name: make_sparse(_layer(network, name), mask) for name, mask in kept.items()})
 
     def state_dict(self) -> State:
         """The `state_dict` of the module with dense layers: the same names, in the same order."""
@@ -36,9 +44,9 @@ class SparsifiedNetwork:
         `Outcome.optimizer`."""
         state: State = {}
         for entry, tensor in entries.items():
-            sparse = self._sparse(entry, "values")
+            sparse, value = self._sparse(entry, "values"), tensor.detach()
             name = entry if sparse is None else f"{entry.removesuffix('values')}weight"
-            state[name] = sparse.to_dense(tensor) if sparse and tensor.dim() else tensor.detach().clone()
+            state[name] = sparse.product.to_dense(value) if sparse and value.dim() else value.clone()
         return state
 
     def to_sparse(self, entries: State) -> State:
@@ -47,138 +55,109 @@ class SparsifiedNetwork:
         for entry, tensor in entries.items():
             sparse = self._sparse(entry, "weight")
             name = entry if sparse is None else f"{entry.removesuffix('weight')}values"
-            state[name] = tensor.reshape(-1)[sparse.order] if sparse and tensor.dim() else tensor
+            state[name] = sparse.product.to_sparse(tensor) if sparse and tensor.dim() else tensor
         return state
 
     def _sparse(self, entry: str, parameter: str) -> SparseTrainingLayer | None:
         """The sparse layer if `entry` is its parameter of that name, else None."""
         layer, _, last = entry.rpartition("/")[2].rpartition(".")
-        if layer not in self.layers or last != parameter:
-            return None
-        sparse = self.network.get_submodule(layer)
-        assert isinstance(sparse, SparseTrainingLayer)
-        return sparse
-
-    def restore(self) -> None:
-        """Put the dense layers back, with the current weights."""
-        state = self.state_dict()
-        for name, layer in self.layers.items():
-            replace_module(self.network, name, layer.to_empty(device="cpu"))
-        self.layers = {}
-        self.network.load_state_dict(state)
+        return self.layers.get(layer) if last == parameter else None
 
 
 def sparsify(
     network: nn.Module, mask: Mask, inputs: Tensor, speeds: Speeds
 ) -> tuple[SparsifiedNetwork, dict[str, str]]:
-    """Replace layers of `network` by sparse ones, in place. Also returns why each other masked layer stays dense.
+    """Make layers of `network` sparse, in place. Also returns why other masked layers stay dense, by their names, and
+    other masked parameters, by theirs.
 
-    Weights outside `mask` must be zero. `inputs` is a batch, used to find the layers' input shapes and to check that
-    the outputs of the network stay the same.
+    Weights outside `mask` must be zero. `inputs` is a batch, used to find the layers' input shapes, and to try copies
+    of the network with sparse layers: layers whose weight it accesses stay dense, and if it does not compute the same
+    as before, all of them.
     """
-    shapes, before = record_input_shapes(network, inputs)
-    sparsified, dense = SparsifiedNetwork(network), {}
-    for name, kept in mask.items():
-        layer_name = name.removesuffix(".weight")
-        layer = network.get_submodule(layer_name)
-        density = kept.float().mean().item()
-        reason = why_not_sparse(network, layer_name, shapes)
-        if reason is None and not all(p.requires_grad for p in network.get_submodule(layer_name).parameters()):
+    try:
+        with _unchanged_buffers(network):
+            copied = copy.deepcopy(network)
+            shapes = record_input_shapes(copied, lambda: copied(inputs))
+            chosen, dense = _choose(network, mask, shapes, speeds)
+            expected = run_trial(copy.deepcopy(network), inputs) if chosen else Trial([], {})
+            while chosen and (reasons := _why_not_these(network, chosen, inputs, expected)):
+                dense |= reasons
+                chosen = {name: kept for name, kept in chosen.items() if name not in reasons}
+    except Exception as error:  # noqa: BLE001 - a user's module may raise anything, such as when it is copied
+        reason = f"the network cannot be tried: {first_line(error)}"
+        chosen, dense = {}, {name.removesuffix(".weight"): reason for name in mask}
+    return SparsifiedNetwork.of(network, chosen), dense
+
+
+def _choose(
+    network: nn.Module, mask: Mask, shapes: Shapes, speeds: Speeds
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The masks of the layers that can be sparse and are faster, and why other masked layers stay dense."""
+    chosen, dense = {}, {}
+    for parameter, kept in mask.items():
+        name, _, last = parameter.rpartition(".")
+        if last != "weight" or not isinstance(network.get_submodule(name), nn.Linear | _ConvNd):
+            dense[parameter] = "it is not the weight of a linear layer or convolution"
+            continue
+        reason = why_not_sparse(network, name, shapes)
+        if reason is None and not all(p.requires_grad for p in network.get_submodule(name).parameters()):
             reason = "some of its parameters are frozen"
         if reason is None:
-            assert isinstance(layer, nn.Linear | nn.Conv2d)
-            if speeds.sparse_is_faster(layer, shapes[layer_name], density):
-                sparsified.layers[layer_name] = layer
-                replace_module(network, layer_name, SparseTrainingLayer(layer, kept))
+            density = kept.float().mean().item()
+            if speeds.sparse_is_faster(_layer(network, name), shapes[name], density):
+                chosen[name] = kept
                 continue
             reason = f"dense is faster with {density:.1%} of its weights"
-        dense[layer_name] = reason
-    if sparsified.layers:
-        try:
-            _, after = record_input_shapes(network, inputs)
-            torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
-            _try_training(network, inputs)
-        except Exception as error:  # noqa: BLE001 - a user's module may access its layers in any way
-            reason = f"the network does not work with sparse layers: {str(error).splitlines()[0]}"
-            dense |= dict.fromkeys(sparsified.layers, reason)
-            sparsified.restore()
-        for layer in sparsified.layers.values():
-            layer.to("meta")
-    return sparsified, dense
+        dense[name] = reason
+    return chosen, dense
 
 
-def replace_module(network: nn.Module, name: str, layer: nn.Module) -> None:
-    """Replace the module of that name, as in `named_modules`, by `layer`."""
-    parent, _, last = name.rpartition(".")
-    setattr(network.get_submodule(parent), last, layer)
-
-
-def why_not_sparse(network: nn.Module, name: str, shapes: dict[str, tuple[int, ...]]) -> str | None:
-    """Why this layer must stay dense, or None if it need not. `shapes` are the input shapes of all called layers."""
-    layer = network.get_submodule(name)
-    reason = None
-    if type(layer) not in (nn.Linear, nn.Conv2d):
-        reason = f"it is a {type(layer).__name__}"
-    elif layer is network:
-        reason = "it is the whole network"
-    elif isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
-        reason = f'its padding mode is "{layer.padding_mode}"'
-    elif any(parameter.dtype != torch.float32 for parameter in layer.parameters()):
-        reason = "it is not of float32"
-    elif has_hooks(layer):
-        reason = "it has hooks"
-    elif _uses(network, layer) > 1:
-        reason = "it shares parameters with another layer"
-    elif name not in shapes:
-        reason = "the network does not call it"
-    return reason
-
-
-def _uses(network: nn.Module, layer: nn.Module) -> int:
-    """The largest number of names that a parameter of `layer` has in `network`."""
-    own = {id(parameter) for parameter in layer.parameters()}
-    names = [id(p) for _, p in network.named_parameters(remove_duplicate=False) if id(p) in own]
-    return max((names.count(one) for one in own), default=0)
-
-
-@torch.no_grad()
-def record_input_shapes(network: nn.Module, inputs: Tensor) -> tuple[dict[str, tuple[int, ...]], Tensor]:
-    """The input shapes of linear and convolutional layers for `inputs`, and the outputs; in evaluation mode."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def record(name: str, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:  # noqa: ARG001
-        shapes.setdefault(name, tuple(arguments[0].shape))
-
-    handles = [
-        module.register_forward_pre_hook(functools.partial(record, name))
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    ]
-    training = network.training
-    network.eval()
+def _why_not_these(network: nn.Module, chosen: dict[str, Tensor], inputs: Tensor, expected: Trial) -> dict[str, str]:
+    """Which of these layers must stay dense and why; `expected` is a trial of the dense network."""
+    made = SparsifiedNetwork.of(copy.deepcopy(network), chosen)
     try:
-        out: Tensor = network(inputs)
+        trial = run_trial(made.network, inputs)
+    except Exception as error:  # noqa: BLE001 - a user's module may access its layers in any way
+        reason: str | None = first_line(error)
+    else:
+        trial = replace(trial, gradients=made.to_dense(trial.gradients))
+        reason = trial.difference(expected.outputs, _masked(expected.gradients, chosen))
+    if needed := [name for name, layer in made.layers.items() if layer.needed_dense]:
+        return dict.fromkeys(needed, "the network accesses its weight, or calls it with unsupported inputs")
+    return dict.fromkeys(chosen, f"the network does not work with sparse layers: {reason}") if reason else {}
+
+
+def _masked(gradients: State, kept: dict[str, Tensor]) -> State:
+    """Gradients, zero for the pruned weights of these layers."""
+    weights = {f"{name}.weight": mask for name, mask in kept.items()}
+    return {name: gradient * weights[name] if name in weights else gradient for name, gradient in gradients.items()}
+
+
+def _layer(network: nn.Module, name: str) -> nn.Linear | nn.Conv2d:
+    layer = network.get_submodule(name)
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    return layer
+
+
+@contextlib.contextmanager
+def _unchanged_buffers(network: nn.Module) -> Iterator[None]:
+    """Restores the buffers of `network` afterwards: a closure in a copy still calls the layers of the original."""
+    before = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        yield
     finally:
-        network.train(training)
-        for handle in handles:
-            handle.remove()
-    return shapes, out
-
-
-def _try_training(network: nn.Module, inputs: Tensor) -> None:
-    """Run a forward and a backward pass of a copy in training mode, without changing torch's random state."""
-    with torch.random.fork_rng(devices=[]):
-        copy.deepcopy(network).train()(inputs).sum().backward()
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
 class SparsifiedLearner(ModuleLearner):
-    """A `Learner` of a module in which some layers are sparse; the others are masked."""
+    """A `Learner` of a module in which some layers are sparse; all other parameters in the run's mask are masked."""
 
     def __init__(self, sparsified: SparsifiedNetwork, run: Run, split: Split, device: torch.device) -> None:
-        dense = Mask(
-            {name: kept for name, kept in run.mask.items() if name.removesuffix(".weight") not in sparsified.layers}
-        )
-        super().__init__(sparsified.network, run, split, device, dense)
+        sparse = {f"{name}.weight" for name in sparsified.layers}
+        masked = Mask({name: kept for name, kept in run.mask.items() if name not in sparse})
+        super().__init__(sparsified.network, run, split, device, masked)
         self.sparsified = sparsified
 
     def weights(self) -> list[State]:

@@ -19,7 +19,7 @@ from llvmlite import binding
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from tombola.engines.sparse.modules import SparseTrainingLayer
+from tombola.engines.sparse.modules import make_sparse
 from tombola.engines.sparse.source_hash import kernel_hash
 from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write, file_lock
@@ -115,7 +115,7 @@ def _complete(
         known["dense"] = step_time(_copy(layer), inputs)
     if at not in known:
         kept = torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(0)) < density
-        known[at] = step_time(SparseTrainingLayer(_copy(layer), kept), inputs)
+        known[at] = step_time(make_sparse(_copy(layer), kept), inputs)
 
 
 def machine() -> str:

@@ -22,6 +22,11 @@ class StackLayer:
     dropout: float = 0.0
     """The probability that an output is dropped."""
 
+    @property
+    def weight(self) -> str:
+        """The name of its weight."""
+        return f"{self.name}.weight" if self.name else "weight"
+
 
 @dataclass(frozen=True)
 class Stack:

@@ -51,7 +51,7 @@ class StackLayout:
         patterns, transposes, orders, kept = [], [], [], []
         size = unit = entry = bound = back = 0
         for layer in stack.layers:
-            name = f"{layer.name}.weight" if layer.name else "weight"
+            name = layer.weight
             layer_mask = mask[name].numpy() if name in mask else np.ones((layer.outputs, layer.inputs), bool)
             pattern = SparsityPattern.of(layer_mask) if layer_mask.mean() <= DENSE_ABOVE else None
             count = layer_mask.size if pattern is None else pattern.order.size

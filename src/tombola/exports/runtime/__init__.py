@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from tombola.exports.graph import TracingError
 from tombola.utils.errors import InputError
+
+Example = Tensor | tuple[Any, ...] | dict[str, Any]
+"""One batch of inputs: the only argument of a network, its positional arguments, or its keyword arguments."""
 
 log = logging.getLogger(__name__)
 
@@ -17,29 +20,42 @@ if TYPE_CHECKING:
     from tombola.exports.runtime.network import SparseNetwork
 
 
-def sparse(network: nn.Module, example: Tensor, threads: int | None = None) -> nn.Module:
+def sparse(network: nn.Module, example: Example, threads: int | None = None) -> nn.Module:
     """`network` in evaluation mode, computed with its nonzero weights only: float32, on the CPU, without gradients.
 
-    `example` is a batch of inputs; later batches have the same shape but any size. A network of linear layers,
-    convolutions, batch norm, ReLU, pooling, additions and concatenations becomes one compiled program, a
-    `SparseNetwork`, which can be saved and loaded without the network's code. In any other network, layers are
-    replaced if they are faster sparse, which is measured on this machine, and a warning in the log says why it is not
-    one program. `threads` share a large batch (default: as many as torch uses). Raises `InputError` for an invalid
-    `example` or number of threads.
+    `example` is a batch of inputs: a tensor, a tuple of the network's positional arguments, or a dict of its keyword
+    arguments. Later batches have the same shape but any size. A network of linear layers, convolutions, batch norm,
+    ReLU, pooling, additions and concatenations that takes one tensor becomes one compiled program, a `SparseNetwork`,
+    which can be saved and loaded without the network's code. In any other network, layers are replaced if they are
+    faster sparse, which is measured on this machine, and a warning in the log says why it is not one program.
+    `threads` share a large batch (default: as many as torch uses). Raises `InputError` for an invalid `example` or
+    number of threads.
     """
     from tombola.exports.runtime.network import sparse_network
     from tombola.exports.runtime.plan import UnsupportedNetwork
     from tombola.exports.runtime.sparse_layers import with_sparse_layers
 
-    if not isinstance(example, Tensor) or example.dim() < 2:
-        what = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
-        raise InputError(f"example: should be a batch of inputs, a tensor (N, ...), not {what}")
+    if isinstance(example, tuple) and len(example) == 1:
+        (example,) = example
+    _check_example(example)
     try:
+        if not isinstance(example, Tensor):
+            raise UnsupportedNetwork("a program has one input, given as a tensor")
         return sparse_network(network, example, threads)
     except (UnsupportedNetwork, TracingError) as error:
         made, names = with_sparse_layers(network, example, threads)
         log.warning("not one program, but a module with %d sparse layers: %s", len(names), error)
         return made
+
+
+def _check_example(example: Any) -> None:
+    several = isinstance(example, tuple | dict)
+    if not several and (not isinstance(example, Tensor) or example.dim() < 2):
+        what = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
+        raise InputError(f"example: should be a batch of inputs, a tensor (N, ...), a tuple or a dict, not {what}")
+    values = example.values() if isinstance(example, dict) else example
+    if several and not any(isinstance(value, Tensor) for value in values):
+        raise InputError("example: should have at least one tensor")
 
 
 def load_sparse(path: str | Path, threads: int | None = None) -> SparseNetwork:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from tombola.pruning.scores.inputs import ScoreInputs
+from tombola.utils.calls import layer_input
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +27,9 @@ def wanda(inputs: ScoreInputs) -> dict[str, Tensor]:
     squares: dict[str, Tensor] = {}
 
     def add_squares(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        name = names[id(layer.weight)]
-        squares[name] = squares.get(name, 0) + _squared_inputs(layer, args[0] if args else kwargs["input"])
+        name, x = names[id(layer.weight)], layer_input(args, kwargs)
+        if x is not None:
+            squares[name] = squares.get(name, 0) + _squared_inputs(layer, x)
 
     hooks = [
         layer.register_forward_pre_hook(add_squares, with_kwargs=True)

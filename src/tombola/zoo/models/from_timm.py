@@ -7,7 +7,7 @@ import functools
 import importlib
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from tombola.utils.errors import InputError
 from tombola.utils.text import first_line
@@ -47,12 +47,16 @@ def make(network: Network) -> nn.Module:
     made = call(factory, network.name, sizes | network.options)
     if images.flat:
         # An additional first layer would rename all parameters, so that timm could not load them.
-        made.register_forward_pre_hook(_add_channel)
+        made.register_forward_pre_hook(_add_channel, with_kwargs=True)
     return made
 
 
-def _add_channel(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    return (inputs[0].unsqueeze(1),)
+def _add_channel(
+    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if args:
+        return (args[0].unsqueeze(1), *args[1:]), kwargs
+    return args, kwargs | {"x": kwargs["x"].unsqueeze(1)}
 
 
 def _timm(name: str) -> Any:
