@@ -11,6 +11,7 @@ import pytorch_lightning
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
 
 from tests.support.errors import raises_input_error
 from tests.support.lightning_modules import (
@@ -99,7 +100,14 @@ def test_several_optimizers_are_rewound(tmp_path: Path) -> None:
     made = fit(tmp_path, module, ticket, Look())
     assert made.global_step == 2 * 4 * EPOCH
     for level in (1, 2):
-        assert str(states[level, EPOCH]) == str(states[0, EPOCH])
+        expected = copy.deepcopy(states[0, EPOCH])
+        for state, name in zip(
+            expected, ("body.0.weight", "head.weight"), strict=True
+        ):  # the first of each optimizer
+            for value in state["state"][0].values():
+                if isinstance(value, Tensor) and value.dim():
+                    value.masked_fill_(~ticket.ticket_at(level).mask[name], 0)
+        assert str(states[level, EPOCH]) == str(expected)
     assert str(states[0, EPOCH]) != str(states[0, EPOCH + 1])
 
 

@@ -26,7 +26,7 @@ class StepRecorder:
         self._search = search  # there is none before training begins
         self.weights: dict[tuple[int, int], State] = {}
         self.rates: dict[tuple[int, int], list[float]] = {}
-        self.moments: dict[tuple[int, int], list[Tensor]] = {}
+        self.moments: dict[tuple[int, int], dict[tuple[str, str], Tensor]] = {}  # by names of parameter and state
         self.steps = 0
         self.not_zero: list[tuple[int, int]] = []
 
@@ -61,8 +61,12 @@ class StepRecorder:
     def _before_step(self, optimizer: Optimizer, *_: object) -> None:
         if self._now not in self.rates:
             self.rates[self._now] = [group["lr"] for group in optimizer.param_groups]
-            states = optimizer.state_dict()["state"].values()
-            self.moments[self._now] = [v.clone() for state in states for v in state.values() if isinstance(v, Tensor)]
+            self.moments[self._now] = {
+                (name, key): value.clone()
+                for name, parameter in self.network.named_parameters()
+                for key, value in optimizer.state.get(parameter, {}).items()
+                if isinstance(value, Tensor)
+            }
 
     def _after_step(self, *_: object) -> None:
         self.steps += 1
@@ -71,12 +75,16 @@ class StepRecorder:
             self.not_zero.append(self._now)
 
     def assert_rewound(self) -> None:
-        """Every level began with the kept weights, learning rates and moments at the rewinding point."""
+        """Every level began with the kept weights, their moments and the learning rates at the rewinding point."""
         begin = self.search.begin
         for level in range(1, self.search.level + 1):
             mask = self.search.ticket_at(level).mask
             for name, expected in self.weights[0, begin].items():
                 assert torch.equal(self.weights[level, begin][name], expected * mask.get(name, 1)), (level, name)
             assert self.rates[level, begin] == self.rates[0, begin]
-            torch.testing.assert_close(self.moments[level, begin], self.moments[0, begin], rtol=0, atol=0)
+            moments = {
+                (name, key): value * mask[name] if name in mask and value.shape == mask[name].shape else value
+                for (name, key), value in self.moments[0, begin].items()
+            }
+            torch.testing.assert_close(self.moments[level, begin], moments, rtol=0, atol=0)
         assert not self.not_zero

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tombola.exports.coupling import BoolArray, CoupledLayer, CoupledUnits, bias_of, to_float64
 from tombola.exports.graph import graph_of
 from tombola.exports.resizing import UNIT_TENSORS, resize
-from tombola.pruning.hold import release
+from tombola.pruning.hold import check_held, release
 from tombola.utils.calls import call
 from tombola.utils.text import first_line
 from tombola.zoo.models.resnet import Subsample
@@ -34,7 +34,9 @@ def compact(network: nn.Module, example: Tensor) -> nn.Module:
     layer without a bias may get one. The copy has the same modules by the same names, some of them smaller, and
     computes the same up to rounding. `example` is a batch of inputs of any size, on the CPU. A network that cannot be
     traced, or whose outputs would change, is returned as a copy of the same size; a warning in the log says why.
+    Raises `InputError` if a held weight that is pruned is not zero.
     """
+    check_held(network)
     original = copy.deepcopy(network).eval()
     release(original)
     example = example.to(next((parameter.device for parameter in original.parameters()), example.device))

@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from tombola.pruning.hold import check_held
 from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write
 from tombola.utils.text import first_line
@@ -36,6 +37,7 @@ def write_csr(network: nn.Module, path: str | Path) -> None:
     of the `state_dict`, transposed convolutions too, are dense, under their own names. The same network gives the
     same bytes. Raises `InputError` if two arrays would have the same name.
     """
+    check_held(network)
     state = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
     arrays: dict[str, Array] = {}
     for name, layer in network.named_modules(remove_duplicate=False):

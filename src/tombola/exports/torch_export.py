@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from tombola.exports.compaction import TOLERANCE
+from tombola.pruning.hold import check_held
 from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write
 from tombola.utils.text import first_line
@@ -59,7 +60,9 @@ def _load(content: bytes) -> nn.Module:
 
 
 def on_cpu(network: nn.Module) -> nn.Module:
-    """A copy of `network` on the CPU and in eval mode, without gradients."""
+    """A copy of `network` on the CPU and in eval mode, without gradients. Raises `InputError` if a held weight that
+    is pruned is not zero."""
+    check_held(network)
     return copy.deepcopy(network).cpu().eval().requires_grad_(False)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from tombola.pruning.hold import check_held
 from tombola.pruning.mask import State
 from tombola.runs.sparse_state import strip_prefix
 from tombola.utils.errors import DamagedFile, InputError
@@ -46,6 +47,7 @@ def semi_structured(network: nn.Module, dtype: torch.dtype = torch.float16) -> n
     dtypes other than float16 and bfloat16, and for a network without such a layer.
     """
     _check_gpu(dtype)
+    check_held(network)
     copied = copy.deepcopy(network).to("cuda", dtype).eval().requires_grad_(False)
     chosen = [layer for layer in copied.modules() if type(layer) is nn.Linear and _is_supported(layer.weight)]
     if not chosen:
@@ -74,6 +76,7 @@ def write_two_four(network: nn.Module, path: str | Path, dtype: torch.dtype = to
     kind = next((name for name, known in DTYPES.items() if known == dtype), None)
     if kind is None:
         raise InputError(f"dtype: should be {' or '.join(DTYPES)}, not {dtype}")
+    check_held(network)
     layers = [
         name
         for name, layer in network.named_modules(remove_duplicate=False)

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from tombola.engines.custom.model import network_state, restore_network
 from tombola.integrations.search_config import SearchConfig
 from tombola.integrations.state_serialization import cpu_copy, flatten, unflatten
-from tombola.pruning.hold import Held, hold
+from tombola.pruning.hold import Held, check_held, hold
 from tombola.pruning.mask import Mask, pack_bits, unpack_bits
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
 from tombola.utils.libraries import versions
 from tombola.utils.seeds import Purpose, derive
+from tombola.utils.text import first_line
 
 LoggedMetrics = Callable[[], Mapping[str, float]]
 """Returns the framework's latest metrics."""
@@ -52,8 +53,11 @@ class InLoopSearch:
     Before the first step after the rewinding point, the network's parameters and buffers and the states of all
     optimizers and schedulers are copied to the CPU. Before the first step after the end of a level, once the
     framework has evaluated and saved the trained network, the network is pruned by its trained weights. Weights,
-    optimizers and schedulers are rewound to the copies, and pruned weights are held at zero from then on. The order
-    of the examples and the states of random generators are not rewound: each level sees other batches.
+    optimizers and schedulers are rewound to the copies, and pruned weights are held at zero from then on; so are the
+    optimizers' states of them, such as averages of weights. The order of the examples and the states of random
+    generators are not rewound: each level sees other batches.
+
+    Before the network is scored or saved, and at the end, its pruned weights are checked; see `hold` for evaluations.
 
     There is one search, without controls or replicates: to know whether the ticket matches the dense network, use
     `tombola.find_ticket`.
@@ -112,10 +116,12 @@ class InLoopSearch:
         return self.level == self.config.levels and self.iteration >= self.end
 
     def before_step(self) -> None:
-        """Copy the states to rewind to, or prune and rewind, if the next step requires it."""
+        """Copy the states to rewind to, or prune and rewind, if the next step requires it. Raises `InputError` if a
+        pruned weight is not zero at the end of a level, or the former states cannot be loaded."""
         if self._states is None and self.iteration == self.begin:
             self._save_rewinding_point()
         elif self.iteration == self.end and self.level < self.config.levels:
+            check_held(self.network)
             self._level_metrics.append(self._update_metrics())
             self._masks.append(self._pruner(self._score_inputs()))
             self.level += 1
@@ -126,7 +132,9 @@ class InLoopSearch:
         self.iteration += 1
 
     def finish(self) -> None:
-        """Release the network. Its pruned weights are zero, but further training can change them."""
+        """Release the network. Its pruned weights are zero, otherwise this raises `InputError`, but further training
+        can change them."""
+        check_held(self.network)
         self._update_metrics()
         self._read_metrics = None
         if self._held is not None:
@@ -161,7 +169,8 @@ class InLoopSearch:
 
     def state(self) -> tuple[dict[str, Tensor], Any]:
         """The state for a checkpoint, as tensors and JSON values. It does not include what the framework saves
-        itself: the current weights, optimizers and schedulers."""
+        itself: the current weights, optimizers and schedulers. Raises `InputError` if a pruned weight is not zero."""
+        check_held(self.network)
         self._update_metrics()
         tensors: dict[str, Tensor] = {}
         value = {
@@ -213,10 +222,20 @@ class InLoopSearch:
         # A copy, because optimizers update the very tensors that they load.
         for kind, states in cpu_copy(self._states).items():
             for one, state in zip(self._stateful[kind], states, strict=True):
-                one.load_state_dict(state)
+                _load(kind, one, state)
+        for optimizer in self._stateful["optimizers"]:
+            self._prune_state(optimizer)
         for parameter in self.network.parameters():
             parameter.grad = None
         self.iteration = self.begin
+
+    def _prune_state(self, optimizer: Any) -> None:
+        """Set the optimizer's state of pruned weights to zero: averages and the like would bring them back."""
+        kept = {id(self.network.get_parameter(name)): kept for name, kept in self.mask.items()}
+        for parameter, state in getattr(optimizer, "state", {}).items():
+            for tensor in state.values() if id(parameter) in kept else ():
+                if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.shape == parameter.shape:
+                    tensor.masked_fill_(~kept[id(parameter)].to(tensor.device), 0)
 
     def _hold(self) -> None:
         if self.level > 0:
@@ -253,3 +272,13 @@ class InLoopSearch:
             ) from error
         if used:
             self._initial = cpu_copy(dict(inputs.weights))
+
+
+def _load(kind: str, one: Stateful, state: Any) -> None:
+    try:
+        one.load_state_dict(state)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{kind}: {type(one).__name__} cannot be rewound, because it was changed during training: "
+            f"{first_line(error)}"
+        ) from error

@@ -16,6 +16,12 @@ from tombola.utils.errors import InputError
 from tombola.utils.libraries import require
 
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+_INCOMPATIBLE = {
+    "WeightAveraging": "averages weights over levels",
+    "StochasticWeightAveraging": "averages weights over levels",
+    "ModelPruning": "prunes the same weights",
+}
+"""By class of callback: why there is no search beside it."""
 
 
 def _bases() -> tuple[type, ...]:
@@ -89,6 +95,7 @@ class LotteryTicket(SearchCallback, _Callback):  # type: ignore[misc]
             raise InputError(
                 f"{name} shards parameters: a search within a training needs whole ones on every process"
             )
+        _check_callbacks(trainer.callbacks)
         search = InLoopSearch(
             self.config,
             pl_module,
@@ -141,6 +148,17 @@ def _steps_per_epoch(trainer: Any, module: Any) -> int | None:
         return None
     batches = trainer.accumulate_grad_batches if module.automatic_optimization else 1
     return int(-(-trainer.num_training_batches // batches))
+
+
+def _check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raises `InputError` for a callback of Lightning that changes pruned weights."""
+    for callback in callbacks:
+        for base in type(callback).__mro__:
+            if base.__name__ in _INCOMPATIBLE:
+                raise InputError(
+                    f"{type(callback).__name__} {_INCOMPATIBLE[base.__name__]}, so others than the ticket's would be "
+                    "validated and saved: remove it from the Trainer's callbacks"
+                )
 
 
 def _check_length(trainer: Any, module: Any, search: InLoopSearch) -> None:

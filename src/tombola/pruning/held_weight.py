@@ -12,27 +12,35 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from tombola.pruning.bitmask import Bitmask
 from tombola.pruning.mask import Mask
 from tombola.utils.errors import InputError
-
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class HeldWeight:
     """Keeps the pruned entries of one parameter at zero. As one of the layer's `load_state_dict` hooks it is copied
-    and pickled with the layer, and is invisible to `torch.compile`.
+    and pickled with the layer. `ZeroBeforeUse` calls it before forward passes.
 
     It keeps neither the layer nor the parameter alive. It has no weak reference to the parameter, because
     `torch.utils.swap_tensors` refuses those.
     """
 
-    def __init__(self, layer: nn.Module, name: str, kept: Tensor, parameter: Tensor | None) -> None:
+    def __init__(
+        self, layer: nn.Module, name: str, kept: Tensor, parameter: Tensor | None, path: str | None = None
+    ) -> None:
+        """`name` is the parameter's name in the layer; `path` that in the network, for error messages."""
         self._layer = weakref.ref(layer)
         self.name = name
         self.kept = kept
+        self.path = path or name
+        self._bitmask = Bitmask(kept)
         self._handle: RemovableHandle | None = None
-        self._bitmask: Tensor | None = None
-        self._bitmask_key: object = None
+        self._attached: int | None = None  # the id of the parameter
+        self._last_zeroed = _LastZeroed()
+        self._checked = False
+        self.used = False
+        """Whether the latest forward pass used the parameter, rather than a tensor in its place as `functional_call`
+        puts there; False if all forward passes were compiled."""
         if not kept.all():
             _register_optimizer_hooks()
             _held_weights[id(self)] = self
@@ -41,6 +49,7 @@ class HeldWeight:
 
     @property
     def parameter(self) -> Tensor | None:
+        """The parameter of this name now; None if the layer, or its parameter, is gone."""
         layer = self._layer()
         return None if layer is None else layer._parameters.get(self.name)
 
@@ -48,6 +57,9 @@ class HeldWeight:
         """From now on prune this parameter instead of the former one. Raises `InputError` if its shape differs."""
         if parameter.shape != self.kept.shape:
             raise shape_error(self.name, self.kept, parameter)
+        if self._attached != id(parameter):
+            self._attached, self._last_zeroed = id(parameter), _last_zeroed.setdefault(id(parameter), _LastZeroed())
+            self._last_zeroed.version = None
         if id(parameter) in _gradient_hooks or not parameter.requires_grad:  # another layer may share it
             return
         if self._handle is not None:
@@ -56,24 +68,59 @@ class HeldWeight:
         self._handle = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
         _gradient_hooks[id(parameter)] = hook
 
-    @torch.no_grad()
-    def zero(self, tensor: Tensor) -> None:
-        """Set the pruned entries of the parameter, or of its gradient, to zero, including infinity and NaN."""
-        shard: Any = tensor if hasattr(tensor, "to_local") else None
-        local: Tensor = tensor if shard is None else shard.to_local()
-        key = (tensor.device, tensor.dtype, shard is not None and (shard.device_mesh, shard.placements))
-        if self._bitmask is None or self._bitmask_key != key:
-            self._bitmask, self._bitmask_key = self._bitmask_like(local, shard), key
-        # A product would keep NaN, and masked_fill_ takes ten times as long on a CPU.
-        local.view(self._bitmask.dtype).bitwise_and_(self._bitmask)
+    def zero(self, parameter: Tensor) -> None:
+        """Set the pruned entries of the parameter to zero."""
+        self._bitmask.zero(parameter)
+        self._last_zeroed.version = _version(parameter)
 
-    def _bitmask_like(self, local: Tensor, shard: Any) -> Tensor:
-        """Integers of the width, device and memory layout of `local`: all bits set where a weight is kept, else 0."""
-        bits = -self.kept.to(_INTEGERS[local.element_size()]).to(local.device)
-        if shard is not None:  # every process has the whole mask and takes its part, without communication
-            whole = type(shard).from_local(bits, shard.device_mesh, run_check=False)
-            bits = whole.redistribute(shard.device_mesh, shard.placements).to_local()
-        return torch.empty_like(local, dtype=bits.dtype, requires_grad=False).copy_(bits)
+    def zero_gradient(self, parameter: Tensor) -> None:
+        """Set the pruned entries of the parameter's gradient to zero."""
+        if parameter.grad is not None:
+            self._bitmask.zero(parameter.grad)
+
+    def before_use(self) -> None:
+        """Set the pruned entries to zero if PyTorch has counted a change of the parameter since they were. Called
+        before each forward pass that may use the parameter; the first evaluation after a training pass also looks at
+        the values, which waits for a GPU. Raises `InputError` if a pruned weight is not zero there."""
+        layer = self._layer()
+        parameter = None if layer is None else layer._parameters.get(self.name)
+        self.used = parameter is not None and id(parameter) == self._attached
+        if layer is None or parameter is None:
+            return
+        if self.used:
+            self._zero_if_changed(parameter)
+        if layer.training:
+            self._checked = False
+        elif not self._checked and not torch.is_grad_enabled():
+            self.check()
+
+    def check(self) -> None:
+        """Raises `InputError` if a pruned weight is not zero although PyTorch has counted no change."""
+        parameter = self.parameter
+        if not self.active or not isinstance(parameter, nn.Parameter):  # a tensor given to `functional_call`
+            return
+        if id(parameter) == self._attached:
+            self._zero_if_changed(parameter)
+        if revived := self.revived:
+            raise revived_error(self.path, revived)
+        self._checked = True
+
+    @property
+    def revived(self) -> int:
+        """How many pruned weights are not zero now; of a sharded parameter, in this process."""
+        parameter = self.parameter
+        if parameter is None or parameter.shape != self.kept.shape:
+            return 0
+        return self._bitmask.count_revived(parameter)
+
+    def _zero_if_changed(self, parameter: Tensor) -> None:
+        if _version(parameter) != self._last_zeroed.version:
+            self.zero(parameter)
+
+    @property
+    def active(self) -> bool:
+        """Whether it prunes anything, and has not been removed."""
+        return id(self) in _held_weights
 
     def register(self) -> None:
         """Add this hook to the layer."""
@@ -88,12 +135,13 @@ class HeldWeight:
             del _hooks(layer)[_key(self.name)]
         if self._handle is not None:
             self._handle.remove()
+        self._attached = None
         _held_weights.pop(id(self), None)
 
     def __call__(self, layer: nn.Module, _: object) -> None:
         """The hook after `load_state_dict`, which may have loaded pruned weights, or replaced the parameter."""
         parameter = layer._parameters.get(self.name)
-        if parameter is not None and id(self) in _held_weights:
+        if parameter is not None and self.active:
             self.attach(parameter)
             self.zero(parameter)
 
@@ -101,20 +149,35 @@ class HeldWeight:
         # The layer is being copied now: `memo` has the copy, which has no attributes yet.
         layer = copy.deepcopy(self._layer(), memo)
         assert layer is not None, "the layer owns this hook"
-        return HeldWeight(layer, self.name, self.kept, copy.deepcopy(self.parameter, memo))
+        return HeldWeight(layer, self.name, self.kept, copy.deepcopy(self.parameter, memo), self.path)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _unpickle, (self._layer(), self.name, Mask({self.name: self.kept}), self.parameter)
+        return _unpickle, (self._layer(), self.name, Mask({self.name: self.kept}), self.parameter, self.path)
 
 
-def _unpickle(layer: nn.Module, name: str, mask: Mask, parameter: Tensor | None) -> HeldWeight:
-    return HeldWeight(layer, name, mask[name], parameter)
+def _unpickle(
+    layer: nn.Module, name: str, mask: Mask, parameter: Tensor | None, path: str | None = None
+) -> HeldWeight:
+    return HeldWeight(layer, name, mask[name], parameter, path)
+
+
+def held_weights(layer: nn.Module) -> list[HeldWeight]:
+    """The held weights of a layer, without those of its submodules."""
+    return [hook for hook in _hooks(layer).values() if isinstance(hook, HeldWeight)]
 
 
 def held_weight(network: nn.Module, name: str) -> HeldWeight | None:
     """The `HeldWeight` of the parameter of this name; None if it is not held."""
     path, _, attribute = name.rpartition(".")
     return _hooks(network.get_submodule(path)).get(_key(attribute))
+
+
+def revived_error(name: str, revived: int) -> InputError:
+    """The error for pruned weights of this parameter that are not zero."""
+    return InputError(
+        f"{name}: {revived:,} pruned weights are not zero: PyTorch does not count changes such as `p.data -= ...`, "
+        "`p.data.copy_(...)` or a new parameter; change parameters in place under torch.no_grad(), as by `p -= ...`"
+    )
 
 
 def shape_error(name: str, kept: Tensor, parameter: Tensor) -> InputError:
@@ -138,11 +201,26 @@ class _ZeroGradient:
         self.weight = weight
 
     def __call__(self, parameter: Tensor) -> None:
-        if parameter.grad is not None:
-            self.weight.zero(parameter.grad)
+        self.weight.zero_gradient(parameter)
+
+
+class _LastZeroed:
+    """The `_version` of a parameter when its pruned entries were last set to zero. Layers that share the parameter
+    share this too: were each to set it to zero again, a backward pass would find it changed."""
+
+    version: object = None
+
+
+def _version(parameter: Tensor) -> object:
+    """Differs after each change that PyTorch counts, and after one of the storage, as by `parameter.data = ...`."""
+    try:
+        return parameter._version, parameter.data_ptr()
+    except RuntimeError:  # changes of inference tensors are not counted
+        return None
 
 
 _held_weights: weakref.WeakValueDictionary[int, HeldWeight] = weakref.WeakValueDictionary()  # by id; those that prune
+_last_zeroed: weakref.WeakValueDictionary[int, _LastZeroed] = weakref.WeakValueDictionary()  # by id(parameter)
 _gradient_hooks: weakref.WeakValueDictionary[int, _ZeroGradient] = weakref.WeakValueDictionary()  # by id(parameter)
 
 
@@ -164,8 +242,7 @@ def _before_step(optimizer: Optimizer, *_: object) -> None:
         parameter = weight.parameter
         if parameter is not None and id(parameter) in trained:
             weight.attach(parameter)
-            if parameter.grad is not None:
-                weight.zero(parameter.grad)
+            weight.zero_gradient(parameter)
 
 
 def _after_step(optimizer: Optimizer, *_: object) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
-from tombola.pruning.held_weight import HeldWeight, held_weight, shape_error
+from tombola.pruning.held_weight import HeldWeight, held_weight, held_weights, shape_error
 from tombola.pruning.mask import Mask
+from tombola.pruning.weight_use import warn_if_zeros_change
+from tombola.pruning.zero_before_use import update_hooks
 from tombola.utils.errors import InputError, unknown
 
 _WRAPPERS = {
@@ -26,7 +28,10 @@ def hold(network: nn.Module, mask: Mask) -> Held:
     The gradient of a pruned weight is set to zero as soon as a backward pass has accumulated it, so gradient
     clipping, loss scaling and optimizers that use whole matrices work as if the forward pass multiplied the weights
     by the mask. After each step of any `torch.optim.Optimizer` the pruned weights are set to zero again, because
-    earlier momentum, or an update computed from a whole matrix, moves them.
+    earlier momentum, or an update computed from a whole matrix, moves them. Any other change that PyTorch counts, as
+    in a loop of your own under `torch.no_grad()`, is undone before the next forward pass and before `state_dict`.
+    PyTorch does not count changes of `parameter.data`: the first evaluation (`eval()`, without gradients) after a
+    training pass looks at the weights, and raises `InputError` if a pruned one is not zero.
 
     Parameter names do not change. Copies and pickles of the network and of its layers are held too, independently;
     a dense `state_dict` is pruned after loading. A new hold replaces the former one. Names in the mask may have the
@@ -35,6 +40,9 @@ def hold(network: nn.Module, mask: Mask) -> Held:
     A parameter that replaces a held one, as with `fully_shard`, is noticed before the next step; gradient clipping
     before that step uses the dense gradient. The same holds for gradients that no backward pass has accumulated.
 
+    `torch.jit.script` takes no network with these hooks: call `release` first.
+
+    Logs a warning about layers whose forward pass computes other weights from these, as weight standardisation does.
     Raises `InputError`, and changes nothing, if the mask has an unknown name or a different shape.
 
     >>> with hold(network, mask):  # doctest: +SKIP
@@ -43,13 +51,15 @@ def hold(network: nn.Module, mask: Mask) -> Held:
     places = _held_places(network, mask)
     release(network)
     weights = []
-    for (layer, name), (parameter, kept) in places.items():
-        weight = HeldWeight(layer, name, kept, parameter)
+    for (layer, attribute), (name, parameter) in places.items():
+        weight = HeldWeight(layer, attribute, mask[name], parameter, name)
         weight.register()
         weight.zero(parameter)
-        if parameter.grad is not None:
-            weight.zero(parameter.grad)
+        weight.zero_gradient(parameter)
         weights.append(weight)
+        if attribute == "weight" and weight.active:
+            warn_if_zeros_change(layer, name)
+    update_hooks(network)
     return Held(network, mask, weights)
 
 
@@ -63,12 +73,21 @@ def held(network: nn.Module) -> Mask | None:
     return Mask(found) if found else None
 
 
+def check_held(network: nn.Module) -> None:
+    """Look at the held weights of `network` before something is said about it, or it is saved: changes that PyTorch
+    has counted are set to zero as before a forward pass. Raises `InputError` for any other pruned weight that is not
+    zero. Waits for a GPU."""
+    for layer in network.modules():
+        for weight in held_weights(layer):
+            weight.check()
+
+
 def release(network: nn.Module) -> None:
     """Remove all holds on `network` and its layers; the weights do not change."""
     for layer in network.modules():
-        for hook in [*layer._load_state_dict_post_hooks.values()]:
-            if isinstance(hook, HeldWeight):
-                hook.remove()
+        for weight in held_weights(layer):
+            weight.remove()
+    update_hooks(network)
 
 
 @dataclass(eq=False, repr=False)
@@ -83,6 +102,7 @@ class Held:
         """Remove the hold with all its hooks. A hold that has replaced this one stays."""
         for weight in self._weights:
             weight.remove()
+        update_hooks(self.network)
 
     def __enter__(self) -> Held:
         return self
@@ -91,8 +111,8 @@ class Held:
         self.remove()
 
 
-def _held_places(network: nn.Module, mask: Mask) -> dict[tuple[nn.Module, str], tuple[nn.Parameter, Tensor]]:
-    """Every layer and attribute name that has a parameter of the mask, and the kept weights of this parameter."""
+def _held_places(network: nn.Module, mask: Mask) -> dict[tuple[nn.Module, str], tuple[str, nn.Parameter]]:
+    """Every layer and attribute name that has a parameter of the mask; the name in the mask, and the parameter."""
     wrapped = _wrapped_paths(network)
     unwrapped: dict[str, nn.Parameter] = {}
     owners: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
@@ -106,7 +126,7 @@ def _held_places(network: nn.Module, mask: Mask) -> dict[tuple[nn.Module, str], 
         parameter = exact[name] if name in exact else _find(name, unwrapped)
         if parameter.shape != kept.shape:
             raise shape_error(name, kept, parameter)
-        places.update(dict.fromkeys(owners[id(parameter)], (parameter, kept)))
+        places.update(dict.fromkeys(owners[id(parameter)], (name, parameter)))
     return places
 
 

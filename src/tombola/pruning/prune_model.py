@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tombola.pruning import structures
 from tombola.pruning.held_weight import held_weight
+from tombola.pruning.hold import check_held
 from tombola.pruning.layers import display_name
 from tombola.pruning.mask import Mask
 from tombola.pruning.options import Density, PruningOptions
@@ -55,7 +56,7 @@ def prune(
 
     Scores are computed on a copy (see `ScoreInputs.network`), so nothing but the weights changes. Weights pruned by a
     hold stay pruned; `density` is still that of the whole network. Logs a warning about empty layers. Raises
-    `InputError` for invalid arguments, and then changes nothing.
+    `InputError` for invalid arguments, or if weights pruned by a hold are not zero, and then changes nothing.
 
     >>> mask = prune(nn.Linear(10, 5), 0.3)
     >>> mask.count
@@ -75,6 +76,7 @@ def prune(
         raise InputError("density: is missing; should be a number in (0, 1]")
     pruner = options.pruner(network)
     full = options.prunable(network).dense
+    check_held(network)
     holds = {name: held_weight(network, name) for name in full}
     held = Mask({name: full[name] if weight is None else weight.kept for name, weight in holds.items()})
     goal = pruner.scope.keeps(pruner.units_left(full))

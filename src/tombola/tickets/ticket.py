@@ -105,7 +105,7 @@ class Ticket:
     def into(self, network: Module, *, trained: bool = False) -> Module:
         """Load the initial or the trained weights into a network of the same architecture, in place; return it.
 
-        Raises `InputError` if names or shapes differ, or the ticket has no trained weights.
+        Raises `InputError` if names or shapes differ, the ticket has no trained weights, or pruned ones are not zero.
         """
         weights = self._weights(trained)
         state = network.state_dict()
@@ -129,10 +129,18 @@ class Ticket:
 
     def _weights(self, trained: bool) -> State:
         if not trained:
+            self._check_pruned("start", self.start)
             return self.start
         if self.trained is None:
             raise InputError("this ticket has no trained weights: it was saved without them")
+        self._check_pruned("trained", self.trained)
         return self.trained
+
+    def _check_pruned(self, what: str, state: State | None) -> None:
+        """Raises `InputError` if a pruned weight in `state` is not zero: a file has no place for it."""
+        for name, kept in self.mask.items():
+            if state and name in state and (revived := int(state[name].cpu()[~kept].count_nonzero())):
+                raise InputError(f"{what}: {revived:,} pruned weights of {name} are not zero; all should be")
 
     def save(self, path: str | Path, *, start: StartStorage = "auto", trained: Precision = "fp32") -> None:
         """Write the ticket to one safetensors file: docs/ticket-file.md has the format.
@@ -142,11 +150,13 @@ class Ticket:
         `trained` is the precision of the trained weights, if there are any.
 
         Raises `InputError` if drawing from the seed does not give the initial weights, trained weights are out of
-        range for the precision, or the file cannot be written.
+        range for the precision, pruned weights are not zero, or the file cannot be written.
         """
         for option, value, kind in (("start", start, StartStorage), ("trained", trained, Precision)):
             if value not in get_args(kind):
                 raise unknown(f"way to save {option}", str(value), get_args(kind))
+        self._check_pruned("start", self._start)
+        self._check_pruned("trained", self.trained)
         digest = None if start == "value" else self._start_digest(strict=start == "seed")
         parts = TicketParts(
             self.mask,

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from tombola.engines.custom.checks import check_returned, check_trained
 from tombola.engines.custom.model import CustomModel, network_state, seeded
 from tombola.engines.custom.step_counter import StepCounter, counting_steps
 from tombola.engines.training_loop import Capacity
-from tombola.pruning.hold import hold
-from tombola.pruning.mask import State
+from tombola.pruning.hold import check_held, hold
 from tombola.runs.initial_state import StateLoader, no_stored_states
 from tombola.runs.outcome import Measures, Outcome
 from tombola.runs.run import BaseRun
@@ -78,9 +78,12 @@ class CustomEngine:
                 returned = self._call(network, run)
             if ends_early and not counter.reached:
                 raise InputError(_why_not_reached(run, counter))
+            if not ends_early and self.evaluate is None:
+                check_returned(network)
             final = network_state(network)  # before evaluation, which may change the weights
+            check_trained(network, start, final, run.mask)
             metrics = {} if ends_early else self._metrics(network, returned)
-        _check_weights(start, final, run)
+            check_held(network)
         iterations = run.begin + counter.steps
         curves = {
             f"{METRIC_PREFIX}{name}": torch.tensor([value], dtype=torch.float64) for name, value in metrics.items()
@@ -101,16 +104,6 @@ class CustomEngine:
             return as_metrics(returned)
         with torch.no_grad():
             return checked_metrics(self.evaluate(network.eval()), "evaluate")
-
-
-def _check_weights(start: State, final: State, run: CustomRun) -> None:
-    """Raises `InputError` if the network cannot be pruned, or did not change."""
-    for name, kept in run.mask.items():
-        if name not in final or final[name].shape != kept.shape:
-            change = f"changed the shape of {name}" if name in final else f"removed {name} from the network"
-            raise InputError(f"train: {change}: the model should have its final layers from the beginning")
-    if all(name in final and torch.equal(tensor, final[name]) for name, tensor in start.items()):
-        raise InputError("train: did not change the network; is it training a different one?")
 
 
 def _why_not_reached(run: CustomRun, counter: StepCounter) -> str:

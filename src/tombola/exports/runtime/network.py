@@ -24,7 +24,7 @@ from tombola.exports.runtime.planner import plan_of
 from tombola.exports.runtime.program import ARRAYS, Program, padded_batch
 from tombola.exports.runtime.step_kernels import run
 from tombola.exports.runtime.tuning import tuned
-from tombola.pruning.hold import release
+from tombola.pruning.hold import check_held, release
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
 
@@ -191,7 +191,9 @@ def sparse_network(network: nn.Module, example: Tensor, threads: int | None = No
 
 
 def cpu_copy(network: nn.Module) -> nn.Module:
-    """A copy of a network on the CPU, in evaluation mode, without a hold on its weights."""
+    """A copy of a network on the CPU, in evaluation mode, without a hold on its weights. Raises `InputError` if a
+    held weight that is pruned is not zero."""
+    check_held(network)
     copied = copy.deepcopy(network).cpu().eval()
     release(copied)
     return copied

@@ -1,0 +1,51 @@
+"""ZeroBeforeUse: pruned weights are zero in every forward pass and every `state_dict`, whatever has changed them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from tombola.pruning.held_weight import HeldWeight, held_weights
+
+_KEY: Any = (
+    "tombola.hold"  # not a key from torch: it counts keys per process, so an unpickled one could be used twice
+)
+
+
+class ZeroBeforeUse:
+    """A hook of a module before its forward passes and its `state_dict`. Weights of its submodules are included,
+    because a module may use them without calling the submodule.
+
+    It is copied and pickled with the module, and does nothing while a graph is traced.
+    """
+
+    def __init__(self, weights: list[HeldWeight] | None = None) -> None:
+        self._weights = weights
+
+    def __call__(self, module: nn.Module, *_: object) -> None:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return
+        if self._weights is None:  # this is a copy
+            self._weights = _weights_in(module)
+        for weight in self._weights:
+            weight.before_use()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return ZeroBeforeUse, ()
+
+
+def update_hooks(network: nn.Module) -> None:
+    """Give this hook to all modules of `network` that have held weights, and take it from the others."""
+    for module in network.modules():
+        weights = _weights_in(module)
+        for hooks in (module._forward_pre_hooks, module._state_dict_pre_hooks):
+            if weights:
+                hooks[_KEY] = ZeroBeforeUse(weights)
+            else:
+                hooks.pop(_KEY, None)
+
+
+def _weights_in(module: nn.Module) -> list[HeldWeight]:
+    return [weight for layer in module.modules() for weight in held_weights(layer) if weight.active]
