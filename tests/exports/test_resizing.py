@@ -14,7 +14,6 @@ from tests.support.export_networks import images
 from tests.support.random_networks import networks, randomise, sparsify
 from tests.support.zoo_networks import CIFAR, SMALL, build_network
 from tombola.exports.artefacts import ARTEFACTS, dense, load_compact
-from tombola.exports.benchmark import weighted_layers
 from tombola.exports.compaction import compact
 from tombola.exports.resizing import load_resized
 from tombola.pruning.mask import Mask
@@ -176,24 +175,3 @@ def test_compact_files_with_layers_that_do_not_fit_are_an_error(tmp_path: Path) 
     with pytest.raises(InputError, match=r"\(2, 5\)"):
         load_compact(path, network, torch.zeros(2, 5))
     assert network.training
-
-
-def test_compact_networks_whose_last_layer_is_not_the_output_need_an_example(tmp_path: Path) -> None:
-    class Backwards(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.output, self.hidden = nn.Linear(6, 2), nn.Linear(4, 6)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.output(self.hidden(x).relu())  # type: ignore[no-any-return]
-
-    network = Backwards()
-    mask = {
-        f"{name}.weight": torch.ones_like(layer.weight, dtype=torch.bool)
-        for name, layer in weighted_layers(network).items()
-    }
-    mask["output.weight"][:, :3] = False
-    one = context_of(network, Mask(mask), tmp_path, torch.randn(2, 4))
-    assert ARTEFACTS["compact"](one).weights == 3 * 4 + 2 * 3
-    with pytest.raises(InputError, match="layer hidden has 3 outputs instead of 6"):
-        load_compact(tmp_path / "compact.safetensors", one.network)

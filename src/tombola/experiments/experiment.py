@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from tombola.experiments.recipe import Recipe
 from tombola.experiments.search_method import MethodContext
 from tombola.experiments.sections import AUTO
 from tombola.experiments.setup import set_up, set_up_transfer
+from tombola.pruning.network_copy import copy_network
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun, Run
@@ -130,7 +130,7 @@ class Experiment:
             mask=run.mask,
             seed=seed,
             _start=lambda: build(run.start).state_dict(),
-            _network=lambda: copy.deepcopy(trained()),
+            _network=lambda: copy_network(trained()),
             _batches=lambda: self._training_batches(run, run.begin, SCORED_BATCHES),
         )
 

@@ -6,7 +6,6 @@ and the weights of ONNX files, are counted in the module that they were made of.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tombola.exports.benchmark import (
     BATCH_SIZES,
@@ -28,11 +26,13 @@ from tombola.exports.benchmark import (
     weighted_layers,
 )
 from tombola.exports.compaction import compact
+from tombola.exports.model_inputs import Inputs, call_checked, clone, tensors
+from tombola.exports.output_layers import output_layers
 from tombola.exports.resizing import load_resized
+from tombola.pruning.network_copy import copy_network
 from tombola.tickets.ticket import Precision, Ticket
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
-from tombola.utils.text import first_line
 
 FILES = {
     "ticket": "ticket.safetensors",
@@ -55,7 +55,7 @@ class ExportContext:
     """The ticket's network with its trained weights: dense tensors with zeros, in evaluation mode."""
     compact: nn.Module
     """The same without its dead units."""
-    example: Tensor
+    example: Inputs
     """A batch of inputs."""
     folder: Path
     threads: int = 1
@@ -65,7 +65,7 @@ class ExportContext:
     """Metadata for the files that can hold them, as JSON values."""
 
     @classmethod
-    def of(cls, ticket: Ticket, network: nn.Module, example: Tensor, folder: Path, **options: Any) -> ExportContext:
+    def of(cls, ticket: Ticket, network: nn.Module, example: Inputs, folder: Path, **options: Any) -> ExportContext:
         """For a ticket's network with its trained weights."""
         return cls(ticket, network, compact(network, example), example, folder, **options)
 
@@ -76,7 +76,7 @@ def dense(context: ExportContext) -> Artefact:
     state = context.network.state_dict()
     tensors = [*context.network.named_parameters(), *context.network.named_buffers()]  # shared ones once
     write_tensors(path, {name: tensor for name, tensor in tensors if name in state}, {})
-    read = copy.deepcopy(context.network)
+    read = copy_network(context.network)
     read.load_state_dict(read_tensors(path)[0], strict=False)  # a shared tensor has only one of its names
     return _module("dense PyTorch", path, read, context)
 
@@ -93,7 +93,7 @@ def ticket(context: ExportContext) -> Artefact:
     read, kept = Ticket.load(path), context.ticket.mask.count
     if context.precision == "none":
         return _artefact("ticket", path, kept)
-    network = read.into(copy.deepcopy(context.network), trained=True)
+    network = read.into(copy_network(context.network), trained=True)
     return _artefact(f"ticket, {context.precision}", path, kept, predict=network, timed=False)
 
 
@@ -166,7 +166,7 @@ def two_four(context: ExportContext) -> Artefact:
         raise InputError('no layer keeps two of every four weights; search with structure = "2:4"')
     path = context.folder / FILES["two-four"]
     write_two_four(context.network, path)
-    read = read_two_four(copy.deepcopy(context.network), path).float()
+    read = read_two_four(copy_network(context.network), path).float()
     weights = (parameters[name] for name in context.ticket.mask)
     stored = sum(weight.numel() // 2 if is_two_four(weight) else weight.numel() for weight in weights)
     return _artefact("2:4, fp16", path, stored, predict=read, timed=False)
@@ -184,11 +184,12 @@ ARTEFACTS: dict[str, Callable[[ExportContext], Artefact]] = {
 """Each function writes a file to the folder of the context; raises `InputError` if it cannot."""
 
 
-def load_compact(path: str | Path, network: nn.Module, example: Tensor | None = None) -> nn.Module:
+def load_compact(path: str | Path, network: nn.Module, example: Inputs | None = None) -> nn.Module:
     """The smaller network in a file of `compacted`, in evaluation mode; `network` has the original architecture.
 
-    Both are run once on `example`, a batch of inputs on its device, to compare the shapes of outputs. Without it,
-    only names, dtypes, the sizes of each layer, and the number of outputs of the last are checked. Raises
+    Copies of both are run once on `example`, a batch of inputs on its device (a tensor, a tuple of positional
+    arguments, or a dict of keyword arguments), to compare the shapes of outputs. Without it, only names, dtypes, the
+    sizes of each layer, and the number of outputs of the output layers are checked (see `output_layers`). Raises
     `InputError` if the file is missing, damaged, of another architecture (see `load_resized`), or fails a check.
     """
     try:
@@ -201,35 +202,30 @@ def load_compact(path: str | Path, network: nn.Module, example: Tensor | None = 
     if example is not None:
         _check_outputs(path, network, smaller, example)
         return smaller
-    for name, layer in list(weighted_layers(network).items())[-1:]:  # in the order of their definition
-        own, found = len(layer.weight), len(weighted_layers(smaller)[name].weight)
+    for name in output_layers(network):
+        own, found = (len(weighted_layers(each)[name].weight) for each in (network, smaller))
         if found != own:
             raise InputError(
-                f"{path}: the last layer {name} has {found} outputs instead of {own}; if it is not the output of the "
-                f"network, give an example"
+                f"{path}: the output layer {name} has {found} outputs instead of {own}; if it is not the output of "
+                "the network, give an example"
             )
     return smaller
 
 
-def _check_outputs(path: str | Path, network: nn.Module, smaller: nn.Module, example: Tensor) -> None:
-    with torch.no_grad():
-        try:
-            own = copy.deepcopy(network).eval()(example)
-        except Exception as error:  # a user's module may raise anything
-            raise InputError(
-                f"this network does not take an example of {tuple(example.shape)}: {first_line(error)}"
-            ) from error
-        try:
-            found = smaller(example)
-        except Exception as error:  # the same
-            raise InputError(f"{path}: layers do not fit each other: {first_line(error)}") from error
-    shapes = [tuple(out.shape) if isinstance(out, Tensor) else None for out in (found, own)]
+def _check_outputs(path: str | Path, network: nn.Module, smaller: nn.Module, example: Inputs) -> None:
+    own = call_checked(copy_network(network).eval(), clone(example))
+    try:
+        found = call_checked(copy_network(smaller), clone(example))
+    except InputError as error:
+        raise InputError(f"{path}: layers do not fit each other: {error}") from error
+    shapes = [[tuple(tensor.shape) for tensor in tensors(outputs)] for outputs in (found, own)]
     if shapes[0] != shapes[1]:
-        raise InputError(f"{path}: outputs have shape {shapes[0]} instead of {shapes[1]}")
+        said = [str(each[0]) if len(each) == 1 else str(each) for each in shapes]
+        raise InputError(f"{path}: outputs have shape {said[0]} instead of {said[1]}")
 
 
 def _module(name: str, path: Path, read: nn.Module, context: ExportContext) -> Artefact:
-    done = count_multiply_adds(read, context.example)
+    done = count_multiply_adds(copy_network(read), context.example)  # a copy: the network may keep feature maps
     return _artefact(name, path, count_weights(read), memory_bytes(read), done, read)
 
 

@@ -8,17 +8,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from tombola.exports.benchmark_outputs import Outputs
+from tombola.exports.model_inputs import Inputs, arguments, batch_size, call, rows, tensors
 from tombola.pruning.prunable_layers import default_layers
 
-Predict = Callable[[Tensor], Tensor]
-"""Examples (N, *inputs), float32 on the CPU, to outputs (N, *outputs)."""
+Predict = Callable[..., Any]
+"""Takes a batch of examples on the CPU as the network does, and returns the same outputs."""
 
 ROUNDS = 11
 """How often each artefact is timed, in turns with the others; results are medians."""
@@ -28,8 +30,6 @@ MAX_SECONDS = 20.0
 """There are fewer rounds, but at least three, if those of one batch size would take longer."""
 BATCH_SIZES = (1, 64, 256)
 """Latency is measured with the first, throughput with the others."""
-EVALUATION_BATCH = 256
-"""The batch size for accuracy and differences."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Figures:
     throughput: dict[Positive, Speed]
     """Examples per second, by batch size; empty if it is not timed."""
     accuracy: Share | None
-    """On the whole test set; None without labels, or if outputs are not (N, classes)."""
+    """On the whole test set; None without labels, or if no output is (N, classes)."""
     difference: Distance | None
     """The largest absolute difference of an output from the first artefact's, over all test examples. None if one of
     the two is finite and the other is not."""
@@ -93,7 +93,7 @@ def no_progress(line: str) -> None:
 @torch.inference_mode()
 def measure(
     artefacts: Sequence[Artefact],
-    x: Tensor,
+    x: Inputs,
     y: Tensor | None = None,
     threads: int = 1,
     rounds: int = ROUNDS,
@@ -101,15 +101,16 @@ def measure(
 ) -> list[Figures]:
     """Measure all artefacts on the examples `x`; outputs are compared with those of the first.
 
-    They are timed in turns, so that other processes slow down all alike. `y` are labels, int64. PyTorch uses so many
-    `threads`; other runtimes should be set to as many. `progress` is called with a line about each step.
+    They are timed in turns, so that other processes slow down all alike. `y` are labels, int64; accuracies are those
+    of the class scores among the outputs (see `scores_index`). PyTorch uses so many `threads`; other runtimes should
+    be set to as many. `progress` is called with a line about each step.
     """
     with _torch_threads(threads):
-        outputs: dict[str, Tensor] = {}
+        outputs: dict[str, Outputs] = {}
         for a in artefacts:
             if a.predict is not None:
-                progress(f"{a.name}: {len(x):,} examples")
-                outputs[a.name] = torch.cat([a.predict(part) for part in torch.split(x, EVALUATION_BATCH)])
+                progress(f"{a.name}: {batch_size(x):,} examples")
+                outputs[a.name] = Outputs.of(a.predict, x)
         timed = {a.name: a.predict for a in artefacts if a.predict is not None and a.timed}
         seconds: dict[int, dict[str, float]] = {}
         for size in BATCH_SIZES:
@@ -124,36 +125,21 @@ def measure(
                 *(a.name, a.file, a.weights, a.bytes, a.memory, a.multiply_adds),
                 latency=seconds[1][a.name] if a.name in timed else None,
                 throughput={n: n / seconds[n][a.name] for n in BATCH_SIZES[1:]} if a.name in timed else {},
-                accuracy=None if out is None or y is None else _accuracy(out, y),
-                difference=None if out is None else _difference(out, reference),
-                not_finite=None if out is None else int((~out.reshape(len(out), -1).isfinite()).any(1).sum()),
+                accuracy=None if out is None or y is None else out.accuracy(y, reference.scores),
+                difference=None if out is None else out.difference(reference),
+                not_finite=None if out is None else out.not_finite,
                 working=a.working,
             )
         )
     return figures
 
 
-def _accuracy(outputs: Tensor, labels: Tensor) -> float | None:
-    """The share of correct predictions; None if outputs are not logits of the classes. NaN is never correct."""
-    if outputs.dim() != 2 or int(labels.max()) >= outputs.shape[1]:
-        return None
-    correct = (outputs.argmax(1) == labels) & ~outputs.isnan().any(1)
-    return correct.double().mean().item()
-
-
-def _difference(outputs: Tensor, reference: Tensor) -> float | None:
-    """The largest difference; infinities of the same sign, and two NaN, are equal."""
-    same = (outputs == reference) | (outputs.isnan() & reference.isnan())
-    largest = (outputs.double() - reference.double()).abs().masked_fill(same, 0).max().item()
-    return largest if math.isfinite(largest) else None
-
-
-def _batch(x: Tensor, size: int) -> Tensor:
+def _batch(x: Inputs, size: int) -> Any:
     """The first `size` examples, repeated if there are fewer."""
-    return x.repeat(math.ceil(size / len(x)), *[1] * (x.dim() - 1))[:size].contiguous()
+    return rows(x, torch.arange(size) % batch_size(x))
 
 
-def _median_seconds(artefacts: Mapping[str, Predict], x: Tensor, rounds: int) -> dict[str, float]:
+def _median_seconds(artefacts: Mapping[str, Predict], x: Inputs, rounds: int) -> dict[str, float]:
     """The median time of each artefact for a batch, in seconds."""
     once = {name: _seconds(predict, x, 1) for name, predict in artefacts.items()}
     calls = {name: max(1, math.ceil(MIN_SECONDS / seconds)) for name, seconds in once.items()}
@@ -164,12 +150,13 @@ def _median_seconds(artefacts: Mapping[str, Predict], x: Tensor, rounds: int) ->
     return {name: statistics.median(each) for name, each in times.items()}
 
 
-def _seconds(predict: Predict, x: Tensor, calls: int) -> float:
+def _seconds(predict: Predict, x: Inputs, calls: int) -> float:
     """The time of one call, after a warm-up call: threads of the previous artefact may still be busy-waiting."""
-    predict(x)
+    positional, named = arguments(x)
+    predict(*positional, **named)
     began = time.perf_counter()
     for _ in range(calls):
-        predict(x)
+        predict(*positional, **named)
     return (time.perf_counter() - began) / calls
 
 
@@ -205,20 +192,20 @@ def distinct(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def count_multiply_adds(network: nn.Module, example: Tensor) -> int:
+def count_multiply_adds(network: nn.Module, example: Inputs) -> int:
     """Multiply-adds of its linear and convolutional layers for one of the examples, zeros and padding included."""
     done: list[int] = []
 
-    def count(layer: nn.Linear | _ConvNd, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(layer: nn.Linear | _ConvNd, positional: Any, named: Any, output: Any) -> None:
         # The first axis of a weight is that of the outputs; in a transposed convolution, which multiplies the kernel
         # with each input, that of the inputs.
-        side = inputs[0] if isinstance(layer, _ConvTransposeNd) else output
+        side = next(tensors((positional, named) if isinstance(layer, _ConvTransposeNd) else output))
         done.append(side.numel() // layer.weight.shape[0] * layer.weight.numel())
 
-    handles = [layer.register_forward_hook(count) for layer in weighted_layers(network).values()]
+    handles = [layer.register_forward_hook(count, with_kwargs=True) for layer in weighted_layers(network).values()]
     try:
-        network(example)
+        call(network, example)
     finally:
         for handle in handles:
             handle.remove()
-    return sum(done) // len(example)
+    return sum(done) // batch_size(example)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tombola.engines.custom.model import seeded
 from tombola.exports.coupling import BoolArray, CoupledLayer, CoupledUnits, bias_of, to_float64
 from tombola.exports.graph import graph_of
+from tombola.exports.model_inputs import (
+    Inputs,
+    batch_size,
+    batches_like,
+    call,
+    call_checked,
+    clone,
+    tensors,
+    to_device_of,
+)
 from tombola.exports.resizing import UNIT_TENSORS, resize
 from tombola.pruning.hold import check_held, release
-from tombola.utils.calls import call
+from tombola.pruning.network_copy import copy_network
 from tombola.utils.text import first_line
 from tombola.zoo.models.resnet import Subsample
 
@@ -27,24 +37,30 @@ MIN_RATIO = 0.1
 """A constant can replace another if it is at least this fraction of it; a smaller one would cost precision."""
 
 
-def compact(network: nn.Module, example: Tensor) -> nn.Module:
+def compact(network: nn.Module, example: Inputs) -> nn.Module:
     """A copy of `network`, in evaluation mode, without the units and channels that its outputs do not depend on.
 
     Weights that are zero count as pruned. A removed unit that is constant is added to the biases of its readers; a
     layer without a bias may get one. The copy has the same modules by the same names, some of them smaller, and
-    computes the same up to rounding. `example` is a batch of inputs of any size, on the CPU. A network that cannot be
-    traced, or whose outputs would change, is returned as a copy of the same size; a warning in the log says why.
-    Raises `InputError` if a held weight that is pruned is not zero.
+    computes the same up to rounding. `example` is a batch of inputs of any size: a tensor, a tuple of positional
+    arguments, or a dict of keyword arguments. A network that cannot be traced, or whose outputs would change, is
+    returned as a copy of the same size; a warning in the log says why.
+
+    Only copies are run, and random states do not change; the same network and example give the same module. Raises
+    `InputError` for a network that cannot be copied (see `copy_network`), does not take the example, or has a held
+    weight that is pruned and not zero.
     """
     check_held(network)
-    original = copy.deepcopy(network).eval()
+    original = copy_network(network).eval()
     release(original)
-    example = example.to(next((parameter.device for parameter in original.parameters()), example.device))
-    smaller = copy.deepcopy(original)
+    example = to_device_of(original, example)
+    if batch_size(example):
+        call_checked(copy_network(original), clone(example))
+    smaller = copy_network(original)
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), np.errstate(all="ignore"):  # weights may be infinite
+        with seeded(0), torch.no_grad(), np.errstate(all="ignore"):  # weights may be infinite
             shrink(smaller, example)
-            reason = output_mismatch(original, smaller, example)
+            reason = output_mismatch(copy_network(original), copy_network(smaller), example)
     except Exception as error:  # noqa: BLE001 - a user's module may raise anything with smaller layers
         reason = first_line(error)
     if reason is not None:
@@ -53,7 +69,7 @@ def compact(network: nn.Module, example: Tensor) -> nn.Module:
     return smaller if _size(smaller) <= _size(original) else original  # new biases may need more than was removed
 
 
-def shrink(network: nn.Module, example: Tensor) -> None:
+def shrink(network: nn.Module, example: Inputs) -> None:
     """Make the layers of a network in evaluation mode smaller, in place and unchecked. Raises `TracingError`."""
     units = CoupledUnits(graph_of(network, example))
     used, present = _live_units(units)
@@ -156,36 +172,45 @@ def _size(network: nn.Module) -> int:
 
 
 @torch.no_grad()
-def output_mismatch(network: Callable[..., Any], other: Callable[..., Any], example: Any) -> str | None:
+def output_mismatch(network: Callable[..., Any], other: Callable[..., Any], example: Inputs) -> str | None:
     """How the outputs of `other` differ from those of `network`; None if they agree up to rounding.
 
-    Both are called with the example (a tensor, a tuple or a dict, as in `call`), and if it is a tensor, with random
-    batches of its size, and of two and one. Infinite and NaN outputs have to be the same in both. Raises whatever the
-    networks raise.
+    Both are called with the example, and with batches of its size, of two and of one (see `batches_like`), except
+    those that `network` does not take; before each call, random states are set alike. Infinite and NaN outputs have
+    to be the same in both. Raises what `network` raises for the example, and what `other` raises.
     """
-    batches = [example] if len(example) else []
-    if isinstance(example, Tensor) and example.is_floating_point():
-        shape = example.shape[1:]
-        for size in {len(example), 2, 1} - {0}:
-            batches.append(torch.randn((size, *shape), dtype=example.dtype, device=example.device))
-    for batch in batches:
-        pairs = zip(tensors(call(network, batch)), tensors(call(other, batch)), strict=True)
-        for before, after in pairs:
-            if before.shape != after.shape:
-                return f"its outputs have shape {tuple(after.shape)} instead of {tuple(before.shape)}"
-            finite = before[before.isfinite()].abs()
-            scale = float(finite.max()) if finite.numel() else 0.0
-            coarse = 8 * torch.finfo(before.dtype).eps if before.is_floating_point() else 0.0
-            if not torch.allclose(after, before, rtol=0, atol=max(TOLERANCE, coarse) * scale, equal_nan=True):
-                far = float((after - before).abs().max())
-                return f"its outputs differ by up to {far:.2g}; the largest output is {scale:.2g}"
+    compared = 0
+    for number, batch in enumerate([*[example] * (batch_size(example) > 0), *batches_like(example)]):
+        try:
+            before = _outputs(network, batch)
+        except Exception:
+            if number == 0:
+                raise
+            continue  # such as numbers that the network takes for indices
+        after = _outputs(other, batch)
+        if len(after) != len(before):
+            return f"it returns {len(after)} tensors instead of {len(before)}"
+        reason = next(filter(None, map(_difference, before, after)), None)
+        if reason is not None:
+            return reason
+        compared += len(before)
+    return None if compared else "it returns no tensors that could be compared"
+
+
+def _outputs(network: Callable[..., Any], batch: Inputs) -> list[Tensor]:
+    with seeded(0):
+        return [*tensors(call(network, clone(batch)))]
+
+
+def _difference(before: Tensor, after: Tensor) -> str | None:
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return f"its outputs have shape {tuple(after.shape)} instead of {tuple(before.shape)}"
+    wide = torch.complex128 if before.is_complex() else torch.float64
+    coarse = 8 * torch.finfo(before.dtype).eps if before.is_floating_point() else 0.0
+    before, after = before.to(wide), after.to(wide)
+    finite = before[before.isfinite()].abs()
+    scale = float(finite.max()) if finite.numel() else 0.0
+    if not torch.allclose(after, before, rtol=0, atol=max(TOLERANCE, coarse) * scale, equal_nan=True):
+        far = float((after - before).abs().max())
+        return f"its outputs differ by up to {far:.2g}; the largest output is {scale:.2g}"
     return None
-
-
-def tensors(output: Any) -> Iterator[Tensor]:
-    """The tensors in what a network returned."""
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, dict | list | tuple):
-        for one in output.values() if isinstance(output, dict) else output:
-            yield from tensors(one)

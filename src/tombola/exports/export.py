@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import tempfile
@@ -19,8 +18,10 @@ from torch import Tensor, nn
 from tombola.exports.artefacts import ARTEFACTS, FILES, ExportContext, dense, dense_onnx
 from tombola.exports.benchmark import BATCH_SIZES, ROUNDS, Artefact, measure, no_progress
 from tombola.exports.export_result import FIGURES_FILE, Export, ExportInfo, TicketInfo
+from tombola.exports.model_inputs import Inputs, batch_size, check_batch, describe, rows
 from tombola.exports.torch_export import check_example
 from tombola.pruning.hold import release
+from tombola.pruning.network_copy import copy_network
 from tombola.tickets.ticket import Precision, Ticket
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.files import atomic_write, writing
@@ -37,8 +38,9 @@ log = logging.getLogger(__name__)
 class Examples:
     """The examples that artefacts are measured on. Raises `InputError` if they are invalid."""
 
-    x: Tensor
-    """Inputs, float32 on the CPU: (N, *inputs), N at least 1."""
+    x: Inputs
+    """Inputs on the CPU, (N, *inputs), N at least 1: a tensor, a tuple of positional arguments, or a dict of keyword
+    arguments. Numbers are float32; integers, such as the ids of tokens, and bools keep their type."""
     y: Tensor | None = None
     """Labels, int64 on the CPU, from 0: (N,); None if there are none."""
     what: str = "made up"
@@ -47,17 +49,18 @@ class Examples:
     """How inputs were scaled, in words."""
 
     def __post_init__(self) -> None:
-        for name, given, dtype in (("x", self.x, torch.float32), ("y", self.y, torch.int64)):
-            if given is not None and (given.dtype != dtype or given.device.type != "cpu"):
-                raise InputError(
-                    f"examples: {name} should be {dtype} on the CPU, not {given.dtype} on {given.device}"
-                )
-        if self.x.dim() < 2 or not self.x.numel():
-            raise InputError(f"examples: x should be (N, *inputs), not {tuple(self.x.shape)}")
-        if self.y is not None and self.y.shape != self.x.shape[:1]:
-            raise InputError(f"examples: y should be ({len(self.x)},), one for each of x, not {tuple(self.y.shape)}")
-        if self.y is not None and int(self.y.min()) < 0:
-            raise InputError(f"examples: y should be whole numbers from 0, not {int(self.y.min())}")
+        check_batch(self.x, "examples: x")
+        if (y := self.y) is None:
+            return
+        if y.dtype != torch.int64 or y.device.type != "cpu":
+            raise InputError(f"examples: y should be torch.int64 on the CPU, not {y.dtype} on {y.device}")
+        if y.shape != (len(self),):
+            raise InputError(f"examples: y should be ({len(self)},), one for each of x, not {tuple(y.shape)}")
+        if int(y.min()) < 0:
+            raise InputError(f"examples: y should be whole numbers from 0, not {int(y.min())}")
+
+    def __len__(self) -> int:
+        return batch_size(self.x)
 
 
 def export(
@@ -104,12 +107,12 @@ def export(
             raise unknown("artefact", kind, list(ARTEFACTS))
     trained, target = _trained_network(ticket, network, trust), Path(folder)
     examples = examples or _test_examples(ticket, data_dir)
-    example = examples.x[:2]
-    check_example(trained, example)
-    shape = f"float32 (N, {', '.join(map(str, examples.x.shape[1:]))})"
+    example = rows(examples.x, slice(2))
+    check_example(copy_network(trained), example)  # which may keep feature maps
+    shape = describe(examples.x)
     inputs = f"{shape}, {examples.inputs}" if examples.inputs else shape
     ticket_info = _ticket_info(ticket)
-    info = ExportInfo(inputs, ticket_info, examples.what, len(examples.x), threads, processor(), versions())
+    info = ExportInfo(inputs, ticket_info, examples.what, len(examples), threads, processor(), versions())
     known = {name: value for name, value in asdict(ticket_info).items() if value is not None}
     with _temporary_folder(target) as temporary:
         options = {"about": {"inputs": inputs, "ticket": known}, "threads": threads, "precision": precision}
@@ -177,7 +180,7 @@ def _trained_network(ticket: Ticket, given: nn.Module | None, trust: bool) -> nn
     if given is None and ticket.drawn is not None and ticket.drawn.network.name in MODELS:
         network = ticket.network()
     else:
-        network = _imported_network(ticket, trust) if given is None else copy.deepcopy(given)
+        network = _imported_network(ticket, trust) if given is None else copy_network(given)
         release(network)
         ticket.into(network, trained=True)
     return network.cpu().float().eval()

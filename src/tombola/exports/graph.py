@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
+from tombola.exports.model_inputs import Inputs, arguments
 from tombola.exports.op_match import DynamicInt, OpMatch, Pooling, TensorRef
 from tombola.exports.op_rules import of_function, of_module
+from tombola.pruning.network_copy import copy_network
 from tombola.utils.text import first_line
 from tombola.zoo.models.resnet import Subsample
 
@@ -24,7 +27,7 @@ class TracingError(Exception):
 class Step:
     """One step: a tensor, and how it is computed in evaluation mode. Its kind is one of:
 
-    - `input`: the examples. `output`: what the network returns, always the last step.
+    - `input`: a tensor of the examples. `output`: what the network returns, always the last step.
     - `linear`, `conv`, `norm`: an `nn.Linear` over the last axis, `nn.Conv2d`, `nn.BatchNorm1d` or `nn.BatchNorm2d`
       with running statistics.
     - `pointwise`: `function` applied elementwise. `identity`: the same tensor (dropout).
@@ -53,27 +56,24 @@ class Step:
     in the network's code."""
 
 
-def graph_of(network: nn.Module, example: Tensor) -> list[Step]:
+def graph_of(network: nn.Module, example: Inputs) -> list[Step]:
     """The steps of `network` in evaluation mode, in the order they are computed.
 
-    `example` is a batch of inputs on the CPU, of any size. The steps' modules are the network's own. Operations that
-    return numbers are not steps. A tensor changed in place is the output of that step. Raises `TracingError`.
+    `example` is a batch of inputs on the network's device, of any size. The steps' modules are the network's own, but
+    a copy of it is run, because its forward pass may change it. Operations that return numbers are not steps. A
+    tensor changed in place is the output of that step. Raises `TracingError`.
     """
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
     try:
-        root = _Wrapper(network)
+        root = _Wrapper(copy_network(network).eval(), example)
         builder = _GraphBuilder(root, _Tracer().trace(root))
         with torch.inference_mode(False), torch.no_grad():  # inference tensors have no version counter
-            builder.run(example.clone())
+            builder.run(*(root.leaves[place].clone() for place in root.places))
     except TracingError:
         raise
     except Exception as error:  # tracing and modules may raise anything
         raise TracingError(first_line(error)) from error
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    return builder.steps
+    own = dict(network.named_modules(remove_duplicate=False))
+    return [step if step.module is None else replace(step, module=own[step.path]) for step in builder.steps]
 
 
 def _has_forward_hooks(module: nn.Module) -> bool:
@@ -82,17 +82,38 @@ def _has_forward_hooks(module: nn.Module) -> bool:
 
 
 class _Wrapper(nn.Module):
-    """A network as a submodule, so that it may be a single layer, or have hooks or optional arguments."""
+    """A network as a submodule, so that it may be a single layer, or have hooks or optional arguments. It takes the
+    tensors of the inputs one by one."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, example: Inputs) -> None:
         super().__init__()
         self.network = network
+        self.leaves, self.spec = pytree.tree_flatten(arguments(example))
 
-    def forward(self, x: Tensor) -> Any:
-        return self.network(x)
+    @property
+    def places(self) -> list[int]:
+        """Which leaves of the arguments are tensors."""
+        return [place for place, leaf in enumerate(self.leaves) if isinstance(leaf, Tensor)]
+
+    def forward(self, *inputs: Any) -> Any:
+        given = dict(zip(self.places, inputs, strict=True))
+        leaves = [given.get(place, leaf) for place, leaf in enumerate(self.leaves)]
+        positional, named = pytree.tree_unflatten(leaves, self.spec)
+        return self.network(*positional, **named)
 
 
 class _Tracer(fx.Tracer):
+    def create_args_for_root(
+        self,
+        root_fn: Callable[..., Any],
+        is_module: bool,  # noqa: ARG002
+        concrete_args: Any = None,  # noqa: ARG002
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        """One placeholder for each tensor; torch's own would be a single one for all of `*inputs`."""
+        assert isinstance(self.root, _Wrapper)
+        names = [f"x{number or ''}" for number in range(len(self.root.places))]
+        return root_fn, [self.root, *(self.create_proxy("placeholder", name, (), {}) for name in names)]
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, Subsample) or _has_forward_hooks(m) or super().is_leaf_module(m, module_qualified_name)
 
@@ -131,9 +152,10 @@ class _GraphBuilder(fx.Interpreter):
         shape = tuple(result.shape) if isinstance(result, Tensor) else ()
         module, path, name = None, "", node.name
         if node.op in ("call_module", "get_attr"):
-            name = str(node.target).removeprefix("network").removeprefix(".") or name
+            target = str(node.target).removeprefix("network").removeprefix(".")
+            name = target or name
         if node.op == "call_module":
-            module, path = self.fetch_attr(str(node.target)), name
+            module, path = self.fetch_attr(str(node.target)), target
         while any(step.name == name for step in self.steps):
             name += "_"
         match = self._match(node, module)

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
+from tombola.exports.model_inputs import Inputs, call_checked, tensors
 from tombola.exports.torch_export import exported, largest_difference, on_cpu, suppress_output
 from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write
@@ -22,15 +24,18 @@ MAX_BYTES = 2**31 - 1
 
 
 def write_onnx(
-    network: nn.Module, example: Tensor, path: str | Path, about: Mapping[str, str] | None = None
+    network: nn.Module, example: Inputs, path: str | Path, about: Mapping[str, str] | None = None
 ) -> float:
     """Write what `network` computes in eval mode to the ONNX file `path`, for batches of any size.
 
-    `example` is a batch of inputs, float32 on the CPU. The file's input is `input`, its output `output`, the first
-    axis of both `batch`; weights are inside, zeros included; `about` becomes the model's metadata. The same network
-    gives the same bytes. The outputs of ONNX Runtime are compared with PyTorch's; the largest absolute difference is
-    returned. Raises `InputError` if torch cannot export the network, if outputs differ by more than
-    `compaction.TOLERANCE` of the largest (then nothing is written), or the extra `onnx` or torch 2.7 is missing.
+    `example` is a batch of inputs on the CPU, numbers as float32: a tensor, a tuple of positional arguments, or a
+    dict of keyword arguments. The file's input is `input`, its output `output`, the first axis of both `batch`.
+    Several inputs have the names of the parameters of the forward pass; several outputs their names in a dict, or
+    `output_0` and so on. Arguments that are not tensors are constants. Weights are inside, zeros included; `about`
+    becomes the model's metadata. The same network gives the same bytes. The outputs of ONNX Runtime are compared with
+    PyTorch's; the largest absolute difference is returned. Raises `InputError` if torch cannot export the network, if
+    outputs differ by more than `compaction.TOLERANCE` of the largest (then nothing is written), or the extra `onnx`
+    or torch 2.7 is missing.
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, "onnx")
@@ -38,10 +43,11 @@ def write_onnx(
         raise InputError(f"writing ONNX files needs torch {MIN_TORCH} or newer; this is {torch.__version__}")
     model = on_cpu(network)
     program = exported(model, example)
+    inputs, outputs = _names(program, example, call_checked(model, example))
     try:
         with suppress_output():
             made = torch.onnx.export(
-                program, (), dynamo=True, input_names=["input"], output_names=["output"], verbose=False
+                program, (), dynamo=True, input_names=inputs, output_names=outputs, verbose=False
             )
         assert made is not None  # only the older exporter returns None
         proto = made.model_proto
@@ -57,7 +63,8 @@ def write_onnx(
 
 
 class OnnxModel:
-    """A network in ONNX Runtime: maps a batch of inputs to outputs, float32 on the CPU. `about` is its metadata."""
+    """A network in ONNX Runtime: takes tensors on the CPU as the network does that it was made of, and returns its
+    output, or all outputs by name. `about` is its metadata."""
 
     def __init__(self, content: bytes, threads: int = 1) -> None:
         runtime = require("onnxruntime", "onnx")
@@ -66,12 +73,19 @@ class OnnxModel:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors, which are raised
         self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
+        self._inputs = [each.name for each in self._session.get_inputs()]
+        self._outputs = [each.name for each in self._session.get_outputs()]
         self.about: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """The outputs for a batch of any size."""
-        return torch.from_numpy(self._session.run(None, {self._input: inputs.numpy()})[0])
+        given = dict(zip(self._inputs, tensors(inputs), strict=False))
+        for name, value in named.items():
+            ours = [name] if name in self._inputs else [each for each in self._inputs if each not in given]
+            given |= dict(zip(ours, tensors(value), strict=False))
+        found = self._session.run(None, {name: tensor.numpy() for name, tensor in given.items()})
+        outputs = {name: torch.from_numpy(each) for name, each in zip(self._outputs, found, strict=True)}
+        return outputs if len(outputs) > 1 else outputs[self._outputs[0]]
 
 
 def read_onnx(path: str | Path, threads: int = 1) -> OnnxModel:
@@ -103,13 +117,27 @@ def _root_cause(error: BaseException) -> Exception:
     return error if isinstance(error, Exception) else Exception(str(error))
 
 
+def _names(program: ExportedProgram, example: Inputs, outputs: Any) -> tuple[list[str], list[str]]:
+    """The names of the inputs and of the outputs in the file."""
+    inputs = [name for name in program.graph_signature.user_inputs if isinstance(name, str)]
+    if isinstance(example, Tensor):
+        inputs = ["input"]
+    count = len([*tensors(outputs)])
+    if count == 1:
+        return inputs, ["output"]
+    named = [name for name, value in outputs.items() if value is not None] if isinstance(outputs, Mapping) else []
+    if len(named) != count or set(named) & set(inputs):
+        named = [f"output_{number}" for number in range(count)]
+    return inputs, named
+
+
 def _clean(proto: Any, about: Mapping[str, str]) -> Any:
     """Name the batch axis, set the producer, and remove the paths and stack traces that torch records."""
     graph = proto.graph
-    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    symbols = {dim.dim_param for value in graph.input for dim in value.type.tensor_type.shape.dim if dim.dim_param}
     for value in (*graph.input, *graph.output):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param == symbol:
+            if dim.dim_param in symbols:
                 dim.dim_param = "batch"
     graph.ClearField("value_info")  # runtimes infer it
     nodes = [node for part in (graph, *proto.functions) for node in part.node]

@@ -17,11 +17,13 @@ from tombola.zoo.models.resnet import Subsample
 
 
 def of_module(module: nn.Module, arguments: Sequence[Any], options: dict[str, Any]) -> OpMatch | None:
-    """What calling `module` computes; None if it is not recognised. A subclass is not."""
+    """What calling `module` computes; None if it is not recognised. A subclass is not, nor one in training mode."""
+    arguments, options = _input_first(arguments, options)
     rule = _MODULES.get(type(module))
     if rule is None or options or len(arguments) != 1 or not isinstance(arguments[0], TensorRef):
         return None
-    return rule(module, arguments[0])
+    real = not any(tensor.is_complex() for tensor in module.parameters(recurse=False))
+    return rule(module, arguments[0]) if real and not module.training else None
 
 
 def of_function(
@@ -31,6 +33,7 @@ def of_function(
 
     `literal`: none of the numbers among the arguments is computed by the network.
     """
+    arguments, options = _input_first(arguments, options)
     rule = _FUNCTIONS.get(target)
     if rule is not None:
         try:
@@ -42,6 +45,13 @@ def of_function(
             return match
     name = target.removesuffix("_") if isinstance(target, str) else target
     return _pointwise(name, arguments, options) if literal and name in _POINTWISE else None
+
+
+def _input_first(arguments: Sequence[Any], options: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+    """The arguments of a call, `input` as the first, which is its place in all functions and modules of torch."""
+    if arguments or "input" not in options:
+        return arguments, options
+    return (options["input"],), {name: value for name, value in options.items() if name != "input"}
 
 
 def _pointwise(target: Callable[..., Any] | str, arguments: Sequence[Any], options: dict[str, Any]) -> OpMatch | None:

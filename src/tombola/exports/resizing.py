@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from tombola.pruning.mask import State
+from tombola.pruning.network_copy import copy_network
 from tombola.utils.errors import InputError
 from tombola.zoo.models.resnet import ResidualBlock, Subsample
 
@@ -57,7 +57,7 @@ def load_resized(network: nn.Module, state: State) -> nn.Module:
         own_type = types.get(name, types.get(f"{name.removesuffix('bias')}weight", tensor.dtype))  # of a new bias
         if tensor.dtype != own_type:
             raise InputError(f"{name} is {tensor.dtype} in this state, but {own_type} in the network")
-    smaller, changed = copy.deepcopy(network), False
+    smaller, changed = copy_network(network), False
     for path, module in smaller.named_modules():
         prefix = f"{path}." if path else ""
         tensors = {name: state[prefix + name] for name in UNIT_TENSORS if prefix + name in state}

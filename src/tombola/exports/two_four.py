@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from tombola.pruning.hold import check_held
 from tombola.pruning.mask import State
+from tombola.pruning.network_copy import copy_network
 from tombola.runs.sparse_state import strip_prefix
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
@@ -48,7 +48,7 @@ def semi_structured(network: nn.Module, dtype: torch.dtype = torch.float16) -> n
     """
     _check_gpu(dtype)
     check_held(network)
-    copied = copy.deepcopy(network).to("cuda", dtype).eval().requires_grad_(False)
+    copied = copy_network(network).to("cuda", dtype).eval().requires_grad_(False)
     chosen = [layer for layer in copied.modules() if type(layer) is nn.Linear and _is_supported(layer.weight)]
     if not chosen:
         what = f"2:4 weights [out, in], out a multiple of {ROW_MULTIPLE} and in of {COLUMN_MULTIPLE}"

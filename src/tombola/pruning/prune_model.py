@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from tombola.pruning.held_weight import held_weight
 from tombola.pruning.hold import check_held
 from tombola.pruning.layers import display_name
 from tombola.pruning.mask import Mask
+from tombola.pruning.network_copy import copy_network
 from tombola.pruning.options import Density, PruningOptions
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scopes import Counts
@@ -87,7 +87,7 @@ def prune(
         mask=held,
         seed=seed,
         _start=None if start is None else lambda: _checked_start(start, full),
-        _network=lambda: copy.deepcopy(network),
+        _network=lambda: copy_network(network),
         _batches=None if data is None else repeatable(data),
         loss=loss,
     )

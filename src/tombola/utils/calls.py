@@ -1,29 +1,11 @@
-"""Calls of modules with any arguments."""
+"""Calls of layers, as hooks see them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
-
-
-def call(network: Callable[..., Any], example: Any) -> Any:
-    """The outputs of `network` for `example`: a tuple of its positional arguments, a dict of its keyword arguments,
-    or its only argument. Its tensors are copied, as the network may change them in place."""
-    example = _copied(example)
-    if isinstance(example, tuple):
-        return network(*example)
-    return network(**example) if isinstance(example, dict) else network(example)
-
-
-def _copied(value: Any) -> Any:
-    """The same with copies of the tensors in it, without gradients."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {name: _copied(part) for name, part in value.items()}
-    return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
 
 
 def layer_input(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Tensor | None:

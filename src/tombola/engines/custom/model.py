@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 
 from tombola.engines.custom.fingerprint import fingerprint
 from tombola.pruning.mask import State
+from tombola.pruning.network_copy import copy_network
 from tombola.runs.initial_state import StateLoader, no_stored_states
 from tombola.utils.errors import InputError
-from tombola.utils.text import first_line
 from tombola.zoo.models.description import Network, Start
 from tombola.zoo.models.initialise import reorder
 
@@ -103,11 +102,9 @@ class CustomModel:
     @staticmethod
     def _copy(network: nn.Module) -> nn.Module:
         try:
-            return copy.deepcopy(network)
-        except Exception as error:
-            raise InputError(
-                f"model: cannot be copied ({first_line(error)}): give a function that makes it"
-            ) from error
+            return copy_network(network)
+        except InputError as error:
+            raise InputError(f"{error}; or give a function that makes it") from error
 
 
 def network_state(network: nn.Module) -> State:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -76,10 +75,10 @@ def sparsify(
     """
     try:
         with _unchanged_buffers(network):
-            copied = copy.deepcopy(network)
+            copied = copy_network(network)
             shapes = record_input_shapes(copied, lambda: copied(inputs))
             chosen, dense = _choose(network, mask, shapes, speeds)
-            expected = run_trial(copy.deepcopy(network), inputs) if chosen else Trial([], {})
+            expected = run_trial(copy_network(network), inputs) if chosen else Trial([], {})
             while chosen and (reasons := _why_not_these(network, chosen, inputs, expected)):
                 dense |= reasons
                 chosen = {name: kept for name, kept in chosen.items() if name not in reasons}
@@ -114,7 +113,7 @@ def _choose(
 
 def _why_not_these(network: nn.Module, chosen: dict[str, Tensor], inputs: Tensor, expected: Trial) -> dict[str, str]:
     """Which of these layers must stay dense and why; `expected` is a trial of the dense network."""
-    made = SparsifiedNetwork.of(copy.deepcopy(network), chosen)
+    made = SparsifiedNetwork.of(copy_network(network), chosen)
     try:
         trial = run_trial(made.network, inputs)
     except Exception as error:  # noqa: BLE001 - a user's module may access its layers in any way

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from tombola.exports.graph import TracingError
+from tombola.exports.model_inputs import Inputs, batch_size, call_checked, map_tensors
 from tombola.utils.errors import InputError
-
-Example = Tensor | tuple[Any, ...] | dict[str, Any]
-"""One batch of inputs: the only argument of a network, its positional arguments, or its keyword arguments."""
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from tombola.exports.runtime.network import SparseNetwork
 
 
-def sparse(network: nn.Module, example: Example, threads: int | None = None) -> nn.Module:
+def sparse(network: nn.Module, example: Inputs, threads: int | None = None) -> nn.Module:
     """`network` in evaluation mode, computed with its nonzero weights only: float32, on the CPU, without gradients.
 
     `example` is a batch of inputs: a tensor, a tuple of the network's positional arguments, or a dict of its keyword
@@ -29,33 +27,22 @@ def sparse(network: nn.Module, example: Example, threads: int | None = None) -> 
     which can be saved and loaded without the network's code. In any other network, layers are replaced if they are
     faster sparse, which is measured on this machine, and a warning in the log says why it is not one program.
     `threads` share a large batch (default: as many as torch uses). Raises `InputError` for an invalid `example` or
-    number of threads.
+    number of threads, and for a network that cannot be copied, or does not take the example.
     """
-    from tombola.exports.runtime.network import sparse_network
+    from tombola.exports.runtime.network import cpu_copy, sparse_network
     from tombola.exports.runtime.plan import UnsupportedNetwork
     from tombola.exports.runtime.sparse_layers import with_sparse_layers
 
-    if isinstance(example, tuple) and len(example) == 1:
-        (example,) = example
-    _check_example(example)
+    if isinstance(example, Tensor) and example.dim() < 2:
+        raise InputError(f"example: should be a batch of inputs, a tensor (N, ...), not {tuple(example.shape)}")
+    if batch_size(example):
+        call_checked(cpu_copy(network), map_tensors(lambda tensor: tensor.cpu().clone(), example))
     try:
-        if not isinstance(example, Tensor):
-            raise UnsupportedNetwork("a program has one input, given as a tensor")
         return sparse_network(network, example, threads)
     except (UnsupportedNetwork, TracingError) as error:
         made, names = with_sparse_layers(network, example, threads)
         log.warning("not one program, but a module with %d sparse layers: %s", len(names), error)
         return made
-
-
-def _check_example(example: Any) -> None:
-    several = isinstance(example, tuple | dict)
-    if not several and (not isinstance(example, Tensor) or example.dim() < 2):
-        what = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
-        raise InputError(f"example: should be a batch of inputs, a tensor (N, ...), a tuple or a dict, not {what}")
-    values = example.values() if isinstance(example, dict) else example
-    if several and not any(isinstance(value, Tensor) for value in values):
-        raise InputError("example: should have at least one tensor")
 
 
 def load_sparse(path: str | Path, threads: int | None = None) -> SparseNetwork:

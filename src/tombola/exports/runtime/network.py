@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 import math
@@ -19,12 +18,14 @@ from torch import Tensor, nn
 from tombola.engines.sparse.products import Floats
 from tombola.exports.compaction import output_mismatch
 from tombola.exports.graph import graph_of
+from tombola.exports.model_inputs import Inputs
 from tombola.exports.runtime.plan import UnsupportedNetwork
 from tombola.exports.runtime.planner import plan_of
 from tombola.exports.runtime.program import ARRAYS, Program, padded_batch
 from tombola.exports.runtime.step_kernels import run
 from tombola.exports.runtime.tuning import tuned
 from tombola.pruning.hold import check_held, release
+from tombola.pruning.network_copy import copy_network
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
 
@@ -171,12 +172,16 @@ class SparseNetwork(nn.Module):
         return f"{self.weights:,} weights, {len(self.program.table)} steps, {self.inputs} -> {self.outputs}"
 
 
-def sparse_network(network: nn.Module, example: Tensor, threads: int | None = None) -> SparseNetwork:
+def sparse_network(network: nn.Module, example: Inputs, threads: int | None = None) -> SparseNetwork:
     """What `network` computes in evaluation mode, with its nonzero weights only; checked on `example`.
 
-    `example` is a batch of inputs. Layers that this machine multiplies faster dense stay dense; that is measured.
-    Raises `UnsupportedNetwork` or `TracingError` for operations that the kernels cannot compute.
+    `example` is a batch of inputs, a tensor. Layers that this machine multiplies faster dense stay dense; that is
+    measured. Raises `UnsupportedNetwork` or `TracingError` for operations and inputs that the kernels do not have.
     """
+    if isinstance(example, tuple) and len(example) == 1:
+        (example,) = example
+    if not isinstance(example, Tensor):
+        raise UnsupportedNetwork(f"a program takes one tensor, not a {type(example).__name__} of inputs")
     dense = cpu_copy(network)
     with torch.random.fork_rng(devices=[]):
         plan = plan_of(graph_of(dense, example))
@@ -194,7 +199,7 @@ def cpu_copy(network: nn.Module) -> nn.Module:
     """A copy of a network on the CPU, in evaluation mode, without a hold on its weights. Raises `InputError` if a
     held weight that is pruned is not zero."""
     check_held(network)
-    copied = copy.deepcopy(network).cpu().eval()
+    copied = copy_network(network).cpu().eval()
     release(copied)
     return copied
 

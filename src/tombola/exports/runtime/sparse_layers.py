@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +13,12 @@ from tombola.engines.sparse.candidates import record_input_shapes, why_not_spars
 from tombola.engines.sparse.modules import avoid_fused_path
 from tombola.exports.compaction import output_mismatch
 from tombola.exports.graph import TracingError, graph_of
+from tombola.exports.model_inputs import Inputs, call, clone
 from tombola.exports.runtime.network import SparseNetwork, cpu_copy
 from tombola.exports.runtime.plan import UnsupportedNetwork
 from tombola.exports.runtime.planner import plan_of
 from tombola.exports.runtime.tuning import is_faster, tuned
-from tombola.utils.calls import call
-from tombola.utils.errors import InputError
+from tombola.pruning.network_copy import copy_network
 from tombola.utils.text import first_line
 
 log = logging.getLogger(__name__)
@@ -64,22 +63,23 @@ class SparseLayer(nn.Module):
         return x.reshape(-1, x.shape[-1]) if self.linear else x
 
 
-def with_sparse_layers(network: nn.Module, example: Any, threads: int | None = None) -> tuple[nn.Module, list[str]]:
+def with_sparse_layers(
+    network: nn.Module, example: Inputs, threads: int | None = None
+) -> tuple[nn.Module, list[str]]:
     """A copy of `network` in eval mode, with sparse layers if they are faster for `example`; and their names.
 
     `example` is a tensor, a tuple or a dict, as in `call`. Layers whose weights the network computes with, or that it
     calls with images of several sizes, stay dense. If its outputs differ for another reason, all layers do, with a
-    warning. It cannot be trained. Raises `InputError` if the network cannot be called with `example`.
+    warning. It cannot be trained.
     """
     dense = cpu_copy(network)
-    _check_call(dense, example)
     try:
         chosen = _faster_layers(dense, example, threads)
     except Exception as error:  # noqa: BLE001 - a user's module may not work with hooks
         log.warning("the network does not work with hooks, all layers stay dense: %s", first_line(error))
         chosen = {}
     while chosen:
-        copied = copy.deepcopy(dense)
+        copied = copy_network(dense)
         for name, layer in chosen.items():
             _replace_module(copied, name, copy.deepcopy(layer))
         reason = _why_different(dense, copied, example)
@@ -94,20 +94,10 @@ def with_sparse_layers(network: nn.Module, example: Any, threads: int | None = N
     return dense, []
 
 
-@torch.no_grad()
-def _check_call(network: nn.Module, example: Any) -> None:
-    """Raises `InputError` if `network` cannot be called with `example`."""
-    try:
-        with torch.random.fork_rng(devices=[]):
-            call(copy.deepcopy(network), example)
-    except Exception as error:
-        raise InputError(f"example: the network cannot be called with it: {first_line(error)}") from error
-
-
-def _faster_layers(network: nn.Module, example: Any, threads: int | None) -> dict[str, SparseLayer]:
+def _faster_layers(network: nn.Module, example: Inputs, threads: int | None) -> dict[str, SparseLayer]:
     """Sparse layers for those layers of `network` that they are faster than."""
-    copied = copy.deepcopy(network)
-    shapes = record_input_shapes(copied, lambda: call(copied, example))
+    copied = copy_network(network)
+    shapes = record_input_shapes(copied, lambda: call(copied, clone(example)))
     faster = {}
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Linear | nn.Conv2d) and why_not_sparse(network, name, shapes) is None:
@@ -121,7 +111,7 @@ def _faster_layers(network: nn.Module, example: Any, threads: int | None) -> dic
     return faster
 
 
-def _why_different(dense: nn.Module, sparse: nn.Module, example: Any) -> str | None:
+def _why_different(dense: nn.Module, sparse: nn.Module, example: Inputs) -> str | None:
     """How the outputs of a network with sparse layers differ, or the error that it raises; with and without autograd,
     because modules of torch compute in different ways then. None if it computes the same."""
     try:
