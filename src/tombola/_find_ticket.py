@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tombola.engines.custom.engine import CustomEngine, EvaluateFunction, TrainFunction
-from tombola.engines.custom.fingerprint import fingerprint
-from tombola.engines.custom.model import CustomModel, Model, network_state
+from tombola.engines.custom.fingerprint import training_fingerprint
+from tombola.engines.custom.model import CustomModel, Model
 from tombola.experiments.custom_search import MARK, CustomSearch
+from tombola.pruning.network_state import network_state, persistent_tensors
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.scores import Score
-from tombola.pruning.scores.inputs import Loss, cross_entropy, repeatable
+from tombola.pruning.scores.losses import Loss, loss_function
 from tombola.pruning.structures import Heads
 from tombola.report.printable_level_table import PrintableLevelTable
 from tombola.report.progress import live_display
 from tombola.runs.store import Store, check_writable, shared_store
+from tombola.stats.direction import Minimize, is_valid
 from tombola.stats.level_table import LevelTableListener
 from tombola.studies.conductor import Listener, ListenerGroup, conduct
 from tombola.studies.controls import CONTROLS
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.libraries import versions
+from tombola.utils.seeds import check_seed
 from tombola.utils.workers import InlineExecutor
 
 EXCLUDED_CONTROLS = ("large_init", "rewound")
@@ -46,6 +48,7 @@ def find_ticket(
     train: TrainFunction,
     *,
     evaluate: EvaluateFunction | None = None,
+    minimize: Minimize = False,
     levels: int = 5,
     rate: float | None = None,
     density: float | None = None,
@@ -64,7 +67,7 @@ def find_ticket(
     margin: float = 0.01,
     confidence: float = 0.95,
     data: Iterable[Any] | None = None,
-    loss: Loss = cross_entropy,
+    loss: str | Loss = "cross_entropy",
     seed: int = 0,
     store: str | Path | None = None,
     settings: object = None,
@@ -78,24 +81,27 @@ def find_ticket(
     training, pruned weights are held at zero (see `tombola.hold`); nothing else about the network is changed. The
     global random states of Python, NumPy and torch are set to the same seed for all trainings of a replicate, and
     restored afterwards. (A framework that sets its own seed, such as Hugging Face's Trainer, makes all replicates
-    alike: give it `torch.initial_seed()`.)
+    alike: give it `torch.initial_seed()`. Replicates that end in the same weights are not tested, and the table says
+    so.)
 
-    `evaluate(model)` returns how good the network is: a number, higher is better (accuracy, or minus the loss), or
-    several by name, of which the first is judged. It is called in evaluation mode, without gradients. Use validation
-    examples here, and others for the results that you report. By default, the return value of `train` is used.
+    `evaluate(model)` returns how good the network is: a number, higher is better, or several by name, of which the
+    first is judged. It is called in evaluation mode, without gradients. Use validation examples here, and others for
+    the results that you report. By default, the return value of `train` is used. Where lower is better, as for a
+    loss, give `minimize=True`, or the names of such figures.
 
     - `levels`: the number of prunings. `rate`: the fraction of the remaining weights that each removes (default 0.2);
       or `density`: the fraction left after all of them. `rates` sets it for single layers, by name or pattern.
-    - `scope`, `leave_out`, `include`, `outputs`, `score`, `structure` and `rounds` are those of
-      `tombola.prune`. For scores that need examples, `data` is an iterable of batches; `loss(network, batch)` takes
-      them. The default loss takes pairs `(x, y)` of a classifier.
+    - `scope`, `leave_out`, `include`, `outputs`, `score`, `structure`, `rounds`, `data` and `loss` are those of
+      `tombola.prune`: scores that need examples use `data`, an iterable of batches, which are drawn under a seed
+      derived from `seed`.
     - `rewind`: weights are rewound to their values after this many optimizer steps or, with `"mark"`, where `train`
       calls `tombola.mark()`. If `train` has a parameter `begin`, it is called as `train(model, begin=steps)` from
       there; otherwise it trains its full length from these weights, for the dense network too.
     - `one_shot`: prune the trained dense network once to each density.
     - `replicates`: repeat with other seeds, and other initial weights if `model` is a function. `controls`: the
       number of draws of each, `{"reinit": 1, "random": 1}`; see `tombola.studies.controls`.
-    - `margin`: how far below the dense network's figure a ticket still matches it; `confidence`: see `LevelTable`.
+    - `margin`: how much worse than the dense network's the figure of a ticket may be that matches it; `confidence`:
+      see `LevelTable`.
     - `store`: a folder for finished trainings, from which the same call resumes; by default nothing is kept. They
       are identified by the source of the functions, and by the plain values, arrays and functions that these refer
       to; put anything else that they depend on into `settings` (see `tombola.engines.custom.fingerprint`).
@@ -107,7 +113,8 @@ def find_ticket(
     Raises `InputError` for invalid arguments. Exceptions of `train` and `evaluate` pass through; finished trainings
     stay in `store`.
     """
-    _check_arguments(rewind, replicates, margin, confidence)
+    _check_arguments(rewind, replicates, margin, confidence, minimize)
+    check_seed(seed)
     options = PruningOptions(
         levels=levels,
         rate=rate,
@@ -129,17 +136,18 @@ def find_ticket(
         source=source,
         dense=dense,
         pruner=pruner,
-        batches=None if data is None else repeatable(data),
-        loss=loss,
+        data=data,
+        loss=loss_function(loss),
         levels=levels,
         one_shot=one_shot,
         rewind=rewind,
         controls=_checked_controls(controls or {}, source),
         seed=seed,
-        procedure="" if store is None else fingerprint([train, evaluate, settings]),
+        procedure="" if store is None else training_fingerprint(train, evaluate, settings),
         device=next(network.parameters()).device,
     )
-    table = PrintableLevelTable(margin, confidence, matrix_weights=options.prunable(network).matrix_weights)
+    matrix_weights = options.prunable(network).matrix_weights
+    table = PrintableLevelTable(margin, confidence, matrix_weights=matrix_weights, minimize=minimize)
     with contextlib.ExitStack() as stack:
         folder = Path(store if store is not None else stack.enter_context(tempfile.TemporaryDirectory()))
         check_writable(folder)
@@ -157,11 +165,11 @@ def _best_ticket(collector: LevelTableListener, source: CustomModel, store: Stor
     table, tickets = collector.table, collector.tickets
     match = table.sparsest_match
     level = match.level if match is not None and match.level else max(level for level, _ in tickets)
-    values = table.values("ticket", level)
-    best = max((r for at, r in tickets if at == level), key=lambda replicate: values.get(replicate, -math.inf))
+    best = table.best_replicate(level, [replicate for at, replicate in tickets if at == level])
     run = tickets[level, best]
     network = source.initial_network(run.start, store.load_state)
-    start = {name: tensor for name, tensor in network_state(network).items() if name in network.state_dict()}
+    initial = network_state(network)
+    start = {name: initial[name] for name in persistent_tensors(network)}
     final = store.load_state(run.key)
     trained = {name: final[name] for name in start if name in final}
     for name, kept in run.mask.items():
@@ -179,13 +187,14 @@ def _best_ticket(collector: LevelTableListener, source: CustomModel, store: Stor
     return Ticket(run.mask, start, provenance, trained if trained.keys() == start.keys() else None)
 
 
-def _check_arguments(rewind: object, replicates: int, margin: object, confidence: object) -> None:
+def _check_arguments(rewind: object, replicates: int, margin: object, confidence: object, minimize: object) -> None:
     is_step = isinstance(rewind, int) and rewind >= 0
     checks: list[tuple[str, object, bool, str]] = [
         ("replicates", replicates, isinstance(replicates, int) and replicates >= 1, "at least 1"),
         ("rewind", rewind, rewind == MARK or is_step, f'a number of optimizer steps, or "{MARK}"'),
         ("margin", margin, isinstance(margin, int | float) and margin >= 0, "at least 0"),
         ("confidence", confidence, isinstance(confidence, float) and 0.5 < confidence < 1, "between 0.5 and 1"),
+        ("minimize", minimize, is_valid(minimize), "True, False, or names of figures"),
     ]
     for name, value, valid, expected in checks:
         if not valid:
@@ -199,6 +208,9 @@ def _checked_controls(controls: Mapping[str, int], source: CustomModel) -> Mappi
             raise unknown("control", name, known)
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 0:
             raise InputError(f'controls: "{name}" should have a number of draws, not {draws!r}')
-        if name == "reinit" and not source.can_redraw:
-            raise InputError('controls: "reinit" needs new initial weights: give a function that makes the model')
+        if name == "reinit" and not source.draws_anew:
+            raise InputError(
+                'controls: "reinit" needs new initial weights: give a function that makes the model and draws them '
+                "from the global random states"
+            )
     return controls

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import lr_scheduler
 
+from tests.support.custom_search import X, Y
 from tests.support.errors import raises_input_error
+from tests.support.renamed_states import RENAMED
 from tests.support.step_recorder import StepRecorder, copy_state
 from tests.support.training import same_state
 from tombola.integrations.in_loop_search import InLoopSearch
 from tombola.integrations.search_config import SearchConfig
 from tombola.integrations.state_serialization import cpu_copy, flatten, unflatten
+from tombola.pruning.network_state import network_state
 from tombola.tickets.ticket import Ticket
 from tombola.utils.files import read_tensors, write_tensors
 
@@ -241,7 +244,7 @@ def test_invalid_options_are_refused_before_training(options: dict[str, Any], fa
 
 
 def test_a_network_without_prunable_layers_is_refused() -> None:
-    with raises_input_error("linear", "convolutional"):
+    with raises_input_error("no layer to prune"):
         InLoopSearch(SearchConfig(1, "2it"), nn.Embedding(3, 2), [], [], None)
 
 
@@ -278,3 +281,20 @@ def test_nested_states_are_restored_from_json_and_tensors_as_copies() -> None:
 def test_a_state_that_needs_pickle_is_refused() -> None:
     with raises_input_error("states/lr_lambdas/0", "function"):
         flatten({"lr_lambdas": [lambda epoch: epoch]}, "states", {})
+
+
+@pytest.mark.parametrize("kind", RENAMED)
+def test_networks_that_rename_or_shorten_their_state_have_tickets(kind: str) -> None:
+    network = RENAMED[kind]()
+    start = network_state(network)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    search = InLoopSearch(SearchConfig(levels=1, every="2it", rate=0.5), network, [optimizer], [], None)
+    while not search.complete:
+        search.before_step()
+        optimizer.zero_grad()
+        functional.cross_entropy(network(X), Y).backward()
+        optimizer.step()
+        search.after_step()
+    assert search.ticket.start.keys() == start.keys() - {"calls"}
+    for name, tensor in search.ticket.start.items():
+        assert torch.equal(tensor, start[name] * search.mask.get(name, 1)), name

@@ -103,7 +103,8 @@ class Revive(Callback):
     """Changes pruned weights after each step."""
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:  # noqa: ARG002
-        UNCOUNTED[0](pl_module, [torch.ones_like(p) for p in pl_module.parameters()])
+        values = [torch.linspace(1, 2, p.numel()).view_as(p) for p in pl_module.parameters()]
+        UNCOUNTED[0](pl_module, values)
 
 
 def test_revived_weights_are_not_saved_in_a_checkpoint(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class Direct(nn.Module):
 def test_weights_used_without_their_layer_are_held(copy_: bool) -> None:
     made = Direct()
     mask = mask_of(made)
-    assert list(mask) == ["body.inner.weight", "output.out_proj.weight"]
+    assert list(mask) == ["body.inner.weight", "output.in_proj_weight", "output.out_proj.weight"]
     hold(made, mask)
     made = copy.deepcopy(made) if copy_ else made
     with torch.no_grad():

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.support.classifier import classifier, data
 from tests.support.errors import raises_input_error
 from tombola.pruning.hold import hold
 from tombola.pruning.mask import Mask
@@ -56,16 +57,6 @@ def networks(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
             layers += [nn.Linear(before, after, bias=bias), nn.ReLU()]
             before = after
     return nn.Sequential(*layers, nn.Linear(before, 3, bias=bias)), inputs
-
-
-def classifier(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
-
-
-def data(count: int = 3) -> list[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(7)
-    return [(torch.randn(6, 8, generator=generator), torch.arange(6) % 4) for _ in range(count)]
 
 
 @settings(deadline=None, max_examples=60)

@@ -3,16 +3,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tombola.experiments.results_schema import Row
 from tombola.report.printable_level_table import PrintableLevelTable
 from tombola.runs.outcome import Measures
+from tombola.stats.direction import Minimize
 from tombola.stats.level_table import LevelTable
 
 
-def row(replicate: int, level: int, branch: str, weights: int, figures: dict[str, float], draw: int = 0) -> Row:
+def row(
+    replicate: int, level: int, branch: str, weights: int, figures: dict[str, float], draw: int = 0, final: str = ""
+) -> Row:
     measures = Measures(diverged=False, iterations=0)
-    return Row(replicate, level, branch, draw, weights, 1000, "key", measures, figures)
+    return Row(replicate, level, branch, draw, weights, 1000, "key", measures, figures, final)
 
 
 def table(dense: list[float], *tickets: list[float], margin: float = 0.01, **controls: list[float]) -> LevelTable:
@@ -91,6 +96,94 @@ def test_draws_of_a_control_are_averaged() -> None:
     levels = table([0.9, 0.9], [0.9, 0.9], reinit=[0.8, 0.8])
     levels.results.append(row(0, 1, "reinit", 500, {"accuracy": 0.6}, draw=1))
     assert levels.values("reinit", 1) == {0: pytest.approx(0.7), 1: 0.8}
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(1, 6).flatmap(
+        lambda n: st.lists(st.lists(st.floats(0, 1, width=16), min_size=n, max_size=n), min_size=2, max_size=4)
+    ),
+    st.sampled_from([0.0, 0.01, 0.3]),
+)
+def test_minimizing_a_figure_is_maximizing_its_negative(values: list[list[float]], margin: float) -> None:
+    lower = table(*values, margin=margin)
+    lower.minimize = True
+    higher = table(*([-value for value in level] for level in values), margin=margin)
+    assert lower.best_replicate(1, range(len(values[0]))) == higher.best_replicate(1, range(len(values[0])))
+    for one, other in zip(lower, higher, strict=True):
+        assert one.state.replace("above", "below") == other.state
+        assert one.matches == other.matches
+        assert one.behind == other.behind
+        assert one.low is other.high is None
+        assert (one.high is None) == (other.low is None)
+        if one.level:
+            assert one.difference == pytest.approx(-(other.difference or 0))
+            assert one.high is None or one.high == pytest.approx(-(other.low or 0))
+
+
+@pytest.mark.parametrize(
+    ("minimize", "state"),
+    [(True, "worse"), ("loss", "worse"), (["x", "loss"], "worse"), (False, "matches"), ("accuracy", "matches")],
+)
+def test_a_higher_loss_is_worse_where_lower_is_better(minimize: Minimize, state: str) -> None:
+    levels = PrintableLevelTable(0.01, minimize=minimize)
+    for replicate in range(5):
+        levels.results += [row(replicate, 0, "ticket", 1000, {"loss": 0.1, "accuracy": 0.9})]
+        levels.results += [row(replicate, 1, "ticket", 500, {"loss": 0.3 - replicate / 100, "accuracy": 0.9})]
+    assert levels[1].state == state
+    assert levels[1].difference == pytest.approx(0.18)
+    assert levels.lower_is_better == (state == "worse")
+    assert levels.best_replicate(1, range(5)) == (4 if state == "worse" else 0)
+    text = str(levels)
+    assert ("lower is better" in text) == ("above the dense" in text) == ("at most +" in text) == (state == "worse")
+    assert ("higher is better" in text) == ("below the dense" in text) == ("at least +" in text) != (state == "worse")
+    assert ("lower is better" in levels._repr_html_()) == (state == "worse")
+
+
+def test_the_best_replicate_has_a_figure() -> None:
+    levels = table([0.9] * 3, [float("nan"), 0.7, 0.8])
+    levels.results.append(row(3, 1, "ticket", 500, {}))
+    assert levels.best_replicate(1, range(4)) == 2
+    assert levels.best_replicate(1, [3]) == 3
+    assert levels.best_replicate(2, [1, 0]) == 1
+
+
+COPIES = {
+    "all": [(level, r, "same") for level in (0, 1) for r in range(5)],
+    "dense": [(0, r, "same") for r in range(5)],
+    "two tickets": [(1, r, "same") for r in (0, 3)],
+    "two pairs": [(0, 0, "one"), (0, 1, "one"), (1, 2, "other"), (1, 4, "other")],
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_replicates_that_are_copies_are_not_tested(kind: str) -> None:
+    alike = {(level, replicate): final for level, replicate, final in COPIES[kind]}
+    levels = table([0.9] * 5, [0.9] * 5, [0.8] * 5)
+    assert levels[1].state == "matches"
+    levels.results = [
+        replace(r, final=alike.get((r.level, r.replicate), f"{r.level} {r.replicate}")) for r in levels.results
+    ]
+    assert [level.state for level in levels] == ["dense", "within the margin", "below the margin"]
+    assert levels[1].low is None
+    assert levels.copies == sorted({replicate for _, replicate in alike})
+    for level in levels:
+        assert level.figure is not None
+        assert (level.figure.high is None) == any(at == level.level for at, _ in alike)
+    for shown in (str(levels), levels._repr_html_()):
+        shown = " ".join(shown.split())
+        assert f"Replicates {', '.join(map(str, levels.copies))} " in shown
+        for fact in ("torch.initial_seed()", "a function that makes it", "without a test"):
+            assert fact in shown
+
+
+def test_copies_of_a_control_have_no_interval() -> None:
+    levels = table([0.9] * 5, [0.9] * 5, reinit=[0.8] * 5)
+    levels.results = [replace(r, final="same" if r.branch == "reinit" else str(r)) for r in levels.results]
+    interval = levels.interval("reinit", 1)
+    assert interval is not None
+    assert interval.high is None
+    assert levels.tested
 
 
 def test_the_table_as_text_and_in_a_notebook() -> None:

@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.support.custom_search import Small, X
+from tests.support.errors import raises_input_error
 from tests.support.fake_engine import FakeEngine
 from tests.support.outcomes import random_mask
 from tests.support.recipes import tiny
+from tests.support.renamed_states import RENAMED, WithExtraState
 from tests.support.tickets import (
     EASY,
     assert_same_state,
@@ -24,7 +27,10 @@ from tests.support.tickets import (
 )
 from tombola._find_ticket import find_ticket
 from tombola._run_experiment import run_experiment
+from tombola.pruning.hold import hold
 from tombola.pruning.mask import Mask
+from tombola.pruning.network_state import network_state, persistent_tensors
+from tombola.pruning.prune_model import prune
 from tombola.runs.run import Run
 from tombola.tickets.file_format import kept_values
 from tombola.tickets.mask_codec import encode
@@ -314,3 +320,30 @@ def test_files_that_are_not_tickets_are_refused_in_one_line(dense: Run, tmp_path
         Ticket.load(path)
     assert "\n" not in str(caught.value)
     assert "ticket.safetensors" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", RENAMED)
+def test_tickets_load_into_networks_that_rename_or_shorten_their_state(kind: str) -> None:
+    start = network_state(Small())
+    del start["calls"]  # a buffer that is in no state_dict
+    ticket = Ticket(Mask.full(Small()), start)
+    network = ticket.into(RENAMED[kind]())
+    assert all(torch.equal(tensor, start[name]) for name, tensor in persistent_tensors(network).items())
+    with raises_input_error("another architecture", "fc1.weight", "missing"):
+        ticket.into(torch.nn.Sequential())
+
+
+def test_a_ticket_loaded_into_a_held_network_stays_pruned() -> None:
+    ticket = Ticket(Mask.full(Small()), {n: t + 1 for n, t in persistent_tensors(Small()).items()})
+    network = Small()
+    mask = prune(network, 0.5)
+    with hold(network, mask):
+        ticket.into(network)
+    for name, kept in mask.items():
+        assert torch.equal(network.get_parameter(name), ticket.start[name] * kept)
+
+
+def test_tickets_have_extra_states_that_are_tensors() -> None:
+    network, other = WithExtraState(), WithExtraState()
+    network(X)
+    assert Ticket(Mask.full(network), persistent_tensors(network)).into(other).seen == len(X)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,16 +11,19 @@ import torch
 from torch import nn
 
 from tombola.engines.custom.engine import CustomRun
-from tombola.engines.custom.model import CustomModel, network_state, restore_network
+from tombola.engines.custom.model import CustomModel, restore_network
 from tombola.pruning.mask import Mask
+from tombola.pruning.network_state import network_state
 from tombola.pruning.pruner import Pruner
-from tombola.pruning.scores.inputs import Loss, ScoreInputs
+from tombola.pruning.scores.inputs import ScoreInputs, generators, repeatable
+from tombola.pruning.scores.losses import Loss
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
 from tombola.studies.controls import CONTROLS, ControlPlan
 from tombola.studies.request import RunRequest, Study
 from tombola.studies.rewinding import train_trunk
 from tombola.studies.search import iterative_search, one_shot_search
+from tombola.utils.random_state import seeded
 from tombola.utils.seeds import Purpose, derive
 
 MARK: Literal["mark"] = "mark"
@@ -33,7 +36,8 @@ class CustomSearch:
     source: CustomModel
     dense: Mask
     pruner: Pruner
-    batches: Callable[[], Iterable[Any]] | None
+    data: Iterable[Any] | None
+    """Batches of training examples for scores."""
     loss: Loss
     levels: int
     one_shot: bool
@@ -44,6 +48,10 @@ class CustomSearch:
     """See `CustomRun`."""
     device: torch.device
     """Where the model is, and where scores are computed."""
+
+    def __post_init__(self) -> None:
+        with seeded(derive(self.seed, Purpose.SCORE)):  # an iterator is exhausted now
+            self._batches = None if self.data is None else repeatable(self.data)
 
     @property
     def runs(self) -> int:
@@ -83,14 +91,15 @@ class CustomSearch:
             run.mask.apply_(network)
             return network
 
-        return self.pruner(
-            ScoreInputs(
-                weights={name: outcome.final[name].to(self.device) for name in run.mask},
-                mask=run.mask,
-                seed=derive(self.seed, Purpose.SCORE, replicate, level),
-                _start=lambda: {n: t.to(self.device) for n, t in network_state(initial()).items()},
-                _network=trained,
-                _batches=self.batches,
-                loss=self.loss,
-            )
+        seed = derive(self.seed, Purpose.SCORE, replicate, level)
+        inputs = ScoreInputs(
+            weights={name: outcome.final[name].to(self.device) for name in run.mask},
+            mask=run.mask,
+            seed=seed,
+            _start=lambda: {n: t.to(self.device) for n, t in network_state(initial()).items()},
+            _network=trained,
+            _batches=self._batches,
+            loss=self.loss,
         )
+        with seeded(seed, generators(self.data)):
+            return self.pruner(inputs)

@@ -79,15 +79,22 @@ class Row:
     measures: Measures
     figures: Mapping[str, float] = field(default_factory=dict)
     """Figures that the user's own functions returned, by name; not in results folders."""
+    final: str = ""
+    """A digest of the trained weights, if it was computed; not in results folders."""
 
     @classmethod
     def of(
-        cls, replicate: int, request: RunRequest, outcome: Outcome, figures: Mapping[str, float] | None = None
+        cls,
+        replicate: int,
+        request: RunRequest,
+        outcome: Outcome,
+        figures: Mapping[str, float] | None = None,
+        final: str = "",
     ) -> Row:
         """The row of a finished run."""
         mask, run = request.run.mask, request.run.key
         key = (replicate, request.level, request.branch, request.draw)
-        return cls(*key, mask.count, mask.size, run, outcome.measures, figures or {})
+        return cls(*key, mask.count, mask.size, run, outcome.measures, figures or {}, final)
 
     @property
     def weights_left(self) -> float:

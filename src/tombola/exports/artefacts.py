@@ -7,7 +7,7 @@ and the weights of ONNX files, are counted in the module that they were made of.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,11 @@ from tombola.exports.benchmark import (
 )
 from tombola.exports.compaction import compact
 from tombola.exports.model_inputs import Inputs, call_checked, clone, tensors
-from tombola.exports.output_layers import output_layers
 from tombola.exports.resizing import load_resized
+from tombola.pruning.layers import Layer
 from tombola.pruning.network_copy import copy_network
+from tombola.pruning.output_layers import trace_output_layers
+from tombola.pruning.prunable_layers import default_layers
 from tombola.tickets.ticket import Precision, Ticket
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
@@ -189,7 +191,7 @@ def load_compact(path: str | Path, network: nn.Module, example: Inputs | None = 
 
     Copies of both are run once on `example`, a batch of inputs on its device (a tensor, a tuple of positional
     arguments, or a dict of keyword arguments), to compare the shapes of outputs. Without it, only names, dtypes, the
-    sizes of each layer, and the number of outputs of the output layers are checked (see `output_layers`). Raises
+    sizes of each layer, and the number of outputs of the output layers are checked. Raises
     `InputError` if the file is missing, damaged, of another architecture (see `load_resized`), or fails a check.
     """
     try:
@@ -202,14 +204,23 @@ def load_compact(path: str | Path, network: nn.Module, example: Inputs | None = 
     if example is not None:
         _check_outputs(path, network, smaller, example)
         return smaller
-    for name in output_layers(network):
-        own, found = (len(weighted_layers(each)[name].weight) for each in (network, smaller))
+    before, after = ({layer.name: layer for layer in default_layers(each)} for each in (network, smaller))
+    for name in _output_layers(network, list(before.values())):
+        own, found = before[name].shape[0], after[name].shape[0]
         if found != own:
             raise InputError(
-                f"{path}: the output layer {name} has {found} outputs instead of {own}; if it is not the output of "
-                "the network, give an example"
+                f"{path}: the output layer {before[name].label} has {found} outputs instead of {own}; if it is not "
+                "the output of the network, give an example"
             )
     return smaller
+
+
+def _output_layers(network: nn.Module, layers: list[Layer]) -> Iterable[str]:
+    """The names of the output layers; of a network that cannot be traced, the last in the order of definition."""
+    try:
+        return trace_output_layers(network, layers)
+    except InputError:
+        return [layer.name for layer in layers[-1:]]
 
 
 def _check_outputs(path: str | Path, network: nn.Module, smaller: nn.Module, example: Inputs) -> None:

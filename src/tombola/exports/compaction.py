@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tombola.engines.custom.model import seeded
 from tombola.exports.coupling import BoolArray, CoupledLayer, CoupledUnits, bias_of, to_float64
 from tombola.exports.graph import graph_of
 from tombola.exports.model_inputs import (
@@ -26,6 +25,7 @@ from tombola.exports.model_inputs import (
 from tombola.exports.resizing import UNIT_TENSORS, resize
 from tombola.pruning.hold import check_held, release
 from tombola.pruning.network_copy import copy_network
+from tombola.utils.random_state import seeded
 from tombola.utils.text import first_line
 from tombola.zoo.models.resnet import Subsample
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from tombola.engines.custom.model import seeded
 from tombola.utils.errors import InputError
+from tombola.utils.random_state import seeded
 from tombola.utils.text import first_line
 
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]

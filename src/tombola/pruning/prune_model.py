@@ -18,8 +18,11 @@ from tombola.pruning.options import Density, PruningOptions
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scopes import Counts
 from tombola.pruning.scores import Score
-from tombola.pruning.scores.inputs import Loss, ScoreInputs, cross_entropy, repeatable
+from tombola.pruning.scores.inputs import ScoreInputs, generators, repeatable
+from tombola.pruning.scores.losses import Loss, loss_function
 from tombola.utils.errors import InputError
+from tombola.utils.random_state import seeded
+from tombola.utils.seeds import Purpose, check_seed, derive
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ def prune(
     scope: str = "layer",
     structure: str | structures.Heads = "weights",
     data: Iterable[Any] | None = None,
-    loss: Loss = cross_entropy,
+    loss: str | Loss = "cross_entropy",
     start: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     leave_out: Sequence[str] = (),
@@ -51,12 +54,15 @@ def prune(
     found by tracing the network, or named by `outputs`.
 
     `score` is a name in `SCORES` or a function of `ScoreInputs`. Scores that need examples use `data`: batches
-    `(x, y)`, or whatever `loss(network, batch)` accepts, on the network's device; those that need initial weights use
-    `start`, a `state_dict`; random ones `seed`. Scores are computed in `rounds` on the way (100 for `synflow`).
+    `(x, y)`, or whatever the `loss` accepts, on the network's device; those that need initial weights use `start`, a
+    `state_dict`. `loss` is `"cross_entropy"`, `"mse"`, or a function `loss(network, batch)`. Scores are computed in
+    `rounds` on the way (100 for `synflow`).
 
-    Scores are computed on a copy (see `ScoreInputs.network`), so nothing but the weights changes. Weights pruned by a
-    hold stay pruned; `density` is still that of the whole network. Logs a warning about empty layers. Raises
-    `InputError` for invalid arguments, or if weights pruned by a hold are not zero, and then changes nothing.
+    Scores are computed on a copy (see `ScoreInputs.network`), so nothing but the weights changes. Random scores, the
+    global random states and the generator of a `DataLoader` start at `seed`; their states are restored. Weights
+    pruned by a hold stay pruned; `density` is still that of the whole network. Logs a warning about empty layers.
+    Raises `InputError` for invalid arguments, where all scores are equal, or if weights pruned by a hold are not
+    zero, and then changes nothing.
 
     >>> mask = prune(nn.Linear(10, 5), 0.3)
     >>> mask.count
@@ -82,16 +88,19 @@ def prune(
     goal = pruner.scope.keeps(pruner.units_left(full))
     if held != full:
         _check_held(pruner, held, goal)
-    inputs = ScoreInputs(
-        weights={name: network.get_parameter(name).detach() for name in full},
-        mask=held,
-        seed=seed,
-        _start=None if start is None else lambda: _checked_start(start, full),
-        _network=lambda: copy_network(network),
-        _batches=None if data is None else repeatable(data),
-        loss=loss,
-    )
-    mask = pruner.prune_to(inputs, goal)
+    loss = loss_function(loss)
+    check_seed(seed)
+    with seeded(derive(seed, Purpose.SCORE), generators(data)):
+        inputs = ScoreInputs(
+            weights={name: network.get_parameter(name).detach() for name in full},
+            mask=held,
+            seed=seed,
+            _start=None if start is None else lambda: _checked_start(start, full),
+            _network=lambda: copy_network(network),
+            _batches=None if data is None else repeatable(data),
+            loss=loss,
+        )
+        mask = pruner.prune_to(inputs, goal)
     mask.apply_(network)
     if empty := [*map(display_name, mask.empty_layers)]:
         more = f" and {len(empty) - 5} more layers" if len(empty) > 5 else ""

@@ -10,7 +10,7 @@ from torch import Tensor
 from tombola.pruning import scopes
 from tombola.pruning.layers import by_layer, layer_rows
 from tombola.pruning.mask import Mask
-from tombola.pruning.ranking import check_no_nan
+from tombola.pruning.ranking import check_no_nan, check_not_all_equal
 from tombola.pruning.scopes import Counts, Scope
 from tombola.pruning.scores import Score
 from tombola.pruning.scores.inputs import ScoreInputs
@@ -48,7 +48,7 @@ class Pruner:
 
     def _scores(self, inputs: ScoreInputs, goal: Counts) -> dict[str, Tensor]:
         """By layer: the scores of the competing ones. Raises `InputError` for scores of the wrong shape, missing or
-        NaN."""
+        NaN, or all equal in a group of which some units are to be chosen."""
         found, competing = dict(self.score(inputs)), {layer for group in goal for layer in group}
         scores: dict[str, Tensor] = {}
         for name, kept in inputs.mask.items():
@@ -57,6 +57,10 @@ class Pruner:
                 scores |= by_layer({name: _checked(found.get(name), name, kept)})
             for layer in layers:
                 check_no_nan(scores[layer].detach().cpu()[inputs.mask.layers[layer]], (layer,))
+        for group, left in self.units_left(inputs.mask).items():
+            if 0 < goal[group] < left:
+                kept_scores = [scores[layer].detach().cpu()[inputs.mask.layers[layer]] for layer in group]
+                check_not_all_equal(kept_scores, group)
         return scores
 
     def _in_rounds(self, inputs: ScoreInputs, goal: Counts) -> Mask:

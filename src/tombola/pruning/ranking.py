@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -49,3 +49,14 @@ def check_no_nan(scores: Tensor, layers: Group) -> None:
     """Raises `InputError`, which names the `layers`, if a score is NaN."""
     if scores.isnan().any():
         raise InputError(f"score: some scores of {', '.join(layers)} are NaN, so they cannot be ranked")
+
+
+def check_not_all_equal(scores: Sequence[Tensor], layers: Group) -> None:
+    """Raises `InputError`, which names the `layers`, if all scores are equal: only the place would decide."""
+    lows, highs = zip(*(part.aminmax() for part in scores if part.numel()), strict=True)
+    if (low := min(map(float, lows))) == max(map(float, highs)):
+        names = ", ".join(name.removesuffix(".weight") for name in layers[:5]) + (", ..." if len(layers) > 5 else "")
+        raise InputError(
+            f"score: all scores of {names} are equal ({low:g}), so no choice is possible: use another score, or "
+            "leave layers out with leave_out"
+        )

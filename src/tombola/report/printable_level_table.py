@@ -7,9 +7,9 @@ import io
 from rich.console import Console
 
 from tombola.report.formatting import density, percent, text_table
+from tombola.stats.copies import copies_text
 from tombola.stats.level_table import LevelResult, LevelTable
-from tombola.stats.summary import Interval, mean_interval
-from tombola.stats.verdict import FEWEST_REPLICATES
+from tombola.stats.summary import Interval
 from tombola.utils.text import plural
 
 
@@ -58,10 +58,8 @@ def _cells(levels: LevelTable) -> list[list[str]]:
             ]
         )
         for branch in levels.branches:
-            values = list(levels.values(branch, level.level).values())
             if branch != "ticket" and levels.of(branch, level.level):
-                mean = _figure(mean_interval(values, levels.confidence) if values else None)
-                rows.append(["", "", "", branch, mean, "", ""])
+                rows.append(["", "", "", branch, _figure(levels.interval(branch, level.level)), "", ""])
     return rows
 
 
@@ -81,19 +79,24 @@ def _state(level: LevelResult) -> str:
 def _difference(level: LevelResult) -> str:
     if level.difference is None:
         return ""
-    return f"{level.difference:+.4f}" + ("" if level.low is None else f" (at least {level.low:+.4f})")
+    bounds = {"least": level.low, "most": level.high}
+    shown = "".join(f" (at {word} {bound:+.4f})" for word, bound in bounds.items() if bound is not None)
+    return f"{level.difference:+.4f}{shown}"
 
 
 def _legend(levels: LevelTable) -> str:
-    replicates = levels.replicates
+    replicates = plural(levels.replicates, "replicate")
     if levels.judged is None:
         return "No figure was given: pass evaluate=, or let train return a number."
-    if replicates < FEWEST_REPLICATES:
+    direction = f"{levels.judged}: {'lower' if levels.lower_is_better else 'higher'} is better."
+    if not levels.tested:
+        reason = copies_text(levels.copies) or "Pass replicates=5 for a test."
         return (
-            f"{plural(replicates, 'replicate')}: the mean is compared with the dense network's, within a margin of "
-            f"{levels.margin:g}, without a test. Pass replicates=5 for a test."
+            f"{direction} {replicates}: the mean is compared with the dense network's, within a margin of "
+            f"{levels.margin:g}, without a test. {reason}"
         )
     return (
-        f"{plural(replicates, 'replicate')}, means ± {percent(levels.confidence)} confidence. A ticket matches if "
-        f"its {levels.judged} is, with that confidence, at most {levels.margin:g} below the dense network's."
+        f"{direction} {replicates}, means ± {percent(levels.confidence)} confidence. A ticket matches if its "
+        f"{levels.judged} is, with that confidence, at most {levels.margin:g} "
+        f"{'above' if levels.lower_is_better else 'below'} the dense network's."
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,19 +12,33 @@ from tombola.engines.custom.engine import METRIC_PREFIX
 from tombola.experiments.results_schema import Row
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
+from tombola.stats.copies import copied_replicates, copies_text
+from tombola.stats.direction import Minimize, check_direction, lower_is_better
 from tombola.stats.paired_test import PairedTest
 from tombola.stats.summary import Interval, mean_interval
 from tombola.stats.verdict import FEWEST_REPLICATES
 from tombola.studies.conductor import Listener
 from tombola.studies.request import RunRequest
+from tombola.utils import files
 from tombola.utils.former_names import former_attribute
+
+_log = logging.getLogger(__name__)
 
 COLUMNS = ("replicate", "level", "branch", "draw", "weights", "weights_total")
 """The fields of `Row` that `LevelTable.rows` gives."""
 
 MatchState = Literal[
-    "dense", "matches", "worse", "cannot tell", "within the margin", "below the margin", "diverged", "not evaluated"
+    "dense",
+    "matches",
+    "worse",
+    "cannot tell",
+    "within the margin",
+    "below the margin",
+    "above the margin",
+    "diverged",
+    "not evaluated",
 ]
+"""Without a test a ticket that does not match is below the margin or, where lower is better, above it."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +50,13 @@ class LevelResult:
     """The fraction of prunable weights left, the mean over replicates."""
     state: MatchState
     figure: Interval | None = None
-    """The judged figure: its mean and confidence interval."""
+    """The judged figure: its mean and confidence interval, without bounds if replicates are copies."""
     difference: float | None = None
     """The mean difference of the judged figure, ticket minus dense."""
     low: float | None = None
-    """The lower bound of the difference; None if there are too few replicates."""
+    """The lower bound of the difference; None if nothing is tested, or lower is better."""
+    high: float | None = None
+    """The upper bound of the difference, if lower is better."""
     behind: int | None = None
     """The denser level that does not match, if this one would match by itself."""
     weights_left_of_all: float | None = None
@@ -53,13 +71,16 @@ class LevelResult:
 @dataclass
 class LevelTable:
     """The table of levels. Tickets match if a paired test over replicates shows that their judged figure is at most
-    `margin` below the dense network's. Levels are tested from dense to sparse; testing stops at the first that does
-    not match (see `tombola.stats.verdict`). With fewer than three replicates only the means are compared."""
+    `margin` worse than the dense network's. Levels are tested from dense to sparse; testing stops at the first that
+    does not match (see `tombola.stats.verdict`). With fewer than three replicates, or if some are copies of others,
+    only the means are compared."""
 
     margin: float
     confidence: float = 0.95
     results: list[Row] = field(default_factory=list)
     """One row for each training."""
+    minimize: Minimize = False
+    """Whether lower is better."""
     matrix_weights: int | None = None
     """The number of all matrix weights of the network, prunable or not; None if unknown."""
 
@@ -71,15 +92,30 @@ class LevelTable:
         return next((name for row in self.results for name in row.figures), None)
 
     @property
+    def lower_is_better(self) -> bool:
+        """Whether lower is better for the judged figure."""
+        return lower_is_better(self.judged or "", self.minimize)
+
+    @property
+    def copies(self) -> list[int]:
+        """The replicates whose dense network or tickets ended in the same weights as those of another replicate."""
+        return copied_replicates(row for row in self.results if row.branch == "ticket")
+
+    @property
+    def tested(self) -> bool:
+        """Whether there are enough replicates for a test, none of them a copy of another."""
+        return self.replicates >= FEWEST_REPLICATES and not self.copies
+
+    @property
     def replicates(self) -> int:
         """The number of replicates."""
         return len({row.replicate for row in self.results})
 
     def __iter__(self) -> Iterator[LevelResult]:
         """The levels, from dense to sparse."""
-        dense, first = self.values("ticket", 0), None
+        first = None
         for level in sorted({row.level for row in self.results if row.branch == "ticket"}):
-            found = replace(self._judge(level, dense), weights_left_of_all=self._left_of_all(level))
+            found = replace(self._judge(level), weights_left_of_all=self._left_of_all(level))
             if found.matches and first is not None:
                 found = replace(found, state="cannot tell", behind=first)
             elif level and first is None and not found.matches:
@@ -107,6 +143,21 @@ class LevelTable:
                 drawn.setdefault(row.replicate, []).append(row.figures[judged])
         return {replicate: sum(values) / len(values) for replicate, values in sorted(drawn.items())}
 
+    def interval(self, branch: str, level: int) -> Interval | None:
+        """The mean of the judged figure; its confidence interval too, unless replicates are copies. None if there are
+        no figures."""
+        values = [*self.values(branch, level).values()]
+        if not values:
+            return None
+        interval = mean_interval(values, self.confidence)
+        return Interval(interval.mean, None, None) if copied_replicates(self.of(branch, level)) else interval
+
+    def best_replicate(self, level: int, among: Iterable[int]) -> int:
+        """The one of these replicates whose ticket has the best judged figure; the first of equals, or if there are
+        no figures."""
+        values = self._gains("ticket", level)
+        return max(among, key=lambda r: -math.inf if math.isnan(values.get(r, math.nan)) else values[r])
+
     def of(self, branch: str, level: int) -> list[Row]:
         """The rows of a branch at a level."""
         return [row for row in self.results if (row.branch, row.level) == (branch, level)]
@@ -131,29 +182,39 @@ class LevelTable:
         known = [fraction for fraction in left if fraction is not None]
         return sum(known) / len(known) if known else None
 
-    def _judge(self, level: int, dense: dict[int, float]) -> LevelResult:
+    def _judge(self, level: int) -> LevelResult:
         """The result of one level, without regard to denser ones."""
-        rows, values = self.of("ticket", level), self.values("ticket", level)
+        rows = self.of("ticket", level)
         left = sum(row.weights_left for row in rows) / len(rows)
         diverged = any(row.measures.diverged for row in rows)
         if diverged or len(rows) < self.replicates:  # a replicate ended at a denser level
             return LevelResult(level, left, "diverged")
-        if not values:
-            return LevelResult(level, left, "dense" if level == 0 else "not evaluated")
-        figure = mean_interval(list(values.values()), self.confidence)
-        both = sorted(values.keys() & dense.keys())
+        figure = self.interval("ticket", level)
+        tickets, dense = self._gains("ticket", level), self._gains("ticket", 0)
+        both = sorted(tickets.keys() & dense.keys())
         if level == 0 or not both:
             return LevelResult(level, left, "dense" if level == 0 else "not evaluated", figure)
-        paired = PairedTest.difference([values[r] for r in both], [dense[r] for r in both], 1 - self.confidence)
-        low = paired.low if paired.n >= FEWEST_REPLICATES else None
-        return LevelResult(level, left, self._state(paired), figure, paired.estimate, low)
+        gain = PairedTest.difference([tickets[r] for r in both], [dense[r] for r in both], 1 - self.confidence)
+        tested = self.tested and gain.n >= FEWEST_REPLICATES
+        bound = gain.low if tested else None
+        found = LevelResult(level, left, self._state(gain, tested), figure)
+        if self.lower_is_better:
+            return replace(found, difference=-gain.estimate, high=None if bound is None else -bound)
+        return replace(found, difference=gain.estimate, low=bound)
 
-    def _state(self, paired: PairedTest) -> MatchState:
-        if paired.n < FEWEST_REPLICATES:
-            return "within the margin" if paired.estimate >= -self.margin else "below the margin"
-        if paired.p_above(-self.margin) <= paired.alpha:
-            return "matches"
-        return "worse" if paired.p_below(-self.margin) <= paired.alpha else "cannot tell"
+    def _gains(self, branch: str, level: int) -> dict[int, float]:
+        """The judged figure by replicate, with the sign that makes higher better."""
+        sign = -1 if self.lower_is_better else 1
+        return {replicate: sign * value for replicate, value in self.values(branch, level).items()}
+
+    def _state(self, gain: PairedTest, tested: bool) -> MatchState:
+        if tested:
+            if gain.p_above(-self.margin) <= gain.alpha:
+                return "matches"
+            return "worse" if gain.p_below(-self.margin) <= gain.alpha else "cannot tell"
+        if gain.estimate >= -self.margin:
+            return "within the margin"
+        return "above the margin" if self.lower_is_better else "below the margin"
 
 
 class LevelTableListener(Listener):
@@ -163,9 +224,11 @@ class LevelTableListener(Listener):
         self.table = table
         self.tickets: dict[tuple[int, int], BaseRun] = {}
         """The runs of tickets, by (level, replicate)."""
+        self._warned_of_copies = False
 
     def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
-        """See `Listener`."""
+        """See `Listener`. Logs a warning at the first copies, and if the judged figure seems to be the wrong way up;
+        raises `InputError` if `minimize` names unknown figures."""
         if request.branch == "trunk" or (request.branch == "ticket" and (request.level, study) in self.tickets):
             return
         if request.branch == "ticket":
@@ -175,4 +238,11 @@ class LevelTableListener(Listener):
             for name, curve in outcome.curves.items()
             if name.startswith(METRIC_PREFIX)
         }
-        self.table.results.append(Row.of(study, request, outcome, {} if outcome.measures.diverged else figures))
+        if outcome.measures.diverged:
+            figures = {}
+        if figures and self.table.judged is None:
+            check_direction(figures, self.table.minimize)
+        self.table.results.append(Row.of(study, request, outcome, figures, files.digest(outcome.final)))
+        if not self._warned_of_copies and (copies := self.table.copies):
+            self._warned_of_copies = True
+            _log.warning(copies_text(copies))

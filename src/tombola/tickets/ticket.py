@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from torch import Tensor, nn
+from torch import nn
 
 from tombola.pruning.mask import Mask, State
+from tombola.pruning.network_state import load_state, persistent_tensors
 from tombola.tickets import file_format as ticket_file
 from tombola.tickets import safe_init
 from tombola.tickets.file_format import FORMAT, TicketParts, kept_values
@@ -48,6 +49,7 @@ class Ticket:
         drawn: Start | None = None,
     ) -> None:
         """`start` is a whole `state_dict` of initial weights, zero where pruned; so is `trained`, after training.
+        Both have the names of parameters and buffers, even if the network's own `state_dict` has others.
         `provenance` describes the ticket's origin, as JSON values. `drawn`, if known, describes the network and how
         its initial weights are drawn."""
         self._mask = mask
@@ -108,8 +110,7 @@ class Ticket:
         Raises `InputError` if names or shapes differ, the ticket has no trained weights, or pruned ones are not zero.
         """
         weights = self._weights(trained)
-        state = network.state_dict()
-        theirs = {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
+        theirs = {name: tuple(tensor.shape) for name, tensor in persistent_tensors(network).items()}
         ours = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         if theirs != ours:
             name = next(n for n in [*ours, *theirs] if theirs.get(n) != ours.get(n))
@@ -117,7 +118,7 @@ class Ticket:
                 f"this ticket is for another architecture: {name} is {ours.get(name, 'missing')} in the ticket "
                 f"and {theirs.get(name, 'missing')} in the network"
             )
-        network.load_state_dict(weights, strict=len(theirs) == len(state))  # not strict with a custom extra state
+        load_state(network, weights)
         return network
 
     def network(self, *, trained: bool = True) -> nn.Module:

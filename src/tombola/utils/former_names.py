@@ -34,6 +34,7 @@ _MODULES = {
     "tombola.pruning.scopes": "tombola.scopes",
     "tombola.pruning.scores": "tombola.scores",
     "tombola.pruning.scores.inputs": "tombola.scores.grounds",
+    "tombola.pruning.scores.losses": "tombola.scores.grounds",
     "tombola.pruning.structures": "tombola.structures",
     "tombola.pruning.structures.layer_units": "tombola.structures.rows",
     "tombola.pruning.structures.unit_structure": "tombola.structures.units",
@@ -48,7 +49,7 @@ _MODULES = {
     "tombola.zoo.datasets.parquet_columns": "tombola.zoo.data.columns",
     "tombola.zoo.models": "tombola.zoo.networks",
 }
-"""Modules and packages -> their former names."""
+"""Modules and packages -> their former names. Of several with one former name, the first has it."""
 
 _FORMER_ONLY = {
     "tombola.check": "tombola.tickets.verify",
@@ -114,7 +115,8 @@ class _FormerModules(MetaPathFinder, Loader):
     """
 
     def __init__(self) -> None:
-        former = {former: present for present, former in _MODULES.items() if former != "tombola.pruning"}
+        modules = reversed(_MODULES.items())
+        former = {former: present for present, former in modules if former != "tombola.pruning"}
         self._present = _FORMER_ONLY | former
 
     def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:

@@ -7,8 +7,11 @@ independent of the others by construction. Numbers of purposes are never reused:
 from __future__ import annotations
 
 from enum import IntEnum
+from numbers import Integral
 
 import numpy as np
+
+from tombola.utils.errors import InputError
 
 
 class Purpose(IntEnum):
@@ -42,3 +45,9 @@ def sequence(seed: int, purpose: Purpose, *where: int) -> np.random.SeedSequence
 def derive(seed: int, purpose: Purpose, *where: int) -> int:
     """An integer below 2**63 from the same stream, for generators that need an integer seed."""
     return int(sequence(seed, purpose, *where).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def check_seed(seed: object) -> None:
+    """Raises `InputError` unless `seed` can be the seed of a stream."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise InputError(f"seed: should be a whole number, at least 0, not {seed!r}")

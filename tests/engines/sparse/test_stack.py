@@ -161,8 +161,10 @@ def test_it_follows_eager_and_pruned_weights_stay_zero(
             assert (state[name][~kept] == 0).all()
     (expected,) = eager.weights()
     assert list(state) == list(expected)
+    # Where gradients cancel to about zero, Adam turns their rounding errors into whole steps.
+    atol = 3e-3 if optimizer == "adam" else 1e-4
     for name, tensor in state.items():
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-2, atol=1e-4)
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-2, atol=atol)
     for part in ("train", "validation", "test"):
         np.testing.assert_allclose(ours.evaluate(part), eager.evaluate(part), rtol=1e-2, atol=5e-3)
 

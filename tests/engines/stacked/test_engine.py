@@ -179,7 +179,7 @@ def test_networks_that_cannot_be_stacked_are_trained_eagerly_with_a_warning(
     module: type[nn.Module], reason: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tombola.engines.stacked.engine._LIMITS", {})
-    run = dense_run(model={"name": f"{__name__}:{module.__name__}"})
+    run = dense_run(model={"name": f"{__name__}:{module.__name__}"}, search__outputs=["output"])
     with caplog.at_level(logging.WARNING):
         assert Stacked().capacity(run).max_runs == 1
         assert Stacked().capacity(run.reinitialised(5)).max_runs == 1

@@ -12,18 +12,20 @@ import torch
 from torch import nn
 
 from tombola.engines.custom.checks import check_returned, check_trained
-from tombola.engines.custom.model import CustomModel, network_state, seeded
+from tombola.engines.custom.model import CustomModel
 from tombola.engines.custom.step_counter import StepCounter, counting_steps
 from tombola.engines.training_loop import Capacity
 from tombola.pruning.hold import check_held, hold
+from tombola.pruning.network_state import network_state
 from tombola.runs.initial_state import StateLoader, no_stored_states
 from tombola.runs.outcome import Measures, Outcome
 from tombola.runs.run import BaseRun
 from tombola.runs.store import Checkpoint
 from tombola.utils.errors import InputError
+from tombola.utils.random_state import seeded
 
 Metrics = float | Mapping[str, float]
-"""A number, the greater the better, or several by name, of which the first is compared."""
+"""A number, or several by name, of which the first is compared; higher is better unless `minimize` says otherwise."""
 
 TrainFunction = Callable[..., Metrics | Any]
 """`train(network)`, or with a parameter of that name `train(network, begin=k)`: k is the first iteration."""
@@ -80,7 +82,7 @@ class CustomEngine:
                 raise InputError(_why_not_reached(run, counter))
             if not ends_early and self.evaluate is None:
                 check_returned(network)
-            final = network_state(network)  # before evaluation, which may change the weights
+            final = network_state(network, start)  # before evaluation, which may change the weights
             check_trained(network, start, final, run.mask)
             metrics = {} if ends_early else self._metrics(network, returned)
             check_held(network)
@@ -128,7 +130,8 @@ def as_metrics(value: Any) -> dict[str, float]:
     if any(isinstance(number, bool | str | None) for number in named.values()):
         return {}
     try:
-        return {str(name): float(number) for name, number in named.items()}
+        numbers = {name: n.detach() if isinstance(n, torch.Tensor) else n for name, n in named.items()}
+        return {str(name): float(number) for name, number in numbers.items()}
     except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
         return {}
 
@@ -137,7 +140,5 @@ def checked_metrics(value: Any, function: str) -> dict[str, float]:
     """The same. Raises `InputError`, which names the function, if there are none."""
     found = as_metrics(value)
     if not found:
-        raise InputError(
-            f"{function}: should return a number, the greater the better, or a dict of numbers, not {value!r:.60}"
-        )
+        raise InputError(f"{function}: should return a number or a dict of numbers, not {value!r:.60}")
     return found

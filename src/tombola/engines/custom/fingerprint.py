@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tombola.engines.custom.hooks import MODULE_ATTRIBUTES, global_hooks, module_hooks, tensor_hooks
 from tombola.utils.former_names import former_name
 
 _LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platlib", "purelib"))
@@ -42,9 +43,17 @@ def fingerprint(*things: object) -> str:
     For the user's functions, classes and modules it includes source, compiled code, defaults, base classes, and what
     they refer to. For other objects it includes what `pickle` would: their content, or what their `__getstate__`
     returns. Functions, classes and modules of libraries count by name and version; random states by their seed;
-    iterators of libraries, and objects that cannot be inspected, by their class.
+    iterators of libraries, and objects that cannot be inspected, by their class. Users' hooks on networks and tensors
+    are included.
     """
     return _hash(list(things), {}).hex()[:32]
+
+
+def training_fingerprint(*things: object) -> str:
+    """The fingerprint of all that a training depends on: of `things`, and of torch's global hooks and default dtype,
+    where they are not as torch begins."""
+    dtype = torch.get_default_dtype()
+    return fingerprint([*things, *global_hooks(), *([] if dtype == torch.float32 else [dtype])])
 
 
 def _hash(things: list[Any], seen: dict[int, tuple[int, Any]]) -> bytes:
@@ -107,8 +116,9 @@ def _parts(thing: Any) -> list[Any]:
     if type(thing).__module__.startswith("torch._dynamo"):  # made by torch.compile
         return [getattr(thing, "_orig_mod", None)]
     if isinstance(thing, nn.Module):
-        attributes = {name: value for name, value in vars(thing).items() if not (name[:1] == "_" and "hook" in name)}
-        return [attributes, dict(thing.named_parameters(recurse=False)), dict(thing.named_buffers(recurse=False))]
+        attributes = {name: value for name, value in vars(thing).items() if name not in MODULE_ATTRIBUTES}
+        tensors = [dict(thing.named_parameters(recurse=False)), dict(thing.named_buffers(recurse=False))]
+        return [attributes, *tensors, *module_hooks(thing)]
     if isinstance(thing, MethodType):
         return [thing.__func__, thing.__self__]
     if isinstance(thing, property):
@@ -132,6 +142,12 @@ def _parts(thing: Any) -> list[Any]:
 
 def _tensor(tensor: Any) -> Description:
     said = f"tensor {tensor.dtype} {tuple(tensor.shape)} {tensor.layout} {tensor.requires_grad}"
+    kind = [] if _of_a_library(type(tensor).__module__) else [type(tensor), vars(tensor)]
+    said, content = _values(said, tensor)
+    return said, [*content, *kind, *tensor_hooks(tensor)]
+
+
+def _values(said: str, tensor: Any) -> Description:
     tensor = (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach()
     if tensor.is_meta:
         return f"{said} meta", []

@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tombola.engines.custom.fingerprint import fingerprint
+from tombola.engines.custom.hooks import tensor_hooks
 from tombola.pruning.mask import State
 from tombola.pruning.network_copy import copy_network
+from tombola.pruning.network_state import load_state, named_tensors, network_state
 from tombola.runs.initial_state import StateLoader, no_stored_states
 from tombola.utils.errors import InputError
+from tombola.utils.random_state import seeded
 from tombola.zoo.models.description import Network, Start
 from tombola.zoo.models.initialise import reorder
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Within it, the global random states start at `seed`; the previous ones are restored at the end."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
-    on_gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=on_gpus):
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
-
 
 Model = nn.Module | Callable[[], nn.Module]
 """A network, or a function that makes one and draws its initial weights."""
@@ -45,7 +28,8 @@ class CustomModel:
     """Makes the networks that are trained. A module is copied for every training and never changed; a function is
     called for every training.
 
-    Raises `InputError` for a module that cannot be copied, or is compiled.
+    Raises `InputError` for a module that cannot be copied, or not with everything that affects its training, and for
+    one that is compiled.
     """
 
     model: Model
@@ -59,12 +43,23 @@ class CustomModel:
             return
         if hasattr(self.model, "_orig_mod"):
             raise InputError("model: should not be compiled: call torch.compile in train instead")
+        for name, parameter in self.model.named_parameters():
+            if tensor_hooks(parameter):
+                raise InputError(f"model: {name} has hooks, which copies lose: give a function that makes the model")
         self._original = self._copy(self.model)
 
     @property
     def can_redraw(self) -> bool:
         """Whether it can be made with other initial weights."""
         return self._original is None
+
+    @property
+    def draws_anew(self) -> bool:
+        """Whether another seed gives other initial weights: a function may set its own."""
+        if not self.can_redraw:
+            return False
+        one, other = (network_state(self.initial_network(self.start(seed))) for seed in (0, 1))
+        return any(name not in other or not torch.equal(tensor, other[name]) for name, tensor in one.items())
 
     def start(self, seed: int) -> Start:
         """The description of the initial weights drawn by `seed`; those of a module do not depend on it."""
@@ -107,27 +102,12 @@ class CustomModel:
             raise InputError(f"{error}; or give a function that makes it") from error
 
 
-def network_state(network: nn.Module) -> State:
-    """CPU copies of all parameters and buffers, non-persistent buffers included; sharded tensors are gathered."""
-    tensors = network.state_dict() | dict(network.named_buffers())
-    return {
-        name: (value.full_tensor() if hasattr(value, "full_tensor") else value).detach().cpu().clone()
-        for name, value in tensors.items()
-        if isinstance(value, Tensor)
-    }
-
-
-@torch.no_grad()
 def restore_network(network: nn.Module, state: State) -> None:
     """Load what `network_state` returned, in place. Raises `InputError` where a tensor has another shape."""
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+    for name, tensor in named_tensors(network).items():
         if name in state and state[name].shape != tensor.shape:
             raise InputError(
                 f"train: changed the shape of {name} from {tuple(tensor.shape)} to {tuple(state[name].shape)}: the "
                 "model should have its final shapes from the beginning"
             )
-    known = network.state_dict().keys()
-    network.load_state_dict({name: tensor for name, tensor in state.items() if name in known}, strict=False)
-    for name, buffer in network.named_buffers():
-        if name in state:
-            buffer.copy_(state[name])
+    load_state(network, state)

@@ -6,6 +6,7 @@ raise `InputError` if the network or examples are missing.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tombola.pruning.scores.inputs import ScoreInputs
+from tombola.utils.errors import InputError
 
 
 def snip(inputs: ScoreInputs) -> dict[str, Tensor]:
@@ -61,7 +63,7 @@ def grasp(inputs: ScoreInputs) -> dict[str, Tensor]:
     def products() -> Iterator[Sequence[Tensor]]:
         for batch in inputs.batches():
             with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-                loss = inputs.loss(network, batch)
+                loss = inputs.batch_loss(network, batch)
                 gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
                 flow = torch.stack([(g * mean).sum() for g, mean in zip(gradients, gradient, strict=True)]).sum()
                 if flow.requires_grad:
@@ -85,7 +87,7 @@ def batch_gradients(
     """The gradients of the loss on each batch; zero for weights that it does not depend on."""
     for batch in inputs.batches() if batches is None else batches:
         with torch.enable_grad():
-            loss = inputs.loss(network, batch)
+            loss = inputs.batch_loss(network, batch)
             gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
         yield [_as_float32(gradient) for gradient in gradients]
 
@@ -107,11 +109,16 @@ def _as_float32(tensor: Tensor) -> Tensor:
 
 def _examples(batch: Any) -> Iterator[Any]:
     """The examples of a batch, as batches of one: every tensor is sliced along its first dimension."""
-    return (_example(batch, index) for index in range(_batch_size(batch)))
+    if not (size := _batch_size(batch)):
+        raise InputError(
+            f"data: fisher takes the examples of a batch one by one, but cannot divide {type(batch).__name__}; it "
+            "should be a tensor, or a tuple, list or dict of them"
+        )
+    return (_example(batch, index) for index in range(size))
 
 
 def _batch_size(batch: Any) -> int:
-    """The length of the first tensor in the batch."""
+    """The length of the first tensor in the batch; 0 if there is none."""
     if isinstance(batch, Tensor):
         return len(batch) if batch.dim() else 0
     if hasattr(batch, "values"):
@@ -123,5 +130,11 @@ def _example(batch: Any, index: int) -> Any:
     if isinstance(batch, Tensor):
         return batch[index : index + 1] if batch.dim() else batch
     if hasattr(batch, "items"):
-        return {key: _example(part, index) for key, part in batch.items()}
-    return type(batch)(_example(part, index) for part in batch) if isinstance(batch, list | tuple) else batch
+        example = copy.copy(batch)  # of its own class, whose attributes a loss may use
+        for key, part in batch.items():
+            example[key] = _example(part, index)
+        return example
+    if not isinstance(batch, list | tuple):
+        return batch
+    parts = [_example(part, index) for part in batch]
+    return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)  # of a namedtuple

@@ -7,23 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.pruning.mask import Mask
+from tombola.pruning.scores.losses import Loss, cross_entropy
 from tombola.utils.errors import InputError
 
 T = TypeVar("T")
-
-Loss = Callable[[nn.Module, Any], Tensor]
-"""(a network, a batch) -> the mean loss, a scalar."""
-
-
-def cross_entropy(network: nn.Module, batch: Any) -> Tensor:
-    """The loss of a classifier on a batch `(x, y)`."""
-    x, y = batch
-    return functional.cross_entropy(network(x), y)
 
 
 @dataclass(frozen=True)
@@ -67,6 +59,16 @@ class ScoreInputs:
             raise InputError("data: has no batches, but this score needs training examples") from None
         return itertools.chain([first], batches)
 
+    def batch_loss(self, network: nn.Module, batch: Any) -> Tensor:
+        """The loss on a batch. Raises `InputError` if it is not a scalar, or has no gradient."""
+        found: object = self.loss(network, batch)
+        if not isinstance(found, Tensor) or found.numel() != 1:
+            what = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(f"loss: should return a scalar tensor, the mean over the batch, not {what}")
+        if not found.requires_grad:
+            raise InputError("loss: does not depend on the pruned weights, or was detached, so it has no gradient")
+        return found.reshape(())
+
     def masked(self, mask: Mask) -> ScoreInputs:
         """The same inputs with only the weights of this smaller mask."""
         weights = {name: weight * mask[name].to(weight.device) for name, weight in self.weights.items()}
@@ -86,6 +88,22 @@ def _required(make: Callable[[], T] | None, what: str, argument: str) -> Callabl
 
 
 def repeatable(data: Iterable[Any]) -> Callable[[], Iterable[Any]]:
-    """Make the batches iterable many times: an iterator would be exhausted after the first."""
+    """Make the batches iterable many times: an iterator would be exhausted after the first. Raises `InputError` for
+    what has no batches."""
+    if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
+        raise InputError(f"data: should be an iterable of batches (x, y), not {type(data).__name__}")
     batches = list(data) if isinstance(data, Iterator) else data
     return lambda: batches
+
+
+def generators(data: object) -> list[torch.Generator]:
+    """The random generators of a `DataLoader` and of its samplers, if it has its own."""
+    found, pending = dict[int, torch.Generator](), [data]
+    while pending:
+        part = pending.pop()
+        if isinstance(own := getattr(part, "generator", None), torch.Generator):
+            found[id(own)] = own
+        pending += [
+            inner for name in ("sampler", "batch_sampler") if (inner := getattr(part, name, None)) is not None
+        ]
+    return list(found.values())

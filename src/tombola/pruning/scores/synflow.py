@@ -44,6 +44,7 @@ def _ones(inputs: ScoreInputs) -> Tensor:
     batch = next(inputs.batches())
     x = batch[0] if isinstance(batch, list | tuple) and batch else batch
     if not isinstance(x, Tensor):
-        raise InputError(f"data: should be batches (x, y) with tensors x for synflow, not {type(x).__name__}")
+        what = type(x).__name__
+        raise InputError(f"data: should have batches (x, y) with a tensor x for synflow, not {what}; it uses no loss")
     ones = torch.ones_like(x[:1])
     return ones.double() if ones.is_floating_point() else ones

@@ -9,11 +9,9 @@ from torch import Tensor, nn
 
 from tests.support.errors import raises_input_error
 from tests.support.export_networks import FunctionNetwork, images
-from tests.support.user_networks import Pair, with_dead_units
-from tests.support.zoo_networks import SMALL, build_network
+from tests.support.user_networks import with_dead_units
 from tombola import compact
 from tombola.exports.artefacts import load_compact
-from tombola.exports.output_layers import output_layers
 from tombola.utils.files import write_tensors
 
 EXAMPLE = images(3, 10)
@@ -37,22 +35,6 @@ def network_of(how: Any) -> nn.Module:
     """Its output layers are defined first."""
     layers = {"output": nn.Linear(64, 2), "other": nn.Linear(64, 3), "hidden": nn.Linear(10, 64)}
     return with_dead_units(FunctionNetwork(how, **layers))  # type: ignore[no-any-return]
-
-
-def test_output_layers_are_those_that_no_other_reads() -> None:
-    assert output_layers(network_of(backwards)) == ["output"]
-    assert sorted(output_layers(network_of(two_heads))) == ["other", "output"]
-    assert output_layers(Pair()) == ["output"]
-    assert output_layers(nn.Linear(3, 2)) == [""]
-    assert output_layers(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Softmax(1))) == ["0"]
-    assert output_layers(network_of(by_value)) == ["hidden"]  # cannot be traced: the last
-
-
-@pytest.mark.parametrize("name", sorted(SMALL))
-def test_networks_of_the_zoo_have_one_output_layer(name: str) -> None:
-    network = build_network(name, **SMALL[name])
-    (found,) = output_layers(network)
-    assert network.get_submodule(found).weight.shape[0] == 10  # type: ignore[union-attr, index]
 
 
 @pytest.mark.parametrize("how", [backwards, two_heads])

@@ -1,0 +1,84 @@
+"""The state of a network: all its parameters and buffers, under their own names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from tombola.pruning.held_weight import held_weight, held_weights
+from tombola.pruning.mask import State
+
+_WRAPPED = ("_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_orig_mod")
+"""What torch calls the layer within a wrapper; part of the names of its parameters."""
+
+
+def named_tensors(network: nn.Module, persistent: bool = False) -> dict[str, Tensor]:
+    """The parameters and buffers, not copied, in the order of a `state_dict`; tied ones under each of their names.
+
+    Names are those of `named_parameters` and `named_buffers`, whatever the network's own `state_dict` makes of them:
+    it may rename or drop entries. `persistent`: without the buffers that no `state_dict` has.
+    """
+    found = {}
+    for path, module in network.named_modules(remove_duplicate=False):
+        dropped = module._non_persistent_buffers_set if persistent else ()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None and name not in dropped:
+                found[f"{path}.{name}" if path else name] = tensor
+    return found
+
+
+def persistent_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """What a ticket holds: parameters, persistent buffers, and extra states that are tensors; not copied."""
+    return named_tensors(network, persistent=True) | _extra_states(network)
+
+
+def network_state(network: nn.Module, before: Mapping[str, Tensor] | None = None) -> State:
+    """CPU copies of all parameters and buffers, non-persistent ones included, and of extra states that are tensors;
+    sharded tensors are gathered.
+
+    `before` is an earlier state of the network: layers that were wrapped in place since, as for activation
+    checkpointing, keep the names that they have in it. Pruned weights of a hold are set to zero first, as before a
+    `state_dict`; see `HeldWeight.before_use` for the error raised where they cannot be."""
+    for module in network.modules():
+        for weight in held_weights(module):
+            weight.before_use()
+    return {
+        name if before is None or name in before else _without_wrappers(name): _cpu_copy(tensor)
+        for name, tensor in (named_tensors(network) | _extra_states(network)).items()
+    }
+
+
+@torch.no_grad()
+def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy the tensors of a `network_state` into the network, in place; pruned weights of a hold stay zero. Names
+    that only one of the two has are passed over."""
+    for name, tensor in named_tensors(network).items():
+        if name in state:
+            tensor.copy_(state[name])
+            if (weight := held_weight(network, name)) is not None:
+                weight.zero(tensor)
+    for name, module in _with_extra_state(network):
+        if name in state:
+            module.set_extra_state(state[name])
+
+
+def _cpu_copy(tensor: Tensor) -> Tensor:
+    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole.detach().cpu().clone()
+
+
+def _with_extra_state(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for path, module in network.named_modules(remove_duplicate=False):
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            yield f"{path}._extra_state" if path else "_extra_state", module
+
+
+def _extra_states(network: nn.Module) -> dict[str, Tensor]:
+    states = {name: module.get_extra_state() for name, module in _with_extra_state(network)}
+    return {name: state for name, state in states.items() if isinstance(state, Tensor)}
+
+
+def _without_wrappers(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPED)

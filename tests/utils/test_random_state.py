@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from tombola.utils.random_state import seeded
+
+
+def draw(generator: torch.Generator) -> tuple[float, ...]:
+    found = random.random(), np.random.rand(), torch.rand(()), torch.rand((), generator=generator)  # noqa: NPY002
+    return tuple(map(float, found))
+
+
+def test_all_states_start_at_the_seed_and_are_restored() -> None:
+    generator = torch.Generator().manual_seed(9)
+    states = random.getstate(), torch.get_rng_state(), generator.get_state()
+    numpy = np.random.get_state()[1]  # noqa: NPY002
+    found = []
+    for seed in (1, 1, 2**63 - 1):
+        with seeded(seed, [generator]):
+            found.append(draw(generator))
+    assert found[0] == found[1]
+    assert not {*found[0]} & {*found[2]}
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert torch.equal(generator.get_state(), states[2])
+    assert np.array_equal(np.random.get_state()[1], numpy)  # noqa: NPY002
+
+
+def test_states_are_restored_after_an_error() -> None:
+    generator = torch.Generator()
+    before = generator.get_state(), torch.get_rng_state()
+    with pytest.raises(KeyError), seeded(1, [generator]):
+        raise KeyError
+    assert torch.equal(generator.get_state(), before[0])
+    assert torch.equal(torch.get_rng_state(), before[1])
