@@ -298,3 +298,18 @@ def test_networks_that_rename_or_shorten_their_state_have_tickets(kind: str) -> 
     assert search.ticket.start.keys() == start.keys() - {"calls"}
     for name, tensor in search.ticket.start.items():
         assert torch.equal(tensor, start[name] * search.mask.get(name, 1)), name
+
+
+def test_included_parameters_are_pruned_and_levels_say_what_is_left_of_all() -> None:
+    network = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3), nn.PReLU(3))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for include, left in (((), 1 - 6 / 32), (("0",), 0.5)):
+        config = SearchConfig(levels=1, every="1it", rate=0.5, include=include)
+        search = InLoopSearch(config, network, [optimizer], [], None)
+        for _ in range(2):
+            search.before_step()
+            search.after_step()
+        assert [level.density for level in search.levels] == [1, 0.5]
+        assert [level.density_of_all for level in search.levels] == [1, left]
+        assert search.ticket.provenance["matrix_weights"] == 32
+        search.finish()

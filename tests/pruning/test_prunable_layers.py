@@ -235,3 +235,19 @@ def test_a_network_of_which_little_can_be_pruned_is_warned_about(caplog: pytest.
     prune(nn.Sequential(nn.Embedding(11, 4), nn.Linear(4, 10)), 0.5)
     (record,) = caplog.records
     assert all(fact in record.getMessage() for fact in ("only 40", "84", 'include=["0"]'))
+
+
+def test_an_included_embedding_with_sparse_gradients_is_held() -> None:
+    embedding = nn.Embedding(20, 4, sparse=True)
+    network = nn.Sequential(embedding, nn.Flatten(), nn.Linear(8, 2))
+    mask = prune(network, 0.5, include=["0"])
+    optimizer = torch.optim.SparseAdam([embedding.weight], lr=0.1)
+    with hold(network, mask):
+        for step in range(3):
+            optimizer.zero_grad()
+            network(torch.tensor([[step, 7], [step, 9]])).square().sum().backward()
+            assert embedding.weight.grad is not None
+            assert not embedding.weight.grad.to_dense()[~mask["0.weight"]].any()
+            optimizer.step()
+            assert not embedding.weight[~mask["0.weight"]].any()
+    assert int(embedding.weight.count_nonzero()) == 40

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.support.errors import raises_input_error
+from tests.support.prunable_networks import Recurrent, Transformer, tiny_gpt2
 from tests.support.recipes import tiny
 from tests.support.scores import Batch, convolutional, examples, inputs, linear, of_network
+from tombola import prunable, prune
 from tombola._run_experiment import run_experiment
 from tombola.pruning.mask import Mask
 from tombola.pruning.scores import ROUNDS, SCORES, Score, change
@@ -214,3 +218,43 @@ def test_wanda_calls_the_loss_in_evaluation_mode_without_gradients() -> None:
         return total(network, batch[0])
 
     wanda(of_network(network, [batch], loss))
+
+
+def test_wanda_reads_the_inputs_of_attention() -> None:
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(4, 2)
+    query, key, value = torch.randn(3, 5, 2, 4)
+
+    def loss(net: nn.Module, batch: Any) -> Tensor:
+        return net(batch[0], key=batch[1], value=batch[2])[0].sum()  # type: ignore[no-any-return]
+
+    found = wanda(of_network(attention, [(query, key, value)], loss))
+    weights = attention.in_proj_weight.chunk(3)
+    for part, x, weight in zip(found["in_proj_weight"].chunk(3), (query, key, value), weights, strict=True):
+        torch.testing.assert_close(part, weight.abs() * x.flatten(0, 1).square().sum(0).sqrt())
+    whole = copy.deepcopy(attention).eval()
+    with torch.no_grad():
+        whole.out_proj.weight.copy_(torch.eye(4))
+        whole.out_proj.bias.zero_()
+        inner = whole(query, key, value)[0]
+    norms = inner.flatten(0, 1).square().sum(0).sqrt()
+    torch.testing.assert_close(found["out_proj.weight"], attention.out_proj.weight.abs() * norms)
+
+
+def test_wanda_reads_the_inputs_of_an_encoder_and_of_hugging_faces_layers() -> None:
+    tokens = torch.arange(8).view(2, 4)
+    for network in (Transformer(), tiny_gpt2()):
+        found = wanda(of_network(network, [tokens], lambda net, x: total_of(net(x))))
+        assert {*found} == {*prunable(network)}
+        assert all(scores.any() for scores in found.values())
+
+
+def total_of(output: Any) -> Tensor:
+    return getattr(output, "logits", output).sum()  # type: ignore[no-any-return]
+
+
+def test_layers_whose_inputs_wanda_cannot_see_are_refused_unless_left_out() -> None:
+    network, data = Recurrent(), [(torch.randn(3, 5, 3), torch.tensor([0, 1, 0]))]
+    with raises_input_error("rnn.weight_ih_l0", 'leave_out=["rnn.weight_ih_l0"]'):
+        prune(network, 0.5, score="wanda", data=data)
+    assert prune(network, 0.5, score="wanda", data=data, leave_out=["rnn"]).counts["head.weight"] == 4

@@ -43,6 +43,8 @@ class LevelMetrics:
     """How many prunable weights are kept."""
     density: float
     """That number as a fraction of all prunable weights."""
+    density_of_all: float
+    """The fraction left of all matrix weights of the network, prunable or not."""
     metrics: Mapping[str, float]
     """The framework's metrics at the end of the level."""
 
@@ -93,7 +95,9 @@ class InLoopSearch:
         self._read_metrics: LoggedMetrics | None = metrics
         self._metrics: dict[str, float] = {}
         self._level_metrics: list[dict[str, float]] = []  # of the finished levels
-        self._masks = [Mask.full(network)]
+        prunable = config.options.prunable(network)
+        self._masks = [prunable.dense]
+        self._matrix_weights = prunable.matrix_weights
         self._pruner = config.pruner(network)
         self._start: dict[str, Tensor] = {}  # the weights at the rewinding point, by name
         self._states: Any = None  # the states of optimizers and schedulers at the rewinding point
@@ -147,7 +151,11 @@ class InLoopSearch:
         """The finished levels."""
         rows = [*self._level_metrics, self._update_metrics()] if self.complete else self._level_metrics
         masks = self._masks[: len(rows)]
-        return [LevelMetrics(n, m.count, m.density, row) for n, (m, row) in enumerate(zip(masks, rows, strict=True))]
+        return [self._level(n, mask, row) for n, (mask, row) in enumerate(zip(masks, rows, strict=True))]
+
+    def _level(self, level: int, mask: Mask, metrics: Mapping[str, float]) -> LevelMetrics:
+        of_all = 1 - (mask.size - mask.count) / self._matrix_weights
+        return LevelMetrics(level, mask.count, mask.density, of_all, metrics)
 
     @property
     def ticket(self) -> Ticket:
@@ -165,7 +173,13 @@ class InLoopSearch:
         for name, kept in mask.items():
             start[name].masked_fill_(~kept, 0)
         table = [vars(row) for row in self.levels]
-        provenance = {"search": self.config.description, "level": level, "levels": table, "versions": versions()}
+        provenance = {
+            "search": self.config.description,
+            "level": level,
+            "levels": table,
+            "matrix_weights": self._matrix_weights,
+            "versions": versions(),
+        }
         return Ticket(mask, start, provenance)
 
     def state(self) -> tuple[dict[str, Tensor], Any]:

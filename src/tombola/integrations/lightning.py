@@ -63,11 +63,12 @@ class LotteryTicket(SearchCallback, _Callback):  # type: ignore[misc]
         scope: str = "layer",
         score: str | Score = "magnitude",
         leave_out: Sequence[str] = (),
+        include: Sequence[str] = (),
         seed: int = 0,
         log: bool = False,
     ) -> None:
         super().__init__()
-        self.config = SearchConfig(levels, every, rate, density, rewind, scope, score, leave_out, seed)
+        self.config = SearchConfig(levels, every, rate, density, rewind, scope, score, leave_out, seed, include)
         self._log = log
         self._loaded: dict[str, Any] = {}
         self._steps = 0  # the Trainer's count of steps after the last batch

@@ -37,6 +37,8 @@ class SearchConfig:
     """Layers that are not pruned, by name or pattern."""
     seed: int = 0
     """The seed of random scores."""
+    include: Sequence[str] = ()
+    """Further parameters to prune, by name or pattern; see `tombola.prunable`."""
 
     def __post_init__(self) -> None:
         for name in ("every", "rewind"):
@@ -55,6 +57,7 @@ class SearchConfig:
             density=self.density,
             scope=self.scope,
             leave_out=self.leave_out,
+            include=self.include,
             score=self.score,
         )
 
@@ -92,5 +95,6 @@ class SearchConfig:
             "scope": self.scope,
             "score": self.score if isinstance(self.score, str) else getattr(self.score, "__qualname__", "?"),
             "leave_out": list(self.leave_out),
+            "include": list(self.include) or None,  # as in checkpoints from before this option
             "seed": self.seed,
         }

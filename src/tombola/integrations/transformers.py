@@ -50,9 +50,10 @@ class LotteryTicketCallback(SearchCallback, _Callback):  # type: ignore[misc]
         scope: str = "layer",
         score: str | Score = "magnitude",
         leave_out: Sequence[str] = (),
+        include: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
-        self.config = SearchConfig(levels, every, rate, density, rewind, scope, score, leave_out, seed)
+        self.config = SearchConfig(levels, every, rate, density, rewind, scope, score, leave_out, seed, include)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:  # noqa: ARG002
         """Called by the Trainer: begin, or resume from its checkpoint."""

@@ -22,6 +22,10 @@ class Bitmask:
     @torch.no_grad()
     def zero(self, tensor: Tensor) -> None:
         """Set the pruned entries of a parameter, or of its gradient, to zero, including infinity and NaN."""
+        if tensor.is_sparse:  # the gradient of `nn.Embedding(sparse=True)`, which has some of the rows
+            rows = self._kept.to(tensor.device)[tuple(tensor._indices())]
+            tensor._values().masked_fill_(~rows, 0)
+            return
         local, bits = self._local(tensor)
         # A product would keep NaN, and masked_fill_ takes ten times as long on a CPU.
         local.view(bits.dtype).bitwise_and_(bits)

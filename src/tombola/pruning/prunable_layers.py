@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,12 @@ def find_layers(network: nn.Module, include: Sequence[str] = (), leave_out: Sequ
         if name not in left_out:
             raise InputError(f'model: {name} {reason}; leave_out=["{display_name(name)}"] keeps it whole')
     return _layers(network, _included(network, include))
+
+
+def layers_of(network: nn.Module, parameters: Iterable[str]) -> list[Layer]:
+    """The layers of the parameters of these names in `named_parameters`."""
+    names = frozenset(parameters)
+    return [layer for layer in _layers(network, names) if layer.parameter in names]
 
 
 def default_layers(network: nn.Module) -> list[Layer]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tombola.pruning import scopes
-from tombola.pruning.layers import by_layer, layer_rows
+from tombola.pruning.layers import by_layer, display_name, layer_rows
 from tombola.pruning.mask import Mask
 from tombola.pruning.ranking import check_no_nan, check_not_all_equal
 from tombola.pruning.scopes import Counts, Scope
@@ -95,8 +95,13 @@ class Pruner:
 def _checked(scores: object, name: str, kept: Tensor) -> Tensor:
     if isinstance(scores, Tensor) and scores.shape == kept.shape:
         return scores
-    what = f"a tensor of {tuple(scores.shape)}" if isinstance(scores, Tensor) else "no tensor"
-    raise InputError(f"score: returned {what} for {name}; should be a tensor of shape {tuple(kept.shape)}")
+    shape = tuple(kept.shape)
+    if not isinstance(scores, Tensor):
+        raise InputError(
+            f"score: gives no tensor of shape {shape} for {name}: use another score, or leave the layer out with "
+            f'leave_out=["{display_name(name)}"]'
+        )
+    raise InputError(f"score: returned a tensor of {tuple(scores.shape)} for {name}; should have shape {shape}")
 
 
 def _geometric(first: int, last: int, share: float) -> int:
