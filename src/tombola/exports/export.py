@@ -240,4 +240,5 @@ def _ticket_info(ticket: Ticket) -> TicketInfo:
     )
     key = ticket.provenance.get("key")
     valid = isinstance(key, str) and key.isprintable()  # lone surrogates are not printable
-    return TicketInfo(ticket.mask.count, ticket.mask.size, level, replicate, key if valid else None)
+    found = key if valid else None
+    return TicketInfo(ticket.mask.count, ticket.mask.size, level, replicate, found, ticket.density_of_all)

@@ -29,6 +29,13 @@ class TicketInfo:
     replicate: Count | None = None
     key: str | None = None
     """Of the run that trained it."""
+    weights_left_of_all: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The fraction left of all matrix weights of the network, prunable or not; None if unknown."""
+
+    @property
+    def weights_left(self) -> float:
+        """The fraction of prunable weights left."""
+        return self.weights / self.weights_total
 
 
 @dataclass(frozen=True)

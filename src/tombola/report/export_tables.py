@@ -9,7 +9,7 @@ from rich.text import Text
 
 from tombola.exports.benchmark import BATCH_SIZES, Figures
 from tombola.exports.export_result import Export, ExportInfo
-from tombola.report.formatting import text_table
+from tombola.report.formatting import of_all_weights, text_table
 
 SIZES = (
     "artefact", "weights", "on\ndisk", "in\nmemory", "working\nspace", "multiply-\nadds", "accuracy", "differs\nby",
@@ -90,8 +90,9 @@ def caption(about: ExportInfo, figures: Sequence[Figures] = ()) -> str:
     machine = f"{about.machine}; ONNX in ONNX Runtime" if onnx else about.machine
     others = "PyTorch and ONNX Runtime need" if onnx else "PyTorch needs"
     return (
-        f"A ticket with {ticket.weights:,} of {ticket.weights_total:,} weights{which}, tested on {about.examples:,} "
-        f"examples: {_sentence(about.data)} Median times, measured alternately, with {threads} of "
+        f"A ticket with {ticket.weights:,} of {ticket.weights_total:,} weights{which}{of_all_weights(ticket)}, "
+        f"tested on {about.examples:,} examples: {_sentence(about.data)} Median times, measured alternately, with "
+        f"{threads} of "
         f"{_sentence(machine)} In brackets: times as fast as the faster dense network. In memory: weights, buffers "
         f"and indices. Working space: additional memory of the sparse runtime after batches of {BATCH_SIZES[-1]}; "
         f"{others} memory for activations, too, which is not measured. Differs by: the largest difference of an "

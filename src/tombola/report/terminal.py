@@ -162,7 +162,7 @@ def ticket_summary(ticket: Ticket) -> dict[str, Any]:
         "weights": mask.count,
         "weights_total": mask.size,
         "weights_left": mask.density,
-        "weights_left_of_all": _left_of_all(ticket),
+        "weights_left_of_all": ticket.density_of_all,
         "layers": {
             name: {"weights": int(kept.sum()), "weights_total": kept.numel(), "shape": list(kept.shape)}
             for name, kept in mask.layers.items()
@@ -171,12 +171,6 @@ def ticket_summary(ticket: Ticket) -> dict[str, Any]:
         "file": ticket.stored and asdict(ticket.stored),
         "provenance": ticket.provenance,
     }
-
-
-def _left_of_all(ticket: Ticket) -> float | None:
-    """The fraction left of all matrix weights of the network, if the ticket says how many it has."""
-    mask, total = ticket.mask, ticket.provenance.get("matrix_weights")
-    return 1 - (mask.size - mask.count) / total if type(total) is int and total >= mask.size else None
 
 
 def show_ticket(console: Console, summary: dict[str, Any]) -> None:

@@ -86,6 +86,15 @@ class Ticket:
         return self._provenance
 
     @property
+    def density_of_all(self) -> float | None:
+        """The fraction left of all matrix weights of the network, prunable or not; None if the provenance does not
+        say how many these are."""
+        total = self.provenance.get("matrix_weights")
+        if type(total) is not int or not self.mask.size <= total < 2**63:  # a file can say anything
+            return None
+        return 1 - (self.mask.size - self.mask.count) / total
+
+    @property
     def trained(self) -> State | None:
         """A whole `state_dict`: the trained weights, zero where they are pruned; None if the ticket has none. From a
         file they are float32, at any stored precision."""
