@@ -216,3 +216,15 @@ def test_rows_are_flat() -> None:
             "accuracy": 0.9,
         }
     ]
+
+
+def test_the_table_also_says_the_weights_left_of_all_matrix_weights() -> None:
+    levels = table([0.9], [0.9], [0.9])  # 1000, 500 and 250 weights
+    assert [level.weights_left_of_all for level in levels] == [None] * 3
+    levels.matrix_weights = 1000
+    assert "of all" not in str(levels)
+    levels.matrix_weights = 4000
+    assert [level.weights_left_of_all for level in levels] == [1, 0.875, 0.8125]
+    text = str(levels)
+    assert all(fact in text for fact in ("of all", "87.5%", "81.2%"))
+    assert "<th>of all</th>" in levels._repr_html_()  # type: ignore[attr-defined]

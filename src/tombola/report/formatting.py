@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
@@ -36,17 +36,32 @@ class WithDensity(Protocol):
 
 def density(level: WithDensity) -> str:
     """The fraction of prunable weights left and, where it differs, that of all matrix weights."""
-    of_all = level.weights_left_of_all
-    if of_all is None or percent(of_all) == percent(level.weights_left):
-        return percent(level.weights_left)
-    return f"{percent(level.weights_left)} ({percent(of_all)} of all)"
+    left = percent(level.weights_left)
+    return f"{left} ({_of_all(level)} of all)" if _differs(level) else left
+
+
+def density_columns(levels: Iterable[WithDensity]) -> dict[str, Callable[[WithDensity], str]]:
+    """The same in columns of a table: by their heads, what they have in the row of a level."""
+    columns: dict[str, Callable[[WithDensity], str]] = {"left": lambda level: percent(level.weights_left)}
+    return columns | ({"of all": _of_all} if any(map(_differs, levels)) else {})
+
+
+def density_legend(levels: Iterable[WithDensity]) -> str:
+    """What the column `of all` is, if the table has it; begins with a space."""
+    return " of all: of all matrix weights, prunable or not." if any(map(_differs, levels)) else ""
 
 
 def of_all_weights(level: WithDensity) -> str:
     """`, 45% of all matrix weights`, where that differs from the fraction of prunable weights left."""
-    of_all = level.weights_left_of_all
-    differs = of_all is not None and percent(of_all) != percent(level.weights_left)
-    return f", {percent(of_all or 0)} of all matrix weights" if differs else ""
+    return f", {_of_all(level)} of all matrix weights" if _differs(level) else ""
+
+
+def _of_all(level: WithDensity) -> str:
+    return NONE if level.weights_left_of_all is None else percent(level.weights_left_of_all)
+
+
+def _differs(level: WithDensity) -> bool:
+    return level.weights_left_of_all is not None and _of_all(level) != percent(level.weights_left)
 
 
 def points(fraction: float) -> str:

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from tombola.report.formatting import density, percent, text_table
+from tombola.report.formatting import density_columns, density_legend, percent, text_table
 from tombola.stats.copies import copies_text
 from tombola.stats.level_table import LevelResult, LevelTable
 from tombola.stats.summary import Interval
@@ -22,7 +22,7 @@ class PrintableLevelTable(LevelTable):
         for cells in _cells(self):
             table.add_row(*cells)
         console.print(table)
-        console.print(_legend(self), markup=False, highlight=False)
+        console.print(_legend(self) + density_legend(self), markup=False, highlight=False)
         return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
 
     def _repr_html_(self) -> str:
@@ -34,22 +34,26 @@ class PrintableLevelTable(LevelTable):
             "</tbody></table><p>{{ legend }}</p>",
             autoescape=True,
         )
-        return str(template.render(columns=_columns(self), rows=_cells(self), legend=_legend(self)))
+        return str(
+            template.render(columns=_columns(self), rows=_cells(self), legend=_legend(self) + density_legend(self))
+        )
 
 
 def _columns(levels: LevelTable) -> list[str]:
-    return ["level", "left", "weights", "", levels.judged or "figure", "difference", "compared with dense"]
+    figure = levels.judged or "figure"
+    return ["level", *density_columns(levels), "weights", "", figure, "difference", "compared with dense"]
 
 
 def _cells(levels: LevelTable) -> list[list[str]]:
     """A row for the tickets of each level, and for each of its controls."""
     rows = []
+    densities = density_columns(levels).values()
     for level in levels:
         weights = {row.weights for row in levels.of("ticket", level.level)}
         rows.append(
             [
                 str(level.level),
-                density(level),
+                *(cell(level) for cell in densities),
                 f"{weights.pop():,}" if len(weights) == 1 else "",
                 "dense" if level.level == 0 else "ticket",
                 _figure(level.figure),
@@ -59,7 +63,8 @@ def _cells(levels: LevelTable) -> list[list[str]]:
         )
         for branch in levels.branches:
             if branch != "ticket" and levels.of(branch, level.level):
-                rows.append(["", "", "", branch, _figure(levels.interval(branch, level.level)), "", ""])
+                interval = _figure(levels.interval(branch, level.level))
+                rows.append(["", *("" for _ in densities), "", branch, interval, "", ""])
     return rows
 
 

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tombola.report.formatting import density, mean, p_value, percent, text_table
+from tombola.report.formatting import density, density_columns, density_legend, mean, p_value, percent, text_table
 from tombola.report.prose import conclusion, improvements, rewind_choice, warnings
 from tombola.stats.experiment_comparison import ExperimentComparison, LabelledSummary
 from tombola.stats.summary import LevelSummary, StabilitySummary, Summary, VerdictSummary
@@ -46,7 +46,7 @@ def show_summary(console: Console, summary: Summary) -> None:
         if summary.stability.rewound_to:
             console.print(rewind_choice(summary.stability), markup=False, highlight=False)
     if summary.levels:
-        console.print(LEGEND, style="dim", highlight=False)
+        console.print(LEGEND + density_legend(summary.levels), style="dim", highlight=False)
     for name, engine in summary.engines.items():
         line = f"Engine: {name}; {plural(engine.runs, 'run')}, {engine.seconds:,.1f} s of computing."
         console.print(line, style="dim", markup=False, highlight=False)
@@ -56,14 +56,15 @@ def _levels(summary: Summary, stop_intervals: bool = True) -> Table:
     """One row for each branch of each level."""
     replicates = plural(summary.replicates, "replicate")
     title = f"{summary.recipe}: {replicates}, means ± {percent(summary.criteria.confidence)} confidence"
-    columns = ("level", "left", "", "test %", "train", "gap", "stop", "p", "verdict")
+    densities = density_columns(summary.levels)
+    columns = ("level", *densities, "", "test %", "train", "gap", "stop", "p", "verdict")
     table = text_table(columns, left=("", "verdict"), title=title)
     for level in summary.levels:
-        place = [str(level.level), density(level)]
+        place = [str(level.level), *(cell(level) for cell in densities.values())]
         for name, branch in level.branches.items():
             ticket = name == "ticket"
             table.add_row(
-                *(place if ticket else ("", "")),
+                *(place if ticket else [""] * len(place)),
                 "dense" if ticket and level.level == 0 else name,
                 mean(branch.test_accuracy_at_stop, ".2f", 100, " ±", missing="diverged"),
                 mean(branch.train_accuracy_at_stop, ".1f", 100, missing="diverged"),
