@@ -251,3 +251,15 @@ def test_an_included_embedding_with_sparse_gradients_is_held() -> None:
             optimizer.step()
             assert not embedding.weight[~mask["0.weight"]].any()
     assert int(embedding.weight.count_nonzero()) == 40
+
+
+@pytest.mark.parametrize("name", ["seg_embed", "position_table", "query_tokens", "relative_bias"])
+def test_embeddings_of_three_dimensions_are_not_stacked_matrices(name: str) -> None:
+    network = nn.Sequential(nn.Linear(2, 2))
+    network.register_parameter(name, nn.Parameter(torch.zeros(2, 3, 4)))
+    assert prunable(network) == ["0.weight"]  # a container of torch
+    module = Recurrent()
+    module.register_parameter(name, nn.Parameter(torch.zeros(2, 3, 4)))
+    module.register_parameter("kernel", nn.Parameter(torch.zeros(2, 3, 4)))
+    assert set(prunable(module)) == {"kernel", "rnn.weight_ih_l0", "rnn.weight_hh_l0", "head.weight"}
+    assert name in prunable(module, include=[name])

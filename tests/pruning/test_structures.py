@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from typing import Any
 
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import tombola
 from tests.support.errors import raises_input_error
 from tests.support.prunable import prunable_network
+from tests.support.prunable_networks import Experts, GraphConvolution, tiny_gpt2
 from tombola.pruning.mask import Mask
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.prunable_network import PrunableNetwork
@@ -352,3 +355,184 @@ def test_a_head_cannot_be_pruned_in_part() -> None:
     made = bert()
     with raises_input_error("0.dense", "shares its heads"):
         prune(BERT(made), Mask.full(made), 1 / 3, leave_out=["0.dense"])
+
+
+def conv1d(inputs: int, outputs: int) -> nn.Module:
+    """Hugging Face's layer, of weight [in, out]."""
+    from transformers.pytorch_utils import Conv1D
+
+    made: nn.Module = Conv1D(outputs, inputs)
+    return made
+
+
+def assert_whole(parts: list[Tensor]) -> list[bool]:
+    """Units, along the first axis of each part, are whole or gone whole. Returns which are left."""
+    units = torch.cat([part.flatten(1) for part in parts], 1)
+    assert torch.equal(units.any(1), units.all(1))
+    return units.any(1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("made", "gates"),
+    [
+        (nn.LSTM(3, 6, num_layers=2, bidirectional=True), 4),
+        (nn.LSTM(3, 6, proj_size=4), 4),
+        (nn.GRU(3, 6, num_layers=2), 3),
+        (nn.RNN(3, 6, bidirectional=True), 1),
+        (nn.LSTMCell(3, 6), 4),
+        (nn.GRUCell(3, 6), 3),
+    ],
+)
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_hidden_unit_has_its_rows_of_all_gates(made: nn.Module, gates: int, scope: str) -> None:
+    network = nn.ModuleDict({"rnn": copy.deepcopy(made), "head": nn.Linear(6, 2)})
+    mask = tombola.prune(network, 1 / 3, structure="neurons", scope=scope, outputs=["head"], score="random")
+    units = []
+    for name, kept in mask.items():
+        if "weight_ih" in name:
+            rows = [w.view(gates, 6, -1).transpose(0, 1) for w in (kept, mask[name.replace("_ih", "_hh")])]
+            units.append(torch.cat([part.flatten(1) for part in rows], 1))
+        elif "weight_hr" in name:  # [projected, hidden]: has its own neurons
+            units.append(kept)
+    left = [sum(assert_whole([each])) for each in units]
+    if scope == "layer":
+        assert left == [len(each) - round(2 / 3 * len(each)) for each in units]
+    else:
+        count = sum(map(len, units))
+        assert sum(left) == count - round(2 / 3 * count)
+    assert mask["head.weight"].all()
+
+
+def test_gates_cannot_be_pruned_in_part() -> None:
+    network = nn.ModuleDict({"rnn": nn.LSTM(3, 4), "head": nn.Linear(4, 2)})
+    with raises_input_error("rnn.weight_hh_l0", "shares its neurons"):
+        tombola.prune(network, 0.5, structure="neurons", outputs=["head"], leave_out=["rnn.weight_hh_l0"])
+
+
+def test_neurons_of_conv1d_are_columns() -> None:
+    network = nn.Sequential(conv1d(5, 8), nn.Linear(8, 2))
+    mask = tombola.prune(network, 0.25, structure="neurons")
+    assert sum(assert_whole([mask["0.weight"].t()])) == 2
+    assert mask.counts == {"0.weight": 10, "1.weight": 16}
+
+
+def test_neurons_of_a_bilinear_layer_are_its_outputs() -> None:
+    network = nn.ModuleDict({"bilinear": nn.Bilinear(3, 4, 6), "head": nn.Linear(6, 2)})
+    mask = tombola.prune(network, 0.5, structure="neurons", outputs=["head"])
+    assert sum(assert_whole([mask["bilinear.weight"]])) == 3
+
+
+def test_query_key_and_value_of_fused_attention_have_neurons_of_their_own() -> None:
+    network = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2), "head": nn.Linear(8, 2)})
+    mask = tombola.prune(network, {"attention.query": 0.25}, structure="neurons", outputs=["head"])
+    assert mask.counts == {f"attention.{n}.weight": 64 for n in ("key", "value", "out_proj")} | {
+        "attention.query.weight": 16,
+        "head.weight": 16,
+    }
+    assert sum(assert_whole([mask.layers["attention.query.weight"]])) == 2
+
+
+@pytest.mark.parametrize("widths", [{}, {"kdim": 5, "vdim": 6}, {"kdim": 5, "vdim": 6, "add_bias_kv": True}])
+def test_heads_of_torchs_attention_are_pruned_in_all_projections(widths: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    made = nn.MultiheadAttention(12, 4, batch_first=True, bias=False, **widths)
+    nn.init.eye_(made.out_proj.weight)
+    mask = tombola.prune(made, 0.5, structure="heads")
+    *projections, output = mask.layers.values()
+    assert [kept.shape[1] for kept in projections] == [12, widths.get("kdim", 12), widths.get("vdim", 12)]
+    alive = assert_whole([*(kept.view(4, 3, -1) for kept in projections), output.t().reshape(4, 3, 12)])
+    assert sum(alive) == 2
+    assert mask.count == mask.size // 2
+    x = torch.randn(2, 5, 12)
+    found = made(x, x[..., : widths.get("kdim", 12)], x[..., : widths.get("vdim", 12)])[0]
+    assert [bool(part.any()) for part in found.split(3, -1)] == alive
+
+
+def test_heads_of_gpt2_are_columns_of_c_attn_and_rows_of_c_proj() -> None:
+    model = tiny_gpt2()
+    attention = model.transformer.h[0].attn
+    mask = tombola.prune(model, 0.5, structure="heads")
+    into, out = (mask[f"transformer.h.0.attn.{name}.weight"] for name in ("c_attn", "c_proj"))  # [in, out]
+    assert (into.shape, out.shape) == ((16, 48), (16, 16))
+    alive = assert_whole([into.view(16, 3, 2, 8).permute(2, 0, 1, 3), out.view(2, 8, 16)])
+    assert sum(alive) == 1
+    assert {name: mask.sizes[name] - count for name, count in mask.counts.items()} == {
+        "transformer.h.0.attn.c_attn.weight": 384,
+        "transformer.h.0.attn.c_proj.weight": 128,
+        "transformer.h.0.mlp.c_fc.weight": 0,
+        "transformer.h.0.mlp.c_proj.weight": 0,
+    }
+    given = []
+    attention.c_proj.register_forward_pre_hook(lambda _, x: given.append(x[0]))
+    model(torch.arange(6).view(1, 6))
+    assert [bool(part.any()) for part in given[0].split(8, -1)] == alive
+
+
+def test_a_c_attn_that_is_divided_by_heads_first_is_not_detected() -> None:
+    """Its names are those of GPT-2, but the query, key and value of a head are adjacent."""
+    from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
+
+    options = {"vocab_size": 20, "n_positions": 8, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    model = GPTBigCodeForCausalLM(GPTBigCodeConfig(**options, multi_query=False, bos_token_id=0, eos_token_id=0))
+    with raises_input_error("no attention module"):
+        tombola.prune(model, 0.5, structure="heads")
+
+
+def test_n_of_m_of_conv1d_is_along_its_rows() -> None:
+    made = conv1d(8, 6)
+    mask = tombola.prune(made, structure="2:4")["weight"]
+    assert (mask.t().reshape(6, 2, 4).sum(2) == 2).all()
+    with raises_input_error("multiple of 4 inputs", "has 6"):
+        tombola.prune(conv1d(6, 8), structure="2:4")
+
+
+def test_n_of_m_of_recurrent_layers_and_attention_is_along_the_input() -> None:
+    network = nn.ModuleDict({"rnn": nn.GRU(4, 8), "attention": nn.MultiheadAttention(8, 2)})
+    for kept in tombola.prune(network, structure="1:4").values():
+        assert (kept.view(len(kept), -1, 4).sum(2) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("made", "include", "facts"),
+    [
+        (nn.Bilinear(4, 4, 4), [], ["weight", "bilinear"]),
+        (Experts(), [], ["experts", "leave_out"]),
+        (nn.Sequential(nn.Embedding(8, 4), nn.Linear(4, 4)), ["0"], ["0", "embedding"]),
+        (GraphConvolution(), ["second"], ["second", "other"]),
+    ],
+)
+def test_n_of_m_is_refused_where_the_axis_of_inputs_is_unknown(
+    made: nn.Module, include: list[str], facts: list[str]
+) -> None:
+    with raises_input_error("structure: 2:4 does not support", *facts):
+        tombola.prune(made, structure="2:4", include=include)
+
+
+def whole_tiles(matrices: list[Tensor], height: int, width: int) -> list[bool]:
+    """Which tiles are left of matrices [rows, columns]; each is whole or gone whole."""
+    tiles = [tile for each in matrices for band in each.split(height, 0) for tile in band.split(width, 1)]
+    assert all(tile.all() or not tile.any() for tile in tiles)
+    return [bool(tile.any()) for tile in tiles]
+
+
+def test_tiles_do_not_cross_experts_or_projections() -> None:
+    mask = tombola.prune(Experts(), 0.5, structure="blocks:3x3", leave_out=["gate", "head"])
+    left = whole_tiles(list(mask["experts"]), 3, 3)  # three of 4 x 4
+    assert (len(left), sum(left)) == (12, 6)
+    parts = tombola.prune(nn.MultiheadAttention(6, 2), 0.25, structure="blocks:4x4").layers.values()
+    assert [(len(left), sum(left)) for left in (whole_tiles([part], 4, 4) for part in parts)] == [(4, 1)] * 4
+
+
+def test_tiles_of_conv1d_and_bilinear_layers_are_of_outputs_by_inputs() -> None:
+    left = whole_tiles([tombola.prune(conv1d(6, 4), 0.25, structure="blocks:2x3")["weight"].t()], 2, 3)
+    assert (len(left), sum(left)) == (4, 1)
+    mask = tombola.prune(nn.Bilinear(2, 3, 4), 0.25, structure="blocks:2x3")["weight"]
+    left = whole_tiles([mask.flatten(1)], 2, 3)
+    assert (len(left), sum(left)) == (4, 1)
+
+
+def test_rows_of_embeddings_are_pruned_by_tiles() -> None:
+    network = nn.Sequential(nn.Embedding(8, 4), nn.Linear(4, 2))
+    mask = tombola.prune(network, {"0": 0.25}, structure="blocks:1x4", include=["0"])
+    assert sum(assert_whole([mask["0.weight"]])) == 2
+    assert mask["1.weight"].all()

@@ -20,7 +20,7 @@ Kind = Literal[
     "projection",  # the query, key or value of attention: [out, in]
     "recurrent",  # of an LSTM, GRU or RNN: [gates × hidden, in]
     "bilinear",  # [out, in, in]
-    "experts",  # of a mixture, stacked: [experts, ...]
+    "stacked matrices",  # such as the experts of a mixture: [matrices, rows, columns]
     "embedding",  # [entries, features]
     "other",
 ]

@@ -23,10 +23,11 @@ def prunable(network: nn.Module, include: Sequence[str] = (), leave_out: Sequenc
     """The names of the parameters that can be pruned, in the order of `named_parameters`.
 
     These are the weight matrices of linear, bilinear and convolutional layers, of `nn.LSTM`, `GRU` and `RNN`, of
-    `nn.MultiheadAttention`, of Hugging Face's `Conv1D`, and three-dimensional parameters of other modules: stacked
-    experts. `include` adds parameters by name or pattern; by pattern only those with two or more dimensions. Biases
-    and normalisation are never pruned otherwise (Frankle & Carbin 2019, section 1 and appendix G), nor are
-    embeddings, whatever layers they are tied to. A parameter that several layers share is named once.
+    `nn.MultiheadAttention`, of Hugging Face's `Conv1D`, and three-dimensional parameters of other modules, such as
+    stacked experts, unless they are named as embeddings, positions, tokens or biases. `include` adds parameters by
+    name or pattern; by pattern only those with two or more dimensions. Biases and normalisation are never pruned
+    otherwise (Frankle & Carbin 2019, section 1 and appendix G), nor are embeddings, whatever layers they are tied to.
+    A parameter that several layers share is named once.
 
     Raises `InputError` for a weight that cannot be pruned, for example as it is computed from other parameters, as
     with weight norm, unless `leave_out` matches it; and for names in `include` that match no parameter.

@@ -15,6 +15,9 @@ from tombola.utils.errors import InputError, unknown
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """The types of weights that can be pruned."""
 
+_NOT_WEIGHTS = ("embed", "position", "token", "bias")
+"""In names of three-dimensional parameters that are no stacked matrices, but embeddings or biases."""
+
 
 def find_layers(network: nn.Module, include: Sequence[str] = (), leave_out: Sequence[str] = ()) -> list[Layer]:
     """The layers of the parameters that `tombola.prunable` names, in the same order. Raises the same errors."""
@@ -111,7 +114,7 @@ def _kind(module: nn.Module, attribute: str, parameter: Tensor) -> Kind:
             return "recurrent"
         case nn.MultiheadAttention():
             return "projection"
-    return "Conv1D" if parameter.dim() == 2 else "experts"
+    return "Conv1D" if parameter.dim() == 2 else "stacked matrices"
 
 
 def weight_attributes(module: nn.Module) -> list[str]:
@@ -128,7 +131,8 @@ def weight_attributes(module: nn.Module) -> list[str]:
     if type(module).__module__.startswith("torch.nn."):
         return []
     matrices = ((name, p) for name, p in module._parameters.items() if p is not None and _is_matrix(p))
-    return [name for name, parameter in matrices if parameter.dim() == 3 and min(parameter.shape) > 1]
+    stacked = (name for name, parameter in matrices if parameter.dim() == 3 and min(parameter.shape) > 1)
+    return [name for name in stacked if not any(word in name.lower() for word in _NOT_WEIGHTS)]
 
 
 def _is_conv1d(module: nn.Module) -> bool:

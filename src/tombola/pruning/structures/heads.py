@@ -58,13 +58,13 @@ class Heads:
         return UnitStructure({layer.name: ids[layer.name] for layer in layers if layer.name in ids}, "heads")
 
 
-_DETECTED = (
-    (("qkv",), "proj"),  # the vit here and in timm
-    (("c_attn",), "c_proj"),  # GPT-2
-    (("query", "key", "value"), "out_proj"),  # nn.MultiheadAttention
-    (("q_proj_weight", "k_proj_weight", "v_proj_weight"), "out_proj"),  # the same, of inputs of different widths
+_DETECTED: tuple[tuple[tuple[str, ...], str, tuple[Kind, ...]], ...] = (
+    (("qkv",), "proj", _MATRICES),  # the vit here and in timm
+    (("c_attn",), "c_proj", ("Conv1D",)),  # GPT-2; in GPTBigCode, of linear layers, each head's parts are adjacent
+    (("query", "key", "value"), "out_proj", _MATRICES),  # nn.MultiheadAttention
+    (("q_proj_weight", "k_proj_weight", "v_proj_weight"), "out_proj", _MATRICES),  # of inputs of different widths
 )
-"""Names of the projections to queries, keys and values in a module, and of its output projection."""
+"""Names of the projections to queries, keys and values in a module, and of its output projection; their kinds."""
 
 
 def heads(network: PrunableNetwork) -> UnitStructure:
@@ -77,15 +77,16 @@ def heads(network: PrunableNetwork) -> UnitStructure:
     for name, module in network.network.named_modules():
         count = getattr(module, "heads", getattr(module, "num_heads", None))
         prefix = f"{name}." if name else ""
-        for inward, outward in _DETECTED:
+        for inward, outward, kinds in _DETECTED:
             named = [layers.get(f"{prefix}{part}") for part in (outward, *inward)]
-            matrices = [layer for layer in named if layer is not None and layer.kind in _MATRICES]
+            matrices = [layer for layer in named if layer is not None and layer.kind in kinds]
             if isinstance(count, int) and len(matrices) == len(named):
                 found |= _head_ids(first, count, matrices[0], matrices[1:])
                 first += count
     if not found:
+        known = "nn.MultiheadAttention, GPT-2's, or layers qkv and proj"
         advice = "describe others with tombola.pruning.structures.Heads"
-        raise InputError(f"structure: found no attention module with layers qkv and proj; {advice}")
+        raise InputError(f"structure: found no attention module ({known}); {advice}")
     return UnitStructure({name: found[name] for name in network.layers if name in found}, "heads")
 
 

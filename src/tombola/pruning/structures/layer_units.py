@@ -34,7 +34,7 @@ def blocks(network: PrunableNetwork, height: int, width: int) -> UnitStructure:
     first = 0
     for name, layer in network.layers.items():
         shape = outputs_first(torch.empty(layer.shape, device="meta"), layer).shape
-        experts, rows = shape[:2] if layer.kind == "experts" else (1, shape[0])
+        experts, rows = shape[:2] if layer.kind == "stacked matrices" else (1, shape[0])
         columns = torch.Size(shape).numel() // (experts * rows)
         down, across = -(-rows // height), -(-columns // width)
         expert, row, column = torch.arange(experts), torch.arange(rows), torch.arange(columns)
