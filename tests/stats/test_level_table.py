@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -228,3 +229,18 @@ def test_the_table_also_says_the_weights_left_of_all_matrix_weights() -> None:
     text = str(levels)
     assert all(fact in text for fact in ("of all", "87.5%", "81.2%"))
     assert "<th>of all</th>" in levels._repr_html_()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("base", [0.9, 0.95, 0.9525, 0.97])
+def test_a_difference_of_exactly_the_margin_is_a_tie_also_in_float32(base: float) -> None:
+    dense = [float(np.float32(base + 0.0025 * r)) for r in range(5)]
+    tickets = [float(np.float32(base + 0.0025 * r - 0.01)) for r in range(5)]
+    assert table(dense, tickets)[1].state == "cannot tell"
+    assert table(dense[:1], tickets[:1])[1].state == "within the margin"
+
+
+def test_values_of_other_figures_can_be_read() -> None:
+    levels = table([0.9, 0.8])
+    levels.results = [replace(row, figures=dict(row.figures) | {"test": 0.7}) for row in levels.results]
+    assert levels.values("ticket", 0, "test") == {0: 0.7, 1: 0.7}
+    assert levels.values("ticket", 0) == {0: 0.9, 1: 0.8}

@@ -102,6 +102,6 @@ def _legend(levels: LevelTable) -> str:
         )
     return (
         f"{direction} {replicates}, means ± {percent(levels.confidence)} confidence. A ticket matches if its "
-        f"{levels.judged} is, with that confidence, at most {levels.margin:g} "
+        f"{levels.judged} is, with that confidence, less than {levels.margin:g} "
         f"{'above' if levels.lower_is_better else 'below'} the dense network's."
     )

@@ -134,13 +134,13 @@ class LevelTable:
         """The sparsest level that matches the dense network."""
         return max((found for found in self if found.matches), key=lambda found: found.level, default=None)
 
-    def values(self, branch: str, level: int) -> dict[int, float]:
-        """The judged figure by replicate, the mean over draws."""
+    def values(self, branch: str, level: int, figure: str | None = None) -> dict[int, float]:
+        """The figure of this name, by default the judged one, by replicate: the mean over draws."""
         drawn: dict[int, list[float]] = {}
-        judged = self.judged or ""
+        name = figure or self.judged or ""
         for row in self.of(branch, level):
-            if judged in row.figures:
-                drawn.setdefault(row.replicate, []).append(row.figures[judged])
+            if name in row.figures:
+                drawn.setdefault(row.replicate, []).append(row.figures[name])
         return {replicate: sum(values) / len(values) for replicate, values in sorted(drawn.items())}
 
     def interval(self, branch: str, level: int) -> Interval | None:
@@ -203,16 +203,17 @@ class LevelTable:
         return replace(found, difference=gain.estimate, low=bound)
 
     def _gains(self, branch: str, level: int) -> dict[int, float]:
-        """The judged figure by replicate, with the sign that makes higher better."""
+        """The judged figure by replicate, with the sign that makes higher better, and the seven digits of float32: a
+        difference of exactly the margin is a tie, however the figures were rounded."""
         sign = -1 if self.lower_is_better else 1
-        return {replicate: sign * value for replicate, value in self.values(branch, level).items()}
+        return {r: sign * float(f"{value:.7g}") for r, value in self.values(branch, level).items()}
 
     def _state(self, gain: PairedTest, tested: bool) -> MatchState:
         if tested:
             if gain.p_above(-self.margin) <= gain.alpha:
                 return "matches"
             return "worse" if gain.p_below(-self.margin) <= gain.alpha else "cannot tell"
-        if gain.estimate >= -self.margin:
+        if gain.estimate >= -self.margin - 1e-9:  # at the margin, whatever is lost in rounding the difference
             return "within the margin"
         return "above the margin" if self.lower_is_better else "below the margin"
 
