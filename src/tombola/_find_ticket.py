@@ -56,7 +56,7 @@ def find_ticket(
     rates: Mapping[str, float] | None = None,
     leave_out: Sequence[str] = (),
     include: Sequence[str] = (),
-    outputs: Sequence[str] = (),
+    outputs: Sequence[str] | None = None,
     score: str | Score = "magnitude",
     structure: str | Heads = "weights",
     rounds: int | None = None,
@@ -168,12 +168,11 @@ def _best_ticket(collector: LevelTableListener, source: CustomModel, store: Stor
     best = table.best_replicate(level, [replicate for at, replicate in tickets if at == level])
     run = tickets[level, best]
     network = source.initial_network(run.start, store.load_state)
+    run.mask.apply_(network)
     initial = network_state(network)
     start = {name: initial[name] for name in persistent_tensors(network)}
     final = store.load_state(run.key)
     trained = {name: final[name] for name in start if name in final}
-    for name, kept in run.mask.items():
-        start[name].masked_fill_(~kept, 0)
     provenance = {
         "level": level,
         "replicate": best,

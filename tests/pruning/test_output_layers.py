@@ -129,10 +129,14 @@ def test_output_layers_of_networks_that_cannot_be_traced_are_named_by_the_user()
         prune(model, 0.5, structure="neurons")
     mask = prune(model, 0.5, structure="neurons", outputs=["*.mlp.c_proj"])
     assert mask["transformer.h.0.mlp.c_proj.weight"].all()
+    for outputs in (["lm_head"], ["transformer.wte"], []):  # the head is tied to the embedding, and not pruned
+        mask = prune(tiny_gpt2(), 0.5, structure="neurons", outputs=outputs)
+        assert int(mask["transformer.h.0.mlp.c_proj.weight"].any(0).sum()) == 8
     columns = mask["transformer.h.0.mlp.c_fc.weight"]  # [in, out]
     assert int(columns.any(0).sum()) == 32
     assert torch.equal(columns.any(0), columns.all(0))
-    with raises_input_error("outputs:", '"hed"', '"head"'):
-        prune(HeadFirst(), 0.5, structure="neurons", outputs=["hed"])
+    for structure in ("neurons", "weights"):
+        with raises_input_error("outputs:", '"hed"', '"head"'):
+            prune(HeadFirst(), 0.5, structure=structure, outputs=["hed"])
     with raises_input_error("control flow", "outputs=["):
         prune(Branching.Body(), 0.5, structure="neurons")

@@ -253,7 +253,9 @@ def test_an_included_embedding_with_sparse_gradients_is_held() -> None:
     assert int(embedding.weight.count_nonzero()) == 40
 
 
-@pytest.mark.parametrize("name", ["seg_embed", "position_table", "query_tokens", "relative_bias"])
+@pytest.mark.parametrize(
+    "name", ["seg_embed", "position_table", "query_tokens", "relative_bias", "pos", "layer_scale"]
+)
 def test_embeddings_of_three_dimensions_are_not_stacked_matrices(name: str) -> None:
     network = nn.Sequential(nn.Linear(2, 2))
     network.register_parameter(name, nn.Parameter(torch.zeros(2, 3, 4)))
@@ -263,3 +265,26 @@ def test_embeddings_of_three_dimensions_are_not_stacked_matrices(name: str) -> N
     module.register_parameter("kernel", nn.Parameter(torch.zeros(2, 3, 4)))
     assert set(prunable(module)) == {"kernel", "rnn.weight_ih_l0", "rnn.weight_hh_l0", "head.weight"}
     assert name in prunable(module, include=[name])
+
+
+def test_parameters_that_share_memory_are_refused() -> None:
+    class Autoencoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder, self.other = nn.Linear(4, 3), nn.Linear(3, 4), nn.Linear(4, 4)
+            self.decoder.weight.data = self.encoder.weight.data.t()
+
+    with raises_input_error("encoder.weight", "memory in common with decoder.weight"):
+        prune(Autoencoder(), 0.5)
+    assert prune(Autoencoder(), 0.5, leave_out=["encoder", "decoder"]).counts == {"other.weight": 8}
+    flat = torch.randn(24)  # parts of one tensor that do not overlap are no obstacle
+    network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 4))
+    network[0].weight.data, network[1].weight.data = flat[:12].view(3, 4), flat[12:].view(4, 3)
+    assert prune(network, 0.5).count == 12
+
+
+def test_options_know_every_name_of_a_tied_weight() -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    network[1].weight = network[0].weight
+    assert prune(network, {"1": 0.25}).counts == {"0.weight": 4, "2.weight": 8}
+    assert prune(network, 0.5, leave_out=["1.weight"]).counts == {"0.weight": 16, "2.weight": 4}

@@ -78,7 +78,7 @@ class SearchSection(FrozenModel):
     """The same as method `one-shot`: prune the trained dense network once to each density."""
     leave_out: list[str] = []
     include: list[str] = []
-    outputs: list[str] = []
+    outputs: list[str] | None = None
 
     @field_validator("method")
     @classmethod

@@ -13,7 +13,7 @@ from tombola.integrations.search_config import SearchConfig
 from tombola.integrations.state_serialization import cpu_copy, flatten, unflatten
 from tombola.pruning.hold import Held, check_held, hold
 from tombola.pruning.mask import Mask, pack_bits, unpack_bits
-from tombola.pruning.network_state import network_state, persistent_tensors
+from tombola.pruning.network_state import network_state, persistent_tensors, prune_state
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
@@ -170,8 +170,7 @@ class InLoopSearch:
         if self._states is None or not 0 <= level <= self.level:
             raise InputError(f"there is no ticket of level {level} yet: this search is at level {self.level}")
         mask, start = self._masks[level], {n: self._start[n].clone() for n in persistent_tensors(self.network)}
-        for name, kept in mask.items():
-            start[name].masked_fill_(~kept, 0)
+        prune_state(self.network, start, mask)
         table = [vars(row) for row in self.levels]
         provenance = {
             "search": self.config.description,

@@ -42,11 +42,18 @@ class Layer:
     """The module that owns the parameter."""
     attribute: str
     """The parameter's name in that module."""
+    aliases: tuple[str, ...] = ()
+    """Further names of the parameter, of layers that share it."""
 
     @property
     def label(self) -> str:
         """Its name as users write it."""
         return display_name(self.name)
+
+    @property
+    def names(self) -> list[str]:
+        """All names that options may give it, its label first."""
+        return list(dict.fromkeys(n for name in (self.name, self.parameter, *self.aliases) for n in names_of(name)))
 
 
 def layer_rows(parameter: str, shape: Shape) -> dict[str, slice]:
@@ -76,9 +83,9 @@ def display_name(layer: str) -> str:
     return layer.removesuffix(".weight")
 
 
-def layer_names(layer: str, parameter: str) -> list[str]:
-    """All names of a layer, the one to show first."""
-    return list(dict.fromkeys(n for name in (layer, parameter) for n in (display_name(name), name)))
+def names_of(parameter: str) -> list[str]:
+    """The names that options may give a parameter, the one to show first."""
+    return list(dict.fromkeys((display_name(parameter), parameter)))
 
 
 def matching(pattern: str, named: Mapping[str, Sequence[str]]) -> list[str]:

@@ -24,7 +24,7 @@ def prunable(network: nn.Module, include: Sequence[str] = (), leave_out: Sequenc
 
     These are the weight matrices of linear, bilinear and convolutional layers, of `nn.LSTM`, `GRU` and `RNN`, of
     `nn.MultiheadAttention`, of Hugging Face's `Conv1D`, and three-dimensional parameters of other modules, such as
-    stacked experts, unless they are named as embeddings, positions, tokens or biases. `include` adds parameters by
+    stacked experts, unless they are named as embeddings, positions, biases and the like. `include` adds parameters by
     name or pattern; by pattern only those with two or more dimensions. Biases and normalisation are never pruned
     otherwise (Frankle & Carbin 2019, section 1 and appendix G), nor are embeddings, whatever layers they are tied to.
     A parameter that several layers share is named once.
@@ -138,7 +138,7 @@ class Mask(Mapping[str, Tensor]):
 
     def apply_(self, network: nn.Module) -> None:
         """Set the pruned weights of `network` to zero, in place; kept weights keep their bits."""
-        parameters = dict(network.named_parameters())
+        parameters = dict(network.named_parameters(remove_duplicate=False))
         with torch.no_grad():
             for name, kept in self.items():
                 parameters[name].masked_fill_(~kept.to(parameters[name].device), 0)

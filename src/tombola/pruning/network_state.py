@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.pruning.held_weight import held_weight, held_weights
-from tombola.pruning.mask import State
+from tombola.pruning.mask import Mask, State
 
 _WRAPPED = ("_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_orig_mod")
 """What torch calls the layer within a wrapper; part of the names of its parameters."""
@@ -50,13 +50,26 @@ def network_state(network: nn.Module, before: Mapping[str, Tensor] | None = None
     }
 
 
+def prune_state(network: nn.Module, state: State, mask: Mask) -> None:
+    """Set the pruned weights in a state of the network to zero, in place, under every name of a tied weight."""
+    tensors = named_tensors(network)
+    kept = {id(tensors[name]): kept for name, kept in mask.items()}
+    for name in tensors.keys() & state.keys():
+        if id(tensors[name]) in kept:
+            state[name].masked_fill_(~kept[id(tensors[name])], 0)
+
+
 @torch.no_grad()
 def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy the tensors of a `network_state` into the network, in place; pruned weights of a hold stay zero. Names
     that only one of the two has are passed over."""
     for name, tensor in named_tensors(network).items():
         if name in state:
-            tensor.copy_(state[name])
+            if 0 in tensor.stride():  # an expanded buffer, with one entry in many places
+                once = tuple(slice(1) if stride == 0 else slice(None) for stride in tensor.stride())
+                tensor[once].copy_(state[name][once])
+            else:
+                tensor.copy_(state[name])
             if (weight := held_weight(network, name)) is not None:
                 weight.zero(tensor)
     for name, module in _with_extra_state(network):

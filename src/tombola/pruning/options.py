@@ -41,8 +41,9 @@ class PruningOptions:
     """Layers, or modules with all their layers, that are not pruned, by name or pattern."""
     include: Sequence[str] = ()
     """Further parameters to prune, by name or pattern; see `tombola.prunable`."""
-    outputs: Sequence[str] = ()
-    """The output layers, by name or pattern; by default they are found by tracing, where they are needed."""
+    outputs: Sequence[str] | None = None
+    """The output layers, by name or pattern, none if it is empty; by default they are found by tracing, where they
+    are needed."""
     score: str | Score = "magnitude"
     """A name in `tombola.pruning.scores.SCORES`, or a function."""
     structure: str | structures.Heads = "weights"
@@ -150,6 +151,8 @@ class PruningOptions:
         default = ROUNDS.get(self.score, 1) if isinstance(self.score, str) else 1
         pruner = Pruner(score, self.scope_of(prunable), self._structure_of(prunable), self.rounds or default)
         pruner.units_left(prunable.dense)
+        if self.outputs is not None:
+            _ = prunable.outputs  # raises for unknown names
         prunable.warn_if_little_is_prunable()
         return pruner
 

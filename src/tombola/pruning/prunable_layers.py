@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -9,25 +10,25 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
 
-from tombola.pruning.layers import Kind, Layer, by_layer, display_name, layer_names, matching
+from tombola.pruning.layers import Kind, Layer, by_layer, display_name, matching, names_of
 from tombola.utils.errors import InputError, unknown
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """The types of weights that can be pruned."""
 
-_NOT_WEIGHTS = ("embed", "position", "token", "bias")
-"""In names of three-dimensional parameters that are no stacked matrices, but embeddings or biases."""
+_NOT_WEIGHTS = ("embed", "pos", "token", "bias", "scale", "prompt", "table", "mask")
+"""In names of three-dimensional parameters that are no stacked matrices, but embeddings, biases and the like."""
 
 
 def find_layers(network: nn.Module, include: Sequence[str] = (), leave_out: Sequence[str] = ()) -> list[Layer]:
     """The layers of the parameters that `tombola.prunable` names, in the same order. Raises the same errors."""
     problems = unprunable(network)
-    names = {name: layer_names(name, name) for name in problems}
+    names = {name: names_of(name) for name in problems}
     left_out = {name for pattern in leave_out for name in matching(pattern, names)}
     for name, reason in problems.items():
         if name not in left_out:
             raise InputError(f'model: {name} {reason}; leave_out=["{display_name(name)}"] keeps it whole')
-    return _layers(network, _included(network, include))
+    return [layer for layer in _layers(network, _included(network, include)) if not problems.keys() & layer.names]
 
 
 def layers_of(network: nn.Module, parameters: Iterable[str]) -> list[Layer]:
@@ -43,12 +44,28 @@ def default_layers(network: nn.Module) -> list[Layer]:
 
 def unprunable(network: nn.Module) -> dict[str, str]:
     """Weights that would be pruned by default, but cannot be, by name -> why."""
-    found = {}
+    found, overlapping = {}, _overlapping(network)
     for path, module in network.named_modules():
         for attribute in weight_attributes(module):
-            reason = _why_not_prunable(module, attribute)
+            name = f"{path}.{attribute}" if path else attribute
+            reason = _why_not_prunable(module, attribute) or overlapping.get(id(module._parameters.get(attribute)))
             if reason:
-                found[f"{path}.{attribute}" if path else attribute] = reason
+                found[name] = reason
+    return found
+
+
+def _overlapping(network: nn.Module) -> dict[int, str]:
+    """By the id of a parameter that shares memory with another one, as after `a.data = b.data.t()`: that it does."""
+    places = []
+    for name, p in network.named_parameters():
+        if not (_is_lazy(p) or hasattr(p, "to_local")) and p.numel() and not p.is_meta and p.layout == torch.strided:
+            extent = sum((size - 1) * stride for size, stride in zip(p.shape, p.stride(), strict=True)) + 1
+            places.append((p.data_ptr(), p.data_ptr() + extent * p.element_size(), name, id(p)))
+    found: dict[int, str] = {}
+    for (_, end, first, one), (begin, _, second, other) in itertools.pairwise(sorted(places)):
+        if begin < end:
+            reason = "has its memory in common with {}, which is another parameter: make them one parameter"
+            found |= {one: reason.format(second), other: reason.format(first)}
     return found
 
 
@@ -63,6 +80,9 @@ def _layers(network: nn.Module, included: frozenset[str]) -> list[Layer]:
         for attribute, parameter in module._parameters.items():
             if parameter is not None:
                 owners.setdefault(id(parameter), []).append((module, attribute))
+    aliases: dict[int, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        aliases.setdefault(id(parameter), []).append(name)
     layers = []
     for name, parameter in network.named_parameters():
         uses = [(_kind(*owner, parameter), *owner) for owner in owners[id(parameter)]]
@@ -72,7 +92,8 @@ def _layers(network: nn.Module, included: frozenset[str]) -> list[Layer]:
         if (by_default or name in included) and parameter.numel():
             use = (matrices or uses)[0]
             parts = by_layer({name: parameter})
-            layers += [Layer(layer, name, tuple(part.shape), *use) for layer, part in parts.items()]
+            names = tuple(aliases[id(parameter)])
+            layers += [Layer(layer, name, tuple(part.shape), *use, names) for layer, part in parts.items()]
     return layers
 
 
@@ -82,7 +103,7 @@ def _included(network: nn.Module, include: Sequence[str]) -> frozenset[str]:
         raise InputError(f'include: should be a list of names, ["{include}"]')
     first = {id(parameter): name for name, parameter in network.named_parameters()}
     aliases = dict(network.named_parameters(remove_duplicate=False))
-    matrices = {n: layer_names(n, n) for n, parameter in aliases.items() if _is_matrix(parameter)}
+    matrices = {n: names_of(n) for n, parameter in aliases.items() if _is_matrix(parameter)}
     found = set()
     for pattern in include:
         chosen = [name for name in (pattern, f"{pattern}.weight") if name in aliases][:1]
@@ -128,7 +149,7 @@ def weight_attributes(module: nn.Module) -> list[str]:
     if isinstance(module, nn.MultiheadAttention):
         fused = module._qkv_same_embed_dim
         return ["in_proj_weight"] if fused else ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
-    if type(module).__module__.startswith("torch.nn."):
+    if type(module).__module__.startswith("torch.nn.") or "norm" in type(module).__name__.lower():
         return []
     matrices = ((name, p) for name, p in module._parameters.items() if p is not None and _is_matrix(p))
     stacked = (name for name, parameter in matrices if parameter.dim() == 3 and min(parameter.shape) > 1)

@@ -25,8 +25,9 @@ class PrunableNetwork:
     network: nn.Module
     include: Sequence[str] = ()
     leave_out: Sequence[str] = ()
-    output_names: Sequence[str] = ()
-    """The output layers, by name or pattern; by default they are found by following the flow of data."""
+    output_names: Sequence[str] | None = None
+    """The output layers, by name or pattern, also of parameters that are not pruned; if it is None they are found by
+    following the flow of data."""
 
     @cached_property
     def layers(self) -> dict[str, Layer]:
@@ -69,6 +70,7 @@ class PrunableNetwork:
         Raises `InputError` for an unknown name, and for a network whose flow of data cannot be followed.
         """
         layers = list(self.layers.values())
-        if self.output_names:
-            return frozenset(match_layers(dict.fromkeys(self.output_names), layers, "outputs", self.unprunable))
+        if self.output_names is not None:
+            others = dict(self.network.named_parameters(remove_duplicate=False))
+            return frozenset(match_layers(dict.fromkeys(self.output_names), layers, "outputs", others))
         return trace_output_layers(self.network, layers)

@@ -40,7 +40,7 @@ def prune(
     seed: int = 0,
     leave_out: Sequence[str] = (),
     include: Sequence[str] = (),
-    outputs: Sequence[str] = (),
+    outputs: Sequence[str] | None = None,
     rounds: int | None = None,
 ) -> Mask:
     """Prune `network` in place, without training: pruned weights become zero. Returns the mask; see `hold`.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from tombola.pruning.layers import Layer, layer_names, matching
+from tombola.pruning.layers import Layer, matching, names_of
 from tombola.pruning.mask import Mask
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.text import plural
@@ -157,8 +157,8 @@ def match_layers(
     of a module matches all layers in it. Raises `InputError`, which names the option `where`, for a name or pattern
     that matches neither a layer nor one of the `others`, parameters that are no layers.
     """
-    names = {layer.name: layer_names(layer.name, layer.parameter) for layer in layers}
-    known = names | {other: layer_names(other, other) for other in others}
+    names = {layer.name: layer.names for layer in layers}
+    known = {other: names_of(other) for other in others} | names
     found: dict[str, Value] = {}
     for pattern, value in values.items():
         matched = matching(pattern, known)

@@ -128,6 +128,7 @@ class Ticket:
                 f"and {theirs.get(name, 'missing')} in the network"
             )
         load_state(network, weights)
+        self.mask.apply_(network)  # in files of earlier versions, other names of tied weights are not pruned
         return network
 
     def network(self, *, trained: bool = True) -> nn.Module:
