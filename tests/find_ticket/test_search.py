@@ -264,3 +264,25 @@ def test_models_that_cannot_be_pruned_are_refused() -> None:
         find_ticket(lambda: "network", train)  # type: ignore[arg-type, return-value]
     with pytest.raises(InputError, match="no layer to prune"):
         find_ticket(nn.ReLU(), train)
+
+
+def test_a_layer_in_float8_may_be_left_out() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen = nn.Linear(4, 4).to(torch.float8_e4m3fn).requires_grad_(False)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.head(functional.linear(x, self.frozen.weight.float()))
+            return logits
+
+    def train(network: nn.Module) -> float:
+        optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        loss = network(torch.ones(1, 4)).square().sum()
+        loss.backward()
+        optimizer.step()
+        return 1.0
+
+    ticket, _ = find_ticket(Mixed, train, levels=1, rate=0.5, leave_out=["frozen"])
+    assert ticket.mask.counts == {"head.weight": 4}

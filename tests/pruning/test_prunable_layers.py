@@ -288,3 +288,9 @@ def test_options_know_every_name_of_a_tied_weight() -> None:
     network[1].weight = network[0].weight
     assert prune(network, {"1": 0.25}).counts == {"0.weight": 4, "2.weight": 8}
     assert prune(network, 0.5, leave_out=["1.weight"]).counts == {"0.weight": 16, "2.weight": 4}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_networks_are_refused() -> None:
+    with raises_input_error("model:", "torch.jit"):
+        prune(torch.jit.script(nn.Sequential(nn.Linear(3, 2))), 0.5)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.support.held_networks import mask_of
+from tombola import prune
 from tombola.pruning.hold import hold
 
 
@@ -35,6 +36,16 @@ def test_weight_standardisation_warns_once_and_names_the_layer(caplog: pytest.Lo
     assert record.levelname == "WARNING"
     assert "1.weight" in record.getMessage()
     assert "Standardised" in record.getMessage()
+
+
+def test_prune_warns_too(caplog: pytest.LogCaptureFixture) -> None:
+    class Shifted(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.linear(x, self.weight + 1, self.bias)
+
+    prune(nn.Sequential(Shifted(4, 6)), 0.5)
+    (record,) = caplog.records
+    assert "0.weight" in record.getMessage()
 
 
 def test_a_linear_layer_with_centred_weights_warns(caplog: pytest.LogCaptureFixture) -> None:

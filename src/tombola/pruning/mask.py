@@ -26,8 +26,8 @@ def prunable(network: nn.Module, include: Sequence[str] = (), leave_out: Sequenc
     `nn.MultiheadAttention`, of Hugging Face's `Conv1D`, and three-dimensional parameters of other modules, such as
     stacked experts, unless they are named as embeddings, positions, biases and the like. `include` adds parameters by
     name or pattern; by pattern only those with two or more dimensions. Biases and normalisation are never pruned
-    otherwise (Frankle & Carbin 2019, section 1 and appendix G), nor are embeddings, whatever layers they are tied to.
-    A parameter that several layers share is named once.
+    otherwise (Frankle & Carbin 2019, section 1 and appendix G), nor are weights of `nn.Embedding`, whatever layers
+    they are tied to. A parameter that several layers share is named once.
 
     Raises `InputError` for a weight that cannot be pruned, for example as it is computed from other parameters, as
     with weight norm, unless `leave_out` matches it; and for names in `include` that match no parameter.

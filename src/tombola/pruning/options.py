@@ -153,7 +153,7 @@ class PruningOptions:
         pruner.units_left(prunable.dense)
         if self.outputs is not None:
             _ = prunable.outputs  # raises for unknown names
-        prunable.warn_if_little_is_prunable()
+        prunable.warn()
         return pruner
 
     def _structure_of(self, network: PrunableNetwork) -> structures.Structure:

@@ -42,7 +42,8 @@ def trace_output_layers(network: nn.Module, layers: Sequence[Layer]) -> frozense
     except _Untraceable as error:
         reason = str(error)
     except Exception as error:  # noqa: BLE001 - a user's module may raise anything on symbolic tensors
-        reason = first_line(error)
+        wrapped = "co_varnames" in str(error)  # as of Hugging Face's models
+        reason = "its forward pass is decorated" if wrapped else first_line(error)
     else:
         return found
     raise InputError(f"outputs: the output layers cannot be found by tracing ({reason}): name them, outputs=[...]")

@@ -22,6 +22,8 @@ _NOT_WEIGHTS = ("embed", "pos", "token", "bias", "scale", "prompt", "table", "ma
 
 def find_layers(network: nn.Module, include: Sequence[str] = (), leave_out: Sequence[str] = ()) -> list[Layer]:
     """The layers of the parameters that `tombola.prunable` names, in the same order. Raises the same errors."""
+    if isinstance(network, torch.jit.ScriptModule):
+        raise InputError("model: is compiled by torch.jit; give the module that it was made of")
     problems = unprunable(network)
     names = {name: names_of(name) for name in problems}
     left_out = {name for pattern in leave_out for name in matching(pattern, names)}

@@ -14,6 +14,7 @@ from tombola.pruning.mask import Mask
 from tombola.pruning.output_layers import trace_output_layers
 from tombola.pruning.prunable_layers import find_layers, matrix_weights, unprunable
 from tombola.pruning.scopes import match_layers
+from tombola.pruning.weight_use import warn_if_zeros_change
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +50,11 @@ class PrunableNetwork:
         """The number of all its matrix weights, prunable or not; see `tombola.pruning.prunable_layers`."""
         return matrix_weights(self.network)
 
-    def warn_if_little_is_prunable(self) -> None:
-        """Log a warning if less than half of all matrix weights can be pruned."""
+    def warn(self) -> None:
+        """Log a warning about layers that do not use their pruned weights as zeros, and if less than half of all
+        matrix weights can be pruned."""
+        for layer in self.layers.values():
+            warn_if_zeros_change(layer.module, layer.name)
         size, total = self.dense.size, self.matrix_weights
         if 2 * size < total:
             others = {n: p.numel() for n, p in self.network.named_parameters() if p.dim() > 1 and n not in self.dense}
