@@ -152,7 +152,9 @@ def find_ticket(
         folder = Path(store if store is not None else stack.enter_context(tempfile.TemporaryDirectory()))
         check_writable(folder)
         run_store = shared_store(folder)
-        collector = LevelTableListener(table)
+        collector = LevelTableListener(
+            table, lambda run: network_state(source.initial_network(run.start, run_store.load_state))
+        )
         display = stack.enter_context(live_display(table, replicates * search.runs, progress))
         studies = [search.study(replicate) for replicate in range(replicates)]
         engine = CustomEngine(source, train, evaluate)

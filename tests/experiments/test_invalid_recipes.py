@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from tests.support.errors import raises_input_error
@@ -35,6 +36,41 @@ class WeightNorm(nn.Module):
 
     def forward(self, x):  # type: ignore[no-untyped-def]
         return self.fc(x.flatten(1))
+
+
+class Lazy(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.LazyLinear(10))
+
+
+class Flat(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+
+
+class Prefixed(Flat):
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return {f"model.{name}": tensor for name, tensor in super().state_dict(*args, **kwargs).items()}
+
+
+class Incomplete(Flat):
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return {"1.weight": super().state_dict(*args, **kwargs)["1.weight"]}
+
+
+class Doubled(Flat):
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return {name: 2 * tensor for name, tensor in super().state_dict(*args, **kwargs).items()}
+
+
+class WithText(Flat):
+    def get_extra_state(self) -> str:
+        return "text"
+
+
+class Refusing(Flat):
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("call save()")
 
 
 class Unprunable(nn.Module):
@@ -69,6 +105,12 @@ def levels(count: int, **options: Any) -> dict[str, Any]:
         (named("torch:zeros", size=[3]), ["torch:zeros"]),
         (named("Broken"), [f"{__name__}:Broken", "no such thing"]),
         (named("WeightNorm"), ["fc.weight"]),
+        (named("Lazy"), [f"{__name__}:Lazy", "1.weight", "nn.Linear"]),
+        (named("Prefixed"), [f"{__name__}:Prefixed", "state_dict", "1.weight"]),
+        (named("Incomplete"), ["state_dict", "1.bias"]),
+        (named("Doubled"), ["state_dict", "1.weight"]),
+        (named("WithText"), ["state_dict", "_extra_state"]),
+        (named("Refusing"), ["state_dict", "call save()"]),
         (named("not_a_module"), ["int", "torch.nn.Module"]),
         (named("torch.nn:Linear", in_features=8, out_features=4), ["(2, 10)"]),
         (named("torch.nn:Linear", in_features=9, out_features=4), ["2 examples", "(8, 8)"]),
@@ -120,6 +162,25 @@ def levels(count: int, **options: Any) -> dict[str, Any]:
 def test_mistakes_are_named_before_anything_is_trained(changes: dict[str, Any], facts: list[str]) -> None:
     with raises_input_error(*facts):
         Experiment(tiny(**changes))
+
+
+class Usual(Flat):
+    """With a tensor as extra state, a buffer that is not a number yet, and one that no state has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((2,), torch.nan))
+        self.register_buffer("cache", torch.zeros(1), persistent=False)
+
+    def get_extra_state(self) -> torch.Tensor:
+        return torch.ones(3)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        pass
+
+
+def test_usual_states_are_accepted() -> None:
+    Experiment(tiny(**named("Usual")))
 
 
 def test_one_shot_by_either_name_requests_the_same_runs() -> None:

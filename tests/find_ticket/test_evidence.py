@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -84,6 +85,48 @@ def test_replicates_with_other_batches_or_initial_weights_are_tested(
     assert levels.copies == []
     assert levels[1].state == "matches"
     assert not caplog.messages
+
+
+class WithUnused(Small):
+    """A buffer holds the seed, one layer is not used, and a bias of each network differs a little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.load_state_dict(small().state_dict(), strict=False)
+        self.unused = nn.Linear(4, 4)
+        self.register_buffer("seed", torch.tensor(float(torch.initial_seed() % 1000)))
+        with torch.no_grad():
+            self.output.bias.normal_(std=1e-4)
+
+
+def seeding_with_noise(network: nn.Module) -> None:
+    """As a GPU whose sums have no fixed order."""
+    seed = torch.initial_seed()
+    seeding(network)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter *= 1 + 1e-7 * torch.randn_like(parameter)
+
+
+@pytest.mark.parametrize(
+    ("model", "training"), [(WithUnused, seeding), (WithUnused, full_batch), (small(), seeding_with_noise)]
+)
+def test_copies_that_differ_in_what_does_not_matter_are_no_evidence(model: Any, training: Any) -> None:
+    _, levels = find_ticket(model, training, evaluate=lambda _: 0.5, levels=1, replicates=3)
+    assert levels.copies == [0, 1, 2]
+
+
+def frozen_body(network: nn.Module) -> None:
+    """Only the last layer is trained."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith("output"))
+    train(network)
+
+
+def test_replicates_that_share_a_frozen_body_are_tested() -> None:
+    _, levels = find_ticket(small(), frozen_body, evaluate=lambda _: 0.5, levels=1, replicates=3)
+    assert levels.copies == []
 
 
 def test_reinit_with_a_function_that_always_draws_the_same_is_refused() -> None:
@@ -265,3 +308,43 @@ def test_a_model_that_is_not_what_it_was_is_still_refused() -> None:
 
     with pytest.raises(InputError, match=r"removed fc1\.weight"):
         find_ticket(RENAMED["Prefixed"](), replacing, levels=1)
+
+
+@pytest.mark.parametrize("truth", [True, np.True_, torch.tensor(True), np.array([True])])
+def test_truth_values_are_no_figures(truth: Any) -> None:
+    with raises_input_error("evaluate:", repr(truth)):
+        find_ticket(small(), train, evaluate=lambda _: truth, levels=1)
+    with raises_input_error("evaluate:"):
+        find_ticket(small(), train, evaluate=lambda _: {"right": truth}, levels=1)
+
+
+@pytest.mark.parametrize("other", [[0.1, 0.2], "text", None, True, {"a": 1.0}, torch.zeros(2), 1j])
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_values_that_are_no_numbers_are_passed_over_where_others_are(other: Any, evaluated: bool) -> None:
+    def figures(_: nn.Module) -> dict[str, Any]:
+        return {"other": other, "accuracy": np.float32(0.5)}
+
+    def training(network: nn.Module) -> dict[str, Any]:
+        train(network)
+        return figures(network)
+
+    _, levels = find_ticket(small(), training, evaluate=figures if evaluated else None, levels=1)
+    assert [row.figures for row in levels.results] == [{"accuracy": 0.5}] * 2
+
+
+@pytest.mark.parametrize(
+    ("sparse", "fact"), [({"accuracy": float("nan")}, "nan"), ({"loss": 0.5}, "missing"), ({}, "missing")]
+)
+def test_figures_that_cannot_be_compared_are_warned_of_once(
+    sparse: dict[str, float], fact: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def training(network: nn.Module) -> dict[str, float]:
+        dense = all(bool(p.all()) for p in network.parameters() if p.dim() > 1)
+        train(network)
+        return {"accuracy": 0.9} if dense else sparse
+
+    _, levels = find_ticket(Small, training, levels=2)
+    (message,) = caplog.messages
+    assert fact in message
+    assert "level 1" in message
+    assert [level.state for level in levels] == ["dense", "not evaluated", "not evaluated"]

@@ -138,6 +138,117 @@ def test_a_figure_of_weights_that_are_not_held_is_refused(how: str) -> None:
         tombola.find_ticket(make, train, levels=1, rate=0.9, progress=False)
 
 
+def test_a_state_is_not_saved_with_pruned_weights_that_are_not_counted() -> None:
+    def train(model: nn.Module) -> float:
+        descend(model, X, Y, UNCOUNTED[0])
+        figure, best = accuracy(model), copy.deepcopy(model.state_dict())
+        model.load_state_dict(best)
+        return figure
+
+    with raises_input_error("0.weight", "not zero"):
+        tombola.find_ticket(make, train, levels=1, rate=0.9, progress=False)
+
+
+def direct(model: Any, x: torch.Tensor) -> torch.Tensor:
+    """The network's forward pass without a call of its modules."""
+    hidden = functional.linear(x, model[0].weight, model[0].bias).relu()
+    return functional.linear(hidden, model[2].weight, model[2].bias)
+
+
+@pytest.mark.parametrize("use", ["save", "load", "forward"])
+@pytest.mark.parametrize("how", ["functional", "direct"])
+def test_a_figure_is_refused_if_pruned_weights_are_set_to_zero_after_it(how: str, use: str) -> None:
+    def train(model: nn.Module) -> float:
+        if how == "functional":
+            figure = accuracy(descend_functionally(model, X, Y))
+        else:
+            for _ in range(2):
+                parameters = [*model.parameters()]
+                gradients = torch.autograd.grad(functional.cross_entropy(direct(model, X), Y), parameters)
+                with torch.no_grad():
+                    torch._foreach_sub_(parameters, gradients)
+            figure = accuracy(lambda x: direct(model, x))
+        if use == "save":
+            model.state_dict()
+        elif use == "load":
+            model.load_state_dict({name: p.detach().clone() for name, p in model.named_parameters()})
+        else:
+            model(X)
+        return figure
+
+    with raises_input_error("train", "0.weight", "`evaluate`"):
+        tombola.find_ticket(make, train, levels=1, rate=0.9, progress=False)
+
+
+def test_an_evaluation_with_gradients_is_looked_at() -> None:
+    def train(model: nn.Module) -> float:
+        descend(model, X, Y, UNCOUNTED[0])
+        figure = accuracy(model.eval())
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1)
+        return figure
+
+    with raises_input_error("0.weight", "not zero"):
+        tombola.find_ticket(make, train, levels=1, rate=0.9, progress=False)
+
+
+def test_a_state_loaded_before_training_with_an_optimizer_leaves_the_figure() -> None:
+    def train(model: nn.Module) -> float:
+        model.load_state_dict(make().state_dict())
+        adam(model)
+        model.load_state_dict(copy.deepcopy(model.state_dict()))
+        return accuracy(model)
+
+    assert tombola.find_ticket(make, train, levels=1, rate=0.9, progress=False).ticket.mask.count == 77
+
+
+class Resizable(nn.Module):
+    """A layer that is pruned, and parameters that are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.scale = make(), nn.Parameter(torch.ones(2))
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.body(x) * self.scale.mean()
+
+
+def _add(model: Any) -> None:
+    model.head = nn.Linear(2, 2)
+
+
+def _remove(model: Any) -> None:
+    del model.scale
+    model.scale = torch.ones(2)
+
+
+def _resize(model: Any) -> None:
+    model.scale = nn.Parameter(torch.ones(3))
+
+
+@pytest.mark.parametrize(("change", "name"), [(_add, "head.weight"), (_remove, "scale"), (_resize, "scale")])
+def test_parameters_that_train_adds_removes_or_resizes_are_refused(change: Any, name: str) -> None:
+    def train(model: nn.Module) -> float:
+        change(model)
+        adam(model)
+        return accuracy(model)
+
+    with raises_input_error("train", name, "final layers"):
+        tombola.find_ticket(Resizable, train, levels=1, rate=0.9, progress=False)
+
+
+def test_buffers_may_be_added_and_removed() -> None:
+    def train(model: Any) -> float:
+        del model.steps
+        model.register_buffer("seen", torch.ones(()))
+        adam(model)
+        return accuracy(model)
+
+    assert tombola.find_ticket(Resizable, train, levels=1, rate=0.9, progress=False).ticket.mask.count == 77
+
+
 def test_a_layer_replaced_in_train_is_refused_in_the_dense_run() -> None:
     runs: list[nn.Module] = []
 

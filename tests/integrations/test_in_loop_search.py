@@ -192,6 +192,29 @@ def test_a_finished_search_releases_the_network() -> None:
     assert training.search.levels[-1].metrics != {"loss": -1.0}
 
 
+@pytest.mark.parametrize("steps", [1, 14])
+def test_layers_that_change_within_a_level_are_an_error(steps: int) -> None:
+    changes: list[Callable[[nn.Sequential], Any]] = [
+        lambda network: network.__setitem__(5, nn.Linear(16, 3)),
+        lambda network: network.__setitem__(5, nn.Identity()),
+        lambda network: network.append(nn.Linear(3, 3)),
+    ]
+    for change in changes:
+        training = Training().run(lambda training: training.seen == steps)
+        change(training.network)
+        for use in (training.search.state, training.search.check_layers, training.search.finish):
+            with raises_input_error("training", "weight", "final layers"):
+                use()
+
+
+def test_a_layer_may_be_replaced_before_the_first_step() -> None:
+    training = Training()
+    training.search.state()
+    training.network.append(nn.Linear(3, 3))
+    training.step()
+    training.search.check_layers()
+
+
 def test_epochs_are_converted_to_iterations() -> None:
     assert Training(every="3ep", rewind="1ep1it").search.end == 12
     assert Training(every="3ep", rewind="1ep1it").search.begin == 5

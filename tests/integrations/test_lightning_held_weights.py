@@ -121,6 +121,57 @@ def test_revived_weights_are_not_scored(tmp_path: Path) -> None:
     assert ticket.levels[-1].level == 0
 
 
+class Replace(Callback):
+    """Replaces the head after this many steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            pl_module.head = nn.Linear(32, 10)
+
+
+@pytest.mark.parametrize("step", [3, EPOCH + 3])
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_layer_that_a_callback_replaces_is_an_error(tmp_path: Path, step: int, validated: bool) -> None:
+    ticket = LotteryTicket(levels=1, every="1ep", rate=0.8)
+    made = trainer(tmp_path, Replace(step), ticket, limit_val_batches=1 if validated else 0)
+    with raises_input_error("head.weight", "replaced"):
+        made.fit(Module(), Loader(), validation())
+    assert step > EPOCH or not ticket.levels
+
+
+class SwapCopy(Callback):
+    """Validates a copy of the body that was made before the training."""
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        self.other = copy.deepcopy(pl_module.body)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        pl_module.body, self.other = self.other, pl_module.body
+
+    on_validation_end = on_validation_start
+
+
+def test_a_copy_in_place_of_a_layer_is_not_validated(tmp_path: Path) -> None:
+    with raises_input_error("body.0.weight", "replaced"):
+        searched(tmp_path, SwapCopy(), num_sanity_val_steps=0)
+
+
+class WithAverage(Module):
+    """Contains an average of itself from the beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.average = torch.optim.swa_utils.AveragedModel(self.body)
+
+
+def test_an_average_within_the_module_is_one_of_its_layers(tmp_path: Path) -> None:
+    _, ticket = searched(tmp_path, module=WithAverage())
+    assert "average.module.0.weight" in ticket.ticket.mask
+
+
 class Unfreezing(Callback):
     """Adds a group of parameters to the optimizer, as Lightning's `BaseFinetuning` does."""
 

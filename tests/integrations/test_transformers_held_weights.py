@@ -119,3 +119,24 @@ def test_an_average_that_is_not_counted_is_an_error(tmp_path: Path, options: dic
     ticket = LotteryTicketCallback(levels=2, every="7it", rewind="2it", rate=0.5)
     with raises_input_error("weight", "not zero"):
         trainer(tmp_path, bert(), ticket, Average(UNCOUNTED[0]), **options | {"max_steps": 17}).train()
+
+
+class Replace(TrainerCallback):
+    """Replaces the classifier at the end of this step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:  # noqa: ARG002
+        if state.global_step == self.step:
+            parts["model"].classifier = nn.Linear(24, 2)
+
+
+@pytest.mark.parametrize("step", [3, 10])
+@pytest.mark.parametrize("evaluated", ["no", "steps"])
+def test_a_layer_that_a_callback_replaces_is_an_error(tmp_path: Path, step: int, evaluated: str) -> None:
+    ticket = LotteryTicketCallback(levels=1, every="8it", rate=0.5)
+    options = EVALUATED | {"eval_strategy": evaluated, "max_steps": 16}
+    with raises_input_error("classifier.weight", "replaced"):
+        trainer(tmp_path, bert(), ticket, Replace(step), **options).train()
+    assert step > 8 or not ticket.levels

@@ -6,6 +6,7 @@ import copy
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -83,7 +84,7 @@ def test_the_weights_that_are_used_are_the_masks_or_there_is_an_error(
     except InputError:
         assert any(assign in UNCOUNTED for assign in changes)
     else:
-        if changes[-1] not in UNCOUNTED or use in ("check", "prune", "copy", "pickle"):
+        if changes[-1] not in UNCOUNTED or use in ("check", "save", "prune", "copy", "pickle"):
             assert_pruned(other, mask)
 
 
@@ -105,6 +106,43 @@ def test_an_evaluation_after_training_looks_at_values() -> None:
     with raises_input_error("0.weight"), torch.no_grad():
         made.eval()(X)
     assert made.train()(X).shape == (10, 3)  # a training step does not look, because that waits for a GPU
+
+
+def test_a_state_is_not_saved_after_a_change_that_is_not_counted() -> None:
+    made, _ = held_network()
+    made(X)
+    made[3].weight.data += 1
+    with raises_input_error("3.weight", "not zero"):
+        made.state_dict()
+    with raises_input_error("weight"):
+        made[3].state_dict()
+    assert "weight" in made[0].state_dict()
+
+
+def test_an_evaluation_after_one_with_gradients_looks_at_values() -> None:
+    made, _ = held_network()
+    made.eval()(X)
+    made[0].weight.data += 1
+    with raises_input_error("0.weight"), torch.no_grad():
+        made(X)
+
+
+def test_an_evaluation_with_gradients_looks_at_values() -> None:
+    made, _ = held_network()
+    made(X)
+    made[0].weight.data += 1
+    with raises_input_error("0.weight"):
+        made.eval()(X)
+
+
+def test_new_storage_at_the_former_address_is_noticed() -> None:
+    made, mask = held_network()
+    values = np.ones((8, 6), np.float32)
+    for _ in range(2):
+        values[:] = 1
+        made[0].weight.data = torch.from_numpy(values)
+        made(X)
+        assert torch.equal(made[0].weight != 0, mask["0.weight"])
 
 
 def test_evaluations_look_once_after_each_training_pass(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,9 @@ from tombola.stats.direction import Minimize
 from tombola.stats.level_table import LevelTable
 
 
-def row(
-    replicate: int, level: int, branch: str, weights: int, figures: dict[str, float], draw: int = 0, final: str = ""
-) -> Row:
+def row(replicate: int, level: int, branch: str, weights: int, figures: dict[str, float], draw: int = 0) -> Row:
     measures = Measures(diverged=False, iterations=0)
-    return Row(replicate, level, branch, draw, weights, 1000, "key", measures, figures, final)
+    return Row(replicate, level, branch, draw, weights, 1000, "key", measures, figures)
 
 
 def table(dense: list[float], *tickets: list[float], margin: float = 0.01, **controls: list[float]) -> LevelTable:
@@ -93,6 +91,32 @@ def test_levels_that_diverged_or_were_not_evaluated_do_not_match() -> None:
         levels[4]
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("replicates", [1, 5])
+@pytest.mark.parametrize("dense", [False, True])
+def test_figures_that_are_not_finite_are_not_compared_and_named(bad: float, replicates: int, dense: bool) -> None:
+    good, mixed = [0.9] * replicates, [0.9] * (replicates - 1) + [bad]
+    levels = table(mixed, good) if dense else table(good, mixed)
+    assert levels[1].state == "not evaluated"
+    interval = levels.interval("ticket", 0 if dense else 1)
+    assert interval is not None
+    assert interval.high is None
+    for fact in (f'"accuracy" is {bad:g}', f"replicate {replicates - 1} at level {0 if dense else 1}"):
+        assert fact in " ".join(str(levels).split())
+        assert fact in levels._repr_html_().replace("&#34;", '"')
+
+
+def test_a_figure_that_is_missing_at_a_level_is_named() -> None:
+    levels = table([0.9], [0.9])
+    assert levels.figure_gap == ""
+    levels.results[1] = replace(levels.results[1], figures={"loss": 0.1})
+    assert levels[1].state == "not evaluated"
+    for fact in ('"accuracy"', "loss", "level 1"):
+        assert fact in levels.figure_gap
+    levels.results[1] = replace(levels.results[1], measures=Measures(diverged=True, iterations=9))
+    assert levels.figure_gap == ""  # the level says so itself
+
+
 def test_draws_of_a_control_are_averaged() -> None:
     levels = table([0.9, 0.9], [0.9, 0.9], reinit=[0.8, 0.8])
     levels.results.append(row(0, 1, "reinit", 500, {"accuracy": 0.6}, draw=1))
@@ -163,7 +187,8 @@ def test_replicates_that_are_copies_are_not_tested(kind: str) -> None:
     levels = table([0.9] * 5, [0.9] * 5, [0.8] * 5)
     assert levels[1].state == "matches"
     levels.results = [
-        replace(r, final=alike.get((r.level, r.replicate), f"{r.level} {r.replicate}")) for r in levels.results
+        replace(r, final={alike.get((r.level, r.replicate), f"{r.level} {r.replicate}"): (0.0, 1.0)})
+        for r in levels.results
     ]
     assert [level.state for level in levels] == ["dense", "within the margin", "below the margin"]
     assert levels[1].low is None
@@ -180,7 +205,9 @@ def test_replicates_that_are_copies_are_not_tested(kind: str) -> None:
 
 def test_copies_of_a_control_have_no_interval() -> None:
     levels = table([0.9] * 5, [0.9] * 5, reinit=[0.8] * 5)
-    levels.results = [replace(r, final="same" if r.branch == "reinit" else str(r)) for r in levels.results]
+    levels.results = [
+        replace(r, final={"same" if r.branch == "reinit" else str(r): (0.0, 1.0)}) for r in levels.results
+    ]
     interval = levels.interval("reinit", 1)
     assert interval is not None
     assert interval.high is None

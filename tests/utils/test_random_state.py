@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from tombola.utils.random_state import seeded
+from tombola.utils.random_state import RandomGenerator, seeded
 
 
 def draw(generator: torch.Generator) -> tuple[float, ...]:
@@ -37,3 +39,35 @@ def test_states_are_restored_after_an_error() -> None:
         raise KeyError
     assert torch.equal(generator.get_state(), before[0])
     assert torch.equal(torch.get_rng_state(), before[1])
+
+
+KINDS: dict[str, Callable[[], RandomGenerator]] = {
+    "numpy": lambda: np.random.default_rng(3),
+    "other bits": lambda: np.random.Generator(np.random.Philox(3)),
+    "legacy": lambda: np.random.RandomState(3),
+    "legacy, other bits": lambda: np.random.RandomState(np.random.PCG64(3)),
+    "python": lambda: random.Random(3),
+    "torch": lambda: torch.Generator().manual_seed(3),
+}
+
+
+def numbers(generator: RandomGenerator) -> list[float]:
+    if isinstance(generator, torch.Generator):
+        return torch.randn(3, generator=generator).tolist()
+    normal = generator.gauss if isinstance(generator, random.Random) else generator.normal
+    return [float(normal(0, 1)) for _ in range(3)]  # an odd number: some keep every second for the next call
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("error", [None, KeyError()])
+def test_generators_of_every_kind_start_at_the_seed_and_are_restored(kind: str, error: Exception | None) -> None:
+    generator, other = KINDS[kind](), KINDS[kind]()
+    assert numbers(generator) == numbers(other)
+    found = []
+    for seed in (1, 1, 2**63 - 1):
+        with contextlib.suppress(KeyError), seeded(seed, [generator]):
+            found.append(numbers(generator))
+            if error:
+                raise error
+    assert found[0] == found[1] != found[2]
+    assert numbers(generator) == numbers(other)

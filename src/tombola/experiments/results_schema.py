@@ -79,8 +79,8 @@ class Row:
     measures: Measures
     figures: Mapping[str, float] = field(default_factory=dict)
     """Figures that the user's own functions returned, by name; not in results folders."""
-    final: str = ""
-    """A digest of the trained weights, if it was computed; not in results folders."""
+    final: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """The `tombola.stats.copies.sketch` of the trained weights, if it was computed; not in results folders."""
 
     @classmethod
     def of(
@@ -89,12 +89,12 @@ class Row:
         request: RunRequest,
         outcome: Outcome,
         figures: Mapping[str, float] | None = None,
-        final: str = "",
+        final: Mapping[str, tuple[float, ...]] | None = None,
     ) -> Row:
         """The row of a finished run."""
         mask, run = request.run.mask, request.run.key
         key = (replicate, request.level, request.branch, request.draw)
-        return cls(*key, mask.count, mask.size, run, outcome.measures, figures or {}, final)
+        return cls(*key, mask.count, mask.size, run, outcome.measures, figures or {}, final or {})
 
     @property
     def weights_left(self) -> float:

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.sections import SearchSection
+from tombola.pruning.network_state import persistent_tensors
 from tombola.pruning.options import RATE
 from tombola.pruning.pruner import Pruner
 from tombola.runs.run import Run
@@ -96,6 +98,7 @@ def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> ExperimentSetu
     network = describe(recipe.model.name, recipe.model.options, dataset.inputs, dataset.classes)
     start = Start(network=network, seed=0)
     model = build(start)
+    _check_state(model, network)
     _check_output(model, network, recipe.training.batch_size)
     prunable = recipe.search.options.prunable(model)
     if not prunable.layers:
@@ -131,6 +134,31 @@ def set_up_transfer(source: ExperimentSetup, data_dir: str | Path | None = None)
         return target
     start = start.model_copy(update={"like": network})
     return replace(target, template=target.template.model_copy(update={"start": start}))
+
+
+def _check_state(model: nn.Module, described: Network) -> None:
+    """Refuse a model whose parameters have no shape, or whose `state_dict` is not the parameters and buffers by their
+    own names: engines restore and store these."""
+    if lazy := next((name for name, tensor in model.named_parameters() if is_lazy(tensor)), None):
+        raise InputError(
+            f'model: "{described.name}" leaves the shape of {lazy} to its first batch; give the size, as with '
+            "nn.Linear in place of nn.LazyLinear"
+        )
+    own = persistent_tensors(model)
+    try:
+        state = model.state_dict()
+    except Exception as error:  # a user's model may raise anything
+        raise InputError(f'model: "{described.name}" has no state_dict: {first_line(error)}') from error
+    for name in [*own, *state]:
+        if name not in own or name not in state or not _equal(own[name], state[name]):
+            raise InputError(
+                f'model: "{described.name}" has a state_dict that differs from its parameters and buffers in {name}; '
+                "experiments need that of nn.Module (tombola.find_ticket does not)"
+            )
+
+
+def _equal(one: torch.Tensor, other: object) -> bool:
+    return isinstance(other, torch.Tensor) and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 @torch.no_grad()

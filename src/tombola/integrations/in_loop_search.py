@@ -8,12 +8,14 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from tombola.engines.custom.checks import Shapes, check_hold, check_parameters, parameter_shapes
 from tombola.engines.custom.model import restore_network
 from tombola.integrations.search_config import SearchConfig
 from tombola.integrations.state_serialization import cpu_copy, flatten, unflatten
-from tombola.pruning.hold import Held, check_held, hold
+from tombola.pruning.held_weight import held_weight
+from tombola.pruning.hold import Held, check_held, held, hold
 from tombola.pruning.mask import Mask, pack_bits, unpack_bits
-from tombola.pruning.network_state import network_state, persistent_tensors, prune_state
+from tombola.pruning.network_state import named_tensors, network_state, persistent_tensors, prune_state
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
@@ -61,6 +63,7 @@ class InLoopSearch:
     generators are not rewound: each level sees other batches.
 
     Before the network is scored or saved, and at the end, its pruned weights are checked; see `hold` for evaluations.
+    Its layers should stay the same from the first step on: they are checked then too, and before evaluations.
 
     There is one search, without controls or replicates: to know whether the ticket matches the dense network, use
     `tombola.find_ticket`.
@@ -103,6 +106,7 @@ class InLoopSearch:
         self._states: Any = None  # the states of optimizers and schedulers at the rewinding point
         self._initial: dict[str, Tensor] = {}  # the initial weights, if the score uses them
         self._held: Held | None = None
+        self._shapes: Shapes | None = None  # of all parameters at the first step
         self._check_score()
 
     @property
@@ -122,11 +126,16 @@ class InLoopSearch:
 
     def before_step(self) -> None:
         """Copy the states to rewind to, or prune and rewind, if the next step requires it. Raises `InputError` if a
-        pruned weight is not zero at the end of a level, or the former states cannot be loaded."""
+        pruned weight is not zero at the end of a level, a layer has been replaced, or the former states cannot be
+        loaded."""
+        if self._shapes is None:
+            self._shapes = self._parameter_shapes()
+            if held(self.network) is None:
+                self._hold()  # of the dense network: it tells whether layers are replaced
         if self._states is None and self.iteration == self.begin:
             self._save_rewinding_point()
         elif self.iteration == self.end and self.level < self.config.levels:
-            check_held(self.network)
+            self._check_network()
             self._level_metrics.append(self._update_metrics())
             self._masks.append(self._pruner(self._score_inputs()))
             self.level += 1
@@ -136,10 +145,18 @@ class InLoopSearch:
         """Count a step."""
         self.iteration += 1
 
+    def check_layers(self) -> None:
+        """Raises `InputError` if layers of the network have been replaced, added or removed during the search."""
+        if self._shapes is None or self._held is None:
+            return
+        check_parameters("training", self._shapes, self._parameter_shapes())
+        weights = {name: held_weight(self.network, name) for name in named_tensors(self.network)}
+        check_hold("training", self.mask, {name: weight.kept for name, weight in weights.items() if weight})
+
     def finish(self) -> None:
-        """Release the network. Its pruned weights are zero, otherwise this raises `InputError`, but further training
-        can change them."""
-        check_held(self.network)
+        """Release the network. Its layers are the same and its pruned weights are zero, otherwise this raises
+        `InputError`, but further training can change them."""
+        self._check_network()
         self._update_metrics()
         self._read_metrics = None
         if self._held is not None:
@@ -183,8 +200,9 @@ class InLoopSearch:
 
     def state(self) -> tuple[dict[str, Tensor], Any]:
         """The state for a checkpoint, as tensors and JSON values. It does not include what the framework saves
-        itself: the current weights, optimizers and schedulers. Raises `InputError` if a pruned weight is not zero."""
-        check_held(self.network)
+        itself: the current weights, optimizers and schedulers. Raises `InputError` if a pruned weight is not zero, or
+        a layer has been replaced."""
+        self._check_network()
         self._update_metrics()
         tensors: dict[str, Tensor] = {}
         value = {
@@ -252,8 +270,14 @@ class InLoopSearch:
                     tensor.masked_fill_(~kept[id(parameter)].to(tensor.device), 0)
 
     def _hold(self) -> None:
-        if self.level > 0:
-            self._held = hold(self.network, self.mask)
+        self._held = hold(self.network, self.mask)
+
+    def _check_network(self) -> None:
+        self.check_layers()
+        check_held(self.network)
+
+    def _parameter_shapes(self) -> Shapes:
+        return parameter_shapes(self.network, named_tensors(self.network))
 
     def _update_metrics(self) -> dict[str, float]:
         """The latest value of every metric so far."""

@@ -138,6 +138,11 @@ class LotteryTicket(SearchCallback, _Callback):  # type: ignore[misc]
         if search.complete:
             trainer.should_stop = True
 
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *_: Any) -> None:  # noqa: ARG002
+        """Called by the Trainer: see that the module still has the layers of the search."""
+        if batch_idx == 0 and self._running is not None:
+            self._running.check_layers()
+
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Called by the Trainer: release the module."""
         self._finish(warn=trainer.is_global_zero)

@@ -93,6 +93,12 @@ class LotteryTicketCallback(SearchCallback, _Callback):  # type: ignore[misc]
             control.should_evaluate |= args.eval_strategy == "steps"
             control.should_save |= args.save_strategy == "steps"
 
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **parts: Any) -> None:  # noqa: ARG002
+        """Called by the Trainer after it has evaluated a batch: see that the model still has the layers of the
+        search."""
+        if self._running is not None:
+            self._running.check_layers()
+
     def on_save(self, args: Any, state: Any, control: Any, **parts: Any) -> None:  # noqa: ARG002
         """Called by the Trainer after it has written a checkpoint."""
         if state.is_world_process_zero:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
@@ -37,10 +38,10 @@ class HeldWeight:
         self._handle: RemovableHandle | None = None
         self._attached: int | None = None  # the id of the parameter
         self._last_zeroed = _LastZeroed()
-        self._checked = False
-        self.used = False
+        self._passed: tuple[bool, bool] | None = None  # the latest forward pass: in training mode? with gradients?
+        self._used = False
         """Whether the latest forward pass used the parameter, rather than a tensor in its place as `functional_call`
-        puts there; False if all forward passes were compiled."""
+        puts there; False if there was none, or all were compiled."""
         if not kept.all():
             _register_optimizer_hooks()
             _held_weights[id(self)] = self
@@ -71,7 +72,12 @@ class HeldWeight:
     def zero(self, parameter: Tensor) -> None:
         """Set the pruned entries of the parameter to zero."""
         self._bitmask.zero(parameter)
-        self._last_zeroed.version = _version(parameter)
+        self._last_zeroed.set(parameter)
+
+    def after_step(self, parameter: Tensor) -> None:
+        """Set the pruned entries to zero after the step of an optimizer."""
+        self.zero(parameter)
+        self._last_zeroed.revived_unseen = 0
 
     def zero_gradient(self, parameter: Tensor) -> None:
         """Set the pruned entries of the parameter's gradient to zero."""
@@ -80,18 +86,20 @@ class HeldWeight:
 
     def before_use(self) -> None:
         """Set the pruned entries to zero if PyTorch has counted a change of the parameter since they were. Called
-        before each forward pass that may use the parameter; the first evaluation after a training pass also looks at
-        the values, which waits for a GPU. Raises `InputError` if a pruned weight is not zero there."""
+        before each forward pass that may use the parameter. The first pass in evaluation mode, and the first without
+        gradients there, also look at the values, which waits for a GPU: again after each pass of another kind. Raises
+        `InputError` if a pruned weight is not zero there."""
         layer = self._layer()
         parameter = None if layer is None else layer._parameters.get(self.name)
-        self.used = parameter is not None and id(parameter) == self._attached
+        used = parameter is not None and id(parameter) == self._attached
+        if parameter is not None and used and self._changed(parameter):
+            self._note_revived()
+            self.zero(parameter)
+        self._used = used
         if layer is None or parameter is None:
             return
-        if self.used:
-            self._zero_if_changed(parameter)
-        if layer.training:
-            self._checked = False
-        elif not self._checked and not torch.is_grad_enabled():
+        passed, self._passed = self._passed, (layer.training, torch.is_grad_enabled())
+        if not layer.training and passed != self._passed:
             self.check()
 
     def check(self) -> None:
@@ -99,23 +107,32 @@ class HeldWeight:
         parameter = self.parameter
         if not self.active or not isinstance(parameter, nn.Parameter):  # a tensor given to `functional_call`
             return
-        if id(parameter) == self._attached:
-            self._zero_if_changed(parameter)
+        if id(parameter) == self._attached and self._changed(parameter):
+            self._note_revived()
+            self.zero(parameter)
         if revived := self.revived:
             raise revived_error(self.path, revived)
-        self._checked = True
 
     @property
     def revived(self) -> int:
         """How many pruned weights are not zero now; of a sharded parameter, in this process."""
         parameter = self.parameter
-        if parameter is None or parameter.shape != self.kept.shape:
+        if parameter is None or parameter.is_meta or parameter.shape != self.kept.shape:
             return 0
         return self._bitmask.count_revived(parameter)
 
-    def _zero_if_changed(self, parameter: Tensor) -> None:
-        if _version(parameter) != self._last_zeroed.version:
-            self.zero(parameter)
+    @property
+    def revived_unseen(self) -> int:
+        """How many pruned weights were not zero, now or since the latest step of an optimizer, after changes that no
+        forward pass has preceded: others, compiled or with other tensors, may have used them."""
+        return self._last_zeroed.revived_unseen or (0 if self._used else self.revived)
+
+    def _note_revived(self) -> None:
+        if not self._used:
+            self._last_zeroed.revived_unseen = max(self._last_zeroed.revived_unseen, self.revived)
+
+    def _changed(self, parameter: Tensor) -> bool:
+        return _version(parameter) != self._last_zeroed.version
 
     @property
     def active(self) -> bool:
@@ -143,6 +160,7 @@ class HeldWeight:
         parameter = layer._parameters.get(self.name)
         if parameter is not None and self.active:
             self.attach(parameter)
+            self._note_revived()
             self.zero(parameter)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HeldWeight:
@@ -209,12 +227,26 @@ class _LastZeroed:
     share this too: were each to set it to zero again, a backward pass would find it changed."""
 
     version: object = None
+    revived_unseen = 0
+    """See `HeldWeight.revived_unseen`."""
+    _storage: StorageWeakRef | None = None
+
+    def set(self, parameter: Tensor) -> None:
+        """The pruned entries are zero now."""
+        if torch.compiler.is_compiling():  # a traced object has no weak references: zero it again before use
+            self.version = None
+            return
+        self.version = _version(parameter)
+        storage = parameter.untyped_storage()
+        if self._storage is None or self._storage.cdata != storage._cdata:
+            # While there is this reference no other storage gets the id, which is part of the version.
+            self._storage = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
 
 
 def _version(parameter: Tensor) -> object:
     """Differs after each change that PyTorch counts, and after one of the storage, as by `parameter.data = ...`."""
     try:
-        return parameter._version, parameter.data_ptr()
+        return parameter._version, parameter.data_ptr(), parameter.untyped_storage()._cdata
     except RuntimeError:  # changes of inference tensors are not counted
         return None
 
@@ -250,4 +282,4 @@ def _after_step(optimizer: Optimizer, *_: object) -> None:
         for parameter in group["params"]:
             hook = _gradient_hooks.get(id(parameter))
             if hook is not None:
-                hook.weight.zero(parameter)
+                hook.weight.after_step(parameter)

@@ -30,8 +30,8 @@ def hold(network: nn.Module, mask: Mask) -> Held:
     by the mask. After each step of any `torch.optim.Optimizer` the pruned weights are set to zero again, because
     earlier momentum, or an update computed from a whole matrix, moves them. Any other change that PyTorch counts, as
     in a loop of your own under `torch.no_grad()`, is undone before the next forward pass and before `state_dict`.
-    PyTorch does not count changes of `parameter.data`: the first evaluation (`eval()`, without gradients) after a
-    training pass looks at the weights, and raises `InputError` if a pruned one is not zero.
+    PyTorch does not count changes of `parameter.data`: `state_dict` and the first evaluation (`eval()`) after a
+    training pass look at the weights, and raise `InputError` if a pruned one is not zero.
 
     Parameter names do not change. Copies and pickles of the network and of its layers are held too, independently;
     a dense `state_dict` is pruned after loading. A new hold replaces the former one. Names in the mask may have the

@@ -15,8 +15,8 @@ _KEY: Any = (
 
 
 class ZeroBeforeUse:
-    """A hook of a module before its forward passes and its `state_dict`. Weights of its submodules are included,
-    because a module may use them without calling the submodule.
+    """A hook of a module before its forward passes. Weights of its submodules are included, because a module may use
+    them without calling the submodule.
 
     It is copied and pickled with the module, and does nothing while a graph is traced.
     """
@@ -25,7 +25,7 @@ class ZeroBeforeUse:
         self._weights = weights
 
     def __call__(self, module: nn.Module, *_: object) -> None:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        if _traced():
             return
         if self._weights is None:  # this is a copy
             self._weights = _weights_in(module)
@@ -36,15 +36,31 @@ class ZeroBeforeUse:
         return ZeroBeforeUse, ()
 
 
+class CheckBeforeSaving:
+    """A hook of a module before its `state_dict`. Weights of submodules are not included: these have their own."""
+
+    def __call__(self, module: nn.Module, *_: object) -> None:
+        for weight in [] if _traced() else held_weights(module):
+            weight.check()
+
+
 def update_hooks(network: nn.Module) -> None:
-    """Give this hook to all modules of `network` that have held weights, and take it from the others."""
+    """Give these hooks to all modules of `network` that have held weights, and take them from the others."""
     for module in network.modules():
         weights = _weights_in(module)
-        for hooks in (module._forward_pre_hooks, module._state_dict_pre_hooks):
-            if weights:
-                hooks[_KEY] = ZeroBeforeUse(weights)
-            else:
-                hooks.pop(_KEY, None)
+        _set_hook(module._forward_pre_hooks, ZeroBeforeUse(weights) if weights else None)
+        _set_hook(module._state_dict_pre_hooks, CheckBeforeSaving() if weights else None)
+
+
+def _set_hook(hooks: dict[Any, Any], hook: object) -> None:
+    if hook is None:
+        hooks.pop(_KEY, None)
+    else:
+        hooks[_KEY] = hook
+
+
+def _traced() -> bool:
+    return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _weights_in(module: nn.Module) -> list[HeldWeight]:

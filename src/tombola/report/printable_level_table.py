@@ -94,6 +94,8 @@ def _legend(levels: LevelTable) -> str:
     if levels.judged is None:
         return "No figure was given: pass evaluate=, or let train return a number."
     direction = f"{levels.judged}: {'lower' if levels.lower_is_better else 'higher'} is better."
+    if levels.figure_gap:
+        direction = f"{direction} {levels.figure_gap}"
     if not levels.tested:
         reason = copies_text(levels.copies) or "Pass replicates=5 for a test."
         return (

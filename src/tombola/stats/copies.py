@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+
+import torch
+from torch import Tensor
 
 from tombola.experiments.results_schema import Row
+from tombola.pruning.mask import Mask, State
+
+TOLERANCE = 0.01
+"""Trainings are copies if their weights differ by less than this fraction of what training changes, as by rounding
+or by initial weights that hardly matter. Other batches make more of a difference."""
+
+SUMS = 8
+"""The dimensions of a projection."""
 
 ADVICE = (
     "Either train sets its own seed (let it use torch.initial_seed()), or nothing in it is random and the model is "
@@ -13,17 +26,62 @@ ADVICE = (
 )
 
 
+def tolerances(prunable: Iterable[str], start: State, final: State) -> dict[str, float]:
+    """The names of the tensors by which trainings are compared, each with the distance at which it counts as equal.
+
+    They are the prunable weights that the training from `start` to `final` changed; if there are none, all tensors
+    that it changed; if there are none, the prunable weights."""
+    changes = {
+        name: float(torch.linalg.vector_norm(tensor.double() - start[name].double()))
+        for name, tensor in final.items()
+        if tensor.is_floating_point() and name in start and start[name].shape == tensor.shape
+    }
+    changed = {name: change for name, change in changes.items() if change}
+    names = [name for name in prunable if name in changes]
+    compared = [name for name in names if name in changed] or [*changed] or names
+    return {name: TOLERANCE * changes[name] for name in compared}
+
+
+def sketch(final: State, mask: Mask, tolerated: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
+    """What is compared of a training that ended with `final`: for each tensor the distance at which it counts as
+    equal, and a random projection to `SUMS` dimensions, in which distances are about those of the tensors.
+
+    `tolerated` are the `tolerances` of the dense training; with fewer weights, distances are shorter."""
+    found = {}
+    for name in tolerated.keys() & final.keys():
+        left = float(mask[name].double().mean()) if name in mask else 1.0
+        found[name] = (tolerated[name] * math.sqrt(left), *_projected(final[name]))
+    return found
+
+
+def _projected(tensor: Tensor) -> list[float]:
+    """Sums of the entries with random signs, the same for all tensors of one size."""
+    values, generator = tensor.double().flatten(), torch.Generator().manual_seed(0)
+    signs = (torch.randint(2, values.shape, generator=generator, dtype=torch.bool) for _ in range(SUMS))
+    return [float(torch.where(positive, values, -values).sum()) / math.sqrt(SUMS) for positive in signs]
+
+
 def copied_replicates(rows: Iterable[Row]) -> list[int]:
-    """The replicates that have a training which ended in the same weights as that of another replicate. They are no
-    independent evidence. Rows without a digest of their weights are passed over."""
-    alike: defaultdict[tuple[object, ...], set[int]] = defaultdict(set)
+    """The replicates that have a training which ended, almost exactly, in the same weights as that of another
+    replicate. They are no independent evidence. Rows without a sketch of their weights are passed over."""
+    places: defaultdict[tuple[object, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if row.final:
-            alike[row.branch, row.level, row.draw, row.final].add(row.replicate)
-    return sorted({replicate for replicates in alike.values() if len(replicates) > 1 for replicate in replicates})
+            places[row.branch, row.level, row.draw].append(row)
+    pairs = (pair for found in places.values() for pair in combinations(found, 2))
+    return sorted({row.replicate for pair in pairs if _are_alike(*pair) for row in pair})
+
+
+def _are_alike(one: Row, other: Row) -> bool:
+    if one.replicate == other.replicate or one.final.keys() != other.final.keys():
+        return False
+    pairs = ((ours, other.final[name]) for name, ours in one.final.items())
+    return all(math.dist(ours[1:], theirs[1:]) <= max(ours[0], theirs[0]) for ours, theirs in pairs)
 
 
 def copies_text(replicates: Iterable[int]) -> str:
     """Why nothing is tested, and what to do; empty if there are no copies."""
     named = ", ".join(map(str, replicates))
-    return named and f"Replicates {named} ended in the same weights: they are copies, and prove nothing. {ADVICE}"
+    return (
+        named and f"Replicates {named} ended in nearly the same weights: they are copies, and prove nothing. {ADVICE}"
+    )

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tombola.engines.custom.engine import METRIC_PREFIX
 from tombola.experiments.results_schema import Row
+from tombola.pruning.mask import State
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
-from tombola.stats.copies import copied_replicates, copies_text
+from tombola.stats.copies import copied_replicates, copies_text, sketch, tolerances
 from tombola.stats.direction import Minimize, check_direction, lower_is_better
+from tombola.stats.figure_gaps import figure_gap
 from tombola.stats.paired_test import PairedTest
 from tombola.stats.summary import Interval, mean_interval
 from tombola.stats.verdict import FEWEST_REPLICATES
 from tombola.studies.conductor import Listener
 from tombola.studies.request import RunRequest
-from tombola.utils import files
 from tombola.utils.former_names import former_attribute
 
 _log = logging.getLogger(__name__)
@@ -102,6 +103,11 @@ class LevelTable:
         return copied_replicates(row for row in self.results if row.branch == "ticket")
 
     @property
+    def figure_gap(self) -> str:
+        """The first training whose judged figure cannot be compared, in a line; empty if there is none."""
+        return "" if self.judged is None else figure_gap(self.results, self.judged)
+
+    @property
     def tested(self) -> bool:
         """Whether there are enough replicates for a test, none of them a copy of another."""
         return self.replicates >= FEWEST_REPLICATES and not self.copies
@@ -144,13 +150,13 @@ class LevelTable:
         return {replicate: sum(values) / len(values) for replicate, values in sorted(drawn.items())}
 
     def interval(self, branch: str, level: int) -> Interval | None:
-        """The mean of the judged figure; its confidence interval too, unless replicates are copies. None if there are
-        no figures."""
+        """The mean of the judged figure; its confidence interval too, unless replicates are copies or values are not
+        finite. None if there are no figures."""
         values = [*self.values(branch, level).values()]
         if not values:
             return None
-        interval = mean_interval(values, self.confidence)
-        return Interval(interval.mean, None, None) if copied_replicates(self.of(branch, level)) else interval
+        bounded = all(map(math.isfinite, values)) and not copied_replicates(self.of(branch, level))
+        return mean_interval(values, self.confidence) if bounded else Interval(sum(values) / len(values), None, None)
 
     def best_replicate(self, level: int, among: Iterable[int]) -> int:
         """The one of these replicates whose ticket has the best judged figure; the first of equals, or if there are
@@ -194,6 +200,8 @@ class LevelTable:
         both = sorted(tickets.keys() & dense.keys())
         if level == 0 or not both:
             return LevelResult(level, left, "dense" if level == 0 else "not evaluated", figure)
+        if not all(math.isfinite(gains[r]) for gains in (tickets, dense) for r in both):
+            return LevelResult(level, left, "not evaluated", figure)
         gain = PairedTest.difference([tickets[r] for r in both], [dense[r] for r in both], 1 - self.confidence)
         tested = self.tested and gain.n >= FEWEST_REPLICATES
         bound = gain.low if tested else None
@@ -221,15 +229,19 @@ class LevelTable:
 class LevelTableListener(Listener):
     """Adds every result of a search to the table."""
 
-    def __init__(self, table: LevelTable) -> None:
+    def __init__(self, table: LevelTable, initial: Callable[[BaseRun], State] | None = None) -> None:
+        """`initial` gives the weights that a run starts with. Without it, copies are not found."""
         self.table = table
         self.tickets: dict[tuple[int, int], BaseRun] = {}
         """The runs of tickets, by (level, replicate)."""
-        self._warned_of_copies = False
+        self._initial = initial
+        self._tolerated: dict[int, dict[str, float]] = {}
+        """The `tolerances` of each replicate's dense training."""
+        self._warned: set[str] = set()
 
     def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
-        """See `Listener`. Logs a warning at the first copies, and if the judged figure seems to be the wrong way up;
-        raises `InputError` if `minimize` names unknown figures."""
+        """See `Listener`. Logs a warning at the first copies, at the first figure that cannot be compared, and if the
+        judged figure seems to be the wrong way up; raises `InputError` if `minimize` names unknown figures."""
         if request.branch == "trunk" or (request.branch == "ticket" and (request.level, study) in self.tickets):
             return
         if request.branch == "ticket":
@@ -243,7 +255,15 @@ class LevelTableListener(Listener):
             figures = {}
         if figures and self.table.judged is None:
             check_direction(figures, self.table.minimize)
-        self.table.results.append(Row.of(study, request, outcome, figures, files.digest(outcome.final)))
-        if not self._warned_of_copies and (copies := self.table.copies):
-            self._warned_of_copies = True
-            _log.warning(copies_text(copies))
+        if self._initial is not None and (request.branch, request.level) == ("ticket", 0):
+            start = self._initial(request.run)
+            self._tolerated[study] = tolerances(request.run.mask, start, outcome.final)
+        final = sketch(outcome.final, request.run.mask, self._tolerated.get(study, {}))
+        self.table.results.append(Row.of(study, request, outcome, figures, final))
+        self._warn_once("copies", copies_text(self.table.copies))
+        self._warn_once("gap", self.table.figure_gap)
+
+    def _warn_once(self, kind: str, text: str) -> None:
+        if text and kind not in self._warned:
+            self._warned.add(kind)
+            _log.warning(text)

@@ -1,32 +1,50 @@
-"""Global random states: set for a while, and restored."""
+"""Random states, global ones and those of generators: set for a while, and restored."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import numpy as np
 import torch
 
+RandomGenerator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
+
 
 @contextmanager
-def seeded(seed: int, generators: Iterable[torch.Generator] = ()) -> Iterator[None]:
+def seeded(seed: int, generators: Iterable[RandomGenerator] = ()) -> Iterator[None]:
     """Within it, the global random states of Python, NumPy and torch, and `generators`, start at `seed`; the previous
     ones are restored at the end."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
-    others = [(generator, generator.get_state()) for generator in generators]
     on_gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=on_gpus):
+    with torch.random.fork_rng(devices=on_gpus), ExitStack() as restored:
+        restored.callback(random.setstate, python)
+        restored.callback(np.random.set_state, numpy)
+        for generator in generators:
+            restored.callback(_reseed(generator, seed))
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         torch.manual_seed(seed)
-        for generator, _ in others:
-            generator.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
-            for generator, state in others:
-                generator.set_state(state)
+        yield
+
+
+def _reseed(generator: RandomGenerator, seed: int) -> Callable[[], object]:
+    """Start the generator at `seed`. Returns a function that restores its state."""
+    restore: Callable[[], object]
+    if isinstance(generator, torch.Generator):
+        restore = partial(generator.set_state, generator.get_state())
+        generator.manual_seed(seed)
+    elif isinstance(generator, random.Random):
+        restore = partial(generator.setstate, generator.getstate())
+        generator.seed(seed)
+    elif isinstance(generator, np.random.RandomState):
+        restore = partial(generator.set_state, generator.get_state(legacy=False))
+        kind = type(generator._bit_generator)
+        generator.set_state(np.random.RandomState(kind(seed % 2**32)).get_state(legacy=False))
+    else:
+        bits = generator.bit_generator
+        restore = partial(setattr, bits, "state", bits.state)
+        bits.state = type(bits)(seed).state
+    return restore

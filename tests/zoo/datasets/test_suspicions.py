@@ -40,16 +40,21 @@ SUSPICIOUS = [
     pytest.param(
         dataset(uniform(4, 4), uniform(4, 4, high=255)), ["test inputs", "training inputs"], id="one scaled"
     ),
+    pytest.param(
+        dataset(uniform(4, 4) * 2 - 1, uniform(4, 4)), ["test inputs", "training inputs"], id="one normalised"
+    ),
+    pytest.param(dataset(uniform(4, 4), uniform(4, 4) * 2 - 1), ["test inputs"], id="the other normalised"),
     pytest.param(dataset(np.ones((60, 4))), ["all training inputs are 1"], id="constant"),
     pytest.param(dataset(uniform(4), uniform(4)), ["60 of 60 test examples"], id="test set is the training set"),
     pytest.param(
         dataset(uniform(4), y_train=np.arange(60) % 3 * 10 + 10, y_test=np.arange(60) % 3 * 10 + 10),
-        ["0 to 30", "31 classes", "without gaps"],
+        ["0 to 30", "31 classes", "label 0 or 27 others;", "without gaps"],
         id="labels with gaps",
     ),
     pytest.param(
-        dataset(uniform(4), y_train=np.arange(60) % 2 * 2), ["label 1", "20 test examples"], id="class only tested"
+        dataset(uniform(4), y_train=np.arange(60) % 2 * 2), ["label 1,", "20 test examples"], id="class only tested"
     ),
+    pytest.param(dataset(uniform(4), y_train=np.arange(60) % 2 * 3), ["label 1 or 1 other"], id="two unused"),
     pytest.param(dataset(uniform(4), y_train=np.arange(60)), ["60 classes"], id="a class for each example"),
 ]
 

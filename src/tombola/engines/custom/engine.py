@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tombola.engines.custom.checks import check_returned, check_trained
+from tombola.engines.custom.checks import check_parameters, check_returned, check_trained, parameter_shapes
 from tombola.engines.custom.model import CustomModel
 from tombola.engines.custom.step_counter import StepCounter, counting_steps
 from tombola.engines.training_loop import Capacity
@@ -74,6 +74,7 @@ class CustomEngine:
         network = self.network.initial_network(run.start, load_state)
         run.mask.apply_(network)
         start = network_state(network)
+        parameters = parameter_shapes(network, start)
         ends_early = run.at_mark or run.end is not None
         with seeded(run.seed), hold(network, run.mask):
             with counting_steps(network, run.end and run.end - run.begin, run.at_mark) as counter:
@@ -83,6 +84,7 @@ class CustomEngine:
             if not ends_early and self.evaluate is None:
                 check_returned(network)
             final = network_state(network, start)  # before evaluation, which may change the weights
+            check_parameters("train", parameters, parameter_shapes(network, final))
             check_trained(network, start, final, run.mask)
             metrics = {} if ends_early else self._metrics(network, returned)
             check_held(network)
@@ -91,7 +93,9 @@ class CustomEngine:
             f"{METRIC_PREFIX}{name}": torch.tensor([value], dtype=torch.float64) for name, value in metrics.items()
         }
         curves["iteration"] = torch.tensor([iterations])
-        finite = all(tensor.isfinite().all() for tensor in final.values() if tensor.is_floating_point())
+        finite = all(
+            tensor.isfinite().all() for tensor in final.values() if tensor.is_floating_point() and tensor.itemsize > 1
+        )
         measures = Measures(diverged=not finite, iterations=iterations)
         return [Outcome(final, curves, measures, self.name, time.monotonic() - began)]
 
@@ -125,15 +129,19 @@ def accepts_begin(train: TrainFunction) -> bool:
 
 
 def as_metrics(value: Any) -> dict[str, float]:
-    """The metrics in a function's return value, by name; empty if it has none."""
+    """The metrics in a function's return value, by name, without what is not a number; empty if it has none."""
     named = value if isinstance(value, Mapping) else {"figure": value}
-    if any(isinstance(number, bool | str | None) for number in named.values()):
-        return {}
+    numbers = {str(name): _as_number(one) for name, one in named.items()}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _as_number(value: Any) -> float | None:
+    """A number, or a tensor or array of one, as a float; None if it is neither. Truth values are not numbers."""
     try:
-        numbers = {name: n.detach() if isinstance(n, torch.Tensor) else n for name, n in named.items()}
-        return {str(name): float(number) for name, number in numbers.items()}
-    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
-        return {}
+        number = value.item() if hasattr(value, "item") else value
+        return None if isinstance(number, bool | str | bytes) else float(number)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # RuntimeError: a tensor of several numbers
+        return None
 
 
 def checked_metrics(value: Any, function: str) -> dict[str, float]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import random
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.pruning.mask import Mask
 from tombola.pruning.scores.losses import Loss, cross_entropy
 from tombola.utils.errors import InputError
+from tombola.utils.random_state import RandomGenerator
 
 T = TypeVar("T")
+
+_FEW = 100
+"""Lists with more entries hold examples; their entries are not searched for generators."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +102,20 @@ def repeatable(data: Iterable[Any]) -> Callable[[], Iterable[Any]]:
     return lambda: batches
 
 
-def generators(data: object) -> list[torch.Generator]:
-    """The random generators of a `DataLoader` and of its samplers, if it has its own."""
-    found, pending = dict[int, torch.Generator](), [data]
+def generators(data: object) -> list[RandomGenerator]:
+    """The random generators that batches are drawn with, besides the global ones: attributes of a `DataLoader`, of
+    its samplers, datasets and their transforms, or of any other object that gives batches."""
+    found, seen, pending = list[RandomGenerator](), dict[int, object](), [data]
     while pending:
         part = pending.pop()
-        if isinstance(own := getattr(part, "generator", None), torch.Generator):
-            found[id(own)] = own
-        pending += [
-            inner for name in ("sampler", "batch_sampler") if (inner := getattr(part, name, None)) is not None
-        ]
-    return list(found.values())
+        if id(part) in seen or isinstance(part, type | types.ModuleType):
+            continue
+        seen[id(part)] = part
+        if isinstance(part, RandomGenerator):
+            if not isinstance(part, random.SystemRandom):  # which has no state
+                found.append(part)
+        elif isinstance(part, list | tuple | dict):
+            pending += (part.values() if isinstance(part, dict) else part) if len(part) <= _FEW else ()
+        elif not isinstance(part, Tensor | np.ndarray):
+            pending += getattr(part, "__dict__", {}).values()
+    return found

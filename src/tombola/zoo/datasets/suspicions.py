@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tombola.utils.text import plural
 from tombola.zoo.datasets.dataset import Array, Dataset, pixel_maximum
 
 LARGE = 100
@@ -47,11 +48,13 @@ def _about_inputs(dataset: Dataset, scale: str) -> Iterator[str]:
         )
     elif most == 1 and scale != "standard" and len(shape) == 1 and (ratio := _ratio_of_features(x)) >= LARGE:
         yield f"features differ {ratio:,.0f} times in their standard deviations; set data.scale to standard"
-    train, test = (float(np.abs(_sample(each).astype(np.float64)).mean()) for each in (x, dataset.x_test))
-    if max(train, test) > 10 * min(train, test):
+    train, test = (_sample(each).astype(np.float64) for each in (x, dataset.x_test))
+    sizes = [float(np.abs(each).mean()) for each in (train, test)]
+    deviations = [float(each.std()) for each in (train, test)]
+    if max(sizes) > 10 * min(sizes) or abs(train.mean() - test.mean()) > min(deviations) > 0:
         yield (
-            f"test inputs are on average {test:.2g} from zero, and training inputs {train:.2g}; are both prepared in "
-            "the same way?"
+            f"test inputs have mean {test.mean():.2g} and standard deviation {deviations[1]:.2g}, training inputs "
+            f"{train.mean():.2g} and {deviations[0]:.2g}; are both prepared in the same way?"
         )
 
 
@@ -72,9 +75,10 @@ def _about_classes(dataset: Dataset) -> Iterator[str]:
     if unused.size:
         tested = int(np.isin(dataset.y_test, unused).sum())
         also = f", which {tested:,} test examples belong to" if tested else ""
+        others = f" or {plural(unused.size - 1, 'other')}" if unused.size > 1 else ""
         yield (
             f"labels from 0 to {len(counts) - 1} make {len(counts)} classes, but no training example has label "
-            f"{unused[0]} or {unused.size - 1} others{also}; number the classes from 0, without gaps"
+            f"{unused[0]}{others}{also}; number the classes from 0, without gaps"
         )
     elif 2 * len(counts) > len(dataset.y_train):
         yield f"{len(dataset.y_train):,} training examples have {len(counts):,} classes; are the labels classes?"
