@@ -12,6 +12,7 @@ from tombola.engines.custom.engine import CustomEngine, EvaluateFunction, TrainF
 from tombola.engines.custom.fingerprint import training_fingerprint
 from tombola.engines.custom.model import CustomModel, Model
 from tombola.experiments.custom_search import MARK, CustomSearch
+from tombola.pruning.mask import State
 from tombola.pruning.network_state import network_state, persistent_tensors
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.scores import Score
@@ -19,6 +20,7 @@ from tombola.pruning.scores.losses import Loss, loss_function
 from tombola.pruning.structures import Heads
 from tombola.report.printable_level_table import PrintableLevelTable
 from tombola.report.progress import live_display
+from tombola.runs.run import BaseRun
 from tombola.runs.store import Store, check_writable, shared_store
 from tombola.stats.direction import Minimize, is_valid
 from tombola.stats.level_table import LevelTableListener
@@ -130,7 +132,8 @@ def find_ticket(
     )
     source = CustomModel(model)
     network = source.initial_network(source.start(0))
-    pruner, dense = options.pruner(network), options.prunable(network).dense
+    prunable = options.prunable(network)
+    pruner, dense = options.pruner(prunable), prunable.dense
     pruner.check_levels(dense, levels)
     search = CustomSearch(
         source=source,
@@ -146,15 +149,16 @@ def find_ticket(
         procedure="" if store is None else training_fingerprint(train, evaluate, settings),
         device=next(network.parameters()).device,
     )
-    matrix_weights = options.prunable(network).matrix_weights
-    table = PrintableLevelTable(margin, confidence, matrix_weights=matrix_weights, minimize=minimize)
+    table = PrintableLevelTable(margin, confidence, matrix_weights=prunable.matrix_weights, minimize=minimize)
     with contextlib.ExitStack() as stack:
         folder = Path(store if store is not None else stack.enter_context(tempfile.TemporaryDirectory()))
         check_writable(folder)
         run_store = shared_store(folder)
-        collector = LevelTableListener(
-            table, lambda run: network_state(source.initial_network(run.start, run_store.load_state))
-        )
+
+        def initial(run: BaseRun) -> State:
+            return network_state(source.initial_network(run.start, run_store.load_state))
+
+        collector = LevelTableListener(table, initial if replicates > 1 else None)
         display = stack.enter_context(live_display(table, replicates * search.runs, progress))
         studies = [search.study(replicate) for replicate in range(replicates)]
         engine = CustomEngine(source, train, evaluate)

@@ -110,7 +110,7 @@ class SearchSection(FrozenModel):
     def pruner(self, network: nn.Module) -> Pruner:
         """The pruner of `network`. Raises `InputError` for unknown layers and structures that it does not have."""
         try:
-            return self.options.pruner(network)
+            return self.options.pruner(self.options.prunable(network))
         except InputError as error:
             raise InputError(f"search.{error}") from None
 

@@ -183,10 +183,10 @@ def output_mismatch(network: Callable[..., Any], other: Callable[..., Any], exam
     for number, batch in enumerate([*[example] * (batch_size(example) > 0), *batches_like(example)]):
         try:
             before = _outputs(network, batch)
-        except Exception:
+        except Exception:  # a user's module may raise anything, such as for numbers that it takes for indices
             if number == 0:
                 raise
-            continue  # such as numbers that the network takes for indices
+            continue
         after = _outputs(other, batch)
         if len(after) != len(before):
             return f"it returns {len(after)} tensors instead of {len(before)}"

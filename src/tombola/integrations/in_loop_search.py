@@ -101,7 +101,7 @@ class InLoopSearch:
         prunable = config.options.prunable(network)
         self._masks = [prunable.dense]
         self._matrix_weights = prunable.matrix_weights
-        self._pruner = config.pruner(network)
+        self._pruner = config.pruner(prunable)
         self._start: dict[str, Tensor] = {}  # the weights at the rewinding point, by name
         self._states: Any = None  # the states of optimizers and schedulers at the rewinding point
         self._initial: dict[str, Tensor] = {}  # the initial weights, if the score uses them
@@ -256,12 +256,12 @@ class InLoopSearch:
             for one, state in zip(self._stateful[kind], states, strict=True):
                 _load(kind, one, state)
         for optimizer in self._stateful["optimizers"]:
-            self._prune_state(optimizer)
+            self._prune_optimizer(optimizer)
         for parameter in self.network.parameters():
             parameter.grad = None
         self.iteration = self.begin
 
-    def _prune_state(self, optimizer: Any) -> None:
+    def _prune_optimizer(self, optimizer: Any) -> None:
         """Set the optimizer's state of pruned weights to zero: averages and the like would bring them back."""
         kept = {id(self.network.get_parameter(name)): kept for name, kept in self.mask.items()}
         for parameter, state in getattr(optimizer, "state", {}).items():

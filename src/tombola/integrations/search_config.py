@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from tombola.pruning.options import PruningOptions
+from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scores import Score
 from tombola.utils.duration import Duration
@@ -77,10 +76,10 @@ class SearchConfig:
             raise InputError(f"rewind: should be before the end of a level, {self.every}, not {self.rewind}")
         return begin, end
 
-    def pruner(self, network: nn.Module) -> Pruner:
-        """The pruner of `network`. Raises `InputError` if it cannot be pruned that many times."""
-        pruner = self.options.pruner(network)
-        pruner.check_levels(self.options.prunable(network).dense, self.levels)
+    def pruner(self, prunable: PrunableNetwork) -> Pruner:
+        """The pruner of a network. Raises `InputError` if it cannot be pruned that many times."""
+        pruner = self.options.pruner(prunable)
+        pruner.check_levels(prunable.dense, self.levels)
         return pruner
 
     @property

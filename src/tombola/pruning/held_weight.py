@@ -89,13 +89,9 @@ class HeldWeight:
         before each forward pass that may use the parameter. The first pass in evaluation mode, and the first without
         gradients there, also look at the values, which waits for a GPU: again after each pass of another kind. Raises
         `InputError` if a pruned weight is not zero there."""
-        layer = self._layer()
-        parameter = None if layer is None else layer._parameters.get(self.name)
-        used = parameter is not None and id(parameter) == self._attached
-        if parameter is not None and used and self._changed(parameter):
-            self._note_revived()
-            self.zero(parameter)
-        self._used = used
+        layer, parameter = self._layer(), self.parameter
+        self._zero_if_changed()
+        self._used = parameter is not None and id(parameter) == self._attached
         if layer is None or parameter is None:
             return
         passed, self._passed = self._passed, (layer.training, torch.is_grad_enabled())
@@ -107,9 +103,7 @@ class HeldWeight:
         parameter = self.parameter
         if not self.active or not isinstance(parameter, nn.Parameter):  # a tensor given to `functional_call`
             return
-        if id(parameter) == self._attached and self._changed(parameter):
-            self._note_revived()
-            self.zero(parameter)
+        self._zero_if_changed()
         if revived := self.revived:
             raise revived_error(self.path, revived)
 
@@ -131,8 +125,12 @@ class HeldWeight:
         if not self._used:
             self._last_zeroed.revived_unseen = max(self._last_zeroed.revived_unseen, self.revived)
 
-    def _changed(self, parameter: Tensor) -> bool:
-        return _version(parameter) != self._last_zeroed.version
+    def _zero_if_changed(self) -> None:
+        parameter = self.parameter
+        attached = parameter is not None and id(parameter) == self._attached
+        if parameter is not None and attached and _version(parameter) != self._last_zeroed.version:
+            self._note_revived()
+            self.zero(parameter)
 
     @property
     def active(self) -> bool:

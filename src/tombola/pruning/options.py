@@ -142,9 +142,8 @@ class PruningOptions:
             rates = dict.fromkeys(network.outputs, self.output_rate) | rates
         return Layerwise({layer: rates.get(layer, self.level_rate) for layer in pruned})
 
-    def pruner(self, network: nn.Module) -> Pruner:
-        """The pruner of `network`. Raises `InputError` where it has no such layers or structure."""
-        prunable = self.prunable(network)
+    def pruner(self, prunable: PrunableNetwork) -> Pruner:
+        """The pruner of a network. Raises `InputError` where it has no such layers or structure."""
         if not prunable.layers:
             raise InputError("model: has no layer to prune; include=[...] names other parameters")
         score = SCORES[self.score] if isinstance(self.score, str) else self.score

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from tombola.pruning.layers import Kind, Layer, by_layer, display_name, matching, names_of
 from tombola.utils.errors import InputError, unknown
@@ -60,7 +60,7 @@ def _overlapping(network: nn.Module) -> dict[int, str]:
     """By the id of a parameter that shares memory with another one, as after `a.data = b.data.t()`: that it does."""
     places = []
     for name, p in network.named_parameters():
-        if not (_is_lazy(p) or hasattr(p, "to_local")) and p.numel() and not p.is_meta and p.layout == torch.strided:
+        if not (is_lazy(p) or hasattr(p, "to_local")) and p.numel() and not p.is_meta and p.layout == torch.strided:
             extent = sum((size - 1) * stride for size, stride in zip(p.shape, p.stride(), strict=True)) + 1
             places.append((p.data_ptr(), p.data_ptr() + extent * p.element_size(), name, id(p)))
     found: dict[int, str] = {}
@@ -163,12 +163,8 @@ def _is_conv1d(module: nn.Module) -> bool:
     return ("transformers.pytorch_utils", "Conv1D") in names
 
 
-def _is_lazy(parameter: Tensor) -> bool:
-    return isinstance(parameter, UninitializedParameter)
-
-
 def _is_matrix(parameter: Tensor) -> bool:
-    return not _is_lazy(parameter) and parameter.dim() > 1
+    return not is_lazy(parameter) and parameter.dim() > 1
 
 
 def _why_not_prunable(module: nn.Module, attribute: str) -> str:
@@ -182,7 +178,7 @@ def _why_not_prunable(module: nn.Module, attribute: str) -> str:
 
 
 def _why_not(parameter: Tensor) -> str:
-    if _is_lazy(parameter):
+    if is_lazy(parameter):
         return "has no shape yet: run the network on a batch first"
     if parameter.dtype not in FLOATS:
         return f"is {str(parameter.dtype).removeprefix('torch.')}, and only {_float_names()} can be pruned"

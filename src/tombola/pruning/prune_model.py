@@ -80,8 +80,8 @@ def prune(
     )
     if density is None and options.pattern_density is None:
         raise InputError("density: is missing; should be a number in (0, 1]")
-    pruner = options.pruner(network)
-    full = options.prunable(network).dense
+    prunable = options.prunable(network)
+    pruner, full = options.pruner(prunable), prunable.dense
     check_held(network)
     holds = {name: held_weight(network, name) for name in full}
     held = Mask({name: full[name] if weight is None else weight.kept for name, weight in holds.items()})

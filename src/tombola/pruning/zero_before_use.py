@@ -1,4 +1,4 @@
-"""ZeroBeforeUse: pruned weights are zero in every forward pass and every `state_dict`, whatever has changed them."""
+"""The hooks of a held network: pruned weights are zero in every forward pass, and looked at before a `state_dict`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from torch import nn
 
 from tombola.pruning.held_weight import HeldWeight, held_weights
 
-_KEY: Any = (
-    "tombola.hold"  # not a key from torch: it counts keys per process, so an unpickled one could be used twice
-)
+_KEY: Any = "tombola.hold"
+"""Not a key from torch: it counts keys per process, so an unpickled one could be used twice."""
 
 
 class ZeroBeforeUse:

@@ -22,7 +22,7 @@ class PrintableLevelTable(LevelTable):
         for cells in _cells(self):
             table.add_row(*cells)
         console.print(table)
-        console.print(_legend(self) + density_legend(self), markup=False, highlight=False)
+        console.print(_legend(self), markup=False, highlight=False)
         return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
 
     def _repr_html_(self) -> str:
@@ -34,9 +34,7 @@ class PrintableLevelTable(LevelTable):
             "</tbody></table><p>{{ legend }}</p>",
             autoescape=True,
         )
-        return str(
-            template.render(columns=_columns(self), rows=_cells(self), legend=_legend(self) + density_legend(self))
-        )
+        return str(template.render(columns=_columns(self), rows=_cells(self), legend=_legend(self)))
 
 
 def _columns(levels: LevelTable) -> list[str]:
@@ -90,6 +88,10 @@ def _difference(level: LevelResult) -> str:
 
 
 def _legend(levels: LevelTable) -> str:
+    return _judgement(levels) + density_legend(levels)
+
+
+def _judgement(levels: LevelTable) -> str:
     replicates = plural(levels.replicates, "replicate")
     if levels.judged is None:
         return "No figure was given: pass evaluate=, or let train return a number."

@@ -71,7 +71,7 @@ class LevelResult:
 
 @dataclass
 class LevelTable:
-    """The table of levels. Tickets match if a paired test over replicates shows that their judged figure is at most
+    """The table of levels. Tickets match if a paired test over replicates shows that their judged figure is less than
     `margin` worse than the dense network's. Levels are tested from dense to sparse; testing stops at the first that
     does not match (see `tombola.stats.verdict`). With fewer than three replicates, or if some are copies of others,
     only the means are compared."""
@@ -119,9 +119,9 @@ class LevelTable:
 
     def __iter__(self) -> Iterator[LevelResult]:
         """The levels, from dense to sparse."""
-        first = None
+        first, tested = None, self.tested
         for level in sorted({row.level for row in self.results if row.branch == "ticket"}):
-            found = replace(self._judge(level), weights_left_of_all=self._left_of_all(level))
+            found = replace(self._judge(level, tested), weights_left_of_all=self._left_of_all(level))
             if found.matches and first is not None:
                 found = replace(found, state="cannot tell", behind=first)
             elif level and first is None and not found.matches:
@@ -188,8 +188,8 @@ class LevelTable:
         known = [fraction for fraction in left if fraction is not None]
         return sum(known) / len(known) if known else None
 
-    def _judge(self, level: int) -> LevelResult:
-        """The result of one level, without regard to denser ones."""
+    def _judge(self, level: int, tested: bool) -> LevelResult:
+        """The result of one level, without regard to denser ones; `tested` is that of the table."""
         rows = self.of("ticket", level)
         left = sum(row.weights_left for row in rows) / len(rows)
         diverged = any(row.measures.diverged for row in rows)
@@ -203,7 +203,7 @@ class LevelTable:
         if not all(math.isfinite(gains[r]) for gains in (tickets, dense) for r in both):
             return LevelResult(level, left, "not evaluated", figure)
         gain = PairedTest.difference([tickets[r] for r in both], [dense[r] for r in both], 1 - self.confidence)
-        tested = self.tested and gain.n >= FEWEST_REPLICATES
+        tested = tested and gain.n >= FEWEST_REPLICATES
         bound = gain.low if tested else None
         found = LevelResult(level, left, self._state(gain, tested), figure)
         if self.lower_is_better:
@@ -260,10 +260,10 @@ class LevelTableListener(Listener):
             self._tolerated[study] = tolerances(request.run.mask, start, outcome.final)
         final = sketch(outcome.final, request.run.mask, self._tolerated.get(study, {}))
         self.table.results.append(Row.of(study, request, outcome, figures, final))
-        self._warn_once("copies", copies_text(self.table.copies))
-        self._warn_once("gap", self.table.figure_gap)
+        self._warn_once("copies", lambda: copies_text(self.table.copies))
+        self._warn_once("gap", lambda: self.table.figure_gap)
 
-    def _warn_once(self, kind: str, text: str) -> None:
-        if text and kind not in self._warned:
+    def _warn_once(self, kind: str, describe: Callable[[], str]) -> None:
+        if kind not in self._warned and (text := describe()):
             self._warned.add(kind)
             _log.warning(text)

@@ -54,7 +54,7 @@ class SparseLayer(nn.Module):
         """The output of the layer."""
         try:
             out: Tensor = self.network(self._flat(input))
-        except Exception:
+        except Exception:  # of inputs that it does not support; raised again
             self.needed_dense = True
             raise
         return out.reshape(*input.shape[:-1], -1) if self.linear else out
