@@ -94,7 +94,7 @@ def search_by_tombola(recipe: Recipe, data_dir: Path | None) -> list[list[float]
     """The same table; each time in a new folder, so that nothing comes from the store."""
     with tempfile.TemporaryDirectory() as folder:
         results = run_experiment(recipe, Path(folder) / "out", data_dir=data_dir, workers=cores())
-    rows = sorted((row.replicate, row.level, row.measures.test_accuracy_at_stop) for row in results.rows)
+    rows = sorted((row.replicate, row.level, row.measures["test_accuracy_at_stop"]) for row in results.rows)
     return [[a or 0.0 for r, _, a in rows if r == replicate] for replicate in range(recipe.replicates)]
 
 

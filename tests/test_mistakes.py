@@ -149,7 +149,7 @@ def test_7_the_best_iteration_is_that_of_the_validation_set(dense: Run) -> None:
     outcome = train_alone(run)
     best = int(outcome.curves["validation_loss"].argmin())
     assert outcome.measures.stop_iteration == int(outcome.curves["iteration"][best])
-    assert outcome.measures.test_accuracy_at_stop == pytest.approx(float(outcome.curves["test_accuracy"][best]))
+    assert outcome.measures["test_accuracy_at_stop"] == pytest.approx(float(outcome.curves["test_accuracy"][best]))
 
 
 def test_8_a_held_network_can_be_copied_and_keeps_its_names(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_untrained_subnetworks_are_runs_of_no_iterations(tmp_path: Path) -> None
     outcome = Store(tmp_path / "store").get(scored)
     assert outcome is not None
     measures = {row.branch: row.measures for row in results.rows}
-    assert measures["supermask"].test_accuracy == outcome.measures.test_accuracy  # of the same mask and weights
+    assert measures["supermask"]["test_accuracy"] == outcome.measures["test_accuracy"]  # of the same mask and weights
     for branch in ("supermask", "untrained"):
         assert (measures[branch].iterations, measures[branch].stop_iteration) == (0, 0)
 

@@ -75,7 +75,7 @@ def _save_ticket(results: ResultsWriter, store: Store) -> None:
         return
     tickets = {(row.level, row.replicate): row for row in rows if row.branch == "ticket"}
     candidates = [row for (level, _), row in tickets.items() if level == winning.level]
-    best = max(candidates, key=lambda row: row.measures.validation_accuracy_at_stop or 0.0)
+    best = max(candidates, key=lambda row: row.measures["validation_accuracy_at_stop"] or 0.0)
     run = results.tickets[best.level, best.replicate].run
     provenance = {
         "recipe": recipe.resolved(),

@@ -109,7 +109,7 @@ def test_the_final_weights_are_those_after_the_last_iteration() -> None:
     split = prepare(run.data)
     with torch.no_grad():
         correct = (network.eval()(split.test.x).argmax(1) == split.test.y).float().mean().item()
-    assert outcome.measures.test_accuracy == pytest.approx(correct)
+    assert outcome.measures["test_accuracy"] == pytest.approx(correct)
 
 
 def test_batch_norm_updates_its_statistics_in_training_only() -> None:

@@ -83,7 +83,7 @@ def test_a_run_of_no_iterations_is_an_evaluation(engine: Callable[[], Engine]) -
     network = build(one.start).eval()
     network.load_state_dict({name: (value + ends[1].final[name]) / 2 for name, value in ends[0].final.items()})
     x, y = prepare(one.data).test[torch.arange(600)]
-    assert ends[2].measures.test_accuracy == pytest.approx(
+    assert ends[2].measures["test_accuracy"] == pytest.approx(
         (network(x).argmax(1) == y).float().mean().item(), abs=5e-3
     )
     assert ends[2].final == {}  # it can be computed again from the two others
@@ -232,4 +232,4 @@ def test_training_ends_where_all_runs_have_diverged(engine: Callable[[], Engine[
         for outcome in engine().train(runs, checkpoint):
             assert outcome.measures.diverged
             assert outcome.measures.iterations == 10
-            assert outcome.measures.test_accuracy is None
+            assert outcome.measures["test_accuracy"] is None

@@ -72,10 +72,10 @@ def test_the_early_stop_is_the_first_minimum_of_the_validation_loss(losses: list
     learner = GivenLosses(dict(zip((10, 20, 30, 40), losses, strict=True)))
     measures = run_with(learner).measures
     assert measures.stop_iteration == stop
-    assert measures.validation_loss_at_stop == min(losses)
-    assert measures.validation_accuracy_at_stop == measures.train_accuracy_at_stop == stop / 1000
-    assert measures.test_accuracy_at_stop == stop / 1000  # of the weights at the early stop
-    assert measures.test_accuracy == measures.train_accuracy == 0.04  # of the last weights
+    assert measures["validation_loss_at_stop"] == min(losses)
+    assert measures["validation_accuracy_at_stop"] == measures["train_accuracy_at_stop"] == stop / 1000
+    assert measures["test_accuracy_at_stop"] == stop / 1000  # of the weights at the early stop
+    assert measures["test_accuracy"] == measures["train_accuracy"] == 0.04  # of the last weights
 
 
 def test_the_test_split_is_evaluated_at_the_end_only_unless_asked_for() -> None:
@@ -100,5 +100,5 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(loss: float) -> None
     outcome = run_with(GivenLosses({10: 0.5, 20: loss}))
     assert outcome.measures.diverged
     assert outcome.measures.iterations == 20
-    assert outcome.measures.test_accuracy is None
+    assert outcome.measures["test_accuracy"] is None
     assert outcome.curves["validation_loss"].tolist() == [0.5]

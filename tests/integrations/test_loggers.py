@@ -190,7 +190,7 @@ def test_all_runs_of_an_experiment_are_logged_trained_or_from_the_store(tmp_path
     assert [step for step, _ in losses] == [10, 20]
     (row,) = (row for row in results.rows if row.branch == "ticket" and row.level == 1)
     assert found["ticket/level-01/replicate-0/measures/test_accuracy"] == [
-        (20, pytest.approx(row.measures.test_accuracy))
+        (20, pytest.approx(row.measures["test_accuracy"]))
     ]
     runs = {name.split("/measures/")[0] for name in found if "/measures/" in name}
     assert runs == {

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.outcomes import outcome_of
+from tombola.experiments.results_schema import FIGURES
 from tombola.runs.outcome import Measures
 from tombola.runs.run import Run
 from tombola.tickets.reproduction import (
     EXACT_FIGURES,
-    ROUNDED_FIGURES,
     FigureReproduction,
     WeightReproduction,
     compare_weights,
@@ -31,27 +31,25 @@ def here(dense: Run) -> Measures:
 
 
 def test_differences_within_the_tolerance_are_reproduced(here: Measures) -> None:
-    allowed = dict.fromkeys(ROUNDED_FIGURES, 0.012) | {"stop_iteration": 10.0}
+    allowed = dict.fromkeys(FIGURES, 0.012) | {"stop_iteration": 10.0}
     near = FigureReproduction(here.model_copy(update={"test_accuracy_at_stop": 0.911}), here, allowed)
     assert (near.reproduced, near.exact, near.off) == (True, False, [])
     assert near.difference == pytest.approx(-0.011)
     assert replace(near, tolerances=allowed | {"test_accuracy_at_stop": 0.0109}).off == ["test_accuracy_at_stop"]
     gone = Measures(diverged=True, iterations=100)
-    nowhere = FigureReproduction(here, gone, dict.fromkeys(ROUNDED_FIGURES, 1000.0))
+    nowhere = FigureReproduction(here, gone, dict.fromkeys(FIGURES, 1000.0))
     assert (nowhere.difference, nowhere.reproduced) == (None, False)
-    assert nowhere.off == ["diverged", *ROUNDED_FIGURES]
+    assert nowhere.off == ["diverged", *FIGURES]
 
 
 @pytest.mark.parametrize("figure", Measures.model_fields)
 def test_every_figure_is_compared(here: Measures, figure: str) -> None:
     value: Any = not here.diverged if figure == "diverged" else getattr(here, figure) + 1
     recorded = here.model_copy(update={figure: value})
-    assert FigureReproduction(here, here, tolerances([], 1)).exact
-    other = FigureReproduction(recorded, here, dict.fromkeys(ROUNDED_FIGURES, 0.5))
+    assert FigureReproduction(here, here, tolerances(here, [], 1)).exact
+    other = FigureReproduction(recorded, here, dict.fromkeys(FIGURES, 0.5))
     assert (other.exact, other.reproduced, other.off) == (False, False, [figure])
-    assert FigureReproduction(recorded, here, dict.fromkeys(ROUNDED_FIGURES, 1.5)).reproduced == (
-        figure not in EXACT_FIGURES
-    )
+    assert FigureReproduction(recorded, here, dict.fromkeys(FIGURES, 1.5)).reproduced == (figure not in EXACT_FIGURES)
 
 
 def test_the_tolerance_is_the_spread_of_other_orders_and_at_least_a_point() -> None:
@@ -66,10 +64,10 @@ def test_the_tolerance_is_the_spread_of_other_orders_and_at_least_a_point() -> N
 
 def test_the_tolerance_of_the_early_stop_is_at_least_the_evaluation_interval(here: Measures) -> None:
     gone = Measures(diverged=True, iterations=5)
-    same = tolerances([here, here, here, gone], step=20)
-    assert same == dict.fromkeys(ROUNDED_FIGURES, 0.01) | {"stop_iteration": 20.0}
+    same = tolerances(here, [here, here, here, gone], step=20)
+    assert same == dict.fromkeys(FIGURES, 0.01) | {"stop_iteration": 20.0}
     others = [here.model_copy(update={"stop_iteration": stop}) for stop in (40, 50, 60)]
-    assert tolerances(others, step=20)["stop_iteration"] == pytest.approx(9.925 * 10 * 2**0.5, rel=1e-3)
+    assert tolerances(here, others, step=20)["stop_iteration"] == pytest.approx(9.925 * 10 * 2**0.5, rel=1e-3)
 
 
 @given(st.lists(st.floats(0, 1), max_size=8))

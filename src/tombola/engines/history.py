@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,17 +59,16 @@ class History:
         """The metrics of the finished training; each pair is of training and test examples."""
         if self.diverged_at is not None:
             return Measures(diverged=True, iterations=self.diverged_at)
-        return Measures(
-            diverged=False,
-            iterations=iterations,
-            stop_iteration=int(self.stop["iteration"]),
-            validation_loss_at_stop=self.stop["validation_loss"],
-            validation_accuracy_at_stop=self.stop["validation_accuracy"],
-            train_accuracy_at_stop=at_stop[0].accuracy,
-            test_accuracy_at_stop=at_stop[1].accuracy,
-            train_accuracy=at_end[0].accuracy,
-            test_accuracy=at_end[1].accuracy,
-        )
+        figures: dict[str, Any] = {
+            "validation_loss_at_stop": self.stop["validation_loss"],
+            "validation_accuracy_at_stop": self.stop["validation_accuracy"],
+            "train_accuracy_at_stop": at_stop[0].accuracy,
+            "test_accuracy_at_stop": at_stop[1].accuracy,
+            "train_accuracy": at_end[0].accuracy,
+            "test_accuracy": at_end[1].accuracy,
+        }
+        stop = int(self.stop["iteration"])
+        return Measures(diverged=False, iterations=iterations, stop_iteration=stop, **figures)
 
     def curves(self) -> dict[str, Tensor]:
         """The columns as tensors; see `Outcome`."""

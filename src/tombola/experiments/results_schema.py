@@ -52,6 +52,9 @@ _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", 
 CURVES = pa.schema(_KEY + _columns(INT, "iteration") + _columns(FLOAT, *_CURVES))
 STABILITY = pa.schema(_POINT + _columns(FLOAT, "train_accuracy", "validation_accuracy", "test_accuracy"))
 
+FIGURES = ("stop_iteration", *(f"{name}_at_stop" for name in _AT_STOP), "train_accuracy", "test_accuracy")
+"""What is measured of every training of a recipe that does not diverge."""
+
 TABLES = {"levels": LEVELS, "layers": LAYERS, "curves": CURVES, "stability": STABILITY}
 _REQUIRED = {
     "levels": (*KEY, "weights", "weights_total", "run", "diverged", "iterations"),
@@ -112,7 +115,7 @@ class Row:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Row:
         """The inverse of `to_dict`."""
-        measures = Measures(**{name: values[name] for name in Measures.model_fields})
+        measures = Measures(**{name: value for name, value in values.items() if name not in _ROW_COLUMNS})
         return cls(**{name: values[name] for name in _ROW_COLUMNS}, measures=measures)
 
 

@@ -107,9 +107,9 @@ class ResultsWriter(Listener):
                 "k": request.point.k,
                 "pair": request.draw,
                 "share": request.point.share,
-                "train_accuracy": outcome.measures.train_accuracy,
+                "train_accuracy": outcome.measures["train_accuracy"],
                 "validation_accuracy": None if diverged else final_accuracy(outcome),
-                "test_accuracy": outcome.measures.test_accuracy,
+                "test_accuracy": outcome.measures["test_accuracy"],
             }
         else:
             self._runs[study, request.request_id] = run

@@ -182,7 +182,8 @@ def _means(summary: VerificationSummary) -> str:
 
 def _recorded_and_here(figures: FigureSummary) -> str:
     recorded, here = figures.recorded, figures.here
-    text = f"{recorded.test_accuracy_at_stop:.2%} at early stop, iteration {recorded.stop_iteration:,}"
+    was, now = recorded["test_accuracy_at_stop"], here["test_accuracy_at_stop"]
+    text = f"{was:.2%} at early stop, iteration {recorded.stop_iteration:,}"
     if here.diverged:
         return f"{text}, but the same training diverges here"
     also = "".join(
@@ -192,7 +193,7 @@ def _recorded_and_here(figures: FigureSummary) -> str:
     )
     iterations = figures.tolerances["stop_iteration"]
     return (
-        f"{text}, and the same training gives {here.test_accuracy_at_stop:.2%} at iteration {here.stop_iteration:,} "
+        f"{text}, and the same training gives {now:.2%} at iteration {here.stop_iteration:,} "
         f"here (rounding explains {100 * figures.tolerance:.1f} points and {iterations:,.0f} iterations){also}"
     )
 

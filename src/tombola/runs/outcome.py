@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 from tombola.pruning.mask import Mask, State
@@ -13,36 +14,35 @@ from tombola.utils.frozen_model import FrozenModel
 
 
 class Measures(FrozenModel):
-    """The metrics of one run. Accuracies are fractions. All but the first two are None if it diverged."""
+    """The results of one run, as one flat JSON object."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float] = Field(init=False)
 
     diverged: bool
     """A loss was not finite; training ended there."""
     iterations: int
     """The number of iterations trained."""
     stop_iteration: int | None = None
-    """The early-stopping iteration: the first of minimum validation loss, found after training."""
-    validation_loss_at_stop: float | None = None
-    validation_accuracy_at_stop: float | None = None
-    train_accuracy_at_stop: float | None = None
-    test_accuracy_at_stop: float | None = None
-    train_accuracy: float | None = None
-    """At the end of training, on the training examples without the validation split."""
-    test_accuracy: float | None = None
-    """At the end of training."""
+    """The early-stopping iteration: the first with the best validation figure (in recipes, the loss), found after
+    training; None if it diverged, or was evaluated at its end only."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_missing(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value is not None or name in cls.model_fields}
 
     @property
-    def gap_at_stop(self) -> float | None:
-        """The generalisation gap at early stop: training accuracy minus test accuracy."""
-        return _gap(self.train_accuracy_at_stop, self.test_accuracy_at_stop)
+    def figures(self) -> dict[str, float]:
+        """What was measured, by SPLIT_METRIC_at_stop, of the weights of the early stop, and SPLIT_METRIC, of those of
+        the end: `validation_loss_at_stop`, `test_accuracy`. Accuracies are fractions. Empty if it diverged."""
+        return self.__pydantic_extra__
 
-    @property
-    def gap(self) -> float | None:
-        """The same at the end of training."""
-        return _gap(self.train_accuracy, self.test_accuracy)
-
-
-def _gap(train: float | None, test: float | None) -> float | None:
-    return None if train is None or test is None else train - test
+    def __getitem__(self, name: str) -> float | None:
+        """The figure of this name, or `stop_iteration`; None if there is none."""
+        return self.stop_iteration if name == "stop_iteration" else self.figures.get(name)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def compare_branches(tickets: BranchRows, others: BranchRows, alpha: float) -> P
     if len(pairs) < 2:
         return None
     (tickets_accuracy, accuracy), (tickets_stop, stop) = (
-        np.array([[np.mean([getattr(m, name) for m in draws]) for draws in pair] for pair in pairs]).T
+        np.array([[np.mean([m[name] for m in draws]) for draws in pair] for pair in pairs]).T
         for name in ("test_accuracy_at_stop", "stop_iteration")
     )
     return PairedComparison(

@@ -137,7 +137,15 @@ def _branch(rows: Sequence[Row], confidence: float) -> BranchSummary:
     replicates = [[row for row in finite if row.replicate == r] for r in sorted({row.replicate for row in finite})]
     measures = {}
     for name in MEASURES:
-        values = [float(np.mean([getattr(row.measures, name) for row in draws])) for draws in replicates]
+        values = [float(np.mean([_measured(row, name) for row in draws])) for draws in replicates]
         interval = mean_interval(values, confidence) if values else None
         measures[name] = MeasureSummary(values=values, interval=interval)
     return BranchSummary(runs=len(rows), diverged=len(rows) - len(finite), **measures)
+
+
+def _measured(row: Row, name: str) -> float | None:
+    """A figure of a run, or its generalisation gap: training minus test accuracy."""
+    if not name.startswith("gap"):
+        return row.measures[name]
+    train, test = (row.measures[name.replace("gap", f"{split}_accuracy")] for split in ("train", "test"))
+    return None if train is None or test is None else train - test

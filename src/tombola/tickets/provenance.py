@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from tombola.experiments.experiment import Experiment
 from tombola.experiments.recipe import Recipe, parse_recipe
+from tombola.experiments.results_schema import FIGURES
 from tombola.experiments.sections import AUTO
 from tombola.pruning.mask import Mask, State
 from tombola.runs.outcome import Measures
@@ -59,7 +60,7 @@ class Provenance(FrozenModel):
     def _complete(cls, measures: Measures | None) -> Measures | None:
         if measures is not None and measures.diverged:
             raise ValueError("a ticket's training has not diverged")
-        if measures is not None and None in measures.model_dump().values():
+        if measures is not None and any(measures[name] is None for name in FIGURES):
             raise ValueError("figures are missing")
         return measures
 
@@ -224,8 +225,9 @@ def _check_level(recipe: Recipe, level: int, dense: Run, mask: Mask) -> None:
 
 def _check_figures(of: str, measures: Measures, last: int) -> None:
     """Raises `InputError` for impossible figures; `last` is the length of the training in iterations."""
-    bounds: dict[str, float] = {name: 1 for name in Measures.model_fields if "accuracy" in name}
+    bounds: dict[str, float] = {name: 1 for name in FIGURES if "accuracy" in name}
     bounds |= {"iterations": last, "stop_iteration": measures.iterations, "validation_loss_at_stop": float("inf")}
     for name, high in bounds.items():
-        if not 0 <= (value := getattr(measures, name)) <= high:
+        value = measures.iterations if name == "iterations" else measures[name]
+        if value is None or not 0 <= value <= high:
             raise _inconsistent(f"{of}.{name} is {value!r:.60}, and should be from 0 to {high}")

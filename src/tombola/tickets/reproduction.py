@@ -24,8 +24,6 @@ CONFIDENCE = 0.99
 EXACT_FIGURES = ("diverged", "iterations")
 """Figures that rounding does not change; it changes the others."""
 
-ROUNDED_FIGURES = tuple(name for name in Measures.model_fields if name not in EXACT_FIGURES)
-
 
 def tolerance(values: Sequence[float], least: float = MIN_TOLERANCE) -> float:
     """The largest difference that counts as reproduced, where other orders of batches gave these `values`.
@@ -39,13 +37,15 @@ def tolerance(values: Sequence[float], least: float = MIN_TOLERANCE) -> float:
     return max(least, float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * spread)
 
 
-def tolerances(others: Sequence[Measures], step: int) -> dict[str, float]:
-    """`tolerance` by figure, from the results of other orders of batches; `step`: iterations between evaluations."""
+def tolerances(recorded: Measures, others: Sequence[Measures], step: int) -> dict[str, float]:
+    """`tolerance` by recorded figure, from the results of other orders of batches; `step`: iterations between
+    evaluations."""
     finished = [measures for measures in others if not measures.diverged]
-    least = dict.fromkeys(ROUNDED_FIGURES, MIN_TOLERANCE) | {"stop_iteration": float(step)}
-    return {
-        name: tolerance([getattr(measures, name) for measures in finished], least[name]) for name in ROUNDED_FIGURES
-    }
+    found = {}
+    for name, least in {"stop_iteration": float(step), **dict.fromkeys(recorded.figures, MIN_TOLERANCE)}.items():
+        values = [value for measures in finished if (value := measures[name]) is not None]
+        found[name] = tolerance(values, least)
+    return found
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class FigureReproduction:
     def off(self) -> list[str]:
         """The figures that differ by more than rounding."""
         wrong = [name for name in EXACT_FIGURES if getattr(self.here, name) != getattr(self.recorded, name)]
-        differences = {name: self._difference(name) for name in ROUNDED_FIGURES}
+        differences = {name: self._difference(name) for name in self.tolerances}
         return wrong + [name for name, d in differences.items() if d is None or abs(d) > self.tolerances[name]]
 
     @property
@@ -80,7 +80,7 @@ class FigureReproduction:
         return self.exact or not self.off
 
     def _difference(self, name: str) -> float | None:
-        here, recorded = getattr(self.here, name), getattr(self.recorded, name)
+        here, recorded = self.here[name], self.recorded[name]
         return None if here is None or recorded is None else float(here - recorded)
 
 
@@ -98,9 +98,10 @@ class WeightReproduction:
     def reproduced(self, recorded: Measures, exact: bool) -> bool:
         """Whether they match the `recorded` figures. If these were reproduced `exact`ly, the weights must be the
         `same`; otherwise their accuracy must be the recorded one within `MIN_TOLERANCE`."""
-        if self.accuracy is None or recorded.test_accuracy is None:
+        accuracy = recorded["test_accuracy"]
+        if self.accuracy is None or accuracy is None:
             return False
-        return self.same if exact else abs(self.accuracy - recorded.test_accuracy) <= MIN_TOLERANCE
+        return self.same if exact else abs(self.accuracy - accuracy) <= MIN_TOLERANCE
 
 
 def compare_weights(trained: State, here: State, accuracy: float | None) -> WeightReproduction:

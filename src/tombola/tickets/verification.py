@@ -74,7 +74,7 @@ class Verification:
         by_repeat = {r.replicate: r.measures for r in self.rows if (r.branch, r.level) == ("ticket", level)}
         others = [measures for repeat, measures in by_repeat.items() if repeat != RECORDED_RUN]
         step = self.claim.dense.training.evaluate_every.iterations
-        return FigureReproduction(recorded, by_repeat[RECORDED_RUN], tolerances(others, step))
+        return FigureReproduction(recorded, by_repeat[RECORDED_RUN], tolerances(recorded, others, step))
 
     def summary(self) -> dict[str, Any]:
         """The summary as JSON values."""
@@ -120,7 +120,7 @@ class Verification:
     def _reproduction(self) -> ReproductionSummary:
         figures, trained, reproduced = self.reproduced, None, self._weights_reproduced
         if self.trained is not None:
-            accuracy = self.claim.provenance.measures.test_accuracy
+            accuracy = self.claim.provenance.measures["test_accuracy"]
             trained = WeightSummary(**asdict(self.trained), recorded=accuracy, reproduced=bool(reproduced))
         return ReproductionSummary(
             reproduced=all(each.reproduced for each in figures.values()) and reproduced is not False,

@@ -55,7 +55,7 @@ def test_only_the_repeats_are_judged(verification: Verification) -> None:
     assert list(branches) == ["dense", "ticket", "reinit"]
     for name, branch in (("dense", "ticket"), ("ticket", "ticket"), ("reinit", "reinit")):
         values = [
-            row.measures.test_accuracy_at_stop
+            row.measures["test_accuracy_at_stop"]
             for row in verification.rows
             if row.replicate != RECORDED_RUN and (row.branch, row.level) == (branch, int(name != "dense"))
         ]
