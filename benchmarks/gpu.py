@@ -21,8 +21,8 @@ from benchmarks.step import FIRST_STEPS, masks
 from tombola.engines.eager import ModuleLearner, reproducible
 from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.engines.training_loop import Learner
-from tombola.experiments.experiment import Experiment
 from tombola.experiments.recipe import load_recipe
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.initial_state import masked_network
 from tombola.runs.run import Run
 from tombola.zoo.batches import batches
@@ -67,7 +67,7 @@ def main(
 ) -> None:
     """Compare losses, measure, print ratios, write results/gpu.json."""
     recipe = load_recipe("lenet-mnist", [f"data.name={data}", "data.validation=500"])
-    dense = Experiment(recipe, data_dir).dense(0)
+    dense = RecipeExperiment(recipe, data_dir).dense(0)
     run = dense.masked(masks(recipe, dense, 9)[-1])
     examples = len(prepare(run.data, data_dir).train)
     place = torch.device(device)

@@ -25,8 +25,8 @@ from torch.nn import functional
 from benchmarks.common import Loop, check_first_losses, console, machine, median, take_turns, write
 from benchmarks.step import FIRST_STEPS, sparse_learner
 from tombola._run_experiment import run_experiment
-from tombola.experiments.experiment import Experiment
 from tombola.experiments.recipe import Recipe, load_recipe
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.pruning.mask import Mask
 from tombola.utils.workers import cores
 from tombola.zoo.batches import batches
@@ -63,7 +63,7 @@ def whole(examples: ExampleSet) -> tuple[Tensor, Tensor]:
 
 def search_by_hand(recipe: Recipe, data_dir: Path | None, fused: bool) -> list[list[float]]:
     """Test accuracy at early stop, by replicate and level."""
-    experiment, table = Experiment(recipe, data_dir), []
+    experiment, table = RecipeExperiment(recipe, data_dir), []
     for replicate in range(recipe.replicates):
         run = experiment.dense(replicate)
         split = prepare(run.data, data_dir)
@@ -164,7 +164,7 @@ def main(
 
 def compare_first_losses(recipe: Recipe, data_dir: Path | None) -> None:
     """Exit unless all sides have the same losses in the first steps of the dense network."""
-    run = Experiment(recipe, data_dir).dense(0)
+    run = RecipeExperiment(recipe, data_dir).dense(0)
     split = prepare(run.data, data_dir)
     order = batches(run.seed, len(split.train), run.training.batch_size, 0, FIRST_STEPS)
     sparse = sparse_learner(run, split)

@@ -34,8 +34,8 @@ from benchmarks.common import (
 from tombola.engines.eager import ModuleLearner
 from tombola.engines.sparse.stack import recognise_stack
 from tombola.engines.sparse.stack_learner import StackLearner
-from tombola.experiments.experiment import Experiment
 from tombola.experiments.recipe import Recipe, load_recipe
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.pruning.mask import Mask
 from tombola.pruning.scores import random
 from tombola.pruning.scores.inputs import ScoreInputs
@@ -167,7 +167,7 @@ def main(
     """Measure, print a table, write results/step.json."""
     torch.set_num_threads(1)
     recipe = load_recipe("lenet-mnist", [f"data.name={data}", "data.validation=500"])
-    run = Experiment(recipe, data_dir).dense(0)
+    run = RecipeExperiment(recipe, data_dir).dense(0)
     split = prepare(run.data, data_dir)
     with threadpool_limits(1, user_api="blas"):
         rows = [measure(run, mask, split, steps, turns) for mask in masks(recipe, run, levels)[::every]]

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from tests.support.recipes import tiny
-from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.run import Run
 
 
 @pytest.fixture
 def dense() -> Run:
     """The dense run of the tiny recipe."""
-    return Experiment(tiny()).dense(0)
+    return RecipeExperiment(tiny()).dense(0)
 
 
 @pytest.fixture(autouse=True)

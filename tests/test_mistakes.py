@@ -19,7 +19,7 @@ from tests.support.studies import drive, prune_by_magnitude
 from tests.support.training import Interrupted, InterruptingCheckpoint, same_bits, train_alone
 from tombola._find_ticket import find_ticket
 from tombola.engines.eager import Eager, ModuleLearner
-from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.pruning.hold import hold
 from tombola.pruning.mask import Mask
 from tombola.pruning.options import PruningOptions
@@ -188,7 +188,7 @@ def half_of(run: Run) -> Mask:
 
 def test_10_a_resumed_run_is_the_same_run_dropout_included(tmp_path: Path) -> None:
     dropping = {"name": "mlp", "widths": [20, 10], "dropout": 0.3}
-    run = Experiment(tiny(model=dropping, training__momentum=0.0)).dense(0)
+    run = RecipeExperiment(tiny(model=dropping, training__momentum=0.0)).dense(0)
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Interrupted):
         Eager().train([run], InterruptingCheckpoint(path))

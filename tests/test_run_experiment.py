@@ -30,7 +30,7 @@ from tombola.tickets.ticket import Ticket
 
 SHORT = {"training__length": "40it", "search__levels": 2, "controls__reinit": 1}
 STABILITY = {"candidates": ["0it", "10it", "20it"], "points": 4, "tolerance": 0.5}
-EASY_TO_WIN = {"accuracy_margin": 0.99, "stop_margin": 99.0, "max_density": 0.99}
+EASY_TO_WIN = {"margin": 0.99, "stop_margin": 99.0, "max_density": 0.99}
 
 
 def test_the_trunk_is_trained_once_per_replicate_and_nothing_is_trained_twice(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_pruned_weights_are_zero_and_grown_weights_start_at_zero(method: str, en
 
 
 def test_an_early_bird_ticket_can_win_and_is_saved(tmp_path: Path) -> None:
-    easy = {"accuracy_margin": 0.99, "stop_margin": 99.0, "max_density": 0.99}
+    easy = {"margin": 0.99, "stop_margin": 99.0, "max_density": 0.99}
     results, _ = simulate(recipe_of("early-bird", verdict=easy, replicates=5, controls={"reinit": 1}), tmp_path)
     assert sum(row.branch == "drawn" for row in results.rows) == 5
     assert build_summary(results).smallest_winning

@@ -12,7 +12,7 @@ from typing import Any
 
 from tombola._find_ticket import SearchResult, find_ticket
 from tombola._run_experiment import run_experiment
-from tombola.engines.custom.step_counter import mark
+from tombola.engines.custom.step_counter import evaluate, mark
 from tombola.experiments.recipe import Recipe, load_recipe, recipes
 from tombola.experiments.results import Results, read_results
 from tombola.exports.compaction import compact
@@ -36,6 +36,7 @@ __all__ = [
     "SearchResult",
     "Ticket",
     "compact",
+    "evaluate",
     "export",
     "find_ticket",
     "held",
@@ -60,10 +61,10 @@ _MOVED = {
     "Ask": "studies.request:RunRequest",
     "Data": "zoo.datasets.description:Data",
     "Engine": "engines:Engine",
-    "Experiment": "experiments.experiment:Experiment",
+    "Experiment": "experiments.recipe_experiment:RecipeExperiment",
     "Found": "_find_ticket:SearchResult",
     "Held": "pruning.hold:Held",
-    "Levels": "report.printable_level_table:PrintableLevelTable",
+    "Levels": "experiments.results:Results",
     "Measures": "runs.outcome:Measures",
     "Network": "zoo.models.description:Network",
     "Outcome": "runs.outcome:Outcome",

@@ -3,46 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tombola.engines.custom.engine import CustomEngine, EvaluateFunction, TrainFunction
+from tombola._perform import collector_of, perform
+from tombola.engines.custom.direction import Minimize, is_valid
+from tombola.engines.custom.engine import CustomEngine, TrainFunction
+from tombola.engines.custom.evaluations import EvaluateFunction
 from tombola.engines.custom.fingerprint import training_fingerprint
 from tombola.engines.custom.model import CustomModel, Model
-from tombola.experiments.custom_search import MARK, CustomSearch
-from tombola.pruning.mask import State
-from tombola.pruning.network_state import network_state, persistent_tensors
+from tombola.experiments.custom_config import custom_config, described_search, import_path
+from tombola.experiments.custom_workload import CustomWorkload
+from tombola.experiments.experiment import Experiment, count_runs
+from tombola.experiments.results import Results
+from tombola.experiments.sections import MARK
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.scores import Score
 from tombola.pruning.scores.losses import Loss, loss_function
 from tombola.pruning.structures import Heads
-from tombola.report.printable_level_table import PrintableLevelTable
 from tombola.report.progress import live_display
-from tombola.runs.run import BaseRun
-from tombola.runs.store import Store, check_writable, shared_store
-from tombola.stats.direction import Minimize, is_valid
-from tombola.stats.level_table import LevelTableListener
-from tombola.studies.conductor import Listener, ListenerGroup, conduct
-from tombola.studies.controls import CONTROLS
+from tombola.report.prose import conclusion
+from tombola.runs.store import check_writable, first_process, shared_store
+from tombola.stats.summarise import build_summary
+from tombola.studies.conductor import Listener
+from tombola.tickets.selection import best_level, ticket_of
 from tombola.tickets.ticket import Ticket
-from tombola.utils.errors import InputError, unknown
-from tombola.utils.libraries import versions
+from tombola.utils.errors import InputError
 from tombola.utils.seeds import check_seed
 from tombola.utils.workers import InlineExecutor
-
-EXCLUDED_CONTROLS = ("large_init", "rewound")
-"""`score="large_init"` gives the first without training; the second is the ticket itself."""
 
 
 class SearchResult(NamedTuple):
     """What `find_ticket` returns."""
 
     ticket: Ticket
-    """The sparsest that matches the dense network; if none does, or nothing was evaluated, the sparsest of all."""
-    levels: PrintableLevelTable
-    """The table of all levels. It prints itself, and says which match."""
+    """The smallest winning ticket; if none wins, the sparsest whose mean is within the margin; if there is none
+    either, the sparsest of all. `Ticket.provenance` has the verdict."""
+    levels: Results
+    """The results of all levels. They print as a table with the verdict."""
 
 
 def find_ticket(
@@ -50,7 +51,10 @@ def find_ticket(
     train: TrainFunction,
     *,
     evaluate: EvaluateFunction | None = None,
-    minimize: Minimize = False,
+    test: EvaluateFunction | None = None,
+    every: int | None = None,
+    minimize: Minimize | None = None,
+    stop_on: str | None = None,
     levels: int = 5,
     rate: float | None = None,
     density: float | None = None,
@@ -65,12 +69,14 @@ def find_ticket(
     rewind: int | Literal["mark"] = 0,
     one_shot: bool = False,
     replicates: int = 1,
-    controls: Mapping[str, int] | None = None,
-    margin: float = 0.01,
+    controls: Mapping[str, Any] | None = None,
+    margin: float | str = 0.01,
     confidence: float = 0.95,
+    verdict: Mapping[str, Any] | None = None,
     data: Iterable[Any] | None = None,
     loss: str | Loss = "cross_entropy",
     seed: int = 0,
+    out: str | Path | None = None,
     store: str | Path | None = None,
     settings: object = None,
     progress: bool | None = None,
@@ -115,8 +121,6 @@ def find_ticket(
     Raises `InputError` for invalid arguments. Exceptions of `train` and `evaluate` pass through; finished trainings
     stay in `store`.
     """
-    _check_arguments(rewind, replicates, margin, confidence, minimize)
-    check_seed(seed)
     options = PruningOptions(
         levels=levels,
         rate=rate,
@@ -130,92 +134,83 @@ def find_ticket(
         structure=structure,
         rounds=rounds,
     )
+    check_seed(seed)
+    if rewind != MARK and not (isinstance(rewind, int) and rewind >= 0):
+        raise InputError(f'rewind: should be a number of optimizer steps, or "{MARK}", not {rewind!r}')
+    for name, given in (("every", every), ("test", test)):
+        if given is not None and evaluate is None:
+            raise InputError(f"{name}: needs evaluate, a function that says how good the network is")
+    if not is_valid(minimize):
+        raise InputError(f"minimize: should be True, False, or names of figures, not {minimize!r}")
     source = CustomModel(model)
     network = source.initial_network(source.start(0))
     prunable = options.prunable(network)
-    pruner, dense = options.pruner(prunable), prunable.dense
-    pruner.check_levels(dense, levels)
-    search = CustomSearch(
+    pruner = options.pruner(prunable)
+    pruner.check_levels(prunable.dense, levels)
+    kept = out is not None or store is not None
+    config = custom_config(
+        {
+            "name": _name(out, model),
+            "replicates": replicates,
+            "seed": seed,
+            "search": described_search(options, one_shot),
+            "rewind": {"to": rewind if rewind == MARK else f"{rewind}it"},
+            "controls": dict(controls or {}),
+            "verdict": {"margin": margin, "confidence": confidence, **(verdict or {})},
+            "functions": {
+                "model": import_path(model),
+                "train": import_path(train),
+                "evaluate": None if evaluate is None else import_path(evaluate),
+                "test": None if test is None else import_path(test),
+                "fingerprint": training_fingerprint(train, evaluate, settings, *([] if test is None else [test]))
+                if kept
+                else "",
+            },
+            "evaluation": {"every": every, "minimize": _names(minimize), "stop_on": stop_on},
+            "settings": "" if settings is None else repr(settings),
+        }
+    )
+    if "reinit" in config.controls and not source.draws_anew:
+        raise InputError(
+            'controls: "reinit" needs new initial weights: give a function that makes the model and draws them from '
+            "the global random states"
+        )
+    workload = CustomWorkload(
         source=source,
-        dense=dense,
+        mask=prunable.dense,
         pruner=pruner,
+        matrix_weights=prunable.matrix_weights,
+        template={"procedure": config.functions.fingerprint, **config.evaluation.model_dump()},
         data=data,
         loss=loss_function(loss),
-        levels=levels,
-        one_shot=one_shot,
-        rewind=rewind,
-        controls=_checked_controls(controls or {}, source),
         seed=seed,
-        procedure="" if store is None else training_fingerprint(train, evaluate, settings),
         device=next(network.parameters()).device,
     )
-    table = PrintableLevelTable(margin, confidence, matrix_weights=prunable.matrix_weights, minimize=minimize)
+    experiment = Experiment(config, workload, rewind if isinstance(rewind, int) else None)
     with contextlib.ExitStack() as stack:
-        folder = Path(store if store is not None else stack.enter_context(tempfile.TemporaryDirectory()))
-        check_writable(folder)
-        run_store = shared_store(folder)
-
-        def initial(run: BaseRun) -> State:
-            return network_state(source.initial_network(run.start, run_store.load_state))
-
-        collector = LevelTableListener(table, initial if replicates > 1 else None)
-        display = stack.enter_context(live_display(table, replicates * search.runs, progress))
-        studies = [search.study(replicate) for replicate in range(replicates)]
-        engine = CustomEngine(source, train, evaluate)
-        conduct(studies, run_store, engine, InlineExecutor(), ListenerGroup([collector, display, *listeners]))
-        return SearchResult(_best_ticket(collector, source, run_store), table)
-
-
-def _best_ticket(collector: LevelTableListener, source: CustomModel, store: Store) -> Ticket:
-    """The sparsest ticket that matches; of its replicates the best."""
-    table, tickets = collector.table, collector.tickets
-    match = table.sparsest_match
-    level = match.level if match is not None and match.level else max(level for level, _ in tickets)
-    best = table.best_replicate(level, [replicate for at, replicate in tickets if at == level])
-    run = tickets[level, best]
-    network = source.initial_network(run.start, store.load_state)
-    run.mask.apply_(network)
-    initial = network_state(network)
-    start = {name: initial[name] for name in persistent_tensors(network)}
-    final = store.load_state(run.key)
-    trained = {name: final[name] for name in start if name in final}
-    provenance = {
-        "level": level,
-        "replicate": best,
-        "matrix_weights": table.matrix_weights,
-        "state": table[level].state,
-        "figures": {str(row.replicate): row.figures for row in table.of("ticket", level)},
-        "run": run.description,
-        "key": run.key,
-        "versions": versions(),
-    }
-    return Ticket(run.mask, start, provenance, trained if trained.keys() == start.keys() else None)
+        if store is None:
+            beside = None if out is None else Path(out).parent / ".tombola"
+            store = beside or stack.enter_context(tempfile.TemporaryDirectory())
+        check_writable(Path(store))
+        runs = shared_store(Path(store))
+        collector = collector_of(experiment, runs, find_copies=replicates > 1)
+        display = stack.enter_context(live_display(collector, count_runs(config), progress))
+        engine = CustomEngine(source, train, evaluate, test)
+        folder = Path(out) if out is not None and first_process() else None
+        perform(experiment, runs, engine, InlineExecutor(), collector, folder, [display, *listeners])
+        results = collector.results(finished=True)
+        summary = build_summary(results)
+        level = best_level(summary) or summary.levels[0]
+        return SearchResult(ticket_of(experiment, collector, summary, level, runs, conclusion(summary)), results)
 
 
-def _check_arguments(rewind: object, replicates: int, margin: object, confidence: object, minimize: object) -> None:
-    is_step = isinstance(rewind, int) and rewind >= 0
-    checks: list[tuple[str, object, bool, str]] = [
-        ("replicates", replicates, isinstance(replicates, int) and replicates >= 1, "at least 1"),
-        ("rewind", rewind, rewind == MARK or is_step, f'a number of optimizer steps, or "{MARK}"'),
-        ("margin", margin, isinstance(margin, int | float) and margin >= 0, "at least 0"),
-        ("confidence", confidence, isinstance(confidence, float) and 0.5 < confidence < 1, "between 0.5 and 1"),
-        ("minimize", minimize, is_valid(minimize), "True, False, or names of figures"),
-    ]
-    for name, value, valid, expected in checks:
-        if not valid:
-            raise InputError(f"{name}: should be {expected}, not {value!r}")
+def _names(minimize: Minimize | None) -> bool | list[str] | None:
+    if minimize is None or isinstance(minimize, bool):
+        return minimize
+    return [minimize] if isinstance(minimize, str) else [*minimize]
 
 
-def _checked_controls(controls: Mapping[str, int], source: CustomModel) -> Mapping[str, int]:
-    known = [name for name in CONTROLS if name not in EXCLUDED_CONTROLS]
-    for name, draws in controls.items():
-        if name not in known:
-            raise unknown("control", name, known)
-        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 0:
-            raise InputError(f'controls: "{name}" should have a number of draws, not {draws!r}')
-        if name == "reinit" and not source.draws_anew:
-            raise InputError(
-                'controls: "reinit" needs new initial weights: give a function that makes the model and draws them '
-                "from the global random states"
-            )
-    return controls
+def _name(out: str | Path | None, model: Model) -> str:
+    """The name of the experiment: that of its folder, otherwise that of the model."""
+    given = Path(out).resolve().name if out is not None else import_path(model).rpartition(":")[2]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", given).lstrip("._-") or "search"

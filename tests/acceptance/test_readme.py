@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from tests.support.digits_tickets import digits_ticket
 from tombola.cli import app
-from tombola.experiments.experiment import Experiment
 from tombola.experiments.recipe import load_recipe
+from tombola.experiments.recipe_experiment import RecipeExperiment
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -61,7 +61,7 @@ def test_the_commands_and_code_of_the_readme(tmp_path: Path, monkeypatch: pytest
     exec(run, {})
     from tombola.zoo.models import build
 
-    namespace = {"network": build(Experiment(load_recipe("digits")).dense(0).start)}
+    namespace = {"network": build(RecipeExperiment(load_recipe("digits")).dense(0).start)}
     exec(f"import tombola\n{load}", namespace)
     for name in ("network", "trained"):
         weights = sum(int((p != 0).sum()) for n, p in namespace[name].named_parameters() if n.endswith("weight"))

@@ -94,14 +94,14 @@ def test_sides_that_disagree_are_not_compared() -> None:
 
 
 def test_pruning_by_hand_keeps_as_many_as_tombola() -> None:
-    from tombola.experiments.experiment import Experiment
     from tombola.experiments.recipe import load_recipe
+    from tombola.experiments.recipe_experiment import RecipeExperiment
     from tombola.pruning.mask import Mask
     from tombola.pruning.scores.inputs import ScoreInputs
     from tombola.zoo.models import build
 
     recipe = load_recipe("lenet-mnist", ["data.name=digits", "data.validation=300"])
-    run = Experiment(recipe).dense(0)
+    run = RecipeExperiment(recipe).dense(0)
     network = build(run.start)
     weights = {name: tensor for name, tensor in network.state_dict().items() if name in run.mask}
     mask = run.mask

@@ -17,8 +17,8 @@ from torch import nn
 from tests.support.command_line import WINNING, run, tombola, with_settings
 from tests.support.fake_engine import FakeEngine
 from tombola.engines.sparse.speeds import Speeds
-from tombola.experiments.experiment import Experiment
 from tombola.experiments.recipe import parse_recipe
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.tickets.ticket import Ticket
 from tombola.zoo.models import build
 
@@ -68,7 +68,7 @@ def test_experiments_can_share_a_store(tmp_path: Path, monkeypatch: pytest.Monke
     run("--store", "elsewhere")
     assert not (tmp_path / "results" / ".tombola").exists()
     monkeypatch.setenv("TOMBOLA_STORE", str(tmp_path / "elsewhere"))
-    more = run("--out", "other", *with_settings("controls.reinit=1", "verdict.accuracy_margin=0.1"))
+    more = run("--out", "other", *with_settings("controls.reinit=1", "verdict.margin=0.1"))
     assert "all 14 runs came from the store" in more.stdout
 
 
@@ -86,7 +86,7 @@ def test_a_winning_ticket_is_saved_and_shown(tmp_path: Path) -> None:
     provenance = document["provenance"]
     assert provenance["recipe"]["name"] == "tiny"
     ticket = Ticket.load(tmp_path / "results" / "tiny" / "ticket.safetensors")
-    dense = Experiment(parse_recipe(provenance["recipe"], "ticket")).dense(provenance["replicate"])
+    dense = RecipeExperiment(parse_recipe(provenance["recipe"], "ticket")).dense(provenance["replicate"])
     original = build(dense.start).state_dict()
     for name, kept in ticket.mask.items():
         assert (ticket.start[name] == original[name] * kept).all()

@@ -14,7 +14,7 @@ from tests.support.training import train_alone, train_stacked
 from tests.support.zoo_networks import SMALL
 from tombola.engines.sparse.engine import Sparse
 from tombola.engines.stacked.stackability import why_not_stackable
-from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.initial_state import masked_network
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
@@ -32,7 +32,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_of(name: str, images: Path) -> Run:
-    dense = Experiment(
+    dense = RecipeExperiment(
         tiny(
             model={"name": name} | SMALL[name],
             data={"name": str(images), "validation": 20},

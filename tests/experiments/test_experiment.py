@@ -12,8 +12,9 @@ from torch import Tensor
 from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
 from tests.support.studies import drive
-from tombola.experiments.experiment import Experiment, count_runs
+from tombola.experiments.experiment import count_runs
 from tombola.experiments.recipe import load_recipe
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.pruning.scores import SCORES
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.pruning.scores.weights import magnitude
@@ -25,18 +26,18 @@ from tombola.zoo.models import build
 
 
 def test_each_replicate_has_its_own_weights_split_and_batch_order() -> None:
-    experiment = Experiment(tiny(replicates=3))
+    experiment = RecipeExperiment(tiny(replicates=3))
     runs = [experiment.dense(replicate) for replicate in range(3)]
     for seeds in zip(*((run.start.seed, run.data.seed, run.seed) for run in runs), strict=True):
         assert len(set(seeds)) == 3
-    assert experiment.dense(1) == Experiment(tiny(replicates=9)).dense(1)
-    assert experiment.dense(1) != Experiment(tiny(seed=1)).dense(1)
+    assert experiment.dense(1) == RecipeExperiment(tiny(replicates=9)).dense(1)
+    assert experiment.dense(1) != RecipeExperiment(tiny(seed=1)).dense(1)
 
 
 @pytest.mark.parametrize("one_shot", [False, True])
 def test_a_study_searches_and_then_trains_controls(one_shot: bool) -> None:
     recipe = tiny(search__one_shot=one_shot)
-    yielded, _ = drive(Experiment(recipe).study(0))
+    yielded, _ = drive(RecipeExperiment(recipe).study(0))
     requests = [request for requests in yielded for request in requests]
     assert len(requests) * recipe.replicates == count_runs(recipe)
     assert [request.level for request in requests if request.branch == "ticket"] == [0, 1, 2, 3]
@@ -49,13 +50,13 @@ def test_a_study_searches_and_then_trains_controls(one_shot: bool) -> None:
 
 def test_keys_of_recipes_never_change() -> None:
     """Golden: they depend on the purposes of seeds, the defaults of options and the digest of the data."""
-    experiment = Experiment(load_recipe("digits"))
+    experiment = RecipeExperiment(load_recipe("digits"))
     dense = experiment.dense(0)
     assert dense.key == "2e071eff9608a717bc193d3a073669ae"
-    yielded, _ = drive(Experiment(tiny()).study(1))
+    yielded, _ = drive(RecipeExperiment(tiny()).study(1))
     assert yielded[-1][-1].run.start.seed == 4727628469097597687
     for explicit in ("model.dropout=0.0", "model.init=glorot-normal", "training.weight_decay=0"):
-        assert Experiment(load_recipe("digits", [explicit])).dense(0).key == dense.key
+        assert RecipeExperiment(load_recipe("digits", [explicit])).dense(0).key == dense.key
 
 
 def test_editing_a_network_changes_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,17 +68,17 @@ def test_editing_a_network_changes_its_key(tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / "my_own_net.py").write_text(text.format(activation))
         sys.modules.pop("my_own_net", None)
         linecache.clearcache()
-        keys.add(Experiment(tiny(model={"name": "my_own_net:net"})).dense(0).key)
+        keys.add(RecipeExperiment(tiny(model={"name": "my_own_net:net"})).dense(0).key)
     assert len(keys) == 2
 
 
 def test_a_final_density_is_reached() -> None:
-    tickets = drive(Experiment(tiny(search={"levels": 5, "density": 0.1}, controls={})).study(0))[0]
+    tickets = drive(RecipeExperiment(tiny(search={"levels": 5, "density": 0.1}, controls={})).study(0))[0]
     assert tickets[-1][0].run.mask.density == pytest.approx(0.1, abs=0.002)
 
 
 def test_random_scores_differ_by_level_and_replicate() -> None:
-    experiment = Experiment(tiny(search__score="random"))
+    experiment = RecipeExperiment(tiny(search__score="random"))
     masks = [drive(experiment.study(r))[0][1][0].run.mask for r in (0, 1)]
     assert masks[0] != masks[1]
     assert masks[0].counts == masks[1].counts
@@ -101,7 +102,7 @@ def test_scores_get_the_trained_network_its_initial_state_and_its_training_batch
 
     monkeypatch.setitem(SCORES, "seen", score)
     recipe = tiny(search={"levels": 2, "rate": 0.5, "score": "seen"}, rewind={"to": f"{rewind}it"})
-    yielded, _ = drive(Experiment(recipe).study(0), outcome=outcome)
+    yielded, _ = drive(RecipeExperiment(recipe).study(0), outcome=outcome)
     tickets = [request for batch in yielded for request in batch if request.branch == "ticket"][:2]
     for request, inputs in zip(tickets, seen, strict=True):
         run, final = request.run, outcome(request).final
@@ -121,7 +122,7 @@ def test_scores_get_the_trained_network_its_initial_state_and_its_training_batch
 
 
 def test_pruning_neurons_counts_neurons() -> None:
-    yielded, _ = drive(Experiment(tiny(search={"levels": 2, "rate": 0.5, "structure": "neurons"})).study(0))
+    yielded, _ = drive(RecipeExperiment(tiny(search={"levels": 2, "rate": 0.5, "structure": "neurons"})).study(0))
     masks = [requests[0].run.mask for requests in yielded[:3]]
     assert [int(mask["fc1.weight"].any(1).sum()) for mask in masks] == [20, 10, 5]
     assert [int(mask["fc2.weight"].any(1).sum()) for mask in masks] == [10, 5, 3]  # half of 5 is rounded to even, 2
@@ -130,6 +131,6 @@ def test_pruning_neurons_counts_neurons() -> None:
 
 def test_a_pattern_is_reached_in_one_level() -> None:
     search = {"levels": 1, "density": 0.5, "structure": "2:4", "leave_out": ["output"]}
-    yielded, _ = drive(Experiment(tiny(search=search)).study(0))
+    yielded, _ = drive(RecipeExperiment(tiny(search=search)).study(0))
     mask = yielded[1][0].run.mask
     assert all((mask[f"{layer}.weight"].view(-1, 4).sum(1) == 2).all() for layer in ("fc1", "fc2"))

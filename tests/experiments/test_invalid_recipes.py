@@ -11,9 +11,9 @@ from torch import nn
 from tests.support.errors import raises_input_error
 from tests.support.recipes import tiny
 from tests.support.studies import requests_of
-from tombola.experiments.experiment import Experiment
 from tombola.experiments.methods import METHODS
 from tombola.experiments.recipe import Recipe
+from tombola.experiments.recipe_experiment import RecipeExperiment
 
 
 def search(method: str, **options: object) -> dict[str, object]:
@@ -161,7 +161,7 @@ def levels(count: int, **options: Any) -> dict[str, Any]:
 )
 def test_mistakes_are_named_before_anything_is_trained(changes: dict[str, Any], facts: list[str]) -> None:
     with raises_input_error(*facts):
-        Experiment(tiny(**changes))
+        RecipeExperiment(tiny(**changes))
 
 
 class Usual(Flat):
@@ -180,12 +180,14 @@ class Usual(Flat):
 
 
 def test_usual_states_are_accepted() -> None:
-    Experiment(tiny(**named("Usual")))
+    RecipeExperiment(tiny(**named("Usual")))
 
 
 def test_one_shot_by_either_name_requests_the_same_runs() -> None:
     ways = [{"method": "one-shot"}, {"one_shot": True}]
-    one, other = (requests_of(Experiment(tiny(search={"levels": 2, "rate": 0.4} | way)).study(0)) for way in ways)
+    one, other = (
+        requests_of(RecipeExperiment(tiny(search={"levels": 2, "rate": 0.4} | way)).study(0)) for way in ways
+    )
     assert one == other
 
 

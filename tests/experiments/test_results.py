@@ -15,10 +15,11 @@ import torch
 from tests.support.errors import raises_input_error
 from tests.support.outcomes import outcome_of, random_mask
 from tests.support.recipes import tiny
+from tests.support.results import writer_of
 from tombola.experiments import results_writer
 from tombola.experiments.results import read_results
+from tombola.experiments.results_collector import InitialStates
 from tombola.experiments.results_schema import LEVELS, Tally, read_table
-from tombola.experiments.results_writer import InitialStates, ResultsWriter
 from tombola.pruning.mask import Mask
 from tombola.runs.outcome import Measures, Outcome
 from tombola.runs.run import Run
@@ -44,7 +45,7 @@ GOLDEN = Path(__file__).parent / "golden" / "digits"
 @pytest.fixture
 def written(dense: Run, tmp_path: Path) -> Path:
     """A results folder."""
-    writer = ResultsWriter(tmp_path / "out", tiny(), "tombola run tiny")
+    writer = writer_of(tmp_path / "out", tiny(), "tombola run tiny")
     for replicate, request, outcome in made_up_answers(dense):
         writer.answered(replicate, request, outcome, trained=request.branch == "ticket")
     writer.write(finished=True)
@@ -55,8 +56,8 @@ def test_results_of_an_earlier_version_can_be_read_and_resumed(tmp_path: Path) -
     """Golden: its recipe has `verdict.few` and `verdict.beat`, the former names of `max_density` and `control`."""
     results = read_results(GOLDEN)
     assert (results.finished, results.problems, results.tally) == (True, [], Tally(trained=42))
-    assert (results.recipe.verdict.max_density, results.recipe.verdict.control) == (0.5, "reinit")
-    assert (results.recipe.replicates, results.recipe.search.levels) == (6, 3)
+    assert (results.config.verdict.max_density, results.config.verdict.control) == (0.5, "reinit")
+    assert (results.config.replicates, results.config.search.levels) == (6, 3)
     assert len(results.rows) == 6 * (1 + 3 * 2)
     levels = pq.read_table(GOLDEN / "levels.parquet").to_pylist()
     assert [row.to_dict() for row in results.rows] == levels
@@ -65,13 +66,13 @@ def test_results_of_an_earlier_version_can_be_read_and_resumed(tmp_path: Path) -
         (1, "reinit", 6),
     ]
     shutil.copytree(GOLDEN, tmp_path / "digits")
-    ResultsWriter(tmp_path / "digits", results.recipe)  # raises if the configurations differed
+    writer_of(tmp_path / "digits", results.config)  # raises if the configurations differed
 
 
 def test_a_folder_without_a_configuration_is_refused_and_without_tables_has_no_rows(tmp_path: Path) -> None:
     with raises_input_error(tmp_path, "experiment.toml"):
         read_results(tmp_path)
-    ResultsWriter(tmp_path / "out", tiny())
+    writer_of(tmp_path / "out", tiny())
     assert read_results(tmp_path / "out").rows == []
 
 
@@ -110,7 +111,7 @@ def test_a_damaged_status_is_named_and_has_defaults(written: Path, text: str, wr
         (problem,) = results.problems
         assert problem.startswith(f"{written}/status.json is damaged: {wrong}")
         assert "\n" not in problem
-    ResultsWriter(written, tiny()).write(finished=True)  # the experiment can be resumed
+    writer_of(written, tiny()).write(finished=True)  # the experiment can be resumed
     assert read_results(written).finished
 
 
@@ -123,9 +124,9 @@ def test_an_unreadable_status_is_named(written: Path) -> None:
 
 def test_the_command_is_kept_until_another_is_given(written: Path) -> None:
     assert read_results(written).command == "tombola run tiny"
-    ResultsWriter(written, tiny()).write(finished=True)
+    writer_of(written, tiny()).write(finished=True)
     assert read_results(written).command == "tombola run tiny"
-    ResultsWriter(written, tiny(), "tombola run other").write(finished=True)
+    writer_of(written, tiny(), "tombola run other").write(finished=True)
     assert read_results(written).command == "tombola run other"
 
 
@@ -207,12 +208,12 @@ def test_an_unreadable_configuration_is_named(written: Path, monkeypatch: pytest
     with raises_input_error("experiment.toml", "Permission denied"):
         read_results(written)
     with raises_input_error("experiment.toml", "Permission denied"):
-        ResultsWriter(written, tiny())
+        writer_of(written, tiny())
 
 
 def test_tables_do_not_depend_on_the_order_of_answers(dense: Run, tmp_path: Path) -> None:
     for name, order in (("a", 1), ("b", -1)):
-        writer = ResultsWriter(tmp_path / name, tiny())
+        writer = writer_of(tmp_path / name, tiny())
         for replicate, request, outcome in made_up_answers(dense)[::order]:
             writer.answered(replicate, request, outcome, trained=True)
         writer.write(finished=True)
@@ -234,11 +235,11 @@ def test_tables_can_be_read_without_tombola(written: Path) -> None:
     status = json.loads((written / "status.json").read_text())
     assert status["runs"] == {"trained": 4, "from_store": 4, "diverged": 0}
     results = read_results(written)
-    assert (results.recipe, [row.to_dict() for row in results.rows]) == (tiny(), levels)
+    assert (results.config, [row.to_dict() for row in results.rows]) == (tiny(), levels)
 
 
 def test_diverged_runs_have_no_measures(dense: Run, tmp_path: Path) -> None:
-    writer = ResultsWriter(tmp_path / "out", tiny())
+    writer = writer_of(tmp_path / "out", tiny())
     diverged = Outcome(outcome_of(dense).final, {}, Measures(diverged=True, iterations=10), "eager", 1.0)
     writer.answered(0, RunRequest("ticket", 0, dense), diverged, trained=True)
     writer.write(finished=True)
@@ -248,7 +249,7 @@ def test_diverged_runs_have_no_measures(dense: Run, tmp_path: Path) -> None:
 
 
 def test_an_empty_layer_is_reported(dense: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    writer = ResultsWriter(tmp_path / "out", tiny())
+    writer = writer_of(tmp_path / "out", tiny())
     kept = {name: tensor.clone() for name, tensor in dense.mask.items()}
     kept["fc2.weight"] = torch.zeros_like(kept["fc2.weight"])
     run = dense.masked(Mask(kept))
@@ -260,33 +261,33 @@ def test_an_empty_layer_is_reported(dense: Run, tmp_path: Path, caplog: pytest.L
 
 
 def test_an_interrupted_rerun_keeps_complete_tables(dense: Run, tmp_path: Path) -> None:
-    writer = ResultsWriter(tmp_path / "out", tiny())
+    writer = writer_of(tmp_path / "out", tiny())
     writer.answered(0, RunRequest("ticket", 0, dense), outcome_of(dense), trained=True)
     writer.interrupted()
     assert not read_results(tmp_path / "out").finished
     writer.write(finished=True)
-    again = ResultsWriter(tmp_path / "out", tiny())
+    again = writer_of(tmp_path / "out", tiny())
     again.interrupted()
     assert len(read_results(tmp_path / "out").rows) == 1
     assert read_results(tmp_path / "out").finished
 
 
 def test_a_folder_of_another_configuration_is_refused_with_the_differences(tmp_path: Path) -> None:
-    ResultsWriter(tmp_path / "out", tiny())
-    ResultsWriter(tmp_path / "out", tiny())  # the same configuration is resumed
+    writer_of(tmp_path / "out", tiny())
+    writer_of(tmp_path / "out", tiny())  # the same configuration is resumed
     with raises_input_error("training.lr is 0.005 there and 0.5 here", "model.dropout is not set there and 0.1 here"):
-        ResultsWriter(tmp_path / "out", tiny(training__lr=0.5, model__dropout=0.1))
+        writer_of(tmp_path / "out", tiny(training__lr=0.5, model__dropout=0.1))
 
 
 def test_unsuitable_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
     with raises_input_error("empty", "--out"):
-        ResultsWriter(tmp_path / "full", tiny())
+        writer_of(tmp_path / "full", tiny())
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "out", Path("/proc/nowhere")):
         with raises_input_error("cannot be written"):
-            ResultsWriter(folder, tiny())
+            writer_of(folder, tiny())
 
 
 def test_initial_states_are_built_once_and_the_oldest_are_dropped(
@@ -301,7 +302,7 @@ def test_initial_states_are_built_once_and_the_oldest_are_dropped(
     monkeypatch.setattr(results_writer, "initial_state", count)
     size = sum(tensor.nbytes for tensor in build(dense.start).state_dict().values())
     monkeypatch.setattr(results_writer, "MAX_BYTES", 2 * size)
-    states = InitialStates()
+    states = InitialStates(lambda start: build(start).state_dict())
     starts = [dense.reinitialised(seed).start for seed in range(3)]
     for start in (starts[0], starts[0], starts[1], starts[0], starts[2], starts[0]):
         states(start)
@@ -312,7 +313,7 @@ def test_initial_states_are_built_once_and_the_oldest_are_dropped(
 
 def test_layers_of_runs_that_start_after_others_are_compared_with_their_states(dense: Run, tmp_path: Path) -> None:
     state = {name: tensor + 1 for name, tensor in build(dense.start).state_dict().items()}
-    writer = ResultsWriter(tmp_path / "out", tiny(), load_state=lambda key, /, *, optimizer=False: state)  # noqa: ARG005
+    writer = writer_of(tmp_path / "out", tiny(), load_state=lambda key, /, *, optimizer=False: state)  # noqa: ARG005
     run = dense.after(dense.until(10), begin=10)
     outcome = Outcome(state, {}, outcome_of(run).measures, "none", 0.0)
     writer.answered(0, RunRequest("ticket", 0, run), outcome, trained=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tests.support.digits_tickets import NETWORKS, QUICK_KINDS, digits_network, digits_test, digits_ticket, ticket_of
 from tests.support.recipes import tiny
 from tests.support.tickets import write_version_1
-from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.exports.export import Examples, export
 from tombola.exports.export_result import FIGURES_FILE, read_export
 from tombola.pruning.hold import held, hold
@@ -48,7 +48,7 @@ def test_tickets_without_trained_weights_are_an_error(tmp_path: Path) -> None:
 
 
 def test_only_trusted_code_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Experiment(tiny(model=NETWORKS["mlp"])).dense(0)
+    run = RecipeExperiment(tiny(model=NETWORKS["mlp"])).dense(0)
     described = describe("tests.support.digits_tickets:digits_network", {}, (8, 8), 10)
     start = run.start.model_copy(update={"network": described})
     network = build(start)
@@ -102,7 +102,7 @@ def test_the_path_of_arrays_is_that_of_the_recipe(tmp_path: Path, monkeypatch: p
     recipe = tiny(
         data={"name": "mine.npz", "validation": 10}, model={"name": "mlp", "widths": [4]}, training__batch_size=10
     )
-    run = Experiment(recipe).dense(0)
+    run = RecipeExperiment(recipe).dense(0)
     network = build(run.start)
     about = {"recipe": recipe.resolved(), "run": run.description}
     assert about["run"]["data"]["name"] == "npz"  # type: ignore[index]
@@ -223,7 +223,7 @@ def test_weights_that_are_not_finite_are_not_exported_as_graphs(tmp_path: Path) 
 
 def test_rewound_tickets_are_exported(tmp_path: Path) -> None:
     ticket = digits_ticket()
-    run = Experiment(tiny(model=NETWORKS["mlp"])).dense(0)
+    run = RecipeExperiment(tiny(model=NETWORKS["mlp"])).dense(0)
     rewound = run.after(run.until(10), begin=10).masked(ticket.mask)
     about = ticket.provenance | {"run": rewound.description, "key": rewound.key}
     Ticket(ticket.mask, ticket.start, about, ticket.trained, drawn=rewound.start).save(tmp_path / "ticket")

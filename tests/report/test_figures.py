@@ -14,9 +14,9 @@ from tombola.experiments.layer_stats import BINS
 from tombola.report.figures.figure import Figure, FigureRow, MissingFigure, figure
 from tombola.report.figures.layer_figures import densities, distances, sign_changes
 from tombola.report.figures.level_figures import (
-    ACCURACY,
     STOP,
     cost_rows,
+    judged_measure,
     level_figure,
     logarithmic,
     measure_rows,
@@ -24,7 +24,7 @@ from tombola.report.figures.level_figures import (
     vertical_scale,
 )
 from tombola.report.figures.style import BRANCHES, colours, ordered, ramp
-from tombola.report.figures.training_curves import MAX_POINTS, curve_rows, evenly_spaced, validation_curves
+from tombola.report.figures.training_curves import MAX_POINTS, curve_rows, evenly_spaced, training_curves
 from tombola.report.figures.weight_figures import (
     histograms,
     initial_weights,
@@ -34,6 +34,7 @@ from tombola.report.figures.weight_figures import (
 )
 from tombola.report.html import static_svg
 from tombola.report.page_sections import document
+from tombola.stats.summary import Summary
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -55,12 +56,16 @@ def test_levels_have_a_row_for_each_branch_and_two_for_dense() -> None:
     ]
 
 
+def accuracy_rows(summary: Summary) -> list[FigureRow]:
+    return measure_rows(summary, judged_measure(summary))
+
+
 def test_intervals_are_clipped_to_possible_values() -> None:
     # With two replicates Student's t is wide.
-    rows = measure_rows(report_data([report_row(0, 0), report_row(9, 0)]).summary, ACCURACY)
+    rows = accuracy_rows(report_data([report_row(0, 0), report_row(9, 0)]).summary)
     half = pytest.approx(90.45 - 5.7178, abs=1e-3), pytest.approx(90.45 + 5.7178, abs=1e-3)
     assert (rows[0]["low"], rows[0]["high"]) == half
-    rows = measure_rows(report_data([report_row(0, 0), report_row(99, 0)]).summary, ACCURACY)
+    rows = accuracy_rows(report_data([report_row(0, 0), report_row(99, 0)]).summary)
     assert (rows[0]["low"], rows[0]["high"]) == (pytest.approx(94.95 - 62.8957, abs=1e-3), 100.0)
 
 
@@ -72,9 +77,10 @@ def test_wide_bands_are_clipped() -> None:
 
 
 def test_diverged_runs_are_left_out() -> None:
-    rows = measure_rows(report_data([report_row(0, 0), report_row(0, 1, failed=True)]).summary, ACCURACY)
+    rows = accuracy_rows(report_data([report_row(0, 0), report_row(0, 1, failed=True)]).summary)
     assert [(r["branch"], r["level"]) for r in rows] == [("dense", 0), ("dense", 0), ("ticket", 0)]
-    assert isinstance(level_figure(report_data([report_row(0, 0, failed=True)]).summary, ACCURACY), MissingFigure)
+    failed = report_data([report_row(0, 0, failed=True)]).summary
+    assert isinstance(level_figure(failed, judged_measure(failed)), MissingFigure)
 
 
 def test_curves_are_means_over_replicates_with_a_limited_number_of_points() -> None:
@@ -217,7 +223,8 @@ def test_many_branches_and_levels_can_be_drawn() -> None:
 
 def test_one_level_can_be_drawn() -> None:
     one = report_data([report_row(0, 0)], [layer_row(0, 0)], curve_points(0, 0, [10, 20]), replicates=1)
-    for drawn in (validation_curves(one), initial_weights(one), densities(one), level_figure(one.summary, ACCURACY)):
+    accuracy = level_figure(one.summary, judged_measure(one.summary))
+    for drawn in (*training_curves(one)[:1], initial_weights(one), densities(one), accuracy):
         assert isinstance(drawn, Figure)
         assert ElementTree.fromstring(static_svg(drawn)).tag == f"{SVG}svg"
 

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from tombola.report.formatting import density, density_columns, of_all_weights, percent
-from tombola.stats.level_table import LevelResult
 
-LEVEL = LevelResult(1, 0.129, "matches")
+
+@dataclass(frozen=True)
+class Level:
+    """A level, as far as densities are shown."""
+
+    weights_left: float
+    weights_left_of_all: float | None = None
+
+
+LEVEL = Level(0.129)
 
 
 @pytest.mark.parametrize(("fraction", "text"), [(0.5122, "51.2%"), (1.0, "100%"), (12.0, "12 times")])
@@ -27,6 +35,6 @@ def test_the_weights_left_of_all_are_said_where_they_differ(of_all: float | None
     level = replace(LEVEL, weights_left_of_all=of_all)
     assert density(level) == cell
     assert of_all_weights(level) == words
-    columns = density_columns([LevelResult(0, 1.0, "dense", weights_left_of_all=1.0), level])
+    columns = density_columns([Level(1.0, 1.0), level])
     assert list(columns) == (["left", "of all"] if words else ["left"])
     assert columns["left"](level) == "12.9%"

@@ -9,12 +9,18 @@ from rich.console import Console
 
 from tests.support.custom_search import small, train
 from tests.support.outcomes import outcome_of
+from tests.support.recipes import tiny
 from tombola._find_ticket import find_ticket
+from tombola.experiments.results_collector import ResultsCollector
 from tombola.report import progress as module
-from tombola.report.printable_level_table import PrintableLevelTable
 from tombola.report.progress import NotebookDisplay, ProgressDisplay, in_notebook, live_display
 from tombola.runs.run import Run
 from tombola.studies.request import RunRequest
+
+
+def collector() -> ResultsCollector:
+    """Of a search that has not begun."""
+    return ResultsCollector(tiny(), lambda _: {})
 
 
 @pytest.fixture
@@ -29,14 +35,14 @@ def notebook() -> Iterator[Any]:
 
 def test_nothing_is_shown_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert not in_notebook()
-    with live_display(PrintableLevelTable(0.01), 3, None) as listener:
+    with live_display(collector(), 3, None) as listener:
         assert not isinstance(listener, ProgressDisplay)
     find_ticket(small, train, levels=1)
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_terminal_gets_progress_on_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with live_display(PrintableLevelTable(0.01), 3, True) as listener:
+    with live_display(collector(), 3, True) as listener:
         assert isinstance(listener, ProgressDisplay)
     shown = io.StringIO()
     monkeypatch.setattr(module, "Console", lambda stderr: Console(file=shown, force_terminal=True, width=80))  # noqa: ARG005
@@ -60,7 +66,7 @@ def test_a_notebook_gets_a_table_that_is_updated(notebook: Any) -> None:  # noqa
 
 
 def test_progress_in_a_notebook_can_be_turned_off(notebook: Any) -> None:  # noqa: ARG001
-    with live_display(PrintableLevelTable(0.01), 3, False) as listener:
+    with live_display(collector(), 3, False) as listener:
         assert not isinstance(listener, NotebookDisplay)
 
 

@@ -19,7 +19,7 @@ from tombola.stats.summarise import build_summary
 def show(
     rows: list[Row], finished: bool = True, layers: Sequence[dict[str, Any]] = (), diverged: int = 0, width: int = 80
 ) -> str:
-    recipe = tiny(replicates=5, verdict__accuracy_margin=0.01, controls={})
+    recipe = tiny(replicates=5, verdict__margin=0.01, controls={})
     results = Results(recipe, rows, finished, Tally(diverged=diverged), list(layers))
     return printed(show_summary, build_summary(results), width=width)
 

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from tests.support.reports import printed
+from tombola.experiments.margin import Margin
+from tombola.experiments.metric import ACCURACY
 from tombola.experiments.results_schema import Tally
 from tombola.experiments.sections import VerdictSection
 from tombola.report.verification_report import reproduction, show_verification, verification_conclusion
 from tombola.runs.outcome import Measures
-from tombola.stats.summary import MEASURES, BranchSummary, Interval, MeasureSummary, VerdictSummary
+from tombola.stats.summary import BranchSummary, Interval, MeasureSummary, VerdictSummary
 from tombola.tickets.verification_summary import (
     FigureSummary,
     ReproductionSummary,
@@ -29,10 +31,10 @@ def measure(*values: float) -> MeasureSummary:
 
 def branch(accuracy: float | None, stop: int | None) -> BranchSummary:
     """A branch with these means; None if it diverged."""
-    measures = dict.fromkeys(MEASURES, measure())
+    measures: dict[str, MeasureSummary] = {}
     if accuracy is not None and stop is not None:
-        measures |= {"test_accuracy_at_stop": measure(accuracy, accuracy), "stop_iteration": measure(stop, stop)}
-    return BranchSummary(runs=2, diverged=0, **measures)
+        measures = {"test_accuracy_at_stop": measure(accuracy, accuracy), "stop_iteration": measure(stop, stop)}
+    return BranchSummary(runs=2, diverged=0, measures=measures)
 
 
 RECORDED = Measures(
@@ -69,7 +71,9 @@ def summary(**changes: Any) -> VerificationSummary:
         "state": "holds",
         "failing": None,
         "repeats": 6,
-        "criteria": VerdictSection(accuracy_margin=0.01),
+        "criteria": VerdictSection(margin=Margin(0.01)),
+        "metric": ACCURACY,
+        "timed": True,
         "own_state": None,
         "branches": {"dense": branch(0.95, 200), "ticket": branch(0.955, 150), "reinit": branch(0.94, 300)},
         "verdict": verdict(),
@@ -179,7 +183,7 @@ def test_trained_weights_that_do_not_match_the_recorded_figures(accuracy: float 
 
 
 def test_wider_criteria_of_the_file_are_stated() -> None:
-    wide = VerdictSection(accuracy_margin=0.5, stop_margin=1e308, confidence=0.6, max_density=0.99)
+    wide = VerdictSection(margin=Margin(0.5), stop_margin=1e308, confidence=0.6, max_density=0.99)
     text = verification_conclusion(summary(own_state="cannot tell", own_criteria=wide))
     for used, own in (("1 point", "50 points"), ("5%", "1e+308 times"), ("95%", "60%"), ("50%", "99%")):
         assert f"{used} (in the file: {own})" in text

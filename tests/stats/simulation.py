@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tombola.experiments.margin import Margin
 from tombola.experiments.results_schema import Row
 from tombola.experiments.sections import VerdictSection
 from tombola.runs.outcome import Measures
 from tombola.stats.verdict import judge, smallest_winning
 
 EXPERIMENTS = 10_000
-CRITERIA = VerdictSection(accuracy_margin=0.002, stop_margin=0.05)
+CRITERIA = VerdictSection(margin=Margin(0.002), stop_margin=0.05)
 LENGTH = 10_000
 DENSE, SPREAD = 0.98, 0.001
 """Accuracy of the dense network, and the standard deviation over replicates: about those of LeNet on MNIST."""
@@ -131,7 +132,7 @@ class Case:
         return False
 
 
-AT_MARGIN = -CRITERIA.accuracy_margin
+AT_MARGIN = -CRITERIA.margin.value
 BETTER = (-0.01, 2.0)
 """A control that is clearly worse than its ticket."""
 SAME = (0.0, 1.0)

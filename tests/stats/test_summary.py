@@ -18,7 +18,7 @@ from tombola.stats.summary import mean_interval
 
 
 def test_the_summary_has_the_keys_that_scripts_rely_on() -> None:
-    recipe = tiny(replicates=5, verdict__accuracy_margin=0.01)
+    recipe = tiny(replicates=5, verdict__margin=0.01)
     rows = experiment_rows([0.95, 0.951, 0.949, 0.952, 0.95], [300, 310, 290, 300, 305])
     controls = [verdict_row(r, 2, 0.9, 400, branch="reinit") for r in range(5)]
     rows += [replace(control, draw=draw) for control in controls for draw in (0, 1)]

@@ -6,11 +6,12 @@ import pytest
 
 from tests.stats.simulation import EXPERIMENTS, NULLS, STRONG, Case
 from tests.support.verdict_rows import diverged, experiment_rows, verdict_row
+from tombola.experiments.margin import Margin
 from tombola.experiments.results_schema import Row
 from tombola.experiments.sections import VerdictSection
 from tombola.stats.verdict import Verdict, judge, smallest_winning
 
-CRITERIA = VerdictSection(accuracy_margin=0.01, stop_margin=0.05)
+CRITERIA = VerdictSection(margin=Margin(0.01), stop_margin=0.05)
 
 
 def verdict(accuracies: Sequence[float], stops: Sequence[int], **changes: float) -> Verdict:

@@ -11,7 +11,7 @@ from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
 from tombola.engines.eager import Eager
 from tombola.engines.training_loop import Capacity
-from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.runs.store import Store
@@ -150,7 +150,7 @@ def test_studies_without_requests_end(store_folder: Path) -> None:
 
 
 def test_worker_processes_change_no_bit(tmp_path: Path) -> None:
-    experiment = Experiment(tiny(search__levels=0, controls={}))
+    experiment = RecipeExperiment(tiny(search__levels=0, controls={}))
     for workers in (1, 2):
         with parallel_executor(workers) as executor:
             store = Store(tmp_path / str(workers))

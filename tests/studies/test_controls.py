@@ -9,6 +9,7 @@ import torch
 from tests.support.outcomes import outcome_of
 from tests.support.studies import drive, prune_by_magnitude, requests_of
 from tombola.pruning.mask import Mask
+from tombola.runs.initial_state import initial_state
 from tombola.runs.run import Run
 from tombola.studies.controls import CONTROLS, ControlPlan
 from tombola.studies.request import RunRequest
@@ -32,7 +33,12 @@ def controls(
     """What a control requests, apart from the dense network."""
     draws = draws if name in DRAWN else 1
     plan = ControlPlan(
-        tickets, draws, lambda level, draw: 1000 * seed + 10 * level + draw, levels, prune_by_magnitude
+        tickets,
+        draws,
+        lambda level, draw: 1000 * seed + 10 * level + draw,
+        levels,
+        prune_by_magnitude,
+        initial=lambda: initial_state(tickets[0].run.start),
     )
     return [request for request in requests_of(CONTROLS[name](plan)) if request.branch != "ticket"]
 

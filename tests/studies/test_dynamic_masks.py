@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
 from tests.support.studies import drive, requests_of, with_biases
-from tombola.experiments.experiment import Experiment, count_runs
+from tombola.experiments.experiment import count_runs
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.experiments.search_method import spaced_iterations
 from tombola.pruning.mask import Mask
 from tombola.runs.outcome import Outcome
@@ -88,7 +89,7 @@ def test_counts_follow_the_cubic_schedule_and_end_exactly(size: int, density: fl
 
 def test_gradual_pruning_ends_with_the_counts_of_one_shot_pruning() -> None:
     recipe = tiny(**GRADUAL, controls={"rewound": 1, "random": 1, "reinit": 1})
-    requests = requests_of(Experiment(recipe).study(0))
+    requests = requests_of(RecipeExperiment(recipe).study(0))
     assert len(requests) * recipe.replicates == count_runs(recipe)
     segments = [request.run for request in requests if request.branch == "segment"]
     assert [run.last for run in segments] == [12, 24, 36, 48]
@@ -98,7 +99,7 @@ def test_gradual_pruning_ends_with_the_counts_of_one_shot_pruning() -> None:
     for denser, sparser in pairwise([*segments, tickets[1]]):
         assert sparser.mask <= denser.mask
         assert sparser.mask != denser.mask
-    one_shot = requests_of(Experiment(tiny(search={"levels": 1, "density": 0.2, "one_shot": True})).study(0))
+    one_shot = requests_of(RecipeExperiment(tiny(search={"levels": 1, "density": 0.2, "one_shot": True})).study(0))
     assert tickets[1].mask.counts == one_shot[1].run.mask.counts
 
 
@@ -106,7 +107,7 @@ def test_gradual_pruning_by_synflow_leaves_no_layer_empty() -> None:
     """It scores in rounds; a single scoring would empty the largest layers."""
     search = {"levels": 1, "density": 0.002, "method": "gradual", "score": "synflow", "scope": "global"}
     recipe = tiny(search=search, gradual={"changes": 1}, model={"name": "mlp", "widths": [300, 300, 100]})
-    requests = requests_of(Experiment(recipe).study(0), outcome=untrained)
+    requests = requests_of(RecipeExperiment(recipe).study(0), outcome=untrained)
     mask = [request.run.mask for request in requests if request.branch == "ticket"][-1]
     assert mask.count == mask.size - round(0.998 * mask.size)
     assert not mask.empty_layers
@@ -119,7 +120,7 @@ def untrained(request: RunRequest) -> Outcome:
 
 
 def test_controls_of_dynamic_masks_start_at_iteration_0() -> None:
-    experiment = Experiment(tiny(**GRADUAL, controls={"rewound": 1, "random": 1, "reinit": 1}))
+    experiment = RecipeExperiment(tiny(**GRADUAL, controls={"rewound": 1, "random": 1, "reinit": 1}))
     last = {request.branch: request.run for request in requests_of(experiment.study(0))}
     ticket, dense = last["ticket"], experiment.dense(0)
     assert last["rewound"] == dense.masked(ticket.mask)
@@ -181,7 +182,7 @@ def test_the_replaced_fraction_decays_along_half_a_cosine() -> None:
 @pytest.mark.parametrize("method", ["set", "rigl"])
 def test_the_network_is_always_sparse_and_each_update_replaces_the_smallest_weights(method: str) -> None:
     recipe = tiny(**sparse(method), controls={"random": 1, "rewound": 1})
-    experiment = Experiment(recipe)
+    experiment = RecipeExperiment(recipe)
     requests = requests_of(experiment.study(0), outcome=with_biases)
     assert len(requests) * recipe.replicates == count_runs(recipe)
     segments = [request.run for request in requests if request.branch == "segment"]
@@ -204,7 +205,7 @@ def test_the_network_is_always_sparse_and_each_update_replaces_the_smallest_weig
 
 
 def test_random_growth_differs_between_updates() -> None:
-    requests = requests_of(Experiment(tiny(**sparse("set", fraction=0.5))).study(0))
+    requests = requests_of(RecipeExperiment(tiny(**sparse("set", fraction=0.5))).study(0))
     masks = [request.run.mask for request in requests if request.branch == "segment"]
     grown = [(after - before).digest for before, after in pairwise(masks)]
     assert len(set(grown)) == len(grown)

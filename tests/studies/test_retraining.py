@@ -11,8 +11,9 @@ from tests.support.experiments import rotated_digits
 from tests.support.outcomes import random_mask
 from tests.support.recipes import tiny
 from tests.support.studies import drive, prune_by_magnitude, requests_of
-from tombola.experiments.experiment import Experiment, count_runs
+from tombola.experiments.experiment import count_runs
 from tombola.experiments.recipe import Recipe
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.run import Run
 from tombola.studies.repeated_runs import verification_runs
 from tombola.studies.search import iterative_search
@@ -51,7 +52,7 @@ def test_each_ticket_and_random_masks_of_its_counts_are_trained_on_the_target(de
 
 def test_an_output_layer_of_another_shape_keeps_all_weights(dense: Run) -> None:
     mask = random_mask(dense, 0.3)
-    full = Experiment(tiny()).dense(0).mask
+    full = RecipeExperiment(tiny()).dense(0).mask
     target = type(full)({**full, "output.weight": torch.ones(5, 10, dtype=torch.bool)})
     found = fit_mask(mask, target)
     assert found.counts == mask.counts | {"output.weight": 50}
@@ -61,7 +62,7 @@ def test_an_output_layer_of_another_shape_keeps_all_weights(dense: Run) -> None:
 @pytest.mark.parametrize("classes", [10, 5])
 def test_tickets_keep_their_initial_weights_with_other_classes_too(tmp_path: Path, classes: int) -> None:
     recipe = recipe_of(rotated_digits(tmp_path, classes))
-    requests = requests_of(Experiment(recipe).study(1))
+    requests = requests_of(RecipeExperiment(recipe).study(1))
     assert len(requests) * recipe.replicates == count_runs(recipe)
     here, there = (next(a.run for a in requests if (a.branch, a.level) == (b, 2)) for b in ("ticket", "transfer"))
     assert here.data.digest != there.data.digest
@@ -84,16 +85,16 @@ def test_the_other_data_may_be_too_small_for_the_search(tmp_path: Path) -> None:
     search = {"levels": 1, "density": 0.2, "method": "early-bird"}
     few = random_images(tmp_path, 180, 8)
     recipe = recipe_of(few, search=search, early_bird={"draws": 20}, training__length="3ep")
-    target = Experiment(recipe).sample_runs[-1]
-    assert target.last < 20 < Experiment(recipe).dense(0).last
+    target = RecipeExperiment(recipe).sample_runs[-1]
+    assert target.last < 20 < RecipeExperiment(recipe).dense(0).last
 
 
 def test_invalid_transfers_are_refused(tmp_path: Path) -> None:
     wide = random_images(tmp_path, 300, 9)
     with pytest.raises(InputError, match=r"transfer\.data: .*\(8, 8\)"):
-        Experiment(recipe_of(wide))
+        RecipeExperiment(recipe_of(wide))
     with pytest.raises(InputError, match=r"transfer: data\.validation: "):
-        Experiment(tiny(transfer={"data": {"name": str(rotated_digits(tmp_path, 5)), "validation": 9000}}))
+        RecipeExperiment(tiny(transfer={"data": {"name": str(rotated_digits(tmp_path, 5)), "validation": 9000}}))
     for rewind in ({"to": "5it"}, {"method": "learning-rate"}):
         with pytest.raises(InputError, match=r"transfer: .*rewind\.to"):
             recipe_of(wide, rewind=rewind)

@@ -7,7 +7,8 @@ import pytest
 from tests.support.recipes import tiny
 from tests.support.studies import drive, prune_by_magnitude, requests_of
 from tombola.engines.optimizers import learning_rates
-from tombola.experiments.experiment import Experiment, count_runs
+from tombola.experiments.experiment import count_runs
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.run import Run
 from tombola.studies.request import RunRequest
 from tombola.studies.rewinding import Retrain, fine_tune, rewind_learning_rate, train_trunk
@@ -50,7 +51,7 @@ def test_one_shot_tickets_all_resume_from_the_dense_network(dense: Run) -> None:
 def test_learning_rates_after_rewinding() -> None:
     """Golden: of 12 iterations with steps at 6 and 9, rewound to the fifth."""
     steps = {"optimizer": "sgd", "lr": 0.1, "batch_size": 40, "length": "12it", "schedule": "step"}
-    dense = Experiment(tiny(training=steps | {"milestones": ["6it", "9it"], "warmup": "2it"})).dense(0)
+    dense = RecipeExperiment(tiny(training=steps | {"milestones": ["6it", "9it"], "warmup": "2it"})).dense(0)
 
     def rates(run: Run) -> list[float]:
         return learning_rates(run.training, run.begin, run.last - run.begin).tolist()
@@ -74,7 +75,7 @@ def test_controls_that_draw_weights_start_at_iteration_0(dense: Run) -> None:
 @pytest.mark.parametrize(("method", "trunks"), [("weights", 1), ("learning-rate", 0), ("fine-tuning", 0)])
 def test_an_experiment_uses_the_rewinding_of_its_recipe(method: str, trunks: int) -> None:
     recipe = tiny(rewind={"to": "20it", "method": method})
-    requests = requests_of(Experiment(recipe).study(0))
+    requests = requests_of(RecipeExperiment(recipe).study(0))
     assert len(requests) * recipe.replicates == count_runs(recipe)
     assert [request.run.last for request in requests if request.branch == "trunk"] == [20] * trunks
     begins = [request.run.begin for request in requests if request.branch == "ticket"]

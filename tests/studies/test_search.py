@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.support.outcomes import outcome_of, random_mask
 from tests.support.recipes import tiny
 from tests.support.studies import RATES, drive, prune_by_magnitude, requests_of
-from tombola.experiments.experiment import Experiment, count_runs
+from tombola.experiments.experiment import count_runs
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.pruning.mask import Mask
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
@@ -149,7 +150,7 @@ def test_a_search_ends_if_the_dense_network_diverges(dense: Run) -> None:
 
 def test_no_more_runs_are_requested_than_counted() -> None:
     recipe = tiny(**EARLY)
-    assert len(requests_of(Experiment(recipe).study(0))) * recipe.replicates <= count_runs(recipe)
+    assert len(requests_of(RecipeExperiment(recipe).study(0))) * recipe.replicates <= count_runs(recipe)
 
 
 @pytest.mark.parametrize(
@@ -164,20 +165,20 @@ def test_no_more_runs_are_requested_than_counted() -> None:
 def test_a_tolerance_that_any_two_masks_would_meet_is_refused(search: dict[str, Any]) -> None:
     recipe = tiny(**EARLY | {"search": {"levels": 1, "method": "early-bird"} | search})
     with pytest.raises(InputError, match=r"early_bird\.tolerance: should be less than 0\.\d+"):
-        Experiment(recipe)
+        RecipeExperiment(recipe)
 
 
 def test_masks_are_compared_only_in_layers_that_are_pruned() -> None:
     """fc1 has most of the weights and is left out: over all layers, unrelated masks would be close."""
     search = {"levels": 1, "density": 0.5, "method": "early-bird", "leave_out": ["fc1"]}
     recipe = tiny(search=search, early_bird={"draws": 6, "window": 2, "tolerance": 0.2})
-    requests = requests_of(Experiment(recipe).study(0), outcome=changing_weights)
+    requests = requests_of(RecipeExperiment(recipe).study(0), outcome=changing_weights)
     assert [request.run.last for request in requests if request.branch == "drawn"] == [60]
 
 
 def test_with_go_on_the_last_mask_is_drawn_before_the_end() -> None:
     recipe = tiny(**EARLY | {"early_bird": {"draws": 6, "tolerance": 1e-9, "go_on": True}})
-    requests = requests_of(Experiment(recipe).study(0), outcome=changing_weights)
+    requests = requests_of(RecipeExperiment(recipe).study(0), outcome=changing_weights)
     assert [request.run.last for request in requests if request.branch == "segment"] == [9, 17, 26, 34, 43, 51]
     ticket = [request.run for request in requests if request.branch == "ticket"][-1]
     assert (ticket.begin, ticket.last) == (51, 60)
@@ -186,6 +187,6 @@ def test_with_go_on_the_last_mask_is_drawn_before_the_end() -> None:
 def test_with_go_on_the_ticket_is_not_rewound_but_the_control_is() -> None:
     recipe = tiny(**EARLY | {"early_bird": {"go_on": True}}, controls={"rewound": 1})
     assert recipe.no_ticket_reason == "weights not rewound"
-    last = {request.branch: request.run for request in requests_of(Experiment(recipe).study(0))}
+    last = {request.branch: request.run for request in requests_of(RecipeExperiment(recipe).study(0))}
     assert last["ticket"].begin > 0
-    assert last["rewound"] == Experiment(recipe).dense(0).masked(last["ticket"].mask)
+    assert last["rewound"] == RecipeExperiment(recipe).dense(0).masked(last["ticket"].mask)

@@ -8,7 +8,8 @@ import pytest
 from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
 from tests.support.studies import drive
-from tombola.experiments.experiment import Experiment, count_runs
+from tombola.experiments.experiment import count_runs
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.studies.request import InterpolationPoint, RunRequest, Study
@@ -96,7 +97,7 @@ STABILITY = {"candidates": ["0it", "20it", "1ep"], "pairs": 2, "points": 4}
 def test_a_search_rewinds_to_the_smallest_stable_iteration() -> None:
     recipe = tiny(rewind={"to": "auto"}, stability=STABILITY | {"tolerance": 0.2})
     requests, _ = drive_errors(
-        Experiment(recipe).study(0),
+        RecipeExperiment(recipe).study(0),
         lambda request: 0.9 * bool(request.point and request.point.k == 0 and 0 < request.point.share < 1),
     )
     assert [request.run.begin for request in requests if request.branch == "ticket"] == [20] * 4
@@ -108,7 +109,7 @@ def test_a_search_rewinds_to_the_smallest_stable_iteration() -> None:
 
 def test_no_more_runs_are_requested_than_counted() -> None:
     recipe = tiny(rewind={"to": "20it"}, stability=STABILITY)
-    requests, _ = drive_errors(Experiment(recipe).study(0), lambda _: 0.1)
+    requests, _ = drive_errors(RecipeExperiment(recipe).study(0), lambda _: 0.1)
     assert len(set(requests)) * recipe.replicates == count_runs(recipe)
     assert [request for request in requests if request.branch == "stability"] == [a for a in requests if a.point]
     assert sorted({request.run.last for request in requests if request.branch == "trunk"}) == [20, 25]

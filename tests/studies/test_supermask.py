@@ -10,7 +10,8 @@ from tests.support.outcomes import outcome_of, random_mask
 from tests.support.recipes import tiny
 from tests.support.studies import drive, requests_of
 from tombola.engines.stacked.stackability import why_not_stackable
-from tombola.experiments.experiment import Experiment, count_runs
+from tombola.experiments.experiment import count_runs
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.pruning.ranking import keep_best
 from tombola.runs.run import Run
 from tombola.studies.supermask import supermask_search
@@ -88,7 +89,7 @@ class Tied(nn.Module):
 def test_networks_with_tied_weights_are_refused() -> None:
     recipe = tiny(**POPUP, model={"name": f"{__name__}:Tied"})
     with pytest.raises(InputError, match=r"first\.weight and second\.weight"):
-        Experiment(recipe)
+        RecipeExperiment(recipe)
 
 
 def test_scores_of_unused_weights_have_gradients_too() -> None:
@@ -108,7 +109,7 @@ def test_the_mask_read_from_the_scores_is_the_one_that_was_trained() -> None:
     for parameter in network.parameters():  # many equal scores
         parameter.data = (parameter.data * 20).round()
     plain = plain_network("mlp", (8, 8), {"widths": [20, 10]})
-    full = Experiment(tiny()).dense(0).mask
+    full = RecipeExperiment(tiny()).dense(0).mask
     keep = {(name,): count for name, count in start.network.options["keep"].items()}
     keep_best(scores_of(network.state_dict()), full, keep).apply_(plain)
     x = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -141,7 +142,7 @@ def test_an_experiment_trains_scores_of_its_network() -> None:
         return made_up
 
     recipe = tiny(**POPUP, edge_popup={"lr": 0.7})
-    requests = requests_of(Experiment(recipe).study(0), outcome=outcome)
+    requests = requests_of(RecipeExperiment(recipe).study(0), outcome=outcome)
     assert len(requests) * recipe.replicates == count_runs(recipe)
     runs = {request.branch: request.run for request in requests}
     assert (runs["edge_popup"].training.lr, runs["ticket"].training.lr) == (0.7, 5e-3)

@@ -6,7 +6,7 @@ from typer.testing import CliRunner, Result
 
 from tombola.cli import app
 
-WINNING = ["replicates=5", "verdict.accuracy_margin=0.99", "verdict.max_density=0.99", "controls.reinit=0"]
+WINNING = ["replicates=5", "verdict.margin=0.99", "verdict.max_density=0.99", "controls.reinit=0"]
 """Settings with which every ticket of a `FakeEngine` wins."""
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.support.outcomes import random_mask
 from tests.support.recipes import tiny
-from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.exports.artefacts import ExportContext
 from tombola.pruning.hold import hold
 from tombola.pruning.mask import Mask
@@ -37,7 +37,7 @@ QUICK_KINDS = ("ticket", "compact", "csr")
 def digits_ticket(kind: str = "mlp", density: float = 0.3, steps: int = 60) -> Ticket:
     """A ticket of one of `NETWORKS` with the provenance that exports use; not to be changed."""
     recipe = tiny(model=NETWORKS[kind])
-    dense = Experiment(recipe).dense(0)
+    dense = RecipeExperiment(recipe).dense(0)
     run = dense.masked(random_mask(dense, density))
     network = build(run.start)
     run.mask.apply_(network)
@@ -67,7 +67,7 @@ def digits_network() -> nn.Module:
 @cache
 def digits_test() -> tuple[Tensor, Tensor]:
     """The test set."""
-    split = prepare(Experiment(tiny()).dense(0).data)
+    split = prepare(RecipeExperiment(tiny()).dense(0).data)
     return split.test[torch.arange(len(split.test))]
 
 

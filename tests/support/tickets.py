@@ -27,7 +27,7 @@ EASY: dict[str, Any] = {
     "training": {"optimizer": "sgd", "lr": 0.2, "batch_size": 60, "length": "500it", "evaluate_every": "20it"},
     "search": {"levels": 1, "rate": 0.85, "output_rate": 0.3},
     "controls": {},
-    "verdict": {"accuracy_margin": 0.99, "stop_margin": 99.0, "max_density": 0.99},
+    "verdict": {"margin": 0.99, "stop_margin": 99.0, "max_density": 0.99},
 }
 """Every ticket wins, by margins that no training exceeds."""
 

@@ -16,7 +16,7 @@ from tombola.engines.eager import Eager, ModuleLearner
 from tombola.engines.sparse.engine import Sparse
 from tombola.engines.stacked.engine import Stacked
 from tombola.engines.stacked.ensemble import EnsembleLearner
-from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.pruning.mask import State
 from tombola.runs.initial_state import masked_network
 from tombola.runs.outcome import Outcome
@@ -34,7 +34,7 @@ STEP_SCHEDULE = SGD | {"schedule": "step", "milestones": ["15it", "30it"], "warm
 
 def dense_run(**changes: Any) -> Run:
     """The dense run of a tiny recipe; `section__key=value` changes it."""
-    return Experiment(tiny(**changes)).dense(0)
+    return RecipeExperiment(tiny(**changes)).dense(0)
 
 
 def pruned_run(density: float = 0.5, **changes: Any) -> Run:

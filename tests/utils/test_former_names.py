@@ -17,7 +17,6 @@ from tombola.pruning.pruner import Pruner
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.pruning.scores.weights import magnitude
 from tombola.runs.store import Store
-from tombola.stats.level_table import LevelTable
 from tombola.tickets.verify import verify_ticket
 from tombola.utils.former_names import _MODULES, _OBJECTS, former_name
 from tombola.zoo.models.description import Start
@@ -124,7 +123,6 @@ def test_the_fingerprint_of_a_tombola_object_never_changes(thing: Any, expected:
     ("owner", "former", "present"),
     [
         (Store(Path("store")), "recall", "load_state"),
-        (LevelTable(0.01), "answers", "results"),
         (load_recipe("digits"), "no_ticket", "no_ticket_reason"),
         (load_recipe("digits"), "controlled", "trains_verdict_control"),
     ],

@@ -6,59 +6,42 @@ import itertools
 import logging
 import operator
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError, model_validator
 
 from tombola.experiments import methods, sections
+from tombola.experiments.custom_config import custom_config
 from tombola.experiments.methods import METHODS
+from tombola.experiments.metric import ACCURACY, Metric
 from tombola.experiments.recipe_parsing import apply_override, explain, read_toml
-from tombola.experiments.search_method import SearchMethod
-from tombola.experiments.sections import AUTO, FORMER_VERDICT_KEYS
+from tombola.experiments.search_config import SearchConfig
+from tombola.experiments.sections import AUTO, FORMER_VERDICT_KEYS, MARK
+from tombola.runs.outcome import Measures
 from tombola.runs.run import Training
 from tombola.studies.controls import CONTROLS, NEW_MASK_CONTROLS
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError, unknown
-from tombola.utils.former_names import former_attribute
-from tombola.utils.frozen_model import FrozenModel
 from tombola.utils.seeds import Purpose
 
 log = logging.getLogger(__name__)
 
 
-class Recipe(FrozenModel):
-    """The configuration of an experiment."""
+class Recipe(SearchConfig):
+    """The configuration of an experiment with a model of the zoo, or one by import path, on a dataset."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Names the results folder: letters, digits, dots, dashes and underscores."""
-    replicates: int = Field(default=5, ge=1, le=1000)
-    seed: int = Field(default=0, ge=0)
     data: sections.DataSection
     model: sections.ModelSection
     training: Training
-    search: sections.SearchSection
-    rewind: sections.RewindSection = sections.RewindSection()
-    stability: sections.StabilitySection | None = None
-    controls: dict[str, sections.ControlSection] = {}
-    """By name; see `tombola.studies.controls`."""
     transfer: sections.TransferSection | None = None
     gradual: methods.GradualSection | None = None
     set: methods.SetSection | None = None
     rigl: methods.RiglSection | None = None
     early_bird: methods.EarlyBirdSection | None = None
     edge_popup: methods.EdgePopupSection | None = None
-    verdict: sections.VerdictSection = sections.VerdictSection()
-
-    @field_validator("controls", mode="before")
-    @classmethod
-    def _known_controls(cls, controls: Any) -> Any:
-        for name in controls if isinstance(controls, dict) else ():
-            if name not in CONTROLS:
-                raise unknown("control", name, CONTROLS)
-        return controls
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
@@ -73,6 +56,8 @@ class Recipe(FrozenModel):
                 raise ValueError(f"controls.{name}: levels should be at most search.levels, {most}, not {highest}")
             if name in NEW_MASK_CONTROLS and self.rewind.method != "weights":
                 raise ValueError(f'controls.{name}: needs rewind.method = "weights", not "{self.rewind.method}"')
+        if self.rewind.to == MARK:
+            raise ValueError('rewind.to: "mark" is for training functions of your own; should be a length or "auto"')
         if self.rewind.to == AUTO and (self.stability is None or self.rewind.method != "weights"):
             raise ValueError('rewind.to: "auto" needs a section [stability] and rewind.method = "weights"')
         if self.rewind.method == "fine-tuning" and self.training.schedule == "cosine":
@@ -111,10 +96,9 @@ class Recipe(FrozenModel):
         if method.count_per_layer and search.scope == "global":
             raise ValueError(f'search.scope: should be layer or erk with search.method = "{method.name}", not global')
 
-    @property
-    def search_method(self) -> SearchMethod:
-        """The method of `[search]`."""
-        return METHODS["one-shot" if self.search.one_shot else self.search.method]
+    def judged(self, measured: Iterable[Measures]) -> Metric:  # noqa: ARG002 - always the same
+        """Test accuracy."""
+        return ACCURACY
 
     @property
     def method_options(self) -> Any:
@@ -122,26 +106,22 @@ class Recipe(FrozenModel):
         method = self.search_method
         return method.options and (getattr(self, method.section) or method.options())
 
-    controlled = former_attribute("controlled", "trains_verdict_control")
-    no_ticket = former_attribute("no_ticket", "no_ticket_reason")
+    @property
+    def trained_on(self) -> str:
+        """The names of the model and the dataset."""
+        return f"{self.model.name} on {self.data.name}"
 
-    def trains_verdict_control(self, level: int) -> bool:
-        """Whether the control that tickets must beat is trained at this level."""
-        control = self.controls.get(self.verdict.control)
-        return control is not None and control.draws > 0 and (control.levels is None or level in control.levels)
+    @property
+    def transferred_to(self) -> sections.TransferSection | None:
+        """The section `[transfer]`."""
+        return self.transfer
 
     @property
     def no_ticket_reason(self) -> str | None:
         """Why the networks found cannot be lottery tickets, in a few words; None if they can."""
-        if self.search_method.mask_changes:
-            return "mask changed while training"
         if self.early_bird is not None and self.early_bird.go_on:
             return "weights not rewound"
-        return None if self.rewind.method == "weights" else "trained longer"
-
-    def resolved(self) -> dict[str, Any]:
-        """The whole configuration, defaults included, as TOML values."""
-        return self.model_dump(mode="json", exclude_none=True)
+        return super().no_ticket_reason
 
 
 def recipes() -> dict[str, str]:
@@ -189,3 +169,13 @@ def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:
         return Recipe.model_validate(table)
     except ValidationError as error:
         raise InputError(f"{source}: {explain(error, Recipe)}") from None
+
+
+def parse_config(table: Mapping[str, Any], source: str) -> SearchConfig:
+    """A configuration as results folders and tickets have it: a recipe, or one of own functions."""
+    if "functions" not in table:
+        return parse_recipe(table, source)
+    try:
+        return custom_config(table)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None

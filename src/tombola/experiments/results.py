@@ -13,18 +13,22 @@ The order of rows does not depend on the order in which runs finish.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
 from tombola.experiments import results_schema as schema
-from tombola.experiments.recipe import Recipe, parse_recipe
+from tombola.experiments.metric import Metric
+from tombola.experiments.recipe import Recipe, parse_config
 from tombola.experiments.recipe_parsing import read_toml
-from tombola.experiments.results_schema import Row, RunCost, Tally, read_table
+from tombola.experiments.results_schema import Row, RunCost, Status, Tally, read_table
+from tombola.experiments.search_config import SearchConfig
 from tombola.utils.errors import InputError
+from tombola.utils.former_names import former_attribute
 
 CONFIGURATION = "experiment.toml"
 TICKET = "ticket.safetensors"
@@ -34,7 +38,7 @@ TICKET = "ticket.safetensors"
 class Results:
     """The contents of a results folder; `layers` and `stability` are the rows of these tables."""
 
-    recipe: Recipe
+    config: SearchConfig
     rows: list[Row]
     finished: bool
     tally: Tally
@@ -52,6 +56,33 @@ class Results:
     stability: list[dict[str, Any]] = field(default_factory=list)
     matrix_weights: int | None = None
     """The number of all matrix weights of the network, prunable or not; None if unknown."""
+    copies: list[int] = field(default_factory=list)
+    """The replicates that ended in the same weights as others, and so are no independent evidence."""
+
+    recipe = former_attribute("recipe", "config")
+
+    @classmethod
+    def of(cls, config: SearchConfig, rows: list[Row], status: Status, **tables: Any) -> Self:
+        """The results with the contents of a status."""
+        return cls(
+            config,
+            rows,
+            finished=status.finished,
+            tally=status.runs,
+            engines={name: totals.model_dump() for name, totals in status.engines.items()},
+            costs=status.costs,
+            inputs=status.inputs,
+            matrix_weights=status.matrix_weights,
+            versions=status.versions,
+            command=status.command,
+            copies=status.copies,
+            **tables,
+        )
+
+    @property
+    def metric(self) -> Metric:
+        """What is judged."""
+        return self.config.judged(row.measures for row in self.rows)
 
     @property
     def collapsed(self) -> list[tuple[int, int, str]]:
@@ -73,7 +104,7 @@ def read_results(folder: str | Path, lenient: bool = False) -> Results:
     configuration = folder / CONFIGURATION
     if not configuration.is_file():
         raise InputError(f"{folder} is not a results folder: it has no {CONFIGURATION}")
-    recipe = parse_recipe(read_toml(configuration), source=str(configuration))
+    config = parse_config(read_toml(configuration), source=str(configuration))
     status, problems = schema.read_status(folder)
 
     def table(name: str, read: Callable[[Path, str], list[Any]] = read_table) -> list[Any]:
@@ -85,31 +116,18 @@ def read_results(folder: str | Path, lenient: bool = False) -> Results:
             problems.append(str(error))
             return []
 
-    return Results(
-        recipe,
-        rows=table("levels", _read_rows),
-        finished=status.finished,
-        tally=status.runs,
-        layers=table("layers"),
-        engines={name: totals.model_dump() for name, totals in status.engines.items()},
-        costs=status.costs,
-        inputs=status.inputs,
-        matrix_weights=status.matrix_weights,
-        versions=status.versions,
-        problems=problems,
-        command=status.command,
-        stability=table("stability"),
-    )
+    rows = table("levels", functools.partial(_read_rows, recipe=isinstance(config, Recipe)))
+    return Results.of(config, rows, status, layers=table("layers"), problems=problems, stability=table("stability"))
 
 
-def _read_rows(folder: Path, name: str) -> list[Row]:
+def _read_rows(folder: Path, name: str, recipe: bool) -> list[Row]:
     path = folder / f"{name}.parquet"
     try:
         rows = [Row.from_dict(values) for values in read_table(folder, name)]
     except ValidationError as error:
         raise schema.damaged(path, schema.first_error(error)) from error
     for row in rows:
-        if not row.measures.diverged and any(row.measures[name] is None for name in schema.FIGURES):
+        if recipe and not row.measures.diverged and any(row.measures[name] is None for name in schema.FIGURES):
             where = f"replicate {row.replicate}, level {row.level}, {row.branch}"
             raise schema.damaged(path, f"{where}: a figure is missing")
     return rows

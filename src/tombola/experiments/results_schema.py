@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", 
 CURVES = pa.schema(_KEY + _columns(INT, "iteration") + _columns(FLOAT, *_CURVES))
 STABILITY = pa.schema(_POINT + _columns(FLOAT, "train_accuracy", "validation_accuracy", "test_accuracy"))
 
-FIGURES = ("stop_iteration", *(f"{name}_at_stop" for name in _AT_STOP), "train_accuracy", "test_accuracy")
+_RECIPE_FIGURES = (*(f"{name}_at_stop" for name in _AT_STOP), "train_accuracy", "test_accuracy")
+FIGURES = ("stop_iteration", *_RECIPE_FIGURES)
 """What is measured of every training of a recipe that does not diverge."""
 
 TABLES = {"levels": LEVELS, "layers": LAYERS, "curves": CURVES, "stability": STABILITY}
@@ -80,24 +81,13 @@ class Row:
     run: str
     """The key of the run in the store."""
     measures: Measures
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """Figures that the user's own functions returned, by name; not in results folders."""
-    final: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """The `tombola.stats.copies.sketch` of the trained weights, if it was computed; not in results folders."""
 
     @classmethod
-    def of(
-        cls,
-        replicate: int,
-        request: RunRequest,
-        outcome: Outcome,
-        figures: Mapping[str, float] | None = None,
-        final: Mapping[str, tuple[float, ...]] | None = None,
-    ) -> Row:
+    def of(cls, replicate: int, request: RunRequest, outcome: Outcome) -> Row:
         """The row of a finished run."""
         mask, run = request.run.mask, request.run.key
         key = (replicate, request.level, request.branch, request.draw)
-        return cls(*key, mask.count, mask.size, run, outcome.measures, figures or {}, final or {})
+        return cls(*key, mask.count, mask.size, run, outcome.measures)
 
     @property
     def weights_left(self) -> float:
@@ -131,7 +121,9 @@ def read_table(folder: Path, name: str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path, schema=TABLES[name]).to_pylist()
+        figures = [field.name for field in pq.read_schema(path) if field.type == FLOAT]
+        schema = _with_figures(name, figures) if name in ("levels", "curves") else TABLES[name]
+        rows: list[dict[str, Any]] = pq.read_table(path, schema=schema).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(path, str(error).partition("\n")[0]) from error
     for row in rows:
@@ -147,9 +139,26 @@ def damaged(path: Path, why: str) -> InputError:
     return InputError(f"{path} is damaged: {why}; run the experiment again")
 
 
-def table_of(name: str, parts: Iterable[tuple[Row, Mapping[str, Any]]]) -> pa.Table:
+def levels_table(rows: Sequence[Row]) -> pa.Table:
+    """The table of levels: the columns of recipes, or those of the figures that there are."""
+    figures = [name for row in rows for name in row.measures.figures]
+    return pa.Table.from_pylist([row.to_dict() for row in rows], _with_figures("levels", figures))
+
+
+def _with_figures(name: str, figures: Iterable[str]) -> pa.Schema:
+    """The schema of a table: that of recipes if it has all figures, otherwise with the columns of these figures."""
+    schema, found = TABLES[name], dict.fromkeys(figures)
+    if all(figure in schema.names for figure in found):
+        return schema
+    own = [schema.field(column) for column in schema.names if column not in (*_RECIPE_FIGURES, *_CURVES)]
+    return pa.schema([*own, *_columns(FLOAT, *found)])
+
+
+def table_of(name: str, parts: Sequence[tuple[Row, Mapping[str, Any]]]) -> pa.Table:
     """The columns of all parts, one below the other, each with the key of its row; missing columns are null."""
     schema, batches = TABLES[name], []
+    if name == "curves":
+        schema = _with_figures(name, [column for _, columns in parts for column in columns if column != "iteration"])
     for row, columns in parts:
         length = len(next(iter(columns.values()), ()))
         key = {column: [getattr(row, column)] * length for column in KEY}
@@ -201,6 +210,7 @@ class Status(FrozenModel):
     runs: Tally = Tally()
     inputs: tuple[PositiveInt, ...] = ()
     matrix_weights: PositiveInt | None = None
+    copies: list[NonNegativeInt] = []
     engines: dict[str, EngineTotals] = {}
     costs: list[RunCost] = []
     versions: dict[str, str] = {}

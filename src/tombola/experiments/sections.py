@@ -15,6 +15,7 @@ from pydantic import (
 )
 from torch import nn
 
+from tombola.experiments.margin import Margin
 from tombola.experiments.methods import METHODS
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.pruner import Pruner
@@ -115,20 +116,22 @@ class SearchSection(FrozenModel):
             raise InputError(f"search.{error}") from None
 
 
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
+MARK: Literal["mark"] = "mark"
 
 
 class RewindSection(FrozenModel):
     """`[rewind]`: what happens to the kept weights after each pruning; see `tombola.studies.rewinding`."""
 
-    to: Duration | Literal["auto"] = Duration()
-    """The iteration k. `auto`: in each replicate, the smallest stable candidate of `[stability]`."""
+    to: Duration | Literal["auto", "mark"] = Duration()
+    """The iteration k. `auto`: in each replicate, the smallest stable candidate of `[stability]`. `mark`: where the
+    user's training function calls `tombola.mark()`."""
     method: Literal["weights", "learning-rate", "fine-tuning"] = "weights"
 
     @field_validator("to", mode="before")
     @classmethod
     def _length_or_auto(cls, to: Any) -> Any:
-        if to == AUTO:
+        if to in (AUTO, MARK):
             return to
         try:
             return Duration.parse(to)
@@ -175,15 +178,16 @@ class TransferSection(FrozenModel):
     """The number of random masks for each."""
 
 
-FORMER_VERDICT_KEYS = {"few": "max_density", "beat": "control"}
+FORMER_VERDICT_KEYS = {"accuracy_margin": "margin", "few": "max_density", "beat": "control"}
 """Former names of keys of `[verdict]`, still accepted -> names."""
 
 
 class VerdictSection(FrozenModel):
     """`[verdict]`: when a ticket wins."""
 
-    accuracy_margin: float = Field(default=0.002, ge=0, lt=1)
-    """How far test accuracy at early stop may be below the dense network's: 0.002 is 0.2 points."""
+    margin: Margin = Field(default=Margin(0.002), serialization_alias="accuracy_margin")
+    """How much worse than the dense network's the judged metric at early stop may be, which in recipes is test
+    accuracy: 0.002 is 0.2 points, "1%" is 1% of the dense network's. Formerly `accuracy_margin`."""
     stop_margin: float = Field(default=0.05, ge=0)
     """How much later the early-stopping iteration may be, as a fraction of the dense network's."""
     confidence: float = Field(default=0.95, gt=0.5, le=0.999)

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from tombola.report.document import Document, Section, Table
 from tombola.report.figures.figure import Figure, FigureRow, MissingFigure, figure
 from tombola.report.figures.level_figures import (
-    ACCURACY,
     GAP,
     SECONDS_PER_RUN,
     STOP,
     Measure,
     cost_rows,
+    judged_measure,
     level_chart,
     measure_rows,
 )
@@ -30,10 +30,13 @@ MAX_CONCLUSIONS = 3
 
 def comparison(experiments: Sequence[ReportData]) -> Document:
     """The page that compares several experiments."""
-    labels = unique_labels([e.folder for e in experiments], [e.results.recipe.name for e in experiments])
+    labels = unique_labels([e.folder for e in experiments], [e.results.config.name for e in experiments])
     named = dict(zip(labels, experiments, strict=True))
     caption = "Solid lines: tickets; broken lines: controls. Bands: confidence intervals of the mean over replicates."
-    first = [_overlaid(named, ACCURACY, caption), _overlaid(named, STOP, "Lower is sooner.")]
+    first = [
+        _overlaid(named, judged_measure(experiments[0].summary), caption),
+        _overlaid(named, STOP, "Lower is sooner."),
+    ]
     conclusions = [(label, conclusion(data.summary)) for label, data in named.items()]
     few = len(conclusions) <= MAX_CONCLUSIONS
     paragraphs = [] if few else [f"{label}: {text}" for label, text in conclusions]
@@ -83,8 +86,8 @@ def _table(named: Mapping[str, ReportData]) -> Table:
                 label,
                 str(data.folder),
                 f"{summary.replicates:,}",
-                NONE if dense is None else mean(dense.test_accuracy_at_stop, ".2%"),
-                NONE if dense is None else mean(dense.stop_iteration, ",.0f"),
+                NONE if dense is None else mean(dense["test_accuracy_at_stop"], ".2%"),
+                NONE if dense is None else mean(dense["stop_iteration"], ",.0f"),
                 density(found) if found else "none",
                 f"{found.weights:,}" if found else NONE,
                 f"{sum(engine.seconds for engine in summary.engines.values()):,.0f} s",
@@ -96,7 +99,7 @@ def _table(named: Mapping[str, ReportData]) -> Table:
 
 
 def _differences(named: Mapping[str, ReportData]) -> tuple[list[str], list[Table]]:
-    found = differences([data.results.recipe.resolved() for data in named.values()])
+    found = differences([data.results.config.resolved() for data in named.values()])
     if not found:
         return ["Nothing."], []
     rows = [[key, *(NONE if value is None else str(value) for value in values)] for key, values in found.items()]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import tomli_w
 
 from tombola.experiments.experiment import count_runs
+from tombola.experiments.recipe import Recipe
 from tombola.report import report_tables as tables
 from tombola.report.document import Document, Section, Text
 from tombola.report.export_tables import caption, notes
 from tombola.report.figures.barrier_figures import barriers_figure, interpolation_figure
 from tombola.report.figures.layer_figures import densities, distances, sign_changes
-from tombola.report.figures.level_figures import ACCURACY, GAP, STOP, TRAIN, cost_figure, level_figure
-from tombola.report.figures.training_curves import loss_curves, validation_curves
+from tombola.report.figures.level_figures import GAP, STOP, TRAIN, cost_figure, judged_measure, level_figure
+from tombola.report.figures.training_curves import training_curves
 from tombola.report.figures.weight_figures import initial_weights, pixels
 from tombola.report.formatting import percent
 from tombola.report.prose import conclusion, margins, rewind_choice, warnings
 from tombola.report.report_data import ReportData
+from tombola.report.units import units_of
 from tombola.stats.error_barriers import interpolation_paths
 from tombola.stats.summary import Summary
 from tombola.utils.text import plural
@@ -23,24 +25,24 @@ from tombola.utils.text import plural
 
 def document(data: ReportData) -> Document:
     """The report of one experiment."""
-    summary, recipe = data.summary, data.results.recipe
+    summary, config = data.summary, data.results.config
     about = [
-        f"{recipe.model.name} on {recipe.data.name}",
-        plural(recipe.replicates, "replicate"),
+        config.trained_on,
+        plural(config.replicates, "replicate"),
         plural(sum(branch.runs for level in summary.levels for branch in level.branches.values()), "run"),
     ]
     if summary.engines:
         about.append(f"{sum(engine.seconds for engine in summary.engines.values()):,.0f} s of computing")
     layers = [densities(data), sign_changes(data), distances(data)]
     return Document(
-        title=recipe.name,
+        title=config.name,
         about=" · ".join(about),
         conclusions=[("", conclusion(summary))],
         first=_first(data),
         sections=[
             _verdict(summary),
-            Section("training", "Training curves", parts=[validation_curves(data), loss_curves(data)]),
-            _generalisation(data),
+            *_training(data),
+            *_generalisation(data),
             Section("layers", "Layers", ["Tickets only; level 0 is the dense network."], layers),
             Section("weights", "Which weights survive", parts=[initial_weights(data), pixels(data)]),
             *_stability(data),
@@ -59,25 +61,38 @@ def _first(data: ReportData) -> Section:
         band = f"Bands: {percent(summary.criteria.confidence)} confidence interval of the mean over replicates."
     else:
         band = "One replicate: there is no confidence interval."
-    accuracy = level_figure(summary, ACCURACY, f"Dense on the left, sparser to the right. {band}")
-    stop = level_figure(summary, STOP, f"The iteration of minimum validation loss. Lower is sooner. {band}")
-    return Section("first", "Accuracy and early stop", parts=[accuracy, stop])
+    metric = judged_measure(summary)
+    figures = [level_figure(summary, metric, f"Dense on the left, sparser to the right. {band}")]
+    if not summary.timed:
+        return Section("first", metric.title, parts=figures)
+    loss = "minimum validation loss" if summary.has_gap else "the best evaluation"
+    figures.append(level_figure(summary, STOP, f"The iteration of {loss}. Lower is sooner. {band}"))
+    name = summary.metric.name
+    return Section("first", f"{name[0].upper()}{name[1:]} and early stop", parts=figures)
+
+
+def _training(data: ReportData) -> list[Section]:
+    """Empty if nothing was evaluated during training."""
+    curves = training_curves(data)
+    return [Section("training", "Training curves", parts=curves)] if curves else []
 
 
 def _verdict(summary: Summary) -> Section:
     criteria = summary.criteria
-    accuracy, stop = margins(criteria)
+    metric, stop = margins(summary)
+    stops, when = f"; it stops at most {stop} later" if summary.timed else "", units_of(summary).when
+    not_asked = "" if summary.timed else " Whether tickets train as fast was not asked."
     paragraphs = [
-        f"A ticket wins if each of these holds, with {percent(criteria.confidence)} confidence: at early stop it is "
-        f"at most {accuracy} less accurate than the dense network; it stops at most {stop} later; at most "
+        f"A ticket wins if each of these holds, with {percent(criteria.confidence)} confidence:{when} it is "
+        f"at most {metric} {summary.metric.worse} than the dense network{stops}; at most "
         f"{percent(criteria.max_density)} of the weights are left; and, where the control “{criteria.control}” was "
         f"trained, tickets are better than the control. Levels are tested from dense to sparse, starting at the "
-        f"first that is sparse enough; testing stops at the first that does not win.",
+        f"first that is sparse enough; testing stops at the first that does not win.{not_asked}",
         "Differences are ticket minus dense, paired over replicates. The p-value is the probability of differences "
         "at least this good if tickets were worse than the dense network by the margin, or, for a control, if they "
         "were not better than it.",
     ]
-    if any(level.verdict.stop_margin < criteria.stop_margin for level in summary.levels[1:]):
+    if summary.timed and any(level.verdict.stop_margin < criteria.stop_margin for level in summary.levels[1:]):
         paragraphs.append(
             f"Here, evaluations are further apart than {stop} of the dense network's early stop: a ticket must stop "
             f"sooner than the dense network."
@@ -88,8 +103,12 @@ def _verdict(summary: Summary) -> Section:
     return Section("verdict", "The verdict, level by level", paragraphs, parts)
 
 
-def _generalisation(data: ReportData) -> Section:
-    summary, dataset = data.summary, data.results.recipe.data
+def _generalisation(data: ReportData) -> list[Section]:
+    """Empty if training accuracy is not known."""
+    summary, config = data.summary, data.results.config
+    if not isinstance(config, Recipe):
+        return []
+    dataset = config.data
     fraction, noise = dataset.fraction, percent(dataset.label_noise)
     used = "All training examples" if fraction >= 1 else f"{percent(fraction)} of the training examples"
     labels = "their labels are unchanged"
@@ -107,12 +126,12 @@ def _generalisation(data: ReportData) -> Section:
     gap = "Accuracy on the training examples minus accuracy on the test set, both at early stop."
     parts = [level_figure(summary, GAP, gap), level_figure(summary, TRAIN)]
     table = [tables.generalisation(summary)] if summary.levels else []
-    return Section("generalisation", "Training accuracy and generalisation", paragraphs, [*parts, *table])
+    return [Section("generalisation", "Training accuracy and generalisation", paragraphs, [*parts, *table])]
 
 
 def _stability(data: ReportData) -> list[Section]:
     """Empty without a stability analysis."""
-    found, section = data.summary.stability, data.results.recipe.stability
+    found, section = data.summary.stability, data.results.config.stability
     if found is None or section is None or not found.candidates:
         return []
     paragraphs = [
@@ -139,7 +158,7 @@ def _exported(data: ReportData) -> list[Section]:
 def _configuration(data: ReportData) -> Section:
     results = data.results
     parts = [Text("command", "The command of this experiment", results.command)] if results.command else []
-    parts.append(Text("configuration-text", "The whole configuration", tomli_w.dumps(results.recipe.resolved())))
+    parts.append(Text("configuration-text", "The whole configuration", tomli_w.dumps(results.config.resolved())))
     return Section("configuration", "Configuration", parts=[*parts, *tables.versions(results.versions)])
 
 
@@ -147,6 +166,6 @@ def _problems(data: ReportData) -> list[str]:
     results = data.results
     problems = [f"{problem[0].upper()}{problem[1:]}." for problem in data.problems]
     if not results.finished:
-        finished = f"{len(results.rows):,} of {plural(count_runs(results.recipe), 'run')}"
+        finished = f"{len(results.rows):,} of {plural(count_runs(results.config), 'run')}"
         problems.insert(0, f"This experiment is not finished: {finished} are available.")
     return problems

@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from tombola.report.printable_level_table import PrintableLevelTable
+from tombola.experiments.results_collector import ResultsCollector
+from tombola.report.html_table import results_html
 from tombola.runs.outcome import Outcome
 from tombola.studies.conductor import Listener, ListenerGroup
 from tombola.studies.request import RequestId, RunRequest
@@ -94,12 +95,12 @@ class ProgressDisplay(Listener):
 
 
 class NotebookDisplay(Listener):
-    """The table of levels in a notebook cell, updated as trainings end."""
+    """The results in a notebook cell, updated as trainings end."""
 
-    def __init__(self, levels: PrintableLevelTable, runs: int) -> None:
+    def __init__(self, collector: ResultsCollector, runs: int) -> None:
         from IPython.display import display  # only notebooks need it
 
-        self._levels = levels
+        self._collector = collector
         self._runs = runs
         self._answered: set[tuple[int, RequestId]] = set()
         self._current = "starting"
@@ -117,7 +118,7 @@ class NotebookDisplay(Listener):
         self._handle.update(self)
 
     def _repr_html_(self) -> str:
-        table = self._levels._repr_html_()
+        table = results_html(self._collector.results(finished=self._closed))
         return table if self._closed else f"{table}<p>{self!r} · {self._current}</p>"
 
     def close(self) -> None:
@@ -137,13 +138,13 @@ def in_notebook() -> bool:
 
 
 @contextmanager
-def live_display(levels: PrintableLevelTable, runs: int, progress: bool | None) -> Iterator[Listener]:
+def live_display(collector: ResultsCollector, runs: int, progress: bool | None) -> Iterator[Listener]:
     """Show the progress of a search of `runs` runs; None for `progress` means in a terminal or a notebook only."""
     console = Console(stderr=True)
     if progress is False or (progress is None and not (in_notebook() or console.is_terminal)):
         yield ListenerGroup([])
     elif in_notebook():
-        with closing(NotebookDisplay(levels, runs)) as notebook:
+        with closing(NotebookDisplay(collector, runs)) as notebook:
             yield notebook
     else:
         with ProgressDisplay(console, runs) as display:

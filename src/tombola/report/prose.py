@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from tombola.experiments.copies import copies_text
 from tombola.experiments.methods import METHODS
-from tombola.experiments.sections import VerdictSection
-from tombola.report.formatting import of_all_weights, percent, points
+from tombola.report.formatting import of_all_weights, percent
+from tombola.report.units import margin_amount
 from tombola.stats.summary import LevelSummary, StabilitySummary, Summary, VerdictSummary
+from tombola.tickets.verification_summary import VerificationSummary
 from tombola.utils.text import plural
 
 
@@ -33,7 +35,7 @@ def conclusion(summary: Summary) -> str:
         f"Winning tickets down to {percent(found.weights_left)} of the weights ({found.weights:,} of them"
         f"{of_all_weights(found)}, level {found.level}): we are {_sure(summary)} that they {_claim(summary)}, and "
         f"{_control(summary, found)} "
-        f"({plural(summary.replicates, 'replicate')}).{unfinished}"
+        f"({plural(summary.replicates, 'replicate')}).{_not_asked(summary)}{unfinished}"
     )
 
 
@@ -45,18 +47,16 @@ def _no_ticket(summary: Summary) -> str:
         return f"No winning ticket: no level has at most {percent(summary.criteria.max_density)} of the weights."
     verdict = level.verdict
     if verdict.state == "not winning":
-        if verdict.reason in ("less accurate", "slower"):
+        if verdict.reason in (summary.metric.worse, "slower"):
             reason = f"are {verdict.reason} ({_sure(summary)}, {replicates})"
         else:
             reason = f"do not match: {verdict.reason} ({replicates})"
         left = f"{percent(level.weights_left)} of the weights{of_all_weights(level)}"
-        return (
-            f"No winning ticket: at {left} tickets {reason}. "
-            f"The margins are {' of accuracy and '.join(margins(summary.criteria))} of the early-stopping iteration."
-        )
+        found = f"No winning ticket: at {left} tickets {reason}."
+        return f"{found} The margins are {_margins(summary)}.{_not_asked(summary)}"
     return (
         f"Cannot tell yet whether there are winning tickets: with {replicates} we are not {_sure(summary)} that any "
-        f"{_claim(summary)}{_and_control(summary)}. {advice(verdict)}"
+        f"{_claim(summary)}{_and_control(summary)}. {advice(verdict)}{_not_asked(summary)}"
     )
 
 
@@ -73,6 +73,8 @@ def warnings(summary: Summary) -> list[str]:
     in_levels = sum(branch.diverged for level in summary.levels for branch in level.branches.values())
     found = divergence(max(summary.runs.diverged, in_levels))
     found += late_minimum(summary.dense_without_early_stop, summary.replicates)
+    if text := copies_text(summary.copies):
+        found.append(text)
     if summary.transfer:
         found.append(
             f"Rows named transfer are of {summary.transfer}: the dense network at level 0, then tickets found on the "
@@ -92,8 +94,8 @@ def late_minimum(count: int, replicates: int) -> list[str]:
     if not count:
         return []
     return [
-        f"{count} of {plural(replicates, 'dense network')} had the minimum of validation loss at the last iteration: "
-        f"trained longer, they could be more accurate, and harder to match."
+        f"{count} of {plural(replicates, 'dense network')} were best at the last iteration: trained longer, they "
+        f"could be better, and harder to match."
     ]
 
 
@@ -107,13 +109,44 @@ def _sure(summary: Summary) -> str:
 
 
 def _claim(summary: Summary) -> str:
-    accuracy, stop = margins(summary.criteria)
-    return f"are at most {accuracy} less accurate than the dense network and stop at most {stop} later"
+    metric, stop = margins(summary)
+    stops = f" and stop at most {stop} later" if summary.timed else ""
+    return f"are at most {metric} {summary.metric.worse} than the dense network{stops}"
 
 
-def margins(criteria: VerdictSection) -> tuple[str, str]:
-    """The margins of accuracy and of early stop, with their units."""
-    return points(criteria.accuracy_margin), percent(criteria.stop_margin)
+def margins(summary: Summary | VerificationSummary) -> tuple[str, str]:
+    """The margins of the metric and of early stop, with their units."""
+    return margin_amount(summary.criteria.margin, summary.metric.fraction), percent(summary.criteria.stop_margin)
+
+
+def _margins(summary: Summary) -> str:
+    metric, stop = margins(summary)
+    name = f"{metric} of {summary.metric.name}"
+    return f"{name} and {stop} of the early-stopping iteration" if summary.timed else name
+
+
+def _not_asked(summary: Summary) -> str:
+    """That nothing is said about training time, where it was not asked for."""
+    if summary.timed:
+        return ""
+    return " Whether they train as fast was not asked: nothing was evaluated during training."
+
+
+def legend(summary: Summary) -> str:
+    """What the columns of the table of levels are."""
+    metric = summary.metric
+    direction = "" if metric.maximize else " Lower is better."
+    if summary.has_gap:
+        what = "Accuracies are at early stop, the iteration of minimum validation loss."
+        what += " gap: training minus test accuracy, in points."
+    elif summary.timed:
+        what = f"Figures are at early stop, the best evaluation during training.{direction}"
+    else:
+        what = f"Figures are of the end of training; early stop was not asked for.{direction}"
+    return (
+        f"{what} p: the probability of results at least this good if tickets were worse than the dense network by "
+        f"the margins. (+n): about n more replicates would probably decide."
+    )
 
 
 def _control(summary: Summary, level: LevelSummary) -> str:
@@ -133,7 +166,8 @@ def _and_control(summary: Summary) -> str:
 def improvements(verdict: VerdictSummary) -> str:
     """In what a winning ticket is better than the dense network, each after a comma."""
     names = {"accuracy": "more accurate", "stop": "sooner"}
-    return "".join(f", {name}" for key, name in names.items() if verdict.winning and key in verdict.better_in)
+    better = verdict.better_in if verdict.winning else []
+    return "".join(f", {names.get(name, f'better in {name}')}" for name in better)
 
 
 def rewind_choice(stability: StabilitySummary) -> str:

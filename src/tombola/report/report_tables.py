@@ -10,12 +10,13 @@ from tombola.report.export_tables import SIZES, SPEEDS, sizes, speeds
 from tombola.report.figures.style import ordered
 from tombola.report.formatting import NONE, density, mean, p_value, percent
 from tombola.report.prose import advice, improvements
+from tombola.report.units import units_of
 from tombola.stats.summary import DifferenceSummary, MeasureSummary, StabilitySummary, Summary
 
 
 def verdicts(summary: Summary) -> Table:
     """Tickets compared with the dense network: one row for each level."""
-    rows = []
+    rows, units = [], units_of(summary)
     for level in summary.levels:
         verdict = level.verdict
         reason = f": {verdict.reason}" if verdict.reason else ""
@@ -25,14 +26,15 @@ def verdicts(summary: Summary) -> Table:
                 density(level),
                 f"{level.weights:,}",
                 f"{verdict.state}{reason}{improvements(verdict)}",
-                *difference(verdict.accuracy_difference, "p_not_worse", ".2f"),
-                *difference(verdict.stop_difference, "p_not_worse", ".1f"),
+                *difference(verdict.difference, "p_not_worse", units.form, units.factor),
+                *(difference(verdict.stop_difference, "p_not_worse", ".1f", 100) if summary.timed else ()),
                 p_value(verdict.p_better_than_control),
                 NONE if verdict.more_replicates is None else f"{verdict.more_replicates:,}",
             ]
         )
-    differences = ["accuracy, points", "p", "early stop, %", "p"]
-    head = ["level", "weights left", "weights", "verdict", *differences, "p, control", "more replicates"]
+    stop = ["early stop, %", "p"] if summary.timed else []
+    head = ["level", "weights left", "weights", "verdict", units.difference, "p", *stop, "p, control"]
+    head.append("more replicates")
     caption = _difference_caption(summary, "Tickets compared with the dense network")
     return Table("verdict-dense", caption, head, rows, frozenset({3}))
 
@@ -40,15 +42,16 @@ def verdicts(summary: Summary) -> Table:
 def controls(summary: Summary) -> list[Table]:
     """Tickets compared with each control, a table for each; all are folded but that of the verdict's control."""
     names = ordered(name for level in summary.levels for name in level.controls)
-    head = ["level", "weights left", "accuracy, points", "p", "early stop, %", "p"]
+    units = units_of(summary)
+    head = ["level", "weights left", units.difference, "p", *(["early stop, %", "p"] if summary.timed else [])]
     tables: list[Table] = []
     for name in names:
         rows = []
         for level in summary.levels:
             if control := level.controls.get(name):
-                accuracy = difference(control.accuracy_difference, "p_better", ".2f")
-                stop = difference(control.stop_difference, "p_better", ".1f")
-                rows.append([str(level.level), density(level), *accuracy, *stop])
+                gain = difference(control.difference, "p_better", units.form, units.factor)
+                stop = difference(control.stop_difference, "p_better", ".1f", 100) if summary.timed else []
+                rows.append([str(level.level), density(level), *gain, *stop])
         caption = _difference_caption(summary, f"Tickets compared with the control “{name}”")
         folded = name != summary.criteria.control
         tables.append(Table(f"verdict-{len(tables)}", caption, head, rows, folded=folded))
@@ -60,12 +63,12 @@ def _difference_caption(summary: Summary, what: str) -> str:
     return f"{what}: mean difference [one-sided bounds, each with {confidence} confidence]"
 
 
-def difference(found: DifferenceSummary | None, p: str, form: str) -> list[str]:
-    """A difference in percent with its bounds, and its p-value of the name `p`."""
+def difference(found: DifferenceSummary | None, p: str, form: str, factor: float) -> list[str]:
+    """A difference times `factor` with its bounds, and its p-value of the name `p`."""
     if found is None:
         return [NONE, NONE]
-    low, high = (NONE if bound is None else f"{100 * bound:+{form}}" for bound in (found.low, found.high))
-    return [f"{100 * found.mean:+{form}} [{low}, {high}]".replace("-", "−"), p_value(getattr(found, p))]
+    low, high = (NONE if bound is None else f"{factor * bound:+{form}}" for bound in (found.low, found.high))
+    return [f"{factor * found.mean:+{form}} [{low}, {high}]".replace("-", "−"), p_value(getattr(found, p))]
 
 
 def generalisation(summary: Summary) -> Table:
@@ -79,7 +82,7 @@ def generalisation(summary: Summary) -> Table:
         cells = [str(level.level), density(level)]
         for name in branches:
             if branch := level.branches.get(name):
-                cells += map(_points, (branch.train_accuracy_at_stop, branch.gap_at_stop, branch.gap))
+                cells += map(_points, (branch["train_accuracy_at_stop"], branch["gap_at_stop"], branch["gap"]))
             else:
                 cells += [NONE] * 3
         rows.append(cells)

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tombola.report.formatting import density, density_columns, density_legend, mean, p_value, percent, text_table
-from tombola.report.prose import conclusion, improvements, rewind_choice, warnings
+from tombola.report.measure_columns import measure_columns
+from tombola.report.prose import conclusion, improvements, legend, rewind_choice, warnings
 from tombola.stats.experiment_comparison import ExperimentComparison, LabelledSummary
 from tombola.stats.summary import LevelSummary, StabilitySummary, Summary, VerdictSummary
 from tombola.tickets.mask_codec import entropy
@@ -22,13 +23,6 @@ from tombola.utils.text import plural, printable
 
 if TYPE_CHECKING:
     from tombola.engines.sparse.speeds import Speed
-
-
-LEGEND = (
-    "Accuracies are at early stop, the iteration of minimum validation loss. gap: training minus test accuracy, in "
-    "points. p: the probability of results at least this good if tickets were worse than the dense network by the "
-    "margins. (+n): about n more replicates would probably decide."
-)
 
 
 def show_summary(console: Console, summary: Summary) -> None:
@@ -46,7 +40,7 @@ def show_summary(console: Console, summary: Summary) -> None:
         if summary.stability.rewound_to:
             console.print(rewind_choice(summary.stability), markup=False, highlight=False)
     if summary.levels:
-        console.print(LEGEND + density_legend(summary.levels), style="dim", highlight=False)
+        console.print(legend(summary) + density_legend(summary.levels), style="dim", highlight=False)
     for name, engine in summary.engines.items():
         line = f"Engine: {name}; {plural(engine.runs, 'run')}, {engine.seconds:,.1f} s of computing."
         console.print(line, style="dim", markup=False, highlight=False)
@@ -57,7 +51,8 @@ def _levels(summary: Summary, stop_intervals: bool = True) -> Table:
     replicates = plural(summary.replicates, "replicate")
     title = f"{summary.recipe}: {replicates}, means ± {percent(summary.criteria.confidence)} confidence"
     densities = density_columns(summary.levels)
-    columns = ("level", *densities, "", "test %", "train", "gap", "stop", "p", "verdict")
+    measures = measure_columns(summary)
+    columns = ("level", *densities, "", *(column.head for column in measures), "p", "verdict")
     table = text_table(columns, left=("", "verdict"), title=title)
     for level in summary.levels:
         place = [str(level.level), *(cell(level) for cell in densities.values())]
@@ -66,10 +61,10 @@ def _levels(summary: Summary, stop_intervals: bool = True) -> Table:
             table.add_row(
                 *(place if ticket else [""] * len(place)),
                 "dense" if ticket and level.level == 0 else name,
-                mean(branch.test_accuracy_at_stop, ".2f", 100, " ±", missing="diverged"),
-                mean(branch.train_accuracy_at_stop, ".1f", 100, missing="diverged"),
-                mean(branch.gap_at_stop, ".1f", 100, missing="diverged"),
-                mean(branch.stop_iteration, ",.0f", interval=" ±" if stop_intervals else "", missing="diverged"),
+                *(
+                    column.cell(branch, "diverged", stop_intervals or column.key != "stop_iteration")
+                    for column in measures
+                ),
                 _p_not_worse(level.verdict) if ticket else "",
                 _verdict(level.verdict) if ticket else "",
                 style=None if ticket else "dim",
@@ -88,7 +83,7 @@ def _stability(stability: StabilitySummary) -> Table:
 
 def _p_not_worse(verdict: VerdictSummary) -> str:
     """The larger of the p-values of accuracy and early stop."""
-    tests = [found.p_not_worse for found in (verdict.accuracy_difference, verdict.stop_difference) if found]
+    tests = [found.p_not_worse for found in (verdict.difference, verdict.stop_difference) if found]
     return p_value(max(tests)) if tests else ""
 
 
@@ -133,14 +128,14 @@ def _comparison_rows(experiment: LabelledSummary) -> list[list[str]]:
 
 def _measures(level: LevelSummary, name: str) -> list[str]:
     branch, left = level.branches[name], density(level)
-    if not branch.stop_iteration.values:
+    if not branch["stop_iteration"].values:
         return [left, "diverged", "", "", ""]
     return [
         left,
-        mean(branch.test_accuracy_at_stop, ".2f", 100),
-        mean(branch.train_accuracy_at_stop, ".1f", 100),
-        mean(branch.gap_at_stop, ".1f", 100),
-        mean(branch.stop_iteration, ",.0f"),
+        mean(branch["test_accuracy_at_stop"], ".2f", 100),
+        mean(branch["train_accuracy_at_stop"], ".1f", 100),
+        mean(branch["gap_at_stop"], ".1f", 100),
+        mean(branch["stop_iteration"], ",.0f"),
     ]
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tombola.report.formatting import mean, percent, points, text_table
+from tombola.experiments.margin import Margin
+from tombola.report.formatting import mean, percent, text_table
 from tombola.report.prose import divergence, late_minimum, margins
+from tombola.report.units import margin_amount
 from tombola.tickets.verification_summary import FigureSummary, VerificationSummary, WeightSummary
 from tombola.utils.libraries import versions
 from tombola.utils.text import plural, printable
@@ -52,7 +56,7 @@ def _result(summary: VerificationSummary) -> str:
         f"weights,{rewound}"
     )
     if summary.state == "holds":
-        accuracy, stop = margins(summary.criteria)
+        accuracy, stop = margins(summary)
         control = "" if verdict.p_better_than_control is None else ", and is better than newly drawn weights"
         return (
             f"The claim holds: {ticket} is at most {accuracy} less accurate than the dense network and stops at most "
@@ -114,12 +118,16 @@ def _wrong_weights(trained: WeightSummary) -> str:
     return f": test accuracy at the end is recorded as {trained.recorded:.2%}, but is {trained.accuracy:.2%} here"
 
 
+def _accuracy_margin(margin: Margin) -> str:
+    return margin_amount(margin, True)
+
+
 def _own_criteria(summary: VerificationSummary) -> str:
     """The criteria, if those of the file are wider; otherwise empty."""
     if summary.own_state is None:
         return ""
-    named = {
-        "accuracy_margin": ("accuracy margin", points),
+    named: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "margin": ("accuracy margin", _accuracy_margin),
         "stop_margin": ("stop margin", percent),
         "confidence": ("confidence", percent),
         "max_density": ("largest fraction of weights left", percent),
@@ -154,7 +162,7 @@ def _scope(summary: VerificationSummary) -> str:
 
 
 def _undecided(summary: VerificationSummary) -> str:
-    accuracy, stop = margins(summary.criteria)
+    accuracy, stop = margins(summary)
     reason, unsure = summary.verdict.reason, f"is not {percent(summary.criteria.confidence)} sure to"
     if reason == "accuracy":
         return f"{unsure} be at most {accuracy} less accurate"
@@ -174,9 +182,9 @@ def _means(summary: VerificationSummary) -> str:
     """The means of all branches."""
     accuracies, stops = [], []
     for name, branch in summary.branches.items():
-        accuracies.append(f"{name} {mean(branch.test_accuracy_at_stop, '.2%', missing='diverged')}")
-        if branch.stop_iteration.values:
-            stops.append(f"{name} {mean(branch.stop_iteration, ',.0f')}")
+        accuracies.append(f"{name} {mean(branch['test_accuracy_at_stop'], '.2%', missing='diverged')}")
+        if branch["stop_iteration"].values:
+            stops.append(f"{name} {mean(branch['stop_iteration'], ',.0f')}")
     return f"test accuracy {', '.join(accuracies)}; early stop {', '.join(stops) or 'unknown'}"
 
 
@@ -211,7 +219,7 @@ def _table(summary: VerificationSummary) -> Table:
         table.add_row(
             name,
             f"{weights:,} ({percent(weights / summary.weights_total)})",
-            mean(branch.test_accuracy_at_stop, ".2f", 100, " ± ", "diverged"),
-            mean(branch.stop_iteration, ",.0f", interval=" ± ", missing="diverged"),
+            mean(branch["test_accuracy_at_stop"], ".2f", 100, " ± ", "diverged"),
+            mean(branch["stop_iteration"], ",.0f", interval=" ± ", missing="diverged"),
         )
     return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +13,15 @@ from torch import Tensor
 from tombola.pruning.mask import Mask, State
 from tombola.runs.sparse_state import pack, strip_prefix, unpack
 from tombola.utils.frozen_model import FrozenModel
+
+FIGURE_PREFIX = "figure/"
+"""Of the names of the user's figures among an outcome's curves."""
+
+
+def figures_of(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics as figures of `Measures`; `name` is a format of their names. Figures that are not finite are left out,
+    others have the seven digits of float32: equal values are equal, however they were computed."""
+    return {name.format(metric): float(f"{v:.7g}") for metric, v in metrics.items() if math.isfinite(v)}
 
 
 class Measures(FrozenModel):
@@ -54,7 +65,8 @@ class Outcome:
     interpolated weights, which can be computed again from the two runs they lie between."""
     curves: dict[str, Tensor]
     """`iteration` (int64) and, at each of these, `train_loss` (the mean since the previous evaluation),
-    `validation_loss`, `validation_accuracy` and, with `test_curve`, `test_loss` and `test_accuracy` (float64)."""
+    `validation_loss`, `validation_accuracy` and, with `test_curve`, `test_loss` and `test_accuracy` (float64). Of a
+    training function: `iteration`, and `figure/NAME` for each figure that `evaluate` returned."""
     measures: Measures
     engine: str
     """The engine that trained it, with the versions that its bits may depend on."""
@@ -78,9 +90,15 @@ class Outcome:
         """The inverse of `to_tensors`."""
         final, _ = unpack(tensors)
         optimizer, _ = unpack(strip_prefix(tensors, "optimizer"))
-        measures = Measures(**about["measures"])
         curves = strip_prefix(tensors, "curve")
         curves = {name: curves[name] for name in about.get("curves", curves)}
+        measures = Measures(**about["measures"])
+        if not (measures.diverged or measures.figures):  # of a training function, from before figures were measured
+            own = {
+                name.removeprefix(FIGURE_PREFIX): float(c[-1]) for name, c in curves.items() if FIGURE_PREFIX in name
+            }
+            figures: dict[str, Any] = figures_of("validation_{}_at_stop", own) | figures_of("validation_{}", own)
+            measures = Measures(diverged=False, iterations=measures.iterations, **figures)
         return cls(final, curves, measures, about["engine"], about["seconds"], optimizer)
 
 

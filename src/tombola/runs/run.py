@@ -129,10 +129,21 @@ class BaseRun(FrozenModel):
         """Only the first `end` iterations of this training."""
         return self.model_copy(update={"end": end})
 
+    def until_mark(self) -> Self:
+        """This training up to where the user's function says so. Raises `TypeError` for trainings of engines."""
+        raise TypeError("only a training by the user's own function has a mark")
+
     def after(self, run: BaseRun, begin: int, end: int | None = None) -> Self:
         """This training from iteration `begin` (to `end`), with the final weights of `run`."""
         start = self.start.model_copy(update={"trained": Trained(run=run.key)})
         return self.model_copy(update={"start": start, "begin": begin, "end": end})
+
+    mixed = former_attribute("mixed", "interpolates")
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether it only evaluates weights interpolated between two runs."""
+        return self.start.trained is not None and self.start.trained.towards is not None
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -191,13 +202,6 @@ class Run(BaseRun):
     def resumes(self) -> bool:
         """Whether its optimizer continues from an earlier run."""
         return self.start.trained is not None and self.start.trained.optimizer
-
-    mixed = former_attribute("mixed", "interpolates")
-
-    @property
-    def interpolates(self) -> bool:
-        """Whether it only evaluates weights interpolated between two runs."""
-        return self.start.trained is not None and self.start.trained.towards is not None
 
     def between(self, one: Run, other: Run, share: float) -> Run:
         """An evaluation without training: of (1 - share) · one + share · other, the weights on the straight line

@@ -206,8 +206,17 @@ class DistributedStore(Store):
         return outcome if found.item() else None
 
 
+def first_process() -> bool:
+    """Whether this is the first process of a distributed job, or the only one."""
+    return not _distributed() or distributed.get_rank() == 0
+
+
+def _distributed() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
 def shared_store(folder: Path) -> Store:
     """The store in `folder`; in a distributed job, this process' part of it."""
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+    if _distributed():
         return DistributedStore(folder / f"process-{distributed.get_rank()}")
     return Store(folder)

@@ -38,11 +38,11 @@ def unique_labels(folders: Sequence[str | Path], names: Sequence[str]) -> list[s
 
 def compare(folders: Sequence[str | Path], results: Sequence[Results]) -> ExperimentComparison:
     """Compare the results in several folders."""
-    labels = unique_labels(folders, [each.recipe.name for each in results])
+    labels = unique_labels(folders, [each.config.name for each in results])
     experiments = [
         LabelledSummary(label=label, folder=str(folder), summary=build_summary(each))
         for label, folder, each in zip(labels, folders, results, strict=True)
     ]
     return ExperimentComparison(
-        experiments=experiments, differences=differences([each.recipe.resolved() for each in results])
+        experiments=experiments, differences=differences([each.config.resolved() for each in results])
     )

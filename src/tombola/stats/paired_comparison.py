@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tombola.experiments.margin import Margin
+from tombola.experiments.metric import Metric
 from tombola.experiments.results_schema import Row
+from tombola.runs.outcome import Measures
 from tombola.stats.paired_test import PairedTest, Values
 
 BranchRows = dict[int, list[Row]]
@@ -27,48 +30,75 @@ def rows_by_level(rows: Sequence[Row]) -> dict[int, dict[str, BranchRows]]:
 class PairedComparison:
     """Tickets compared with another branch."""
 
-    accuracy: PairedTest
-    """The ticket's test accuracy at early stop minus the other's, as a fraction."""
-    stop: PairedTest
-    """The ticket's early-stopping iteration divided by the other's."""
+    gain: PairedTest
+    """The ticket's judged metric at early stop minus the other's, with the sign that makes higher better."""
+    others: Values
+    """The other's metric."""
+    stop: PairedTest | None
+    """The ticket's early-stopping iteration divided by the other's; None if early stop was not asked for."""
+
+    def worse_by(self, margin: Margin) -> tuple[PairedTest, float]:
+        """The test of the gain and, in its units, the gain of a ticket that is worse by exactly the margin. For a
+        relative margin m, a gain d of a dense figure y is tested by d + m |y|, which needs no estimate of y."""
+        if margin.relative and self.others.any():
+            return replace(self.gain, b=np.abs(self.others)), -margin.value
+        return self.gain, 0.0 if margin.relative else -margin.value
 
     @property
-    def log_speedup(self) -> Values:
+    def log_speedup(self) -> Values | None:
         """By replicate, the logarithm of the other's early-stopping iteration divided by the ticket's. Swapping the
         two changes its sign."""
-        return np.log(self.stop.b / self.stop.a)
+        return None if self.stop is None else np.log(self.stop.b / self.stop.a)
+
+    @property
+    def gains(self) -> list[Values]:
+        """By replicate, how much better tickets are in each respect; centred at 0 if they are not better."""
+        return [self.gain.a] if self.log_speedup is None else [self.gain.a, self.log_speedup]
 
     def more_replicates_to_be_better(self) -> int | None:
-        """How many more replicates would probably show that tickets are better, in accuracy or in early stop (each
-        tested at half of alpha). None if no number would."""
-        half = self.accuracy.alpha / 2
-        tests = (replace(self.accuracy, alpha=half), PairedTest(self.log_speedup, self.accuracy.b, half))
+        """How many more replicates would probably show that tickets are better, in the metric or in early stop (alpha
+        is divided among these). None if no number would."""
+        alpha = self.gain.alpha / len(self.gains)
+        tests = [PairedTest(values, self.gain.b, alpha) for values in self.gains]
         return min((n for t in tests if t.estimate > 0 and (n := t.more_replicates(0.0)) is not None), default=None)
 
 
-def compare_branches(tickets: BranchRows, others: BranchRows, alpha: float) -> PairedComparison | None:
-    """The comparison over the replicates that have both, without diverged runs; None for fewer than two replicates.
+def compare_branches(
+    tickets: BranchRows, others: BranchRows, alpha: float, metric: Metric
+) -> PairedComparison | None:
+    """The comparison over the replicates that have both, without runs that diverged or lack the metric; None for
+    fewer than two replicates.
 
     The draws of a control share data and masks: they are averaged first and count once.
     """
     pairs = []
     for replicate in sorted(tickets.keys() & others.keys()):
-        pair = [[row.measures for row in rows[replicate] if not row.measures.diverged] for rows in (tickets, others)]
+        pair = [[row.measures for row in rows[replicate] if measured(row, metric)] for rows in (tickets, others)]
         if all(pair):
             pairs.append(pair)
     if len(pairs) < 2:
         return None
-    (tickets_accuracy, accuracy), (tickets_stop, stop) = (
-        np.array([[np.mean([m[name] for m in draws]) for draws in pair] for pair in pairs]).T
-        for name in ("test_accuracy_at_stop", "stop_iteration")
-    )
-    return PairedComparison(
-        PairedTest.difference(tickets_accuracy, accuracy, alpha), PairedTest.ratio(tickets_stop, stop, alpha)
-    )
+    ours, theirs = metric.sign * _means(pairs, metric.at_stop)
+    timed = all(m.stop_iteration is not None for pair in pairs for draws in pair for m in draws)
+    stop = None
+    if timed:
+        our_stop, their_stop = _means(pairs, "stop_iteration")
+        stop = PairedTest.ratio(our_stop, their_stop, alpha)
+    return PairedComparison(PairedTest.difference(ours, theirs, alpha), theirs, stop)
+
+
+def _means(pairs: Sequence[Sequence[Sequence[Measures]]], name: str) -> Values:
+    """The means over draws, shape (2, pairs)."""
+    return np.array([[np.mean([m[name] for m in draws]) for draws in pair] for pair in pairs]).T
+
+
+def measured(row: Row, metric: Metric) -> bool:
+    """Whether the training did not diverge, and has the metric."""
+    return not row.measures.diverged and row.measures[metric.at_stop] is not None
 
 
 def no_early_stop(row: Row) -> bool:
-    """Whether validation loss was least at the last iteration, where training ended: the early stop is censored."""
+    """Whether the last evaluation was the best, where training ended: the early stop is censored."""
     return row.measures.stop_iteration == row.measures.iterations
 
 

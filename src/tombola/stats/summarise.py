@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from tombola.experiments.margin import Margin
+from tombola.experiments.metric import Metric
+from tombola.experiments.recipe import Recipe
 from tombola.experiments.results import Results
 from tombola.experiments.results_schema import EngineTotals, Row
 from tombola.experiments.sections import AUTO, VerdictSection
 from tombola.stats.error_barriers import barrier_summaries, interpolation_paths, stable_rewind_points
 from tombola.stats.paired_comparison import PairedComparison, no_early_stop
 from tombola.stats.summary import (
-    MEASURES,
     BranchSummary,
     CollapsedLayer,
     ComparisonSummary,
@@ -27,8 +29,21 @@ from tombola.stats.summary import (
 )
 from tombola.stats.verdict import Verdict, judge
 
-VERDICT_FIELDS = VerdictSummary.model_fields.keys() - {"better_in", "accuracy_difference", "stop_difference"}
+VERDICT_FIELDS = VerdictSummary.model_fields.keys() - {"better_in", *ComparisonSummary.model_fields}
 """The fields of `VerdictSummary` that a `Verdict` has."""
+
+NO_MARGIN = Margin(0.0)
+
+RECIPE_MEASURES = (
+    "test_accuracy_at_stop",
+    "stop_iteration",
+    "test_accuracy",
+    "train_accuracy",
+    "train_accuracy_at_stop",
+    "gap_at_stop",
+    "gap",
+    "validation_accuracy_at_stop",
+)
 
 
 def summarise(results: Results) -> dict[str, Any]:
@@ -38,23 +53,32 @@ def summarise(results: Results) -> dict[str, Any]:
 
 def build_summary(results: Results) -> Summary:
     """The summary of `results`."""
-    recipe = results.recipe
+    config, metric = results.config, results.metric
+    rewound = config.no_ticket_reason is None
     verdicts = judge(
-        results.rows, recipe.replicates, recipe.verdict, recipe.trains_verdict_control, recipe.no_ticket_reason
+        results.rows,
+        config.replicates,
+        config.verdict,
+        config.trains_verdict_control,
+        config.no_ticket_reason,
+        metric,
+        results.copies,
     )
-    rewound, matrix_weights = recipe.no_ticket_reason is None, results.matrix_weights
-    levels = [_level(results.rows, verdict, recipe.verdict, rewound, matrix_weights) for verdict in verdicts]
+    levels = [_level(results, verdict, rewound) for verdict in verdicts]
     return Summary(
-        recipe=recipe.name,
-        replicates=recipe.replicates,
+        recipe=config.name,
+        replicates=config.replicates,
         finished=results.finished,
         runs=results.tally,
         engines={name: EngineTotals.model_validate(work) for name, work in results.engines.items()},
-        rewind_method=recipe.rewind.method,
-        search_method=recipe.search.method,
-        no_ticket=recipe.no_ticket_reason,
-        transfer=recipe.transfer.data.name if recipe.transfer else None,
-        criteria=recipe.verdict,
+        rewind_method=config.rewind.method,
+        search_method=config.search.method,
+        no_ticket=config.no_ticket_reason,
+        transfer=config.transferred_to.data.name if config.transferred_to else None,
+        criteria=config.verdict,
+        metric=metric,
+        timed=any(row.measures.stop_iteration is not None for row in results.rows),
+        copies=results.copies,
         dense_without_early_stop=sum(
             (row.level, row.branch) == (0, "ticket") and no_early_stop(row) for row in results.rows
         ),
@@ -66,61 +90,77 @@ def build_summary(results: Results) -> Summary:
 
 
 def _stability(results: Results) -> StabilitySummary | None:
-    recipe = results.recipe
-    if recipe.stability is None:
+    config = results.config
+    if config.stability is None:
         return None
-    tolerance = recipe.stability.tolerance
-    paths = interpolation_paths(results.stability, recipe.stability.points)
+    tolerance = config.stability.tolerance
+    paths = interpolation_paths(results.stability, config.stability.points)
     return StabilitySummary(
         tolerance=tolerance,
-        candidates=barrier_summaries(paths, tolerance, recipe.verdict.confidence),
-        rewound_to=stable_rewind_points(paths, tolerance) if recipe.rewind.to == AUTO and results.finished else None,
+        candidates=barrier_summaries(paths, tolerance, config.verdict.confidence),
+        rewound_to=stable_rewind_points(paths, tolerance) if config.rewind.to == AUTO and results.finished else None,
     )
 
 
-def _level(
-    rows: Sequence[Row], verdict: Verdict, criteria: VerdictSection, rewound: bool, matrix_weights: int | None
-) -> LevelSummary:
-    rows = [row for row in rows if row.level == verdict.level]
+def _level(results: Results, verdict: Verdict, rewound: bool) -> LevelSummary:
+    criteria, metric, names = results.config.verdict, results.metric, _measure_names(results)
+    rows = [row for row in results.rows if row.level == verdict.level]
     branches = sorted({row.branch for row in rows}, key=lambda branch: (branch != "ticket", branch))
     ticket = next(row for row in rows if row.branch == "ticket")
     return LevelSummary(
         level=verdict.level,
         weights=ticket.weights,
         weights_left=ticket.weights_left,
-        weights_left_of_all=ticket.weights_left_of(matrix_weights),
-        branches={b: _branch([row for row in rows if row.branch == b], criteria.confidence) for b in branches},
-        verdict=_verdict(verdict, criteria, rewound),
-        controls={name: _differences(comparison) for name, comparison in verdict.controls.items()},
+        weights_left_of_all=ticket.weights_left_of(results.matrix_weights),
+        branches={b: _branch([row for row in rows if row.branch == b], names, criteria.confidence) for b in branches},
+        verdict=_verdict(verdict, criteria, metric, rewound),
+        controls={name: _differences(comparison, metric) for name, comparison in verdict.controls.items()},
     )
 
 
-def _verdict(verdict: Verdict, criteria: VerdictSection, rewound: bool) -> VerdictSummary:
-    dense = verdict.dense and _differences(verdict.dense, criteria.accuracy_margin, verdict.stop_margin)
-    accuracy, stop = (dense.accuracy_difference, dense.stop_difference) if dense else (None, None)
-    tested = {"accuracy": accuracy, "stop": stop if rewound else None}
+def _measure_names(results: Results) -> list[str]:
+    """What is measured of a branch: of a recipe always the same, otherwise the judged metric and other figures."""
+    metric = results.metric
+    if isinstance(results.config, Recipe):
+        return [*RECIPE_MEASURES]
+    figures = (name for row in results.rows for name in row.measures.figures)
+    return [*dict.fromkeys([metric.at_stop, "stop_iteration", metric.at_end, *figures])]
+
+
+def _verdict(verdict: Verdict, criteria: VerdictSection, metric: Metric, rewound: bool) -> VerdictSummary:
+    dense = verdict.dense and _differences(verdict.dense, metric, criteria.margin, verdict.stop_margin)
+    difference, stop = (dense.difference, dense.stop_difference) if dense else (None, None)
+    tested = {metric.name: difference, "stop": stop if rewound else None}
     return VerdictSummary(
         **{name: getattr(verdict, name) for name in VERDICT_FIELDS},
         better_in=[name for name, found in tested.items() if found and found.p_better <= criteria.alpha],
-        accuracy_difference=accuracy,
+        metric=metric.name,
+        difference=difference,
         stop_difference=stop,
     )
 
 
 def _differences(
-    comparison: PairedComparison, accuracy_margin: float = 0.0, stop_margin: float = 0.0
+    comparison: PairedComparison, metric: Metric, margin: Margin = NO_MARGIN, stop_margin: float = 0.0
 ) -> ComparisonSummary:
-    accuracy, stop = comparison.accuracy, comparison.stop
+    gain, stop = comparison.gain, comparison.stop
+    tested, worst = comparison.worse_by(margin)
+    low, high = gain.low, gain.high
+    if not metric.maximize:
+        low, high = (None if bound is None else -bound for bound in (high, low))
     return ComparisonSummary(
-        accuracy_difference=DifferenceSummary(
-            mean=accuracy.estimate,
-            low=accuracy.low,
-            high=accuracy.high,
-            p_not_worse=accuracy.p_above(-accuracy_margin),
-            p_better=accuracy.p_above(0.0),
-            p_worse=accuracy.p_below(0.0),
+        metric=metric.name,
+        difference=DifferenceSummary(
+            mean=metric.sign * gain.estimate,
+            low=low,
+            high=high,
+            p_not_worse=tested.p_above(worst),
+            p_better=gain.p_above(0.0),
+            p_worse=gain.p_below(0.0),
         ),
-        stop_difference=DifferenceSummary(
+        stop_difference=None
+        if stop is None
+        else DifferenceSummary(
             mean=stop.estimate - 1,
             low=None if stop.low is None else max(stop.low, 0.0) - 1,
             high=None if stop.high is None else stop.high - 1,
@@ -131,16 +171,17 @@ def _differences(
     )
 
 
-def _branch(rows: Sequence[Row], confidence: float) -> BranchSummary:
+def _branch(rows: Sequence[Row], names: Sequence[str], confidence: float) -> BranchSummary:
     """Every measure over replicates. The draws of a control share the replicate's data and are averaged first."""
     finite = [row for row in rows if not row.measures.diverged]
     replicates = [[row for row in finite if row.replicate == r] for r in sorted({row.replicate for row in finite})]
     measures = {}
-    for name in MEASURES:
-        values = [float(np.mean([_measured(row, name) for row in draws])) for draws in replicates]
+    for name in names:
+        measured = ([v for row in draws if (v := _measured(row, name)) is not None] for draws in replicates)
+        values = [float(np.mean(draws)) for draws in measured if draws]
         interval = mean_interval(values, confidence) if values else None
         measures[name] = MeasureSummary(values=values, interval=interval)
-    return BranchSummary(runs=len(rows), diverged=len(rows) - len(finite), **measures)
+    return BranchSummary(runs=len(rows), diverged=len(rows) - len(finite), measures=measures)
 
 
 def _measured(row: Row, name: str) -> float | None:

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_serializer, model_serializer
 from scipy.special import stdtrit  # the quantile of Student\'s t; scipy.stats takes a second longer to import
 
+from tombola.experiments.metric import Metric
 from tombola.experiments.results_schema import EngineTotals, Tally
 from tombola.experiments.sections import VerdictSection
 from tombola.stats.verdict import VerdictState
@@ -63,27 +64,31 @@ class MeasureSummary(SummaryModel):
         return {"values": fields["values"], **(fields["interval"] or {})}
 
 
+NOT_MEASURED = MeasureSummary(values=[], interval=None)
+
+
 class BranchSummary(SummaryModel):
     """One branch of a level: tickets, or a control."""
 
     runs: int
     diverged: int
-    test_accuracy_at_stop: MeasureSummary
-    stop_iteration: MeasureSummary
-    test_accuracy: MeasureSummary
-    train_accuracy: MeasureSummary
-    train_accuracy_at_stop: MeasureSummary
-    gap_at_stop: MeasureSummary
-    gap: MeasureSummary
-    validation_accuracy_at_stop: MeasureSummary
+    measures: dict[str, MeasureSummary]
+    """By the names of the figures of `Measures`, `stop_iteration`, and the generalisation gap, `gap_at_stop` and
+    `gap`. In JSON they are beside `runs` and `diverged`."""
 
+    def __getitem__(self, name: str) -> MeasureSummary:
+        """The measure of this name, without values if there is none."""
+        return self.measures.get(name, NOT_MEASURED)
 
-MEASURES = tuple(name for name in BranchSummary.model_fields if name not in ("runs", "diverged"))
+    @model_serializer(mode="wrap")
+    def _flat(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = dump(self)
+        return {"runs": fields["runs"], "diverged": fields["diverged"], **fields["measures"]}
 
 
 class DifferenceSummary(SummaryModel):
-    """A paired difference, ticket minus other: in test accuracy at early stop, or in the early-stopping iteration,
-    relative to the other's."""
+    """A paired difference, ticket minus other: in the judged metric at early stop, or in the early-stopping
+    iteration, relative to the other's."""
 
     mean: float
     low: float | None
@@ -98,13 +103,20 @@ class DifferenceSummary(SummaryModel):
 
 
 class ComparisonSummary(SummaryModel):
-    """Tickets compared with a control."""
+    """Tickets compared with another branch."""
 
-    accuracy_difference: DifferenceSummary
-    stop_difference: DifferenceSummary
+    metric: str = Field(exclude=True)
+    """The name of the judged metric; in JSON `difference` is `METRIC_difference`."""
+    difference: DifferenceSummary | None
+    stop_difference: DifferenceSummary | None
+    """None if early stop was not asked for."""
+
+    @model_serializer(mode="wrap")
+    def _named(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {f"{self.metric}_difference" if name == "difference" else name: v for name, v in dump(self).items()}
 
 
-class VerdictSummary(SummaryModel):
+class VerdictSummary(ComparisonSummary):
     """The verdict on a level. See `tombola.stats.verdict.Verdict`."""
 
     state: VerdictState
@@ -112,15 +124,13 @@ class VerdictSummary(SummaryModel):
     more_replicates: int | None
     advice: str = Field(serialization_alias="instead")
     accurate: bool
-    fast: bool
+    fast: bool | None
     sparse_enough: bool = Field(serialization_alias="few")
     stop_margin: float
     p_better_than_control: float | None
     winning: bool
     better_in: list[str] = Field(serialization_alias="better")
-    """In what tickets are better than the dense network: `accuracy`, `stop`."""
-    accuracy_difference: DifferenceSummary | None
-    stop_difference: DifferenceSummary | None
+    """In what tickets are better than the dense network: the metric, `stop`."""
 
 
 class LevelSummary(SummaryModel):
@@ -182,6 +192,12 @@ class Summary(SummaryModel):
     transfer: str | None
     """The dataset to which tickets were transferred."""
     criteria: VerdictSection
+    metric: Metric
+    """What is judged."""
+    timed: bool
+    """Whether early stop was asked for."""
+    copies: list[int]
+    """The replicates that are copies of others."""
     dense_without_early_stop: int = Field(serialization_alias="late")
     """The number of dense networks whose validation loss was least at the last iteration."""
     levels: list[LevelSummary]
@@ -189,6 +205,11 @@ class Summary(SummaryModel):
     smallest_winning: LevelSummary | None
     """The winning level with the fewest weights."""
     collapsed: list[CollapsedLayer]
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether training accuracy, and so the generalisation gap, is measured, as in recipes."""
+        return self.dense is not None and "gap_at_stop" in self.dense.measures
 
     @property
     def dense(self) -> BranchSummary | None:

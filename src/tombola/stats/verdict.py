@@ -13,10 +13,13 @@ there are (fixed-sequence testing, Maurer, Hothorn & Lehmacher 1995).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from tombola.experiments.copies import ADVICE as COPIES_ADVICE
+from tombola.experiments.metric import ACCURACY, Metric
 from tombola.experiments.results_schema import Row
 from tombola.experiments.sections import VerdictSection
 from tombola.stats.paired_comparison import (
@@ -24,6 +27,7 @@ from tombola.stats.paired_comparison import (
     PairedComparison,
     compare_branches,
     evaluation_interval,
+    measured,
     no_early_stop,
     rows_by_level,
 )
@@ -34,6 +38,7 @@ FEWEST_REPLICATES = 3
 """With two replicates, differences that happen to be equal would look certain."""
 
 ADVICE_FINISH = "Some runs are still to do, or diverged."
+ADVICE_EVALUATE = "A finite figure is needed from every training."
 ADVICE_TRAIN_LONGER = "Train longer."
 ADVICE_NONE = "No reasonable number of replicates would decide it."
 
@@ -63,13 +68,14 @@ class Verdict:
     questions: Sequence[OpenQuestion] = ()
     """What could not be decided."""
     accurate: bool = False
-    """Accuracy at early stop is, with the confidence of the criteria, at most the margin below the dense one."""
-    fast: bool = False
+    """The metric at early stop is, with the confidence of the criteria, at most the margin worse than the dense
+    network's."""
+    fast: bool | None = False
     """The early-stopping iteration is, with the confidence of the criteria, at most the margin later than the dense
-    network's; and it is not the last iteration."""
+    network's; and it is not the last iteration. None if early stop was not asked for."""
     p_better_than_control: float | None = None
-    """The p-value of the hypothesis "tickets are better than the control neither in accuracy nor in early stop"; None
-    if the control was not trained in all replicates."""
+    """The p-value of the hypothesis "tickets are better than the control neither in the metric nor in early stop";
+    None if the control was not trained in all replicates."""
     sparse_enough: bool = False
     """The fraction of weights left is at most `max_density`."""
     stop_margin: float = 0.0
@@ -106,9 +112,14 @@ def judge(
     criteria: VerdictSection,
     needs_control: Callable[[int], bool] = lambda level: False,  # noqa: ARG005
     no_ticket: str | None = None,
+    metric: Metric = ACCURACY,
+    copies: Sequence[int] = (),
 ) -> list[Verdict]:
     """The verdict on every level that has tickets, from dense to sparse.
 
+    `metric` is judged. `copies` are replicates that are no independent evidence, because they ended in the same
+    weights as others: then nothing can be told. Where no training was evaluated before its end, early stop is not
+    asked for, and the other statements decide.
     `needs_control(level)` says at which levels the control belongs to the experiment, trained or not; where it was
     trained it counts in any case. A level with a diverged ticket does not win. `no_ticket` is the reason why no level
     can win, if weights were not rewound after pruning or the mask changed during training: early stops then cannot be
@@ -117,6 +128,7 @@ def judge(
     levels = {level: branches for level, branches in rows_by_level(rows).items() if "ticket" in branches}
     dense = levels[0]["ticket"] if 0 in levels else {}
     stop_margin = _stop_margin(dense, evaluation_interval(rows), criteria)
+    timed = any(row.measures.stop_iteration is not None for row in rows)
     verdicts: list[Verdict] = []
     denser: list[OpenQuestion] = []
     for level, branches in levels.items():
@@ -124,7 +136,9 @@ def judge(
             verdicts.append(Verdict(0, "dense"))
             continue
         needed = needs_control(level)
-        evidence = LevelEvidence(branches, dense, replicates, criteria, stop_margin, needed, no_ticket)
+        evidence = LevelEvidence(
+            branches, dense, replicates, criteria, stop_margin, needed, no_ticket, metric, timed, tuple(copies)
+        )
         verdict = evidence.verdict(level, denser)
         verdicts.append(verdict)
         if verdict.sparse_enough and not verdict.winning and not denser:
@@ -151,21 +165,27 @@ class LevelEvidence:
     stop_margin: float
     needs_control: bool
     no_ticket: str | None
+    metric: Metric
+    timed: bool
+    """Whether early stop was asked for."""
+    copies: tuple[int, ...]
 
     def verdict(self, level: int, denser: Sequence[OpenQuestion]) -> Verdict:
         """The verdict; `denser` is what denser levels leave open."""
         tickets, alpha = self.branches["ticket"], self.criteria.alpha
-        comparison = compare_branches(tickets, self.dense, alpha)
+        comparison = compare_branches(tickets, self.dense, alpha, self.metric)
         verdict = Verdict(
             level,
             "cannot tell",
+            fast=False if self.timed else None,
             sparse_enough=all(row.weights_left <= self.criteria.max_density for row in _rows(tickets)),
             stop_margin=self.stop_margin,
             dense=comparison,
             controls={
                 name: control
                 for name, others in self.branches.items()
-                if name not in ("ticket", *UNCOMPARED) and (control := compare_branches(tickets, others, alpha))
+                if name not in ("ticket", *UNCOMPARED)
+                and (control := compare_branches(tickets, others, alpha, self.metric))
             },
         )
         diverged = sum(row.measures.diverged for row in _rows(tickets))
@@ -175,6 +195,11 @@ class LevelEvidence:
         if (finished := len(tickets.keys() & self.dense.keys())) < self.replicates:
             reason = f"{finished} of {self.replicates} replicates"
             return _undecided(verdict, [OpenQuestion(reason, advice=ADVICE_FINISH)])
+        if self.copies:
+            reason = f"replicates {', '.join(map(str, self.copies))} are copies"
+            return _undecided(verdict, [OpenQuestion(reason, advice=COPIES_ADVICE)])
+        if reason := self._not_measured():
+            return _undecided(verdict, [OpenQuestion(reason, advice=ADVICE_EVALUATE)])
         if comparison is None or self.replicates < FEWEST_REPLICATES:
             missing = min_replicates(alpha) - self.replicates
             return _undecided(verdict, [OpenQuestion("too few replicates", lambda: missing)])
@@ -182,19 +207,22 @@ class LevelEvidence:
 
     def _tested(self, verdict: Verdict, dense: PairedComparison, denser: Sequence[OpenQuestion]) -> Verdict:
         """The verdict on a level that has all its replicates."""
-        alpha, least, latest = self.criteria.alpha, -self.criteria.accuracy_margin, 1 + self.stop_margin
+        alpha, latest = self.criteria.alpha, 1 + self.stop_margin
+        gain, least = dense.worse_by(self.criteria.margin)
         censored = sum(map(no_early_stop, _rows(self.branches["ticket"])))
         p_better, control_questions = self._test_control(verdict)
         verdict = replace(
             verdict,
-            accurate=dense.accuracy.p_above(least) <= alpha,
-            fast=self.no_ticket is None and not censored and dense.stop.p_below(latest) <= alpha,
+            accurate=gain.p_above(least) <= alpha,
+            fast=None
+            if dense.stop is None
+            else self.no_ticket is None and not censored and dense.stop.p_below(latest) <= alpha,
             p_better_than_control=p_better,
         )
         for reason, holds in (
-            ("less accurate", dense.accuracy.p_below(least) <= alpha),
+            (self.metric.worse, gain.p_below(least) <= alpha),
             (self.no_ticket or "", self.no_ticket is not None),
-            ("slower", dense.stop.p_above(1 + self.criteria.stop_margin) <= alpha),
+            ("slower", dense.stop is not None and dense.stop.p_above(1 + self.criteria.stop_margin) <= alpha),
             ("too many weights", not verdict.sparse_enough),
             (f"worse than {self.criteria.control}", self._worse_than_control(verdict)),
         ):
@@ -204,11 +232,20 @@ class LevelEvidence:
         if censored:
             reason = f"{censored} of {self.replicates} did not stop early"
             questions.insert(0, OpenQuestion(reason, advice=ADVICE_TRAIN_LONGER))
-        elif not verdict.fast:
-            questions.insert(0, OpenQuestion("early stop", lambda: dense.stop.more_replicates(latest)))
+        elif dense.stop is not None and not verdict.fast:
+            questions.insert(0, OpenQuestion("early stop", functools.partial(dense.stop.more_replicates, latest)))
         if not verdict.accurate:
-            questions.insert(0, OpenQuestion("accuracy", lambda: dense.accuracy.more_replicates(least)))
+            questions.insert(0, OpenQuestion(self.metric.name, lambda: gain.more_replicates(least)))
         return _undecided(verdict, questions) if questions else replace(verdict, state="winning")
+
+    def _not_measured(self) -> str:
+        """Which figures are missing for a test, in a few words; empty if none is."""
+        rows = [*_rows(self.branches["ticket"]), *_rows(self.dense)]
+        missing = sum(not measured(row, self.metric) for row in rows)
+        if missing:
+            return f"no finite {self.metric.name} in {missing} of {len(rows)} trainings"
+        unknown = sum(row.measures.stop_iteration is None for row in rows) if self.timed else 0
+        return f"no early stop in {unknown} of {len(rows)} trainings" if unknown else ""
 
     def _test_control(self, verdict: Verdict) -> tuple[float | None, list[OpenQuestion]]:
         """The p-value of "not better than the control", and the question that stays open if it is too large."""
@@ -216,11 +253,10 @@ class LevelEvidence:
         if not self.needs_control and name not in self.branches:
             return None, []
         control = verdict.controls.get(name)
-        finished = control.accuracy.n if control else 0
+        finished = control.gain.n if control else 0
         if control is None or finished < self.replicates:
             return None, [OpenQuestion(f"{name} in {finished} of {self.replicates} replicates", advice=ADVICE_FINISH)]
-        differences = [control.accuracy.a, *([] if self.no_ticket else [control.log_speedup])]
-        p = p_better_in_any(differences, self.criteria.alpha)
+        p = p_better_in_any(control.gains[:1] if self.no_ticket else control.gains, self.criteria.alpha)
         if p <= self.criteria.alpha:
             return p, []
         return p, [OpenQuestion(f"no better than {name}", control.more_replicates_to_be_better)]
@@ -229,9 +265,7 @@ class LevelEvidence:
         control, p_better = verdict.controls.get(self.criteria.control), verdict.p_better_than_control
         if control is None or p_better is None or p_better <= self.criteria.alpha:
             return False
-        return (
-            p_better_in_any([-control.accuracy.a, -control.log_speedup], self.criteria.alpha) <= self.criteria.alpha
-        )
+        return p_better_in_any([-gains for gains in control.gains], self.criteria.alpha) <= self.criteria.alpha
 
 
 def _undecided(verdict: Verdict, questions: Sequence[OpenQuestion]) -> Verdict:

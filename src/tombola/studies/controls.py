@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tombola.pruning.mask import Mask
+from tombola.pruning.mask import Mask, State
 from tombola.pruning.ranking import keep_best
 from tombola.pruning.scopes import Counts, weights_left
 from tombola.pruning.scores.weights import uniform
@@ -21,7 +21,6 @@ from tombola.runs.run import BaseRun
 from tombola.studies.request import RunRequest, Study
 from tombola.studies.rewinding import Retrain, rewind_weights
 from tombola.studies.search import Prune, one_shot_requests
-from tombola.zoo.models import build
 
 ControlSeed = Callable[[int, int], int]
 """(level, draw) -> the seed of what a control draws."""
@@ -43,6 +42,8 @@ class ControlPlan:
     """What the search did after pruning."""
     from_dense: bool = False
     """The tickets' starting weights are pruned, so other masks must be applied to the dense network's run."""
+    initial: Callable[[], State] | None = None
+    """Draws the initial weights of the replicate."""
 
     @property
     def dense(self) -> Mask:
@@ -127,7 +128,8 @@ def random_global(plan: ControlPlan) -> Study[None]:
 def large_init(plan: ControlPlan) -> Study[None]:
     """Is training needed to find the mask? The weights that are largest at initialisation, the same number in each
     layer ("large init" in Zhou et al. 2019; magnitude pruning at initialisation)."""
-    initial = build(plan.tickets[0].run.start).state_dict()
+    assert plan.initial is not None, "large_init needs the initial weights"
+    initial = plan.initial()
 
     def run_of(ticket: RunRequest, draw: int) -> BaseRun:  # noqa: ARG001 - there is one
         scores = {name: initial[name].abs() for name in ticket.run.mask}

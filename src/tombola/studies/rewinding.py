@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tombola.pruning.mask import Mask
+from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun, Run, SomeRun
 from tombola.studies.request import RunRequest, Study
 
@@ -24,6 +25,15 @@ def train_trunk(dense: SomeRun, k: int) -> Study[SomeRun]:
     trunk = dense.until(k)
     yield RunRequest("trunk", 0, trunk)
     return dense.after(trunk, begin=k)
+
+
+def train_to_mark(dense: BaseRun) -> Study[tuple[BaseRun, int]]:
+    """Train until the user's function calls `mark()`, and return the rest of the dense network's run, and the
+    iteration."""
+    trunk = dense.until_mark()
+    outcome: Outcome = yield RunRequest("trunk", 0, trunk)
+    k = outcome.measures.iterations
+    return dense.after(trunk, begin=k), k
 
 
 def rewind_weights(dense: BaseRun, trained: BaseRun, mask: Mask) -> BaseRun:  # noqa: ARG001

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
-from tombola.experiments.experiment import Experiment
 from tombola.experiments.recipe import Recipe, parse_recipe
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.experiments.results_schema import FIGURES
 from tombola.experiments.sections import AUTO
 from tombola.pruning.mask import Mask, State
@@ -112,7 +112,7 @@ def _claim(path: Path, ticket: Ticket, data_dir: str | Path | None, trust: bool)
     _check_claimed(recipe, provenance, trust)
     if recipe.model.name in MODELS:  # others are trusted code
         _check_network(recipe, provenance, ticket)
-    experiment = Experiment(recipe.model_copy(update={"transfer": None, "stability": None}), data_dir)
+    experiment = RecipeExperiment(recipe.model_copy(update={"transfer": None, "stability": None}), data_dir)
     dense, k = experiment.dense(provenance.replicate), _rewound(experiment, recipe, provenance, data_dir)
     if ticket.mask.shapes != dense.mask.shapes:
         raise InputError(f"its mask does not fit the network of its recipe, {recipe.model.name}")
@@ -167,7 +167,9 @@ def _check_network(recipe: Recipe, provenance: Provenance, ticket: Ticket) -> No
     check_network(describe(recipe.model.name, recipe.model.options, stated.inputs, stated.classes), ticket.mask)
 
 
-def _rewound(experiment: Experiment, recipe: Recipe, provenance: Provenance, data_dir: str | Path | None) -> int:
+def _rewound(
+    experiment: RecipeExperiment, recipe: Recipe, provenance: Provenance, data_dir: str | Path | None
+) -> int:
     """The iteration k; from the provenance if the recipe leaves it to the experiment."""
     dense = experiment.dense(provenance.replicate)
     if recipe.rewind.to != AUTO:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tombola.experiments.margin import Margin
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.results import Results
 from tombola.experiments.results_schema import Row, Tally
@@ -26,7 +27,7 @@ from tombola.tickets.verification_summary import (
     WeightSummary,
 )
 
-WIDEST_CRITERIA = VerdictSection(accuracy_margin=0.01)
+WIDEST_CRITERIA = VerdictSection(margin=Margin(0.01))
 """The widest margins of the built-in recipes. Wider ones are not accepted, because a file could set any."""
 
 RECORDED_RUN = 0
@@ -36,7 +37,7 @@ RECORDED_RUN = 0
 def accepted_criteria(own: VerdictSection) -> VerdictSection:
     """The stricter of each of the file's criteria and `WIDEST_CRITERIA`. The control is `reinit`."""
     return VerdictSection(
-        accuracy_margin=min(own.accuracy_margin, WIDEST_CRITERIA.accuracy_margin),
+        margin=own.margin if own.margin.value <= WIDEST_CRITERIA.margin.value else WIDEST_CRITERIA.margin,
         stop_margin=min(own.stop_margin, WIDEST_CRITERIA.stop_margin),
         confidence=max(own.confidence, WIDEST_CRITERIA.confidence),
         max_density=min(own.max_density, WIDEST_CRITERIA.max_density),
@@ -106,6 +107,8 @@ class Verification:
             reinit=self.reinit,
             seed=self.seed,
             criteria=judged.criteria,
+            metric=judged.metric,
+            timed=judged.timed,
             own_criteria=own,
             own_state=by_own,
             branches={"dense": dense.branches["ticket"], **level.branches},

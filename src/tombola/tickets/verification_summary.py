@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from tombola.experiments.metric import Metric
 from tombola.experiments.results_schema import Tally
 from tombola.experiments.sections import VerdictSection
 from tombola.runs.outcome import Measures
@@ -80,6 +81,10 @@ class VerificationSummary(SummaryModel):
     reinit: int
     seed: int
     criteria: VerdictSection
+    metric: Metric
+    """What is judged."""
+    timed: bool
+    """Whether early stop was asked for."""
     own_criteria: VerdictSection
     own_state: ClaimState | None
     """The state by the file's own criteria, if these are wider."""

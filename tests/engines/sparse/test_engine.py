@@ -21,7 +21,7 @@ from tombola.engines import engine
 from tombola.engines.sparse import engine as module
 from tombola.engines.sparse.engine import Sparse
 from tombola.engines.sparse.speeds import Speeds
-from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.runs.store import Store
@@ -125,7 +125,7 @@ def test_modules_with_sparse_layers_follow_eager_to_rounding(
 
 
 def train_experiment(folder: Path, workers: int) -> dict[tuple[int, RunRequest], Outcome | None]:
-    recorder, store, experiment = Recorder(), Store(folder), Experiment(tiny())
+    recorder, store, experiment = Recorder(), Store(folder), RecipeExperiment(tiny())
     assert Sparse().capacity(experiment.dense(0)).threads
     with parallel_executor(workers, threads=True) as executor:
         conduct(experiment.studies(), store, Sparse(), executor, recorder, workers)

@@ -27,7 +27,7 @@ from tests.support.training import (
 from tombola.engines.stacked import stackability
 from tombola.engines.stacked.engine import Stacked, noise_seed
 from tombola.engines.stacked.stackability import StackCost, max_stacked_runs, measure_cost
-from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.initial_state import StateLoader, masked_network
 from tombola.runs.run import Run
 from tombola.runs.store import Checkpoint, Store
@@ -112,7 +112,7 @@ def test_bfloat16_is_used_in_forward_passes_only(model: dict[str, Any]) -> None:
 
 def test_all_runs_of_an_experiment_are_trained_in_stacks(tmp_path: Path) -> None:
     recorder, store = Recorder(), Store(tmp_path)
-    conduct(Experiment(tiny(replicates=3)).studies(), store, Stacked(), InlineExecutor(), recorder)
+    conduct(RecipeExperiment(tiny(replicates=3)).studies(), store, Stacked(), InlineExecutor(), recorder)
     assert len(recorder.answers) == 3 * (1 + 3 * 3)
     for _, request in recorder.answers:
         outcome = store.get(request.run)

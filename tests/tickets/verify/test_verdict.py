@@ -14,6 +14,7 @@ from typer.testing import Result
 from tests.support.command_line import tombola
 from tests.support.fake_engine import RESULTS
 from tests.support.tickets import set_in, with_provenance
+from tombola.experiments.margin import Margin
 from tombola.experiments.sections import VerdictSection
 from tombola.report.verification_report import verification_conclusion
 from tombola.runs.outcome import Measures
@@ -46,7 +47,7 @@ def with_criteria(verification: Verification, criteria: VerdictSection) -> Verif
 @pytest.fixture(scope="module")
 def strict(verification: Verification) -> Verification:
     """Five repeats, of a claim with an accuracy margin of 0.1 points and a stop margin of 5%."""
-    return with_criteria(verification, VerdictSection(accuracy_margin=0.001))
+    return with_criteria(verification, VerdictSection(margin=Margin(0.001)))
 
 
 def test_only_the_repeats_are_judged(verification: Verification) -> None:
@@ -87,17 +88,17 @@ def test_the_margins_and_other_initial_weights_decide(
 def test_one_diverged_repeat_fails_the_claim(strict: Verification) -> None:
     summary = with_results(strict, lambda branch, repeat: None if (branch, repeat) == ("ticket", 2) else (0.95, 200))
     assert (summary.state, summary.verdict.reason) == ("does not hold", "1 of 5 diverged")
-    assert len(summary.branches["ticket"].stop_iteration.values) == 4
+    assert len(summary.branches["ticket"]["stop_iteration"].values) == 4
 
 
-WIDE: dict[str, Any] = {"accuracy_margin": 0.99, "stop_margin": 1e308, "confidence": 0.51, "max_density": 0.99}
+WIDE: dict[str, Any] = {"margin": 0.99, "stop_margin": 1e308, "confidence": 0.51, "max_density": 0.99}
 
 
 def test_only_narrower_margins_than_those_of_built_in_recipes_are_accepted(
     verification: Verification, strict: Verification
 ) -> None:
     assert accepted_criteria(VerdictSection(**WIDE, control="random")) == WIDEST_CRITERIA
-    narrow = {"accuracy_margin": 0.0, "stop_margin": 0.01, "confidence": 0.99, "max_density": 0.2}
+    narrow = {"margin": 0.0, "stop_margin": 0.01, "confidence": 0.99, "max_density": 0.2}
     assert accepted_criteria(VerdictSection(**narrow)) == VerdictSection(**narrow)
     wide = with_criteria(verification, VerdictSection(**WIDE))
     worse = {"dense": (0.95, 400), "ticket": (0.90, 450), "reinit": (0.85, 460)}
@@ -108,7 +109,7 @@ def test_only_narrower_margins_than_those_of_built_in_recipes_are_accepted(
     for part in ("1 point", "99 points", "5%"):
         assert part in verification_conclusion(summary)
     assert json.loads(json.dumps(summary.to_dict(), allow_nan=False))
-    assert strict.build_summary().criteria.accuracy_margin == 0.001
+    assert strict.build_summary().criteria.margin.value == 0.001
     assert strict.build_summary().own_state is None
 
 

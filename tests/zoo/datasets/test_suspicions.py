@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.datasets import npz_arrays, random_images
 from tests.support.recipes import tiny
-from tombola.experiments.setup import set_up
+from tombola.experiments.recipe_workload import set_up
 from tombola.zoo.datasets.dataset import Array, Dataset
 from tombola.zoo.datasets.suspicions import suspicions
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from tombola.engines.custom.checks import check_parameters, check_returned, check_trained, parameter_shapes
-from tombola.engines.custom.model import CustomModel
+from tombola.engines.custom.evaluations import EvaluateFunction, Evaluations, Metrics, as_metrics
+from tombola.engines.custom.model import CustomModel, restore_network
 from tombola.engines.custom.step_counter import StepCounter, counting_steps
 from tombola.engines.training_loop import Capacity
 from tombola.pruning.hold import check_held, hold
+from tombola.pruning.mask import State
 from tombola.pruning.network_state import network_state
 from tombola.runs.initial_state import StateLoader, no_stored_states
 from tombola.runs.outcome import Measures, Outcome
@@ -24,16 +28,8 @@ from tombola.runs.store import Checkpoint
 from tombola.utils.errors import InputError
 from tombola.utils.random_state import seeded
 
-Metrics = float | Mapping[str, float]
-"""A number, or several by name, of which the first is compared; higher is better unless `minimize` says otherwise."""
-
 TrainFunction = Callable[..., Metrics | Any]
 """`train(network)`, or with a parameter of that name `train(network, begin=k)`: k is the first iteration."""
-
-EvaluateFunction = Callable[[nn.Module], Metrics]
-
-METRIC_PREFIX = "figure/"
-"""Of the names of metrics among an outcome's curves."""
 
 
 class CustomRun(BaseRun):
@@ -43,6 +39,16 @@ class CustomRun(BaseRun):
     """The `fingerprint` of the function, of what it refers to, and of its settings."""
     at_mark: bool = False
     """It ends where the function calls `tombola.mark()`."""
+    every: int | None = Field(default=None, ge=1)
+    """The number of steps between evaluations; None if it is evaluated at its end, or decides itself."""
+    minimize: bool | Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    """Whether lower is better for the judged figure, or the figures of which it is; None if known by their names."""
+    stop_on: str | None = None
+    """The figure whose best value is the early stop; None is the judged one."""
+
+    def until_mark(self) -> CustomRun:
+        """This training up to where the function calls `tombola.mark()`."""
+        return self.model_copy(update={"at_mark": True})
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,9 @@ class CustomEngine:
     network: CustomModel
     function: TrainFunction
     evaluate: EvaluateFunction | None = None
+    """Called every so many steps, and at the end; without it, what `function` returns is judged."""
+    test: EvaluateFunction | None = None
+    """Called once, with the weights of the early stop."""
 
     @property
     def name(self) -> str:
@@ -73,43 +82,67 @@ class CustomEngine:
         began = time.monotonic()
         network = self.network.initial_network(run.start, load_state)
         run.mask.apply_(network)
-        start = network_state(network)
-        parameters = parameter_shapes(network, start)
-        ends_early = run.at_mark or run.end is not None
+        evaluations = Evaluations(network, self.evaluate, run.seed, run.minimize, run.stop_on)
         with seeded(run.seed), hold(network, run.mask):
-            with counting_steps(network, run.end and run.end - run.begin, run.at_mark) as counter:
-                returned = self._call(network, run)
-            if ends_early and not counter.reached:
-                raise InputError(_why_not_reached(run, counter))
-            if not ends_early and self.evaluate is None:
-                check_returned(network)
-            final = network_state(network, start)  # before evaluation, which may change the weights
-            check_parameters("train", parameters, parameter_shapes(network, final))
-            check_trained(network, start, final, run.mask)
-            metrics = {} if ends_early else self._metrics(network, returned)
+            if run.interpolates:
+                final: State = {}
+                iterations, timed = run.begin, False
+                evaluations.evaluate_at(iterations, last=True)
+            else:
+                final, iterations, timed = self._train(network, run, evaluations)
+            tested = {}
+            if self.test is not None and evaluations.metrics:
+                tested = evaluations.test(self.test, partial(restore_network, network))
             check_held(network)
-        iterations = run.begin + counter.steps
-        curves = {
-            f"{METRIC_PREFIX}{name}": torch.tensor([value], dtype=torch.float64) for name, value in metrics.items()
-        }
-        curves["iteration"] = torch.tensor([iterations])
         finite = all(
             tensor.isfinite().all() for tensor in final.values() if tensor.is_floating_point() and tensor.itemsize > 1
         )
-        measures = Measures(diverged=not finite, iterations=iterations)
+        measures = Measures(diverged=True, iterations=iterations)
+        if finite:
+            figures: dict[str, Any] = evaluations.figures(tested)
+            stop = evaluations.iterations[evaluations.best] if timed and evaluations.best is not None else None
+            measures = Measures(diverged=False, iterations=iterations, stop_iteration=stop, **figures)
+        curves = evaluations.curves() if evaluations.iterations else {"iteration": torch.tensor([iterations])}
         return [Outcome(final, curves, measures, self.name, time.monotonic() - began)]
+
+    def _train(self, network: nn.Module, run: CustomRun, evaluations: Evaluations) -> tuple[State, int, bool]:
+        """The final weights, the number of iterations, and whether it was evaluated before its end."""
+        start = network_state(network)
+        parameters = parameter_shapes(network, start)
+        ends_early = run.at_mark or run.end is not None
+
+        def evaluate(steps: int) -> None:
+            evaluations.evaluate_at(run.begin + steps)
+
+        with counting_steps(
+            network,
+            end=run.end and run.end - run.begin,
+            at_mark=run.at_mark,
+            every=run.every,
+            begin=run.begin,
+            on_evaluation=None if ends_early else evaluate,
+        ) as counter:
+            returned = self._call(network, run)
+        if ends_early and not counter.reached:
+            raise InputError(_why_not_reached(run, counter))
+        if not ends_early and self.evaluate is None:
+            check_returned(network)
+        final = network_state(network, start)  # before evaluation, which may change the weights
+        check_parameters("train", parameters, parameter_shapes(network, final))
+        check_trained(network, start, final, run.mask)
+        iterations = run.begin + counter.steps
+        if ends_early:
+            return final, iterations, False
+        if self.evaluate is None:
+            evaluations.add(iterations, as_metrics(returned))
+        else:
+            evaluations.evaluate_at(iterations, last=True)
+        return final, iterations, run.every is not None or counter.called
 
     def _call(self, network: nn.Module, run: CustomRun) -> object:
         if run.start.trained is not None and accepts_begin(self.function):
             return self.function(network, begin=run.begin)
         return self.function(network)
-
-    def _metrics(self, network: nn.Module, returned: object) -> dict[str, float]:
-        """The metrics that `evaluate` returns, or without it those that `train` returned."""
-        if self.evaluate is None:
-            return as_metrics(returned)
-        with torch.no_grad():
-            return checked_metrics(self.evaluate(network.eval()), "evaluate")
 
 
 def _why_not_reached(run: CustomRun, counter: StepCounter) -> str:
@@ -126,27 +159,3 @@ def accepts_begin(train: TrainFunction) -> bool:
         return "begin" in inspect.signature(train).parameters
     except (TypeError, ValueError):
         return False
-
-
-def as_metrics(value: Any) -> dict[str, float]:
-    """The metrics in a function's return value, by name, without what is not a number; empty if it has none."""
-    named = value if isinstance(value, Mapping) else {"figure": value}
-    numbers = {str(name): _as_number(one) for name, one in named.items()}
-    return {name: number for name, number in numbers.items() if number is not None}
-
-
-def _as_number(value: Any) -> float | None:
-    """A number, or a tensor or array of one, as a float; None if it is neither. Truth values are not numbers."""
-    try:
-        number = value.item() if hasattr(value, "item") else value
-        return None if isinstance(number, bool | str | bytes) else float(number)
-    except (TypeError, ValueError, RuntimeError, OverflowError):  # RuntimeError: a tensor of several numbers
-        return None
-
-
-def checked_metrics(value: Any, function: str) -> dict[str, float]:
-    """The same. Raises `InputError`, which names the function, if there are none."""
-    found = as_metrics(value)
-    if not found:
-        raise InputError(f"{function}: should return a number or a dict of numbers, not {value!r:.60}")
-    return found

@@ -13,7 +13,7 @@ from tombola.engines.custom.hooks import tensor_hooks
 from tombola.pruning.mask import State
 from tombola.pruning.network_copy import copy_network
 from tombola.pruning.network_state import load_state, named_tensors, network_state
-from tombola.runs.initial_state import StateLoader, no_stored_states
+from tombola.runs.initial_state import StateLoader, initial_state, no_stored_states
 from tombola.utils.errors import InputError
 from tombola.utils.random_state import seeded
 from tombola.zoo.models.description import Network, Start
@@ -78,7 +78,7 @@ class CustomModel:
         if start.reuse is not None:
             reorder(network, start.reuse)
         if start.trained is not None:
-            restore_network(network, load_state(start.trained.run))
+            restore_network(network, initial_state(start, load_state))
         return network
 
     def _draw(self, seed: int) -> nn.Module:

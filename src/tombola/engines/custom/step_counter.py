@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,12 +19,27 @@ class TrainingEnded(BaseException):
 class StepCounter:
     """Counts the steps of the optimizers that train one network."""
 
-    def __init__(self, network: nn.Module, end: int | None, at_mark: bool) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        end: int | None = None,
+        at_mark: bool = False,
+        every: int | None = None,
+        begin: int = 0,
+        on_evaluation: Callable[[int], None] | None = None,
+    ) -> None:
+        """`on_evaluation` is called with the number of steps, at every multiple of `every`; `begin` is the number of
+        steps of earlier trainings."""
         self.network = network
         self.at_mark = at_mark
         """The training ends where the user's function calls `mark()`."""
         self.end = end
         """The training ends after so many steps."""
+        self.every = every
+        self.begin = begin
+        self.called = False
+        """The user's function calls `evaluate()`, and so decides itself when the network is evaluated."""
+        self._on_evaluation = on_evaluation
         self.raised = self.reached = False
         self._nested = 0  # steps of optimizers that call other optimizers
         self._first_parameter: weakref.WeakKeyDictionary[Optimizer, int | None] = weakref.WeakKeyDictionary()
@@ -52,9 +67,17 @@ class StepCounter:
         first = self._first_parameter[optimizer]
         if first is None:
             return
+        before = self.steps
         self._steps[first] += 1
+        if self.every and not self.called and self.steps > before and (self.begin + self.steps) % self.every == 0:
+            self.evaluate()
         if self.end is not None and self.steps >= self.end:
             self.end_training()
+
+    def evaluate(self) -> None:
+        """Have the network evaluated, if it is to be."""
+        if self._on_evaluation is not None:
+            self._on_evaluation(self.steps)
 
     def end_training(self) -> None:
         """Raises `TrainingEnded`."""
@@ -66,9 +89,10 @@ _counters: list[StepCounter] = []
 
 
 @contextmanager
-def counting_steps(network: nn.Module, end: int | None = None, at_mark: bool = False) -> Iterator[StepCounter]:
-    """Count the steps of the optimizers that train `network`, and end the block at step `end` or at `mark()`."""
-    counter = StepCounter(network, end, at_mark)
+def counting_steps(network: nn.Module, **options: Any) -> Iterator[StepCounter]:
+    """Count the steps of the optimizers that train `network`, and end the block where the options of `StepCounter`
+    say so."""
+    counter = StepCounter(network, **options)
     handles = [
         register_optimizer_step_pre_hook(counter.before_step),
         register_optimizer_step_post_hook(counter.after_step),
@@ -90,3 +114,12 @@ def mark() -> None:
     for counter in _counters:
         if counter.at_mark:
             counter.end_training()
+
+
+def evaluate() -> None:
+    """Evaluate the network now, from within a training function: the one given to `find_ticket` is called. The
+    training then decides itself when it is evaluated, and `every` has no effect. Anywhere else it does nothing, so it
+    may stay in the function."""
+    for counter in _counters:
+        counter.called = True
+        counter.evaluate()

@@ -12,6 +12,7 @@ import altair as alt
 from tombola.report.figures.figure import DATA, Figure, FigureRow, MissingFigure, figure, tooltip
 from tombola.report.figures.style import DASHES, DENSE, EXPERIMENTS, SHAPES, colours, cycle, ordered
 from tombola.report.report_data import ReportData
+from tombola.report.units import units_of
 from tombola.stats.summary import LevelSummary, MeasureSummary, Summary
 
 MAX_BANDS = 4
@@ -30,7 +31,7 @@ class Measure:
     name: str
     """The name of the figure."""
     key: str
-    """The field of `BranchSummary`."""
+    """The name of the measure; see `BranchSummary`."""
     title: str
     axis: str
     factor: float = 100.0
@@ -43,9 +44,6 @@ class Measure:
     """Whether its axis is logarithmic if its means differ by more than `LOG_AXIS_RATIO` times."""
 
 
-ACCURACY = Measure(
-    "accuracy", "test_accuracy_at_stop", "Test accuracy at early stop", "test accuracy at early stop (%)"
-)
 STOP = Measure(
     "stop", "stop_iteration", "Early-stopping iteration", "early-stopping iteration", 1, ",.0f", 0, math.inf, True
 )
@@ -57,6 +55,15 @@ TRAIN = Measure(
     "training accuracy at early stop (%)",
 )
 SECONDS_PER_RUN = "seconds per run"
+
+
+def judged_measure(summary: Summary) -> Measure:
+    """The judged metric."""
+    units, metric = units_of(summary), summary.metric
+    title = f"{units.name[0].upper()}{units.name[1:]}{units.when}"
+    name = "accuracy" if metric.name == "accuracy" else "metric"
+    least, most = (0.0, 100.0) if metric.fraction else (-math.inf, math.inf)
+    return Measure(name, metric.at_stop, title, units.label, units.factor, units.form, least, most)
 
 
 def measure_rows(summary: Summary, measure: Measure) -> list[FigureRow]:
@@ -76,7 +83,7 @@ def measure_rows(summary: Summary, measure: Measure) -> list[FigureRow]:
 
 def _row(label: str, level: LevelSummary, branch: str, weights_left: float, measure: Measure) -> list[FigureRow]:
     """One row; none if all runs diverged."""
-    found: MeasureSummary = getattr(level.branches[branch], measure.key)
+    found: MeasureSummary = level.branches[branch][measure.key]
     if found.interval is None:
         return []
     bounds: FigureRow = {

@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from tombola.experiments.metric import Metric
 from tombola.report.figures.figure import DATA, HOVER, Figure, FigureRow, MissingFigure, figure, tooltip
 from tombola.report.figures.level_figures import logarithmic, spaced_ticks
 from tombola.report.figures.style import BRANCHES, DENSE, DENSE_TO_SPARSE
@@ -23,18 +24,34 @@ MAX_CURVES = 8
 MEANS = f"Means over replicates, of at most {MAX_CURVES} levels"
 
 
-def validation_curves(data: ReportData) -> Figure | MissingFigure:
-    """Validation accuracy against iterations."""
-    rows = curve_rows(data, "validation_accuracy", 100)
-    # The first iterations start at chance: with them in view, the rest would be one line at the top.
+def training_curves(data: ReportData) -> list[Figure | MissingFigure]:
+    """The judged metric on the validation examples, and the loss, against iterations."""
+    metric = data.summary.metric
+    if not data.summary.timed:
+        return []
+    return [validation_curves(data, metric), *([loss_curves(data)] if data.summary.has_gap else [])]
+
+
+def validation_curves(data: ReportData, metric: Metric) -> Figure | MissingFigure:
+    """The metric on the validation examples against iterations."""
+    factor, unit = (100, " (%)") if metric.fraction else (1, "")
+    rows = curve_rows(data, f"validation_{metric.name}", factor)
+    # The first iterations start at chance: with them in view, the rest would be one line at the edge.
     seen = [float(row["mean"] or 0) for row in rows]
-    low = float(np.quantile(seen, 0.08)) if seen else 0.0
-    scale = alt.Scale(domain=[low, max(seen, default=1.0)], nice=True, zero=False)
+    low = float(np.quantile(seen, 0.08 if metric.maximize else 0.0)) if seen else 0.0
+    high = float(np.quantile(seen, 1.0 if metric.maximize else 0.92)) if seen else 1.0
+    edge = "lower" if metric.maximize else "upper"
     return figure(
         "validation-curves",
-        "Validation accuracy during training",
-        f"{MEANS}; the thick grey curve is the dense network. Values below the lower edge are not shown.",
-        _chart(rows, "validation accuracy (%)", scale, alt.Axis(), ".2f"),
+        f"Validation {metric.name} during training",
+        f"{MEANS}; the thick grey curve is the dense network. Values beyond the {edge} edge are not shown.",
+        _chart(
+            rows,
+            f"validation {metric.name}{unit}",
+            alt.Scale(domain=[low, high], nice=True, zero=False),
+            alt.Axis(),
+            ".2f" if metric.fraction else ".4~g",
+        ),
         rows,
     )
 
@@ -57,7 +74,7 @@ def curve_rows(data: ReportData, column: str, factor: float) -> list[FigureRow]:
     shown = evenly_spaced(list(left), MAX_CURVES)
     values: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in data.curves:
-        if row["branch"] == "ticket" and row["level"] in shown and row[column] is not None:
+        if row["branch"] == "ticket" and row["level"] in shown and row.get(column) is not None:
             values[row["level"]][row["iteration"]].append(row[column])
     return [
         {

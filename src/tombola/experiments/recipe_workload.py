@@ -1,27 +1,34 @@
-"""ExperimentSetup: a recipe with its data loaded and its network built, so that mistakes show before training."""
+"""RecipeWorkload: a recipe with its data loaded and its network built, so that mistakes show before training."""
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.sections import SearchSection
+from tombola.pruning.mask import State
+from tombola.pruning.network_copy import copy_network
 from tombola.pruning.network_state import persistent_tensors
 from tombola.pruning.options import RATE
 from tombola.pruning.pruner import Pruner
-from tombola.runs.run import Run
+from tombola.pruning.scores.losses import Loss, cross_entropy
+from tombola.runs.initial_state import StateLoader, initial_state, masked_network
+from tombola.runs.run import BaseRun, Run
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
 from tombola.utils.seeds import Purpose, derive
 from tombola.utils.text import first_line
-from tombola.zoo.datasets import DATASETS, PARQUET_DATASETS, load
+from tombola.zoo.batches import batches
+from tombola.zoo.datasets import DATASETS, PARQUET_DATASETS, load, prepare
 from tombola.zoo.datasets.description import Data
 from tombola.zoo.datasets.parquet_columns import Columns
 from tombola.zoo.datasets.split import check_inputs, count_training_examples
@@ -32,9 +39,15 @@ from tombola.zoo.models.description import Network, Start
 log = logging.getLogger(__name__)
 
 
+CPU = torch.device("cpu")
+
+SCORED_BATCHES = 20
+"""The number of batches for scores that need training examples."""
+
+
 @dataclass(frozen=True)
-class ExperimentSetup:
-    """What the runs of an experiment have in common."""
+class RecipeWorkload:
+    """A model of the zoo, or one by import path, that is trained on a dataset. See `Workload`."""
 
     recipe: Recipe
     template: Run
@@ -46,6 +59,10 @@ class ExperimentSetup:
     pruner: Pruner
     matrix_weights: int
     """The number of all matrix weights of the network, prunable or not."""
+    data_dir: str | Path | None
+    loss: Loss = cross_entropy
+    device: torch.device = CPU
+    generators: tuple[()] = ()
 
     def dense(self, replicate: int) -> Run:
         """The dense network's run. Each replicate has its own initial weights, validation split and batch order."""
@@ -57,8 +74,33 @@ class ExperimentSetup:
         data = self.template.data.model_copy(update=seeded(Purpose.SPLIT))
         return self.template.model_copy(update={"start": start, "data": data} | seeded(Purpose.TRAINING))
 
+    def initial_state(self, start: Start, load_state: StateLoader) -> State:
+        return initial_state(start, load_state)
 
-def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> ExperimentSetup:
+    def masked_state(self, run: BaseRun, load_state: StateLoader) -> State:
+        return masked_network(run, load_state).state_dict()
+
+    def trained_network(self, run: BaseRun, state: State) -> Callable[[], nn.Module]:
+        @functools.cache
+        def trained() -> nn.Module:
+            network = build(run.start)
+            network.load_state_dict(state)
+            run.mask.apply_(network)
+            return network
+
+        return lambda: copy_network(trained())
+
+    def score_batches(self, run: BaseRun) -> Callable[[], Iterable[Any]]:
+        assert isinstance(run, Run)
+        return lambda: self.training_batches(run, run.begin, SCORED_BATCHES)
+
+    def training_batches(self, run: Run, first: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        train = prepare(run.data, self.data_dir).train
+        for indices in batches(run.seed, len(train), run.training.batch_size, first, count):
+            yield train[indices]
+
+
+def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> RecipeWorkload:
     """Load the data and build the network of `recipe` once.
 
     Raises `InputError` for unknown names, missing or unsuitable data, a network that does not take the data, and
@@ -109,10 +151,10 @@ def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> ExperimentSetu
     except InputError as error:
         raise InputError(f"search.levels: {error}") from None
     template = Run(start=start, mask=mask, data=data, training=training, seed=0)
-    return ExperimentSetup(recipe, template, rewind_to, candidates, pruner, prunable.matrix_weights)
+    return RecipeWorkload(recipe, template, rewind_to, candidates, pruner, prunable.matrix_weights, data_dir)
 
 
-def set_up_transfer(source: ExperimentSetup, data_dir: str | Path | None = None) -> ExperimentSetup:
+def set_up_transfer(source: RecipeWorkload, data_dir: str | Path | None = None) -> RecipeWorkload:
     """The setup with the data that tickets are transferred to. Raises `InputError` as `set_up` does, and if its
     examples have another shape."""
     transfer = source.recipe.transfer

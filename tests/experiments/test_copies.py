@@ -4,26 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from tombola.experiments.results_schema import Row
+from tombola.experiments.copies import TOLERANCE, copied_replicates, copies_text, sketch, tolerances
 from tombola.pruning.mask import Mask
-from tombola.runs.outcome import Measures
-from tombola.stats.copies import TOLERANCE, copied_replicates, copies_text, sketch, tolerances
 
-ENDS = {"a": {"w": (0.1, 1.0, 2.0)}, "b": {"w": (0.1, 1.0, 2.2)}, "": {}}
-"""Sketches: b is too far from a."""
+ONE, OTHER = {"w": (0.1, 1.0, 2.0)}, {"w": (0.1, 1.0, 2.2)}
+"""Sketches that are too far apart."""
 
 
-def row(replicate: int, final: str, level: int = 0, branch: str = "ticket", draw: int = 0) -> Row:
-    return Row(replicate, level, branch, draw, 1, 1, "key", Measures(diverged=False, iterations=0), {}, ENDS[final])
-
-
-def test_copies_have_the_same_weights_at_the_same_place() -> None:
-    assert copied_replicates([row(0, "a"), row(1, "b"), row(2, "a")]) == [0, 2]
-    assert copied_replicates([row(0, "a"), row(1, "a", level=1), row(2, "a", branch="reinit")]) == []
-    assert copied_replicates([row(0, "a", draw=0), row(0, "a", draw=1)]) == []
-    assert copied_replicates([row(3, "a"), row(1, "a"), row(2, "b", 1), row(0, "b", 1)]) == [0, 1, 2, 3]
-    assert copied_replicates([row(0, ""), row(1, "")]) == []  # unknown weights
-    assert copied_replicates([]) == []
+def test_copies_have_the_same_weights_at_the_same_level() -> None:
+    assert copied_replicates({(0, 0): ONE, (0, 1): OTHER, (0, 2): ONE}) == [0, 2]
+    assert copied_replicates({(0, 0): ONE, (1, 1): ONE}) == []
+    assert copied_replicates({(0, 3): ONE, (0, 1): ONE, (1, 2): OTHER, (1, 0): OTHER}) == [0, 1, 2, 3]
+    assert copied_replicates({(0, 0): {}, (0, 1): {}}) == []  # unknown weights
+    assert copied_replicates({}) == []
 
 
 def test_the_text_names_them_and_both_reasons() -> None:
@@ -53,11 +46,7 @@ def are_copies(
     finals = [
         sketch(final, mask, tolerances(DENSE, start, trained)) for final, trained in ((one, one), (other, other))
     ]
-    rows = [
-        Row(replicate, 0, "ticket", 0, 1, 1, "key", Measures(diverged=False, iterations=0), {}, final)
-        for replicate, final in enumerate(finals)
-    ]
-    return copied_replicates(rows) == [0, 1]
+    return copied_replicates({(0, replicate): final for replicate, final in enumerate(finals)}) == [0, 1]
 
 
 def trained(**changes: float) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from tombola.experiments.results_schema import Row
 from tombola.pruning.mask import Mask, State
 
 TOLERANCE = 0.01
@@ -61,21 +60,25 @@ def _projected(tensor: Tensor) -> list[float]:
     return [float(torch.where(positive, values, -values).sum()) / math.sqrt(SUMS) for positive in signs]
 
 
-def copied_replicates(rows: Iterable[Row]) -> list[int]:
+Sketch = Mapping[str, tuple[float, ...]]
+"""See `sketch`."""
+
+
+def copied_replicates(sketches: Mapping[tuple[int, int], Sketch]) -> list[int]:
     """The replicates that have a training which ended, almost exactly, in the same weights as that of another
-    replicate. They are no independent evidence. Rows without a sketch of their weights are passed over."""
-    places: defaultdict[tuple[object, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        if row.final:
-            places[row.branch, row.level, row.draw].append(row)
-    pairs = (pair for found in places.values() for pair in combinations(found, 2))
-    return sorted({row.replicate for pair in pairs if _are_alike(*pair) for row in pair})
+    replicate, given the sketches by level and replicate. They are no independent evidence."""
+    levels: defaultdict[int, dict[int, Sketch]] = defaultdict(dict)
+    for (level, replicate), found in sketches.items():
+        if found:
+            levels[level][replicate] = found
+    pairs = (pair for each in levels.values() for pair in combinations(each.items(), 2))
+    return sorted({place for (one, a), (other, b) in pairs if _are_alike(a, b) for place in (one, other)})
 
 
-def _are_alike(one: Row, other: Row) -> bool:
-    if one.replicate == other.replicate or one.final.keys() != other.final.keys():
+def _are_alike(one: Sketch, other: Sketch) -> bool:
+    if one.keys() != other.keys():
         return False
-    pairs = ((ours, other.final[name]) for name, ours in one.final.items())
+    pairs = ((ours, other[name]) for name, ours in one.items())
     return all(math.dist(ours[1:], theirs[1:]) <= max(ours[0], theirs[0]) for ours, theirs in pairs)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.errors import raises_input_error
-from tombola.stats.direction import check_direction, is_valid, lower_is_better
+from tombola.engines.custom.direction import check_direction, is_valid, lower_is_better
 
 
 @pytest.mark.parametrize(

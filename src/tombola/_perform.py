@@ -1,0 +1,68 @@
+"""perform: an experiment from its studies to its results and its ticket, whoever trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from tombola.engines import Engine
+from tombola.experiments.experiment import Experiment
+from tombola.experiments.results import TICKET
+from tombola.experiments.results_collector import ResultsCollector
+from tombola.experiments.results_writer import ResultsWriter
+from tombola.pruning.mask import State
+from tombola.report.prose import conclusion
+from tombola.runs.store import Store
+from tombola.stats.summarise import build_summary
+from tombola.studies.conductor import Listener, ListenerGroup, conduct
+from tombola.tickets.selection import ticket_of
+from tombola.zoo.models.description import Start
+
+
+def collector_of(
+    experiment: Experiment, store: Store, command: str | None = None, find_copies: bool = False
+) -> ResultsCollector:
+    """Collects the results of an experiment."""
+    workload = experiment.workload
+
+    def initial_state(start: Start) -> State:
+        return workload.initial_state(start, store.load_state)
+
+    return ResultsCollector(experiment.config, initial_state, workload.matrix_weights, command, find_copies)
+
+
+def perform(
+    experiment: Experiment,
+    store: Store,
+    engine: Engine[Any],
+    executor: Executor,
+    collector: ResultsCollector,
+    out: Path | None,
+    listeners: Sequence[Listener] = (),
+    workers: int = 1,
+) -> None:
+    """Train what the store lacks, `workers` runs at a time, and write a results folder, if `out` is given, with the
+    smallest winning ticket. The collector then has all results.
+
+    Raises `InputError` if the folder cannot be used.
+    """
+    writer = None if out is None else ResultsWriter(out, collector)
+    listener = ListenerGroup([writer or collector, *listeners])
+    try:
+        conduct(experiment.studies(), store, engine, executor, listener, workers)
+    except BaseException:
+        if writer is not None:
+            writer.interrupted()
+        raise
+    if out is None or writer is None:
+        return
+    summary = build_summary(collector.results(finished=True))
+    if summary.smallest_winning is None:
+        (out / TICKET).unlink(missing_ok=True)
+    else:
+        ticket_of(experiment, collector, summary, summary.smallest_winning, store, conclusion(summary)).save(
+            out / TICKET
+        )
+    writer.write(finished=True)

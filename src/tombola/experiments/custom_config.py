@@ -1,0 +1,125 @@
+"""CustomConfig: the configuration of a search with the user's own functions, as it is written to a results folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from tombola.engines.custom.direction import lower_is_better
+from tombola.experiments.metric import Metric
+from tombola.experiments.recipe_parsing import explain
+from tombola.experiments.search_config import SearchConfig
+from tombola.experiments.sections import SearchSection
+from tombola.pruning.options import PruningOptions
+from tombola.runs.outcome import Measures
+from tombola.utils.errors import InputError
+from tombola.utils.frozen_model import FrozenModel
+
+FRACTIONS = ("accuracy", "acc")
+"""Metrics that are shown in percent."""
+
+
+class FunctionsSection(FrozenModel):
+    """`[functions]`: the user's functions, by import path, `package.module:function`, where they have one."""
+
+    model: str
+    train: str
+    evaluate: str | None = None
+    test: str | None = None
+    baselines: list[str] = []
+    """Other training functions of the dense network."""
+    fingerprint: str
+    """Of the functions, and of all that they refer to."""
+
+
+class EvaluationSection(FrozenModel):
+    """`[evaluation]`: how the network is evaluated while it is trained."""
+
+    every: int | None = Field(default=None, ge=1)
+    """The number of optimizer steps between evaluations; None if it is evaluated at the end."""
+    minimize: bool | list[str] | None = None
+    """Whether lower is better: of the judged figure, or the figures of which it is; None if known by their names."""
+    stop_on: str | None = None
+    """The figure whose best value is the early stop; None is the judged one."""
+
+
+class DescribedSearchSection(SearchSection):
+    """`[search]`, in which functions and objects are described, and so not checked."""
+
+    densities: dict[str, float] = {}
+    """The fractions of weights left of single layers, by name or pattern, instead of `rate` or `density`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> DescribedSearchSection:
+        return self
+
+    @property
+    def options(self) -> PruningOptions:
+        """Not available: scores may be functions."""
+        raise NotImplementedError("the options of a search with own functions are those that it was called with")
+
+
+class CustomConfig(SearchConfig):
+    """The configuration of a search with the user's own functions."""
+
+    functions: FunctionsSection
+    evaluation: EvaluationSection = EvaluationSection()
+    search: DescribedSearchSection
+    settings: str = ""
+    """What else the training depends on, in text."""
+
+    @property
+    def trained_on(self) -> str:
+        """The names of the functions."""
+        return f"{self.functions.model} trained by {self.functions.train}"
+
+    def judged(self, measured: Iterable[Measures]) -> Metric:
+        """The first figure of the test examples, if there are any, otherwise the first of `evaluate`."""
+        split: Literal["test", "validation"] = "validation" if self.functions.test is None else "test"
+        prefix, suffix = f"{split}_", "_at_stop"
+        found: dict[str, list[float]] = {}
+        for figure, value in (item for measures in measured for item in measures.figures.items()):
+            if figure.startswith(prefix) and figure.endswith(suffix):
+                found.setdefault(figure[len(prefix) : -len(suffix)], []).append(value)
+        name = next(iter(found), "figure")
+        fraction = name.lower() in FRACTIONS and all(0 <= value <= 1 for value in found[name])
+        return Metric(name, split, not lower_is_better(name, self.evaluation.minimize), fraction)
+
+
+def custom_config(table: Mapping[str, Any]) -> CustomConfig:
+    """The configuration with these values. Raises `InputError`, which names every invalid one."""
+    try:
+        return CustomConfig.model_validate(table)
+    except ValidationError as error:
+        raise InputError(explain(error, CustomConfig)) from None
+
+
+def described_search(options: PruningOptions, one_shot: bool) -> dict[str, Any]:
+    """The section `[search]` of these options; functions and objects are described."""
+    density = options.density
+    values: dict[str, Any] = {name: getattr(options, name) for name in ("levels", "scope", "rounds")}
+    values |= {"rates": dict(options.rates), "include": [*options.include], "leave_out": [*options.leave_out]}
+    if isinstance(density, Mapping):
+        values["densities"] = dict(density)
+    elif density is not None:
+        values["density"] = float(density)
+    else:
+        values["rate"] = options.level_rate
+    for name in ("score", "structure"):
+        value = getattr(options, name)
+        values[name] = value if isinstance(value, str) else import_path(value)
+    outputs = None if options.outputs is None else [*options.outputs]
+    return values | {"outputs": outputs, "one_shot": one_shot}
+
+
+def import_path(thing: object) -> str:
+    """`package.module:function` if that gives the thing; otherwise its name, or that of its class."""
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    module, name = named.__module__, named.__qualname__
+    found: object = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return f"{module}:{name}" if found is thing and module != "__main__" else name

@@ -1,0 +1,34 @@
+"""RecipeExperiment: the experiment of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tombola.experiments.experiment import Experiment
+from tombola.experiments.recipe import Recipe
+from tombola.experiments.recipe_workload import set_up, set_up_transfer
+from tombola.runs.run import Run
+from tombola.utils.former_names import former_attribute
+
+
+class RecipeExperiment(Experiment):
+    """The studies of a recipe. Raises `InputError` for anything that would fail later; see `set_up`."""
+
+    def __init__(self, recipe: Recipe, data_dir: str | Path | None = None) -> None:
+        self._recipe_workload = workload = set_up(recipe, data_dir)
+        self._transferred = set_up_transfer(workload, data_dir) if recipe.transfer else None
+        super().__init__(recipe, workload, workload.rewind_to, workload.candidates, self._transferred)
+        recipe.search_method.search(self._context(0), self.dense(0))  # raises for options that do not fit
+
+    def dense(self, replicate: int) -> Run:
+        """The dense network's run. Each replicate has its own initial weights, validation split and batch order."""
+        return self._recipe_workload.dense(replicate)
+
+    kinds = former_attribute("kinds", "sample_runs")
+
+    @property
+    def sample_runs(self) -> list[Run]:
+        """One run for each combination of network and data, the dense network's first."""
+        dense = self.dense(0)
+        others = self.config.search_method.other_networks(self._context(0), dense)
+        return [dense, *others, *([self._transferred.dense(0)] if self._transferred else [])]

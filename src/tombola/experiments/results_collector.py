@@ -1,0 +1,210 @@
+"""ResultsCollector: what a results folder has, collected while an experiment runs."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tombola.engines.custom.direction import check_direction
+from tombola.experiments.copies import copied_replicates, copies_text, sketch, tolerances
+from tombola.experiments.custom_config import CustomConfig
+from tombola.experiments.layer_stats import layer_stats
+from tombola.experiments.results import Results
+from tombola.experiments.results_schema import STABILITY_KEY, EngineTotals, Row, RunCost, Status, Tally
+from tombola.experiments.search_config import SearchConfig
+from tombola.pruning.mask import State
+from tombola.runs.outcome import FIGURE_PREFIX, Outcome
+from tombola.studies.conductor import Listener
+from tombola.studies.request import INTERMEDIATE, RequestId, RunRequest
+from tombola.studies.stability import final_accuracy
+from tombola.utils.libraries import versions
+from tombola.zoo.models.description import Start
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 2**28
+"""The size of the cache of initial states."""
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """What one ticket or control adds to the tables: a row of levels, and columns of layers and of curves."""
+
+    row: Row
+    layers: dict[str, Any]
+    curves: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _FinishedRun:
+    """What the status needs of a run."""
+
+    level: int
+    branch: str
+    engine: str
+    seconds: float
+    diverged: bool
+
+
+class ResultsCollector(Listener):
+    """Collects the outcomes of an experiment's runs."""
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        initial_state: Callable[[Start], State],
+        matrix_weights: int | None = None,
+        command: str | None = None,
+        find_copies: bool = False,
+    ) -> None:
+        """`initial_state` makes the parameters and buffers that a training starts with. With `find_copies`,
+        replicates that end in the same weights are found."""
+        self.config = config
+        self.matrix_weights = matrix_weights
+        self.command = command
+        self.tickets: dict[tuple[int, int], RunRequest] = {}
+        """By (level, replicate)."""
+        self._initial_states = InitialStates(initial_state)
+        self._find_copies = find_copies
+        self._sketches: dict[tuple[int, int], dict[str, tuple[float, ...]]] = {}  # of tickets, by (level, replicate)
+        self._tolerated: dict[int, dict[str, float]] = {}  # by replicate, of its dense training
+        self._tables: dict[tuple[int, int, bool, str, int], RunTables] = {}
+        self._points: dict[tuple[int, RequestId], dict[str, Any]] = {}
+        self._runs: dict[tuple[int, RequestId], _FinishedRun] = {}
+        self._stability_runs: dict[tuple[int, str], _FinishedRun] = {}  # by key, as lines may share an end
+        self._trained = 0
+        self._inputs: tuple[int, ...] = ()
+
+    def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:
+        """Add the outcome of a run."""
+        diverged = outcome.measures.diverged
+        run = _FinishedRun(request.level, request.branch, outcome.engine, outcome.seconds, diverged)
+        self._trained += trained
+        self._inputs = request.run.start.network.inputs
+        if request.point is not None:
+            self._stability_runs[study, request.run.key] = run
+            self._points[study, request.request_id] = {
+                "replicate": study,
+                "k": request.point.k,
+                "pair": request.draw,
+                "share": request.point.share,
+                "train_accuracy": outcome.measures["train_accuracy"],
+                "validation_accuracy": None if diverged else final_accuracy(outcome),
+                "test_accuracy": outcome.measures["test_accuracy"],
+            }
+        else:
+            self._runs[study, request.request_id] = run
+            if request.branch not in INTERMEDIATE:
+                self._add(study, request, outcome)
+
+    def _add(self, study: int, request: RunRequest, outcome: Outcome) -> None:
+        run, start = request.run, self._initial_states(request.run.start)
+        if not self._tables and isinstance(self.config, CustomConfig):
+            own = {name: float(c[-1]) for name, c in outcome.curves.items() if name.startswith(FIGURE_PREFIX)}
+            figures = {name.removeprefix(FIGURE_PREFIX): value for name, value in own.items()}
+            check_direction(figures, self.config.evaluation.minimize)
+        stats = [asdict(layer) for layer in layer_stats(run, start, outcome)]
+        layers = {name: [layer[name] for layer in stats] for name in stats[0]}
+        curves = {column_of(name): values.numpy() for name, values in outcome.curves.items()}
+        tables = RunTables(Row.of(study, request, outcome), layers, curves)
+        control = request.branch != "ticket"
+        known = (study, request.level, control, request.branch, request.draw) in self._tables
+        self._tables[study, request.level, control, request.branch, request.draw] = tables
+        if not control:
+            self.tickets[request.level, study] = request
+            for layer in () if known else run.mask.empty_layers:
+                log.warning("replicate %d, level %d: layer %s has no weights left", study, request.level, layer)
+            if self._find_copies and not known:
+                self._sketch(study, request, start, outcome)
+
+    def _sketch(self, study: int, request: RunRequest, start: State, outcome: Outcome) -> None:
+        """Log a warning at the first copies."""
+        before, mask = self.copies, request.run.mask
+        if request.level == 0:
+            self._tolerated[study] = tolerances(mask, start, outcome.final)
+        self._sketches[request.level, study] = sketch(outcome.final, mask, self._tolerated.get(study, {}))
+        if not before and (text := copies_text(self.copies)):
+            log.warning(text)
+
+    @property
+    def copies(self) -> list[int]:
+        """The replicates whose dense network or tickets ended in the same weights as those of another replicate."""
+        return copied_replicates(self._sketches)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows so far, in order."""
+        return [tables.row for tables in self.tables]
+
+    @property
+    def tables(self) -> list[RunTables]:
+        """By replicate and level, the ticket before its controls."""
+        return [self._tables[key] for key in sorted(self._tables)]
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """The points on lines between trainings, in order."""
+        return sorted(self._points.values(), key=lambda point: [point[name] for name in STABILITY_KEY])
+
+    def status(self, finished: bool) -> Status:
+        """The status so far."""
+        counted = {(study, key) for study, (*_, key) in self._runs}  # one end of a line is the dense network's run
+        lines = [run for key, run in self._stability_runs.items() if key not in counted]
+        runs = [*self._runs.values(), *lines]
+        costs = _by(lambda run: (run.level, run.branch), runs)
+        engines = _by(lambda run: run.engine, runs)
+        return Status(
+            finished=finished,
+            runs=Tally(self._trained, len(runs) - self._trained, sum(run.diverged for run in runs)),
+            inputs=self._inputs,
+            matrix_weights=self.matrix_weights,
+            copies=self.copies,
+            engines={engine: EngineTotals(runs=len(each), seconds=sum(each)) for engine, each in engines},
+            costs=[RunCost(level, branch, len(each), sum(each)) for (level, branch), each in costs],
+            versions=versions(),
+            command=self.command,
+        )
+
+    def results(self, finished: bool) -> Results:
+        """The results so far, as they would be read from a folder."""
+        return Results.of(self.config, self.rows, self.status(finished), stability=self.points)
+
+
+def column_of(curve: str) -> str:
+    """The column of the table of curves that has this curve of an outcome: the user's figures are of validation
+    examples."""
+    return f"validation_{curve.removeprefix(FIGURE_PREFIX)}" if curve.startswith(FIGURE_PREFIX) else curve
+
+
+def _by(key: Callable[[_FinishedRun], Any], runs: Iterable[_FinishedRun]) -> list[tuple[Any, list[float]]]:
+    """The training times of runs with the same key, in order of the keys."""
+    seconds: dict[Any, list[float]] = {}
+    for run in runs:
+        seconds.setdefault(key(run), []).append(run.seconds)
+    return sorted(seconds.items())
+
+
+class InitialStates:
+    """A cache of the initial states that many runs share: the most recently used, up to `MAX_BYTES`."""
+
+    def __init__(self, make: Callable[[Start], State]) -> None:
+        self._make = make
+        self._states: OrderedDict[str, State] = OrderedDict()
+        self._bytes = 0
+
+    def __call__(self, start: Start) -> State:
+        key = start.model_dump_json()
+        if key not in self._states:
+            self._states[key] = state = self._make(start)
+            self._bytes += _size(state)
+            while self._bytes > MAX_BYTES and len(self._states) > 1:
+                self._bytes -= _size(self._states.popitem(last=False)[1])
+        self._states.move_to_end(key)
+        return self._states[key]
+
+
+def _size(state: State) -> int:
+    return sum(tensor.nbytes for tensor in state.values())

@@ -1,0 +1,86 @@
+"""SearchConfig: what all experiments are configured by, whoever trains."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from tombola.experiments import sections
+from tombola.experiments.methods import METHODS
+from tombola.experiments.metric import Metric
+from tombola.experiments.search_method import SearchMethod
+from tombola.runs.outcome import Measures
+from tombola.studies.controls import CONTROLS
+from tombola.utils.errors import unknown
+from tombola.utils.former_names import former_attribute
+from tombola.utils.frozen_model import FrozenModel
+
+
+class SearchConfig(FrozenModel):
+    """The configuration of an experiment, except for what is trained."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the results folder: letters, digits, dots, dashes and underscores."""
+    replicates: int = Field(default=5, ge=1, le=1000)
+    seed: int = Field(default=0, ge=0)
+    search: sections.SearchSection
+    rewind: sections.RewindSection = sections.RewindSection()
+    stability: sections.StabilitySection | None = None
+    controls: dict[str, sections.ControlSection] = {}
+    """By name; see `tombola.studies.controls`."""
+    verdict: sections.VerdictSection = sections.VerdictSection()
+
+    @field_validator("controls", mode="before")
+    @classmethod
+    def _known_controls(cls, controls: Any) -> Any:
+        for name in controls if isinstance(controls, dict) else ():
+            if name not in CONTROLS:
+                raise unknown("control", name, CONTROLS)
+        return controls
+
+    @abstractmethod
+    def judged(self, measured: Iterable[Measures]) -> Metric:
+        """The metric that is judged, where the trainings gave these results."""
+
+    @property
+    def search_method(self) -> SearchMethod:
+        """The method of `[search]`."""
+        return METHODS["one-shot" if self.search.one_shot else self.search.method]
+
+    @property
+    def method_options(self) -> Any:
+        """The options of the method; None if it has none."""
+        method = self.search_method
+        return method.options and method.options()
+
+    @property
+    def trained_on(self) -> str:
+        """The network and what it is trained on, in a few words."""
+        return ""
+
+    @property
+    def transferred_to(self) -> sections.TransferSection | None:
+        """How tickets are transferred to other data; None if they are not."""
+        return None
+
+    controlled = former_attribute("controlled", "trains_verdict_control")
+    no_ticket = former_attribute("no_ticket", "no_ticket_reason")
+
+    def trains_verdict_control(self, level: int) -> bool:
+        """Whether the control that tickets must beat is trained at this level."""
+        control = self.controls.get(self.verdict.control)
+        return control is not None and control.draws > 0 and (control.levels is None or level in control.levels)
+
+    @property
+    def no_ticket_reason(self) -> str | None:
+        """Why the networks found cannot be lottery tickets, in a few words; None if they can."""
+        if self.search_method.mask_changes:
+            return "mask changed while training"
+        return None if self.rewind.method == "weights" else "trained longer"
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole configuration, defaults included, as TOML values."""
+        return self.model_dump(mode="json", exclude_none=True)

@@ -1,0 +1,79 @@
+"""Which ticket of an experiment is saved, and its provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tombola.experiments.experiment import Experiment
+from tombola.experiments.results_collector import ResultsCollector
+from tombola.experiments.results_schema import Row
+from tombola.runs.run import Run
+from tombola.runs.store import Store
+from tombola.stats.summary import LevelSummary, Summary
+from tombola.tickets.ticket import Ticket
+from tombola.utils.libraries import versions
+
+ROUNDING = 1e-9
+"""A mean at the margin is within it, whatever is lost in rounding the difference."""
+
+
+def best_level(summary: Summary) -> LevelSummary | None:
+    """The smallest winning level; if none wins, the sparsest whose mean is within the margin; if there is none, the
+    sparsest of all. None if there is only the dense network."""
+    pruned = [level for level in summary.levels if level.level]
+    within = [level for level in pruned if _within_margin(summary, level)]
+    return summary.smallest_winning or next(reversed(within), next(reversed(pruned), None))
+
+
+def _within_margin(summary: Summary, level: LevelSummary) -> bool:
+    metric, margin, dense = summary.metric, summary.criteria.margin, summary.dense
+    ours = level.branches["ticket"][metric.at_stop].interval
+    theirs = dense[metric.at_stop].interval if dense else None
+    if ours is None or theirs is None:
+        return False
+    allowed = margin.value * (abs(theirs.mean) if margin.relative else 1)
+    return metric.sign * (ours.mean - theirs.mean) >= -allowed - ROUNDING
+
+
+def ticket_of(
+    experiment: Experiment,
+    collector: ResultsCollector,
+    summary: Summary,
+    level: LevelSummary,
+    store: Store,
+    conclusion: str,
+) -> Ticket:
+    """The ticket of a level, of the replicate that is best on the validation examples; the first of equals. The test
+    examples choose nothing."""
+    rows = [row for row in collector.rows if row.branch == "ticket"]
+    best = _best([row for row in rows if row.level == level.level], summary)
+    dense = next(row for row in rows if (row.level, row.replicate) == (0, best.replicate))
+    run = collector.tickets[best.level, best.replicate].run
+    provenance = {
+        "recipe": experiment.config.resolved(),
+        "replicate": best.replicate,
+        "level": best.level,
+        "run": run.description,
+        "key": run.key,
+        "matrix_weights": collector.matrix_weights,
+        "measures": best.measures.model_dump(),
+        "dense": dense.measures.model_dump(),
+        "verdict": level.verdict.to_dict() | {"sentence": conclusion},
+        "versions": versions(),
+    }
+    start = experiment.workload.masked_state(run, store.load_state)
+    final = store.load_state(run.key)
+    trained = {name: final[name] for name in start if name in final}
+    drawn = run.start if isinstance(run, Run) else None
+    return Ticket(run.mask, start, provenance, trained if trained.keys() == start.keys() else None, drawn=drawn)
+
+
+def _best(rows: Sequence[Row], summary: Summary) -> Row:
+    metric = summary.metric
+    name = f"validation_{metric.name}_at_stop"
+
+    def value(row: Row) -> float:
+        measured = row.measures[name]
+        return float("-inf") if measured is None else metric.sign * measured
+
+    return max(rows, key=value)
