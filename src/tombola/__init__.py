@@ -14,7 +14,7 @@ from tombola._find_ticket import SearchResult, find_ticket
 from tombola._run_experiment import run_experiment
 from tombola.engines.custom.step_counter import evaluate, mark
 from tombola.experiments.recipe import Recipe, load_recipe, recipes
-from tombola.experiments.results import Results, read_results
+from tombola.experiments.results import Results
 from tombola.exports.compaction import compact
 from tombola.exports.export import Examples, export
 from tombola.exports.runtime import load_sparse, sparse
@@ -22,6 +22,7 @@ from tombola.pruning.hold import held, hold
 from tombola.pruning.mask import Mask, prunable
 from tombola.pruning.prune_model import prune
 from tombola.report.page import write_comparison, write_report
+from tombola.report.printable_results import read_results
 from tombola.stats.summarise import summarise
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
@@ -64,7 +65,7 @@ _MOVED = {
     "Experiment": "experiments.recipe_experiment:RecipeExperiment",
     "Found": "_find_ticket:SearchResult",
     "Held": "pruning.hold:Held",
-    "Levels": "experiments.results:Results",
+    "Levels": "report.printable_results:PrintableResults",
     "Measures": "runs.outcome:Measures",
     "Network": "zoo.models.description:Network",
     "Outcome": "runs.outcome:Outcome",

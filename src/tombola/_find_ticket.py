@@ -18,16 +18,15 @@ from tombola.engines.custom.model import CustomModel, Model
 from tombola.experiments.custom_config import custom_config, described_search, import_path
 from tombola.experiments.custom_workload import CustomWorkload
 from tombola.experiments.experiment import Experiment, count_runs
-from tombola.experiments.results import Results
 from tombola.experiments.sections import MARK
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.scores import Score
 from tombola.pruning.scores.losses import Loss, loss_function
 from tombola.pruning.structures import Heads
+from tombola.report.printable_results import PrintableResults, printable
 from tombola.report.progress import live_display
 from tombola.report.prose import conclusion
 from tombola.runs.store import check_writable, first_process, shared_store
-from tombola.stats.summarise import build_summary
 from tombola.studies.conductor import Listener
 from tombola.tickets.selection import best_level, ticket_of
 from tombola.tickets.ticket import Ticket
@@ -42,7 +41,7 @@ class SearchResult(NamedTuple):
     ticket: Ticket
     """The smallest winning ticket; if none wins, the sparsest whose mean is within the margin; if there is none
     either, the sparsest of all. `Ticket.provenance` has the verdict."""
-    levels: Results
+    levels: PrintableResults
     """The results of all levels. They print as a table with the verdict."""
 
 
@@ -198,8 +197,8 @@ def find_ticket(
         engine = CustomEngine(source, train, evaluate, test)
         folder = Path(out) if out is not None and first_process() else None
         perform(experiment, runs, engine, InlineExecutor(), collector, folder, [display, *listeners])
-        results = collector.results(finished=True)
-        summary = build_summary(results)
+        results = printable(collector.results(finished=True))
+        summary = results.summary
         level = best_level(summary) or summary.levels[0]
         return SearchResult(ticket_of(experiment, collector, summary, level, runs, conclusion(summary)), results)
 

@@ -9,7 +9,7 @@ from tombola._perform import collector_of, perform
 from tombola.engines import engine as named_engine
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
-from tombola.experiments.results import Results, read_results
+from tombola.report.printable_results import PrintableResults, read_results
 from tombola.runs.store import Store, check_writable
 from tombola.studies.conductor import Listener
 from tombola.utils.workers import parallel_executor
@@ -27,7 +27,7 @@ def run_experiment(
     checkpoint_every: float = 30.0,
     listeners: Sequence[Listener] = (),
     command: str | None = None,
-) -> Results:
+) -> PrintableResults:
     """Run or resume the experiment of `recipe`; the results are written to the folder `out`.
 
     Trained runs are stored in the folder `store` (default: `.tombola` beside `out`), which experiments may share.

@@ -84,12 +84,12 @@ def initial_network(example: Example) -> tuple[Mask, dict[str, Tensor]]:
 
 def check_table(example: Example, search: SearchResult, levels: int, replicates: int) -> None:
     table, sizes = search.levels, initial_network(example)[0].sizes
-    assert table.branches == list(example.branches)
+    assert {row.branch for row in table.rows} == set(example.branches)
     assert [level.level for level in table] == list(range(levels + 1))
-    for result in table.results:
+    for result in table.rows:
         assert result.weights == example.weights(sizes, result.level)
     for branch in example.branches:
-        assert all(len(table.of(branch, level)) == replicates for level in range(1, levels + 1))
+        assert all(len(table.rows_of(branch, level)) == replicates for level in range(1, levels + 1))
 
 
 @every_example
@@ -103,7 +103,7 @@ def test_the_whole_example(example: Example) -> None:
     options = inspect.signature(example.module.main).parameters
     search = example.module.main()
     check_table(example, search, options["levels"].default, options["replicates"].default)
-    assert search.levels[1].state == "matches"
+    assert search.levels.smallest_winning is not None
     left = search.levels[options["levels"].default].weights_left_of_all
     assert left is not None
     assert left < 0.2
@@ -130,13 +130,13 @@ def test_the_ticket_is_the_initial_network_without_the_pruned_weights(example: E
 @every_example
 def test_the_dense_network_has_learned(example: Example) -> None:
     levels = short_search(example).levels
-    (dense,) = levels.values("ticket", 0).values()
-    assert (-dense if levels.lower_is_better else dense) > example.learned
+    (dense,) = levels[0].branches["ticket"][levels.metric.at_stop].values
+    assert levels.metric.sign * dense > example.learned
 
 
 @every_example
 def test_all_networks_train_the_same_number_of_steps(example: Example) -> None:
-    (steps,) = {row.measures.iterations for row in short_search(example).levels.results}
+    (steps,) = {row.measures.iterations for row in short_search(example).levels.rows}
     assert steps > example.begin
 
 

@@ -16,15 +16,16 @@ from tests.support.errors import raises_input_error
 from tests.support.outcomes import outcome_of, random_mask
 from tests.support.recipes import tiny
 from tests.support.results import writer_of
-from tombola.experiments import results_writer
+from tombola.experiments import results_collector
 from tombola.experiments.results import read_results
 from tombola.experiments.results_collector import InitialStates
 from tombola.experiments.results_schema import LEVELS, Tally, read_table
-from tombola.pruning.mask import Mask
+from tombola.pruning.mask import Mask, State
 from tombola.runs.outcome import Measures, Outcome
 from tombola.runs.run import Run
 from tombola.studies.request import RunRequest
 from tombola.zoo.models import build
+from tombola.zoo.models.description import Start
 
 
 def made_up_answers(dense: Run) -> list[tuple[int, RunRequest, Outcome]]:
@@ -293,16 +294,15 @@ def test_unsuitable_folders_are_refused(tmp_path: Path) -> None:
 def test_initial_states_are_built_once_and_the_oldest_are_dropped(
     dense: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built = []
+    built: list[Start] = []
 
-    def count(*args: object) -> object:
-        built.append(args)
-        return build(dense.start).state_dict()
+    def count(start: Start) -> State:
+        built.append(start)
+        return build(start).state_dict()
 
-    monkeypatch.setattr(results_writer, "initial_state", count)
     size = sum(tensor.nbytes for tensor in build(dense.start).state_dict().values())
-    monkeypatch.setattr(results_writer, "MAX_BYTES", 2 * size)
-    states = InitialStates(lambda start: build(start).state_dict())
+    monkeypatch.setattr(results_collector, "MAX_BYTES", 2 * size)
+    states = InitialStates(count)
     starts = [dense.reinitialised(seed).start for seed in range(3)]
     for start in (starts[0], starts[0], starts[1], starts[0], starts[2], starts[0]):
         states(start)

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.support.distributed import in_two_processes, needs_gloo, network
 from tombola._find_ticket import find_ticket
-from tombola.stats.level_table import LevelTable
+from tombola.experiments.results import Results
 from tombola.tickets.ticket import Ticket
 
 pytestmark = needs_gloo
@@ -67,13 +67,16 @@ def searching(rank: int, folder: Path, name: str, dies_at: int) -> None:
     store = folder / "store"
     ticket, levels = find_ticket(network, mortal, evaluate=evaluate, levels=3, rate=0.4, rewind=5, store=store)
     ticket.save(folder / f"{name}-{rank}.safetensors")
-    torch.save((levels.rows(), mortal.trainings), folder / f"{name}-{rank}.pt")
+    torch.save(
+        ([(row.weights, row.measures["validation_figure"]) for row in levels.rows], mortal.trainings),
+        folder / f"{name}-{rank}.pt",
+    )
 
 
-def same(levels: LevelTable, rows: list[dict[str, object]]) -> None:
-    for ours, theirs in zip(levels.rows(), rows, strict=True):
-        assert ours["weights"] == theirs["weights"]
-        assert ours["figure"] == pytest.approx(theirs["figure"], abs=1e-5)
+def same(levels: Results, rows: list[tuple[int, float]]) -> None:
+    for row, (weights, figure) in zip(levels.rows, rows, strict=True):
+        assert row.weights == weights
+        assert row.measures["validation_figure"] == pytest.approx(figure, abs=1e-5)
 
 
 def test_two_processes_find_what_one_does_and_resume_after_they_were_killed(tmp_path: Path) -> None:

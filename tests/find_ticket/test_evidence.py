@@ -65,8 +65,8 @@ def test_replicates_that_are_copies_are_no_evidence(
         caplog.clear()
         ticket, levels = find_ticket(model, training, evaluate=lambda _: 0.5, levels=2, replicates=5, store=tmp_path)
         assert levels.copies == [0, 1, 2, 3, 4], answered_by_the_store
-        assert [level.state for level in levels] == ["dense", "within the margin", "within the margin"]
-        assert ticket.provenance["state"] == "within the margin"
+        assert [level.state for level in levels] == ["dense", "cannot tell", "cannot tell"]
+        assert ticket.provenance["verdict"]["state"] == "cannot tell"
         (message,) = caplog.messages
         assert "torch.initial_seed()" in message
 
@@ -74,16 +74,17 @@ def test_replicates_that_are_copies_are_no_evidence(
 def test_two_equal_replicates_of_five_are_no_evidence() -> None:
     _, levels = find_ticket(small(), Seeds(1, 2, 3, 1, 5), evaluate=lambda _: 0.5, levels=1, replicates=5)
     assert levels.copies == [0, 3]
-    assert levels[1].state == "within the margin"
+    assert levels[1].state == "cannot tell"
 
 
 @pytest.mark.parametrize(("model", "training"), [(small(), train), (Small, seeding), (Small, full_batch)])
 def test_replicates_with_other_batches_or_initial_weights_are_tested(
     model: Any, training: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _, levels = find_ticket(model, training, evaluate=lambda _: 0.5, levels=1, replicates=5)
+    options: dict[str, Any] = {"replicates": 5, "verdict": {"max_density": 0.9}}
+    _, levels = find_ticket(model, training, evaluate=lambda _: 0.5, levels=1, **options)
     assert levels.copies == []
-    assert levels[1].state == "matches"
+    assert levels[1].state == "winning"
     assert not caplog.messages
 
 
@@ -149,17 +150,17 @@ def loss(network: nn.Module) -> Any:
     return torch.tensor(1 - left / 1000, requires_grad=True) * 1.0
 
 
-def test_a_loss_that_grows_matches_only_where_lower_is_better_is_not_said(caplog: pytest.LogCaptureFixture) -> None:
-    options: dict[str, Any] = {"levels": 1, "rate": 0.5, "replicates": 2}
-    _, levels = find_ticket(Small, returning(loss=loss), **options)
-    assert levels[1].state == "within the margin"
+def test_a_loss_that_grows_wins_only_where_higher_is_said_to_be_better(caplog: pytest.LogCaptureFixture) -> None:
+    options: dict[str, Any] = {"levels": 1, "rate": 0.5, "replicates": 5}
+    _, levels = find_ticket(Small, returning(loss=loss), minimize=False, **options)
+    assert levels[1].state == "winning"
     (message,) = caplog.messages
     assert 'minimize="loss"' in message
-    for minimize in (True, "loss", ["loss"]):
+    for minimize in (None, True, "loss", ["loss"]):
         caplog.clear()
         _, levels = find_ticket(Small, returning(loss=loss), minimize=minimize, **options)
-        assert levels[1].state == "above the margin"
-        assert levels.sparsest_match is None
+        assert (levels[1].state, levels[1].verdict.reason) == ("not winning", "worse in loss")
+        assert levels.smallest_winning is None
         assert not caplog.messages
 
 
@@ -170,11 +171,11 @@ def test_the_ticket_is_of_the_replicate_with_the_lowest_loss() -> None:
 
     for minimize, best in ((True, min), (False, max)):
         ticket, levels = find_ticket(Small, of_replicate, levels=1, replicates=4, minimize=minimize, margin=1e9)
-        values = levels.values("ticket", 1)
-        assert values[ticket.provenance["replicate"]] == best(values.values())
+        values = levels[1].branches["ticket"][levels.metric.at_stop].values
+        assert values[ticket.provenance["replicate"]] == best(values)
 
 
-@pytest.mark.parametrize("minimize", [None, 1, [1]])
+@pytest.mark.parametrize("minimize", [1, [1]])
 def test_minimize_is_checked(minimize: Any) -> None:
     with raises_input_error("minimize:", repr(minimize)):
         find_ticket(small(), train, minimize=minimize)
@@ -249,7 +250,7 @@ def test_the_store_tells_a_network_with_a_hook_from_one_without(tmp_path: Path) 
 
     def search(model: nn.Module, **options: Any) -> float:
         levels = find_ticket(model, nudge, evaluate=figure, levels=1, **options).levels
-        return levels.values("ticket", 0)[0]
+        return levels[0].branches["ticket"][levels.metric.at_stop].values[0]
 
     def nudge(network: nn.Module) -> None:
         with torch.no_grad():
@@ -276,9 +277,7 @@ def test_networks_that_rename_or_shorten_their_state_are_searched(kind: str, tmp
     options: dict[str, Any] = {"levels": 2, "rewind": 3, "score": "distance", "store": tmp_path}
     ticket, levels = find_ticket(make, train, evaluate=evaluate, controls={"reinit": 1}, **options)
     plain, expected = find_ticket(Small, train, evaluate=evaluate, levels=2, rewind=3, score="distance")
-    assert [row.figures for row in levels.results if row.branch == "ticket"] == [
-        row.figures for row in expected.results
-    ]
+    assert [row.measures for row in levels.rows if row.branch == "ticket"] == [row.measures for row in expected.rows]
     assert ticket.mask == plain.mask
     for state, other in ((ticket.start, plain.start), (ticket.trained, plain.trained)):
         assert state is not None
@@ -297,7 +296,7 @@ def test_train_may_wrap_layers_in_place() -> None:
 
     ours, plain = (find_ticket(small(), how, evaluate=evaluate, levels=2) for how in (checkpointing, train))
     assert ours.ticket.mask == plain.ticket.mask
-    assert [row.figures for row in ours.levels.results] == [row.figures for row in plain.levels.results]
+    assert [row.measures for row in ours.levels.rows] == [row.measures for row in plain.levels.rows]
 
 
 def test_a_model_that_is_not_what_it_was_is_still_refused() -> None:
@@ -329,11 +328,12 @@ def test_values_that_are_no_numbers_are_passed_over_where_others_are(other: Any,
         return figures(network)
 
     _, levels = find_ticket(small(), training, evaluate=figures if evaluated else None, levels=1)
-    assert [row.figures for row in levels.results] == [{"accuracy": 0.5}] * 2
+    assert [row.measures["validation_accuracy"] for row in levels.rows] == [0.5] * 2
+    assert levels.metric.name == "accuracy"
 
 
 @pytest.mark.parametrize(
-    ("sparse", "fact"), [({"accuracy": float("nan")}, "nan"), ({"loss": 0.5}, "missing"), ({}, "missing")]
+    ("sparse", "fact"), [({"accuracy": float("nan")}, "not finite"), ({"loss": 0.5}, "missing"), ({}, "missing")]
 )
 def test_figures_that_cannot_be_compared_are_warned_of_once(
     sparse: dict[str, float], fact: str, caplog: pytest.LogCaptureFixture
@@ -347,4 +347,4 @@ def test_figures_that_cannot_be_compared_are_warned_of_once(
     (message,) = caplog.messages
     assert fact in message
     assert "level 1" in message
-    assert [level.state for level in levels] == ["dense", "not evaluated", "not evaluated"]
+    assert [level.state for level in levels] == ["dense", "cannot tell", "cannot tell"]

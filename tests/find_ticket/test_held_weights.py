@@ -51,7 +51,7 @@ def search(train: Callable[[nn.Module], Any]) -> list[int]:
         return figure
 
     ticket, levels = tombola.find_ticket(make, train, evaluate=evaluate, levels=2, rate=0.9, progress=False)
-    assert [row["weights"] for row in levels.rows()] == seen
+    assert [row.weights for row in levels.rows] == seen
     assert ticket.trained is not None
     for name, kept in ticket.mask.items():
         assert not ticket.trained[name][~kept].any()

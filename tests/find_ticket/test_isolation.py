@@ -174,7 +174,7 @@ class Tally:
 
 def test_the_same_call_gives_the_same_table() -> None:
     first, second = (find_ticket(Small, train, evaluate=evaluate, levels=2, replicates=2) for _ in range(2))
-    assert first.levels.results == second.levels.results
+    assert first.levels.rows == second.levels.rows
     assert first.ticket.mask == second.ticket.mask
     other = find_ticket(Small, train, evaluate=evaluate, levels=2, replicates=2, seed=1)
     assert other.ticket.mask != first.ticket.mask
@@ -195,7 +195,7 @@ def test_an_interrupted_search_resumes_from_the_store(tmp_path: Path) -> None:
     tally.stop_at = 0
     resumed = search(tmp_path / "parts")
     assert tally.n == 2
-    assert resumed.levels.results == whole.levels.results
+    assert resumed.levels.rows == whole.levels.rows
     assert resumed.ticket.mask == whole.ticket.mask
     search(tmp_path / "parts")
     assert tally.n == 0

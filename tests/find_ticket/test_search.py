@@ -28,7 +28,7 @@ def test_every_level_trains_the_kept_initial_weights() -> None:
     assert [level.level for level in levels] == [0, 1, 2, 3]
     assert len(recorder.starts) == 4
     for level, start in enumerate(recorder.starts):
-        (row,) = levels.of("ticket", level)
+        (row,) = levels.rows_of("ticket", level)
         left = 0
         for name in ("fc1.weight", "output.weight"):
             kept = start[name] != 0
@@ -38,7 +38,7 @@ def test_every_level_trains_the_kept_initial_weights() -> None:
         assert row.weights_total == 160
         for name in ("fc1.bias", "norm.running_mean", "norm.running_var", "norm.num_batches_tracked"):
             assert torch.equal(start[name], initial[name])
-    assert ticket.mask.count in {row.weights for row in levels.results}
+    assert ticket.mask.count in {row.weights for row in levels.rows}
     for name, kept in ticket.mask.items():
         assert torch.equal(ticket.start[name], initial[name] * kept)
 
@@ -46,21 +46,21 @@ def test_every_level_trains_the_kept_initial_weights() -> None:
 def test_one_shot_prunes_the_dense_network_to_the_same_counts() -> None:
     iterative = find_ticket(small(), train, levels=3, rate=0.4).levels
     at_once = find_ticket(small(), train, levels=3, rate=0.4, one_shot=True).levels
-    assert [row.weights for row in at_once.results] == [row.weights for row in iterative.results]
+    assert [row.weights for row in at_once.rows] == [row.weights for row in iterative.rows]
 
 
 def test_a_density_is_reached_in_equal_steps_and_layers_can_be_left_out() -> None:
     ticket, levels = find_ticket(small(), train, levels=3, density=0.125, leave_out=["output"], scope="global")
     assert ticket.mask.counts == {"fc1.weight": 15, "output.weight": 40}
-    assert [row.weights for row in levels.results] == [160, 100, 70, 55]
+    assert [row.weights for row in levels.rows] == [160, 100, 70, 55]
 
 
 def test_the_first_of_several_figures_is_judged() -> None:
     _, levels = find_ticket(small(), train, evaluate=lambda m: {"z": 1.0, "a": evaluate(m), "iteration": 3}, levels=1)
-    assert levels.judged == "z"
-    assert levels[1].state == "within the margin"
-    assert [list(row.figures) for row in levels.results] == [["z", "a", "iteration"]] * 2
-    assert {"z", "replicate", "weights"} <= levels.rows()[0].keys()
+    assert levels.metric.name == "z"
+    assert levels[1].state == "cannot tell"
+    at_end = [f"validation_{name}{when}" for when in ("_at_stop", "") for name in ("z", "a", "iteration")]
+    assert [list(row.measures.figures) for row in levels.rows] == [at_end] * 2
 
 
 def test_without_evaluate_the_result_of_train_is_judged() -> None:
@@ -68,9 +68,10 @@ def test_without_evaluate_the_result_of_train_is_judged() -> None:
         train(network)
         return 0.5
 
-    assert find_ticket(small(), judged, levels=1).levels[1].state == "within the margin"
+    assert find_ticket(small(), judged, levels=1).levels.rows[1].measures["validation_figure"] == 0.5
     nothing = find_ticket(small(), lambda m: train(m) or "done", levels=1)
-    assert nothing.levels[1].state == "not evaluated"
+    assert nothing.levels[1].state == "cannot tell"
+    assert not nothing.levels.rows[1].measures.figures
     assert nothing.ticket.mask.density < 1
 
 
@@ -84,20 +85,20 @@ def test_a_search_ends_where_training_diverges() -> None:
             network.output.bias.data.fill_(float("nan"))  # type: ignore[union-attr, operator]
 
     _, levels = find_ticket(small(), exploding, evaluate=lambda _: 1.0, levels=5)
-    assert [level.state for level in levels] == ["dense", "within the margin", "diverged"]
-    assert levels.sparsest_match == levels[1]
+    assert [level.state for level in levels] == ["dense", "cannot tell", "not winning"]
+    assert levels[2].verdict.reason == "1 of 1 diverged"
 
 
 def test_replicates_and_controls_have_other_initial_weights() -> None:
     draws = {"reinit": 2, "random": 1}
     recorder = Recorder()
     _, levels = find_ticket(Small, recorder, evaluate=evaluate, levels=2, replicates=2, controls=draws)
-    assert levels.branches == ["ticket", "reinit", "random"]
-    assert len(recorder.starts) == len(levels.results) == 2 * (3 + 2 * 2 + 2)
+    assert [*levels[1].branches] == ["ticket", "random", "reinit"]
+    assert len(recorder.starts) == len(levels.rows) == 2 * (3 + 2 * 2 + 2)
     assert len({tuple(start["fc1.bias"].tolist()) for start in recorder.starts}) == 2 * (1 + 2 * 2)
     for level in (1, 2):
-        (weights,) = {row.weights for row in levels.results if row.level == level}
-        assert weights == levels.of("ticket", level)[0].weights
+        (weights,) = {row.weights for row in levels.rows if row.level == level}
+        assert weights == levels.rows_of("ticket", level)[0].weights
 
 
 @pytest.mark.parametrize("score", ["snip", "grasp", "taylor", "fisher", "wanda"])
@@ -197,7 +198,7 @@ def test_weights_are_rewound_to_step_k() -> None:
 
     ticket, levels = find_ticket(model, from_k, evaluate=evaluate, levels=2, rate=0.5, rewind=7, seed=3)
     assert begins == [0, 7, 7, 7]
-    assert [row.measures.iterations for row in levels.results] == [30, 30, 30]
+    assert [row.measures.iterations for row in levels.rows] == [30, 30, 30]
     at_k = recorder.starts[1]
     assert not torch.equal(at_k["fc1.bias"], recorder.starts[0]["fc1.bias"])
     for start in recorder.starts[2:]:
@@ -218,7 +219,7 @@ def test_weights_are_rewound_to_the_mark() -> None:
         train(network)
 
     _, levels = find_ticket(small(), marking, evaluate=evaluate, levels=2, rewind="mark")
-    assert [row.measures.iterations for row in levels.results] == [90] * 3  # those before the mark, and all of them
+    assert [row.measures.iterations for row in levels.rows] == [90] * 3  # those before the mark, and all of them
     assert len(recorder.starts) == 4
     assert [int(start["norm.num_batches_tracked"]) for start in recorder.starts] == [0, 30, 30, 30]
 
@@ -250,7 +251,12 @@ def test_a_rewind_point_that_is_not_reached_is_an_error(rewind: Any, message: st
         ({"evaluate": lambda _: "good"}, ["evaluate", "good"]),
         ({"replicates": 0}, ["replicates", "0"]),
         ({"margin": -1}, ["margin", "-1"]),
-        ({"margin": "1%"}, ["margin", "'1%'"]),
+        ({"margin": "1 %%"}, ["margin", "'1 %%'"]),
+        ({"margin": True}, ["margin", "True"]),
+        ({"every": 0, "evaluate": evaluate}, ["every", "0"]),
+        ({"every": 5}, ["every", "evaluate"]),
+        ({"test": evaluate}, ["test", "evaluate"]),
+        ({"verdict": {"max_densty": 0.5}}, ["verdict", '"max_densty"', '"max_density"?']),
     ],
 )
 def test_invalid_arguments_are_named(arguments: dict[str, Any], parts: list[str]) -> None:

@@ -124,8 +124,8 @@ def test_a_custom_network_keeps_its_trained_weights(tmp_path: Path) -> None:
     ticket = saved_and_loaded(found.ticket, tmp_path / "ticket")
     assert ticket.stored is not None
     assert ticket.stored.start == "value"
-    figures = ticket.provenance["figures"]["0"]
-    assert accuracy(ticket.into(custom_network(), trained=True).eval()) == next(iter(figures.values()))
+    measured = ticket.provenance["measures"]["validation_figure"]
+    assert accuracy(ticket.into(custom_network(), trained=True).eval()) == pytest.approx(measured)
     assert all((ticket.trained[name][~kept] == 0).all() for name, kept in ticket.mask.items())  # type: ignore[index]
     with pytest.raises(InputError, match=r"ticket\.into"):
         ticket.network()

@@ -62,7 +62,7 @@ class Results:
     recipe = former_attribute("recipe", "config")
 
     @classmethod
-    def of(cls, config: SearchConfig, rows: list[Row], status: Status, **tables: Any) -> Self:
+    def from_status(cls, config: SearchConfig, rows: list[Row], status: Status, **tables: Any) -> Self:
         """The results with the contents of a status."""
         return cls(
             config,
@@ -78,6 +78,10 @@ class Results:
             copies=status.copies,
             **tables,
         )
+
+    def rows_of(self, branch: str, level: int) -> list[Row]:
+        """The rows of a branch at a level."""
+        return [row for row in self.rows if (row.branch, row.level) == (branch, level)]
 
     @property
     def metric(self) -> Metric:
@@ -117,7 +121,8 @@ def read_results(folder: str | Path, lenient: bool = False) -> Results:
             return []
 
     rows = table("levels", functools.partial(_read_rows, recipe=isinstance(config, Recipe)))
-    return Results.of(config, rows, status, layers=table("layers"), problems=problems, stability=table("stability"))
+    tables = {"layers": table("layers"), "stability": table("stability")}
+    return Results.from_status(config, rows, status, problems=problems, **tables)
 
 
 def _read_rows(folder: Path, name: str, recipe: bool) -> list[Row]:

@@ -75,6 +75,7 @@ class ResultsCollector(Listener):
         self._points: dict[tuple[int, RequestId], dict[str, Any]] = {}
         self._runs: dict[tuple[int, RequestId], _FinishedRun] = {}
         self._stability_runs: dict[tuple[int, str], _FinishedRun] = {}  # by key, as lines may share an end
+        self._evaluated = self._warned = False
         self._trained = 0
         self._inputs: tuple[int, ...] = ()
 
@@ -106,6 +107,7 @@ class ResultsCollector(Listener):
             own = {name: float(c[-1]) for name, c in outcome.curves.items() if name.startswith(FIGURE_PREFIX)}
             figures = {name.removeprefix(FIGURE_PREFIX): value for name, value in own.items()}
             check_direction(figures, self.config.evaluation.minimize)
+            self._evaluated = bool(figures)
         stats = [asdict(layer) for layer in layer_stats(run, start, outcome)]
         layers = {name: [layer[name] for layer in stats] for name in stats[0]}
         curves = {column_of(name): values.numpy() for name, values in outcome.curves.items()}
@@ -113,12 +115,22 @@ class ResultsCollector(Listener):
         control = request.branch != "ticket"
         known = (study, request.level, control, request.branch, request.draw) in self._tables
         self._tables[study, request.level, control, request.branch, request.draw] = tables
+        if isinstance(self.config, CustomConfig) and self._evaluated:
+            self._check_figure(tables.row)
         if not control:
             self.tickets[request.level, study] = request
             for layer in () if known else run.mask.empty_layers:
                 log.warning("replicate %d, level %d: layer %s has no weights left", study, request.level, layer)
             if self._find_copies and not known:
                 self._sketch(study, request, start, outcome)
+
+    def _check_figure(self, row: Row) -> None:
+        """Log a warning at the first training that cannot be compared."""
+        metric = self.config.judged(each.measures for each in self.rows)
+        if not (self._warned or row.measures.diverged or row.measures[metric.at_stop] is not None):
+            self._warned = True
+            place = f"the {row.branch} of replicate {row.replicate} at level {row.level}"
+            log.warning('the figure "%s" is missing or not finite for %s: it cannot be compared', metric.name, place)
 
     def _sketch(self, study: int, request: RunRequest, start: State, outcome: Outcome) -> None:
         """Log a warning at the first copies."""
@@ -170,7 +182,7 @@ class ResultsCollector(Listener):
 
     def results(self, finished: bool) -> Results:
         """The results so far, as they would be read from a folder."""
-        return Results.of(self.config, self.rows, self.status(finished), stability=self.points)
+        return Results.from_status(self.config, self.rows, self.status(finished), stability=self.points)
 
 
 def column_of(curve: str) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from tombola.experiments.results_collector import ResultsCollector
-from tombola.report.html_table import results_html
+from tombola.report.printable_results import printable
 from tombola.runs.outcome import Outcome
 from tombola.studies.conductor import Listener, ListenerGroup
 from tombola.studies.request import RequestId, RunRequest
@@ -118,7 +118,7 @@ class NotebookDisplay(Listener):
         self._handle.update(self)
 
     def _repr_html_(self) -> str:
-        table = results_html(self._collector.results(finished=self._closed))
+        table = printable(self._collector.results(finished=self._closed))._repr_html_()
         return table if self._closed else f"{table}<p>{self!r} · {self._current}</p>"
 
     def close(self) -> None:

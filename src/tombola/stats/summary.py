@@ -147,6 +147,11 @@ class LevelSummary(SummaryModel):
     verdict: VerdictSummary
     controls: dict[str, ComparisonSummary] = Field(serialization_alias="against")
 
+    @property
+    def state(self) -> VerdictState:
+        """The verdict: `dense`, `winning`, `not winning` or `cannot tell`."""
+        return self.verdict.state
+
 
 class BarrierSummary(SummaryModel):
     """The error barriers between trainings that share k iterations."""
