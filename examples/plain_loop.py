@@ -19,9 +19,13 @@ from torch.nn.functional import cross_entropy
 import tombola
 
 pixels, labels = load_digits(return_X_y=True)
-x, held_out_x, y, held_out_y = map(
+x, others_x, y, others_y = map(
     torch.from_numpy, train_test_split(pixels.astype("float32") / 16, labels, test_size=600, random_state=0)
 )
+validation_x, test_x, validation_y, test_y = others_x[:300], others_x[300:], others_y[:300], others_y[300:]
+
+
+LR = 3e-3
 
 
 def make() -> nn.Module:
@@ -31,7 +35,7 @@ def make() -> nn.Module:
 
 def train(model: nn.Module) -> None:
     """25 epochs of Adam, 500 steps."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
     for _ in range(25):
         for batch in torch.randperm(len(x)).split(60):
             optimizer.zero_grad()
@@ -39,15 +43,31 @@ def train(model: nn.Module) -> None:
             optimizer.step()
 
 
-def evaluate(model: nn.Module) -> float:
-    """Accuracy on the 600 images held out."""
-    return (model(held_out_x).argmax(1) == held_out_y).float().mean().item()
+def evaluate(model: nn.Module) -> dict[str, float]:
+    """Loss and accuracy on 300 validation images: the loss decides the early stop."""
+    logits = model(validation_x)
+    right = (logits.argmax(1) == validation_y).float().mean()
+    return {"loss": cross_entropy(logits, validation_y).item(), "accuracy": right.item()}
 
 
-def main(levels: int = 6, replicates: int = 5) -> tombola.SearchResult:
+def test(model: nn.Module) -> dict[str, float]:
+    """Accuracy on 300 test images, which is judged and chooses nothing."""
+    return {"accuracy": (model(test_x).argmax(1) == test_y).float().mean().item()}
+
+
+def main(levels: int = 5, replicates: int = 5, out: str | None = None) -> tombola.SearchResult:
     """A third of the weights goes at each level; the control has the same masks on newly drawn weights."""
     return tombola.find_ticket(
-        make, train, evaluate=evaluate, levels=levels, rate=1 / 3, replicates=replicates, controls={"reinit": 1}
+        make,
+        train,
+        evaluate=evaluate,
+        test=test,
+        every=20,
+        levels=levels,
+        rate=1 / 3,
+        replicates=replicates,
+        controls={"reinit": 1},
+        out=out,
     )
 
 

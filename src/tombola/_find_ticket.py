@@ -26,7 +26,7 @@ from tombola.pruning.structures import Heads
 from tombola.report.printable_results import PrintableResults, printable
 from tombola.report.progress import live_display
 from tombola.report.prose import conclusion
-from tombola.runs.store import check_writable, first_process, shared_store
+from tombola.runs.store import first_process, shared_store
 from tombola.studies.conductor import Listener
 from tombola.tickets.selection import best_level, ticket_of
 from tombola.tickets.ticket import Ticket
@@ -190,7 +190,6 @@ def find_ticket(
         if store is None:
             beside = None if out is None else Path(out).parent / ".tombola"
             store = beside or stack.enter_context(tempfile.TemporaryDirectory())
-        check_writable(Path(store))
         runs = shared_store(Path(store))
         collector = collector_of(experiment, runs, find_copies=replicates > 1)
         display = stack.enter_context(live_display(collector, count_runs(config), progress))

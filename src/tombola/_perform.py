@@ -14,7 +14,7 @@ from tombola.experiments.results_collector import ResultsCollector
 from tombola.experiments.results_writer import ResultsWriter
 from tombola.pruning.mask import State
 from tombola.report.prose import conclusion
-from tombola.runs.store import Store
+from tombola.runs.store import Store, check_writable
 from tombola.stats.summarise import build_summary
 from tombola.studies.conductor import Listener, ListenerGroup, conduct
 from tombola.tickets.selection import ticket_of
@@ -49,6 +49,7 @@ def perform(
     Raises `InputError` if the folder cannot be used.
     """
     writer = None if out is None else ResultsWriter(out, collector)
+    check_writable(store.folder)
     listener = ListenerGroup([writer or collector, *listeners])
     try:
         conduct(experiment.studies(), store, engine, executor, listener, workers)

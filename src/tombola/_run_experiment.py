@@ -10,7 +10,7 @@ from tombola.engines import engine as named_engine
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.report.printable_results import PrintableResults, read_results
-from tombola.runs.store import Store, check_writable
+from tombola.runs.store import Store
 from tombola.studies.conductor import Listener
 from tombola.utils.workers import parallel_executor
 
@@ -41,7 +41,6 @@ def run_experiment(
     chosen_engine = named_engine(engine, data_dir, device)
     experiment = RecipeExperiment(recipe, data_dir)
     runs = Store(out.parent / ".tombola" if store is None else Path(store), checkpoint_every)
-    check_writable(runs.folder)
     # Plain PyTorch draws from its global generator, which threads would share.
     threads = all(chosen_engine.capacity(run).threads for run in experiment.sample_runs)
     with parallel_executor(workers, threads) as executor:

@@ -80,7 +80,8 @@ class Outcome:
         """The outcome as tensors and JSON values, for a file. Of masked layers only the kept weights are written."""
         curves = {f"curve/{name}": values for name, values in self.curves.items()}
         about = {"measures": self.measures.model_dump(), "engine": self.engine, "seconds": self.seconds}
-        about["curves"] = list(self.curves)  # safetensors does not keep the order of tensors
+        about["curves"] = list(self.curves)  # safetensors does not keep the order of tensors, nor JSON that of keys
+        about["figures"] = list(self.measures.figures)
         packed = pack(self.optimizer, optimizer_mask(self.optimizer, mask))
         optimizer = {f"optimizer/{name}": tensor for name, tensor in packed.items()}
         return pack(self.final, mask) | curves | optimizer, about
@@ -92,7 +93,9 @@ class Outcome:
         optimizer, _ = unpack(strip_prefix(tensors, "optimizer"))
         curves = strip_prefix(tensors, "curve")
         curves = {name: curves[name] for name in about.get("curves", curves)}
-        measures = Measures(**about["measures"])
+        saved = about["measures"]
+        order = [name for name in about.get("figures", saved) if name in saved]
+        measures = Measures(**{name: saved[name] for name in (*Measures.model_fields, *order) if name in saved})
         if not (measures.diverged or measures.figures):  # of a training function, from before figures were measured
             own = {
                 name.removeprefix(FIGURE_PREFIX): float(c[-1]) for name, c in curves.items() if FIGURE_PREFIX in name

@@ -25,7 +25,7 @@ def test_minimize_is_a_choice_or_names(minimize: Any, lower: bool) -> None:
     assert lower_is_better("loss", minimize) == lower
 
 
-@pytest.mark.parametrize("minimize", [None, 1, 0.5, ["loss", 1], len])
+@pytest.mark.parametrize("minimize", [1, 0.5, ["loss", 1], len])
 def test_other_values_are_invalid(minimize: Any) -> None:
     assert not is_valid(minimize)
 

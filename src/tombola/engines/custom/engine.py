@@ -82,6 +82,7 @@ class CustomEngine:
         began = time.monotonic()
         network = self.network.initial_network(run.start, load_state)
         run.mask.apply_(network)
+        start = network_state(network)  # before it is held, which tells used weights from unused ones
         evaluations = Evaluations(network, self.evaluate, run.seed, run.minimize, run.stop_on)
         with seeded(run.seed), hold(network, run.mask):
             if run.interpolates:
@@ -89,7 +90,7 @@ class CustomEngine:
                 iterations, timed = run.begin, False
                 evaluations.evaluate_at(iterations, last=True)
             else:
-                final, iterations, timed = self._train(network, run, evaluations)
+                final, iterations, timed = self._train(network, run, start, evaluations)
             tested = {}
             if self.test is not None and evaluations.metrics:
                 tested = evaluations.test(self.test, partial(restore_network, network))
@@ -105,9 +106,10 @@ class CustomEngine:
         curves = evaluations.curves() if evaluations.iterations else {"iteration": torch.tensor([iterations])}
         return [Outcome(final, curves, measures, self.name, time.monotonic() - began)]
 
-    def _train(self, network: nn.Module, run: CustomRun, evaluations: Evaluations) -> tuple[State, int, bool]:
+    def _train(
+        self, network: nn.Module, run: CustomRun, start: State, evaluations: Evaluations
+    ) -> tuple[State, int, bool]:
         """The final weights, the number of iterations, and whether it was evaluated before its end."""
-        start = network_state(network)
         parameters = parameter_shapes(network, start)
         ends_early = run.at_mark or run.end is not None
 

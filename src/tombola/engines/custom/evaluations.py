@@ -88,10 +88,10 @@ class Evaluations:
         if self.best_state and self.best is not None and self.best < len(self.metrics) - 1:
             restore(self.best_state)
         returned = call_evaluation(function, self.network, self._seed)
-        if isinstance(returned, Mapping):
-            return checked_metrics(returned, "test")
-        name = next((name for metrics in self.metrics for name in metrics), "figure")
-        return {name: value for value in checked_metrics(returned, "test").values()}
+        if not isinstance(returned, Mapping):
+            judged = next((name for metrics in self.metrics for name in metrics), "figure")
+            returned = {judged: returned}
+        return checked_metrics(returned, "test")
 
     def curves(self) -> dict[str, Tensor]:
         """See `Outcome.curves`; NaN where a figure is missing."""
