@@ -25,7 +25,7 @@ x, others_x, y, others_y = map(
 validation_x, test_x, validation_y, test_y = others_x[:300], others_x[300:], others_y[:300], others_y[300:]
 
 
-LR = 3e-3
+LR = 4e-3
 
 
 def make() -> nn.Module:
@@ -55,7 +55,7 @@ def test(model: nn.Module) -> dict[str, float]:
     return {"accuracy": (model(test_x).argmax(1) == test_y).float().mean().item()}
 
 
-def main(levels: int = 5, replicates: int = 5, out: str | None = None) -> tombola.SearchResult:
+def main(levels: int = 5, replicates: int = 8, out: str | None = None) -> tombola.SearchResult:
     """A third of the weights goes at each level; the control has the same masks on newly drawn weights."""
     return tombola.find_ticket(
         make,

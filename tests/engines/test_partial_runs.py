@@ -78,7 +78,7 @@ def test_engines_agree_on_runs_that_start_from_earlier_ones(
 def test_a_run_of_no_iterations_is_an_evaluation(engine: Callable[[], Engine]) -> None:
     one = dense_run(training=SGD)
     other = one.model_copy(update={"seed": 5})
-    middle = one.between(one, other, 0.5)
+    middle = one.between(one, other, 0.5, one.last)
     ends = train_in_order(engine, one, other, middle)
     network = build(one.start).eval()
     network.load_state_dict({name: (value + ends[1].final[name]) / 2 for name, value in ends[0].final.items()})

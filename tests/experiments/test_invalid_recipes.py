@@ -133,6 +133,16 @@ def levels(count: int, **options: Any) -> dict[str, Any]:
             {"stability": {"candidates": ["20it", "10it", "10it"]}},
             ["stability.candidates", "order", "20it, 10it, 10it"],
         ),
+        ({"stability": {"pairs": 2}}, ["stability.candidates", "tickets"]),
+        ({"stability": {"tickets": True}, "rewind": {"to": "auto"}}, ["rewind.to", "candidates", "[stability]"]),
+        *(
+            (changes | {"stability": {"tickets": True}}, ["stability.tickets", "lottery tickets", why])
+            for changes, why in (
+                ({"rewind": {"method": "learning-rate"}}, "trained longer"),
+                (search("gradual"), "mask changed while training"),
+                (search("early-bird") | {"early_bird": {"go_on": True}}, "not rewound"),
+            )
+        ),
         ({"training__warmup": "60it"}, ["training.warmup", "60it"]),
         (
             {"training__schedule": "step", "training__milestones": ["2ep", "9it"]},

@@ -223,6 +223,8 @@ def test_a_repeated_request_is_logged_once_and_names_are_unique(dense: Run) -> N
         RunRequest("trunk", 0, dense.until(5)),
         RunRequest("trunk", 0, dense.until(6)),
         RunRequest("stability", 0, dense, 1, InterpolationPoint(10, 0.25)),
+        RunRequest("stability", 2, dense, 0, InterpolationPoint(10, 0.25, "predecessor")),
+        RunRequest("stability", 2, dense, 0, InterpolationPoint(10, 0.25, "order")),
     ]
     for request in requests:
         listener.started(0, request)
@@ -233,6 +235,8 @@ def test_a_repeated_request_is_logged_once_and_names_are_unique(dense: Run) -> N
         "trunk/level-00/replicate-0/draw-0/validation_loss",
         f"trunk/level-00/replicate-0/draw-0/run-{requests[3].run.key[:8]}/validation_loss",
         "stability/level-00/replicate-0/draw-1/k-10/share-0.25/validation_loss",
+        "stability/level-02/replicate-0/draw-0/predecessor/k-10/share-0.25/validation_loss",
+        "stability/level-02/replicate-0/draw-0/order/k-10/share-0.25/validation_loss",
     ]
     assert ("ticket/level-00/replicate-0/measures/diverged", 100, 0.0) in points.points
 

@@ -62,7 +62,8 @@ def test_keys_of_rewound_runs_never_change() -> None:
     run = run.model_copy(update={"data": images})
     trunk = run.until(500)
     continued = run.after(trunk, begin=500)
-    keys = [run, trunk, continued, run.after(run, begin=50000, end=60000), run.between(run, continued, 0.5)]
+    middle = run.between(run, continued, 0.5, run.last)
+    keys = [run, trunk, continued, run.after(run, begin=50000, end=60000), middle]
     assert [run.key for run in keys] == GOLDEN
 
 
@@ -161,7 +162,7 @@ def test_interpolated_weights_lie_on_the_straight_line_between_two_runs(dense: R
     one, other = dense.until(20), dense.until(30)
     final = final_states(one, other)
     for share in (0.0, 0.25, 1.0):
-        state = initial_network(dense.between(one, other, share).start, final.__getitem__).state_dict()
+        state = initial_network(dense.between(one, other, share, one.last).start, final.__getitem__).state_dict()
         for name, value in state.items():
             expected = (1 - share) * final[one.key][name] + share * final[other.key][name]
             torch.testing.assert_close(value, expected)

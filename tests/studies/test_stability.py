@@ -26,7 +26,7 @@ def drive_errors(study: Study[Any], error: Callable[[RunRequest], float]) -> tup
 
 
 def ended_with(request: RunRequest, error: float) -> Outcome:
-    outcome = outcome_of(request.run, diverged=error == 1)
+    outcome = outcome_of(request.run, diverged=error == 1, iterations=request.run.last)
     outcome.curves["validation_accuracy"][-1] = 1 - error
     return outcome
 

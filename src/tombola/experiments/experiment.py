@@ -27,6 +27,7 @@ from tombola.studies.rewinding import (
     train_trunk,
 )
 from tombola.studies.stability import InterpolationPlan, all_candidates, smallest_stable
+from tombola.studies.ticket_lines import count_ticket_lines, ticket_lines
 from tombola.studies.transfer import transfer
 from tombola.utils.duration import Duration
 from tombola.utils.seeds import Purpose, derive
@@ -90,6 +91,8 @@ class Experiment:
             yield from transfer(tickets, target, section.levels, section.draws, seed)
         if self._candidates and config.rewind.to != AUTO:
             yield from all_candidates(whole, self._interpolation(replicate))
+        if config.stability and config.stability.tickets:
+            yield from ticket_lines(tickets, self._interpolation(replicate).seeds, config.stability.points)
 
     def _rewound(self, replicate: int, whole: Any) -> Study[tuple[Any, int]]:
         """The dense network's run from the iteration k to which tickets are rewound, and k."""
@@ -149,5 +152,7 @@ def count_runs(config: SearchConfig) -> int:
     trunks = {config.rewind.to} if config.rewind.method == "weights" else set()
     if config.stability:
         trunks |= set(config.stability.candidates)
-        count += len(config.stability.candidates) * config.stability.pairs * config.stability.points
+        pairs, lines = config.stability.pairs, len(config.stability.candidates) * config.stability.pairs
+        lines += count_ticket_lines(config.search.levels, pairs) if config.stability.tickets else 0
+        count += lines * config.stability.points
     return config.replicates * (count + len(trunks - {Duration(), AUTO}))  # a trunk of no iterations is not trained

@@ -58,8 +58,13 @@ class Recipe(SearchConfig):
                 raise ValueError(f'controls.{name}: needs rewind.method = "weights", not "{self.rewind.method}"')
         if self.rewind.to == MARK:
             raise ValueError('rewind.to: "mark" is for training functions of your own; should be a length or "auto"')
-        if self.rewind.to == AUTO and (self.stability is None or self.rewind.method != "weights"):
-            raise ValueError('rewind.to: "auto" needs a section [stability] and rewind.method = "weights"')
+        candidates = self.stability.candidates if self.stability else []
+        if self.rewind.to == AUTO and (not candidates or self.rewind.method != "weights"):
+            raise ValueError('rewind.to: "auto" needs candidates in [stability] and rewind.method = "weights"')
+        if self.stability and self.stability.tickets and self.no_ticket_reason is not None:
+            raise ValueError(
+                f"stability.tickets: needs lottery tickets, which this search does not find: {self.no_ticket_reason}"
+            )
         if self.rewind.method == "fine-tuning" and self.training.schedule == "cosine":
             raise ValueError(
                 'rewind.method: "fine-tuning" uses the last learning rate, which is near 0 with schedule = "cosine"'

@@ -13,13 +13,13 @@ from tombola.experiments.copies import copied_replicates, copies_text, sketch, t
 from tombola.experiments.custom_config import CustomConfig
 from tombola.experiments.layer_stats import layer_stats
 from tombola.experiments.results import Results
-from tombola.experiments.results_schema import STABILITY_KEY, EngineTotals, Row, RunCost, Status, Tally
+from tombola.experiments.results_schema import EngineTotals, Row, RunCost, Status, Tally
 from tombola.experiments.search_config import SearchConfig
+from tombola.experiments.stability_table import point_row
 from tombola.pruning.mask import State
 from tombola.runs.outcome import FIGURE_PREFIX, Outcome
 from tombola.studies.conductor import Listener
 from tombola.studies.request import INTERMEDIATE, RequestId, RunRequest
-from tombola.studies.stability import final_accuracy
 from tombola.utils.libraries import versions
 from tombola.zoo.models.description import Start
 
@@ -87,15 +87,8 @@ class ResultsCollector(Listener):
         self._inputs = request.run.start.network.inputs
         if request.point is not None:
             self._stability_runs[study, request.run.key] = run
-            self._points[study, request.request_id] = {
-                "replicate": study,
-                "k": request.point.k,
-                "pair": request.draw,
-                "share": request.point.share,
-                "train_accuracy": outcome.measures["train_accuracy"],
-                "validation_accuracy": None if diverged else final_accuracy(outcome),
-                "test_accuracy": outcome.measures["test_accuracy"],
-            }
+            row = point_row(study, request.level, request.draw, request.point, outcome)
+            self._points[study, request.request_id] = row
         else:
             self._runs[study, request.request_id] = run
             if request.branch not in INTERMEDIATE:
@@ -158,8 +151,8 @@ class ResultsCollector(Listener):
 
     @property
     def points(self) -> list[dict[str, Any]]:
-        """The points on lines between trainings, in order."""
-        return sorted(self._points.values(), key=lambda point: [point[name] for name in STABILITY_KEY])
+        """The points on lines between trainings."""
+        return [*self._points.values()]
 
     def status(self, finished: bool) -> Status:
         """The status so far."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
+from tombola.experiments import stability_table
 from tombola.runs.outcome import Measures, Outcome
 from tombola.studies.request import RunRequest
 from tombola.utils.errors import InputError
@@ -25,13 +26,10 @@ def _columns(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
 
 
 _KEY = [("replicate", pa.int32()), ("level", pa.int32()), ("branch", TEXT), ("draw", pa.int32())]
-_POINT = [("replicate", pa.int32()), ("k", INT), ("pair", pa.int32()), ("share", FLOAT)]
 _AT_STOP = ("validation_loss", "validation_accuracy", "train_accuracy", "test_accuracy")
 
 KEY = tuple(name for name, _ in _KEY)
 """The columns that identify a run of the experiment."""
-STABILITY_KEY = tuple(name for name, _ in _POINT)
-"""The columns that identify a point on a line."""
 
 LEVELS = pa.schema(
     _KEY
@@ -50,18 +48,17 @@ LAYERS = pa.schema(
 )
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
 CURVES = pa.schema(_KEY + _columns(INT, "iteration") + _columns(FLOAT, *_CURVES))
-STABILITY = pa.schema(_POINT + _columns(FLOAT, "train_accuracy", "validation_accuracy", "test_accuracy"))
 
 _RECIPE_FIGURES = (*(f"{name}_at_stop" for name in _AT_STOP), "train_accuracy", "test_accuracy")
 FIGURES = ("stop_iteration", *_RECIPE_FIGURES)
 """What is measured of every training of a recipe that does not diverge."""
 
-TABLES = {"levels": LEVELS, "layers": LAYERS, "curves": CURVES, "stability": STABILITY}
+TABLES = {"levels": LEVELS, "layers": LAYERS, "curves": CURVES, "stability": stability_table.STABILITY}
 _REQUIRED = {
     "levels": (*KEY, "weights", "weights_total", "run", "diverged", "iterations"),
     "layers": (*KEY, "layer", "weights", "weights_total"),
     "curves": (*KEY, "iteration"),
-    "stability": STABILITY_KEY,
+    "stability": stability_table.KEY.names,
 }
 """The columns whose values are never missing."""
 

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import tomli_w
 
 from tombola.experiments import results_schema as schema
@@ -15,6 +14,7 @@ from tombola.experiments.recipe_parsing import read_toml
 from tombola.experiments.results import CONFIGURATION
 from tombola.experiments.results_collector import ResultsCollector
 from tombola.experiments.search_config import SearchConfig
+from tombola.experiments.stability_table import stability_table
 from tombola.runs.outcome import Outcome
 from tombola.studies.conductor import Listener
 from tombola.studies.request import RunRequest
@@ -60,7 +60,7 @@ class ResultsWriter(Listener):
             "curves": schema.table_of("curves", [(run.row, run.curves) for run in runs]),
         }
         if points := collector.points:
-            tables["stability"] = pa.Table.from_pylist(points, schema.STABILITY)
+            tables["stability"] = stability_table(points)
         for name, table in tables.items():
             schema.write_table(self.folder, name, table)
         with atomic_write(self.folder / "status.json") as temporary:

@@ -142,12 +142,21 @@ class RewindSection(FrozenModel):
 class StabilitySection(FrozenModel):
     """`[stability]`: from which iterations on pairs of trainings differ; see `InterpolationPlan`."""
 
-    candidates: list[Duration] = Field(min_length=1)
+    candidates: list[Duration] = []
+    tickets: bool = False
+    """Whether tickets are joined with those of the level before, and with the same tickets in other batch orders; see
+    `tombola.studies.ticket_lines`."""
     pairs: int = Field(default=1, ge=1)
-    """The number of other batch orders that the dense network's is paired with."""
+    """The number of other batch orders that the dense network's, or a ticket's, is paired with."""
     points: int = Field(default=11, ge=3)
     tolerance: float = Field(default=0.02, ge=0, lt=1)
     """The highest error barrier of a stable network: 2 points in Frankle et al. (2020, section 3)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> StabilitySection:
+        if not self.candidates and not self.tickets:
+            raise ValueError("candidates: should be at least 1, unless tickets = true")
+        return self
 
 
 class ControlSection(FrozenModel):

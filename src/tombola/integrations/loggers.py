@@ -179,5 +179,6 @@ def _name(study: int, request: RunRequest) -> str:
     if request.branch != "ticket":
         parts.append(f"draw-{request.draw}")
     if request.point is not None:
+        parts += [request.point.tickets] if request.point.tickets else []
         parts.append(f"k-{request.point.k}/share-{request.point.share:.2f}")
     return "/".join(parts)

@@ -12,11 +12,13 @@ from tombola.report.export_tables import caption, notes
 from tombola.report.figures.barrier_figures import barriers_figure, interpolation_figure
 from tombola.report.figures.layer_figures import densities, distances, sign_changes
 from tombola.report.figures.level_figures import GAP, STOP, TRAIN, cost_figure, judged_measure, level_figure
+from tombola.report.figures.ticket_barriers import ticket_barriers_figure
 from tombola.report.figures.training_curves import training_curves
 from tombola.report.figures.weight_figures import initial_weights, pixels
 from tombola.report.formatting import percent
 from tombola.report.prose import conclusion, margins, rewind_choice, warnings
 from tombola.report.report_data import ReportData
+from tombola.report.ticket_lines import barriers_table, connections
 from tombola.report.units import units_of
 from tombola.stats.error_barriers import interpolation_paths
 from tombola.stats.summary import Summary
@@ -99,7 +101,9 @@ def _verdict(summary: Summary) -> Section:
         )
     if undecided := tables.first_undecided(summary):
         paragraphs.append(undecided)
-    parts = [tables.verdicts(summary), *tables.controls(summary)] if summary.levels else []
+    paragraphs += connections(summary)
+    lines = [*ticket_barriers_figure(summary), *barriers_table(summary)]
+    parts = [tables.verdicts(summary), *tables.controls(summary), *lines] if summary.levels else []
     return Section("verdict", "The verdict, level by level", paragraphs, parts)
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from tombola.report.formatting import density, density_columns, density_legend, mean, p_value, percent, text_table
 from tombola.report.measure_columns import measure_columns
 from tombola.report.prose import conclusion, improvements, legend, rewind_choice, warnings
+from tombola.report.ticket_lines import barriers_text, connections
 from tombola.stats.experiment_comparison import ExperimentComparison, LabelledSummary
 from tombola.stats.summary import LevelSummary, StabilitySummary, Summary, VerdictSummary
 from tombola.tickets.mask_codec import entropy
@@ -36,9 +37,14 @@ def show_summary(console: Console, summary: Summary) -> None:
     for line in warnings(summary):
         console.print(line, style="yellow", markup=False, highlight=False)
     if summary.stability:
-        console.print(_stability(summary.stability))
+        if summary.stability.candidates:
+            console.print(_stability(summary.stability))
         if summary.stability.rewound_to:
             console.print(rewind_choice(summary.stability), markup=False, highlight=False)
+    if summary.stability and summary.stability.tickets:
+        console.print(barriers_text(summary))
+        for line in connections(summary):
+            console.print(line, markup=False, highlight=False)
     if summary.levels:
         console.print(legend(summary) + density_legend(summary.levels), style="dim", highlight=False)
     for name, engine in summary.engines.items():

@@ -138,6 +138,12 @@ class BaseRun(FrozenModel):
         start = self.start.model_copy(update={"trained": Trained(run=run.key)})
         return self.model_copy(update={"start": start, "begin": begin, "end": end})
 
+    def between(self, one: BaseRun, other: BaseRun, share: float, at: int) -> Self:
+        """An evaluation without training: of (1 - share) · one + share · other, the weights on the straight line
+        between the final weights of two runs, with this run's mask. `at` is the iteration that `one` ended at."""
+        start = self.start.model_copy(update={"trained": Trained(run=one.key, towards=other.key, share=share)})
+        return self.model_copy(update={"start": start, "begin": at, "end": at})
+
     mixed = former_attribute("mixed", "interpolates")
 
     @property
@@ -202,12 +208,6 @@ class Run(BaseRun):
     def resumes(self) -> bool:
         """Whether its optimizer continues from an earlier run."""
         return self.start.trained is not None and self.start.trained.optimizer
-
-    def between(self, one: Run, other: Run, share: float) -> Run:
-        """An evaluation without training: of (1 - share) · one + share · other, the weights on the straight line
-        between the final weights of two runs."""
-        start = self.start.model_copy(update={"trained": Trained(run=one.key, towards=other.key, share=share)})
-        return self.model_copy(update={"start": start, "begin": one.last, "end": one.last})
 
     @property
     def shape(self) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Error barriers between trainings that share their first k iterations, over replicates."""
+"""Error barriers on lines between the final weights of two trainings, over replicates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tombola.stats.summary import BarrierSummary, MeasureSummary, mean_interval
+from tombola.stats.summary import BarrierSummary, LineSummary, MeasureSummary, mean_interval
+from tombola.studies.request import TicketLine
 from tombola.studies.stability import mean_barrier
 
 SPLITS = ("train", "validation", "test")
@@ -21,41 +22,51 @@ class InterpolationPath:
     pair: int
     errors: Mapping[str, list[float]] | None
     """By split of the data, from end to end; None if a training diverged."""
+    level: int = 0
+    """Of its first end."""
 
 
-def interpolation_paths(points: Sequence[Mapping[str, Any]], count: int) -> list[InterpolationPath]:
-    """The paths that diverged or have all their `count` points, from the rows of `stability.parquet`."""
-    by_path: dict[tuple[int, int, int], list[Mapping[str, Any]]] = {}
+def interpolation_paths(
+    points: Sequence[Mapping[str, Any]], count: int, line: TicketLine | None = None
+) -> list[InterpolationPath]:
+    """The paths that diverged or have all their `count` points, from the rows of `stability.parquet`: those between
+    trainings of the dense network, or of tickets."""
+    by_path: dict[tuple[int, int, int, int], list[Mapping[str, Any]]] = {}
     for point in sorted(points, key=lambda point: point["share"]):
-        by_path.setdefault((point["replicate"], point["k"], point["pair"]), []).append(point)
+        if point.get("line") == line:
+            place = (point["replicate"], point["k"], point["pair"], point.get("level") or 0)
+            by_path.setdefault(place, []).append(point)
     found = []
-    for place, along in sorted(by_path.items()):
+    for (replicate, k, pair, level), along in sorted(by_path.items()):
         if any(point["validation_accuracy"] is None for point in along):
-            found.append(InterpolationPath(*place, None))
+            found.append(InterpolationPath(replicate, k, pair, None, level))
         elif len(along) == count:
             errors = {split: [1 - point[f"{split}_accuracy"] for point in along] for split in SPLITS}
-            found.append(InterpolationPath(*place, errors))
+            found.append(InterpolationPath(replicate, k, pair, errors, level))
     return found
 
 
 def barrier_summaries(
     paths: Sequence[InterpolationPath], tolerance: float, confidence: float
 ) -> list[BarrierSummary]:
-    """The error barriers at each k. A replicate's barrier is the mean over its paths, a fraction of the examples; the
-    replicate is stable if its barrier on the validation examples is at most `tolerance`."""
-    summaries = []
-    for k, same_k in _by_k(paths).items():
-        barriers = {}
-        for split in SPLITS:
-            values = list(_by_replicate(same_k, split).values())
-            interval = mean_interval(values, confidence)
-            if interval.low is not None:
-                interval = replace(interval, low=max(interval.low, 0.0))  # a barrier is never negative
-            barriers[f"{split}_barrier"] = MeasureSummary(values=values, interval=interval)
-        values = barriers["validation_barrier"].values
-        stable = sum(value <= tolerance for value in values)
-        summaries.append(BarrierSummary(k=k, **barriers, replicates=len(values), stable=stable))
-    return summaries
+    """The error barriers at each k."""
+    return [
+        BarrierSummary(k=k, **dict(line_summary(same_k, tolerance, confidence))) for k, same_k in _by_k(paths).items()
+    ]
+
+
+def line_summary(paths: Sequence[InterpolationPath], tolerance: float, confidence: float) -> LineSummary:
+    """The error barriers on some paths. A replicate's barrier is the mean over its paths, a fraction of the examples;
+    the replicate is stable if its barrier on the validation examples is at most `tolerance`."""
+    barriers = {}
+    for split in SPLITS:
+        values = list(_by_replicate(paths, split).values())
+        interval = mean_interval(values, confidence)
+        if interval.low is not None:
+            interval = replace(interval, low=max(interval.low, 0.0))  # a barrier is never negative
+        barriers[f"{split}_barrier"] = MeasureSummary(values=values, interval=interval)
+    values = barriers["validation_barrier"].values
+    return LineSummary(**barriers, replicates=len(values), stable=sum(value <= tolerance for value in values))
 
 
 def _by_k(paths: Sequence[InterpolationPath]) -> dict[int, list[InterpolationPath]]:

@@ -27,6 +27,7 @@ from tombola.stats.summary import (
     VerdictSummary,
     mean_interval,
 )
+from tombola.stats.ticket_barriers import ticket_barriers
 from tombola.stats.verdict import Verdict, judge
 
 VERDICT_FIELDS = VerdictSummary.model_fields.keys() - {"better_in", *ComparisonSummary.model_fields}
@@ -98,6 +99,7 @@ def _stability(results: Results) -> StabilitySummary | None:
     return StabilitySummary(
         tolerance=tolerance,
         candidates=barrier_summaries(paths, tolerance, config.verdict.confidence),
+        tickets=ticket_barriers(results.stability, config.stability.points, tolerance, config.verdict.confidence),
         rewound_to=stable_rewind_points(paths, tolerance) if config.rewind.to == AUTO and results.finished else None,
     )
 

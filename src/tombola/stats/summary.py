@@ -153,16 +153,31 @@ class LevelSummary(SummaryModel):
         return self.verdict.state
 
 
-class BarrierSummary(SummaryModel):
-    """The error barriers between trainings that share k iterations."""
+class LineSummary(SummaryModel):
+    """The error barriers on lines of one kind."""
 
-    k: int
     train_barrier: MeasureSummary
     validation_barrier: MeasureSummary
     test_barrier: MeasureSummary
     replicates: int
     stable: int
-    """The number of stable replicates."""
+    """The number of replicates whose barrier on the validation examples is within the tolerance."""
+
+
+class BarrierSummary(LineSummary):
+    """The error barriers between trainings that share k iterations."""
+
+    k: int
+
+
+class TicketBarrierSummary(SummaryModel):
+    """The error barriers on the lines from the tickets of a level."""
+
+    level: int
+    predecessor: LineSummary | None
+    """To those of the level before; None for the dense network, which has none."""
+    order: LineSummary | None
+    """To the same tickets, trained in other batch orders."""
 
 
 class StabilitySummary(SummaryModel):
@@ -170,6 +185,8 @@ class StabilitySummary(SummaryModel):
 
     tolerance: float
     candidates: list[BarrierSummary]
+    tickets: list[TicketBarrierSummary] = []
+    """By level; empty unless lines between tickets were asked for."""
     rewound_to: list[int | None] | None
     """By replicate, the smallest stable k; None unless tickets were rewound to it."""
 

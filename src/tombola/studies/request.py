@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tombola.runs.run import BaseRun
 from tombola.utils.former_names import former_attribute
 
 Result = TypeVar("Result")
+
+TicketLine = Literal["predecessor", "order"]
+"""A line from a level's ticket: to that of the level before, or to the same ticket trained in another batch order."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class InterpolationPoint:
     """The trainings share their first k iterations."""
     share: float
     """The position on the line, from 0 to 1."""
+    tickets: TicketLine | None = None
+    """Which tickets the line joins; None if it joins two trainings of the dense network."""
 
 
 INTERMEDIATE = ("trunk", "segment", "edge_popup")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
-from tombola.studies.request import InterpolationPoint, RunRequest, Study
+from tombola.studies.lines import Line, evaluate_lines, final_accuracy
+from tombola.studies.request import Study
 from tombola.studies.rewinding import train_trunk
 
 
@@ -32,11 +32,6 @@ class InterpolationPlan:
     """The highest error barrier of a stable network, as a fraction of the examples."""
 
 
-def final_accuracy(outcome: Outcome) -> float:
-    """The final accuracy on the validation examples; the test set must not choose anything."""
-    return float(outcome.curves["validation_accuracy"][-1])
-
-
 def mean_barrier(lines: Sequence[Sequence[float] | None]) -> float:
     """The mean of the barriers on several lines of one k; 1 if a training diverged, which is None."""
     return 1.0 if None in lines else float(np.mean([barrier(errors) for errors in lines if errors is not None]))
@@ -51,20 +46,11 @@ def instability(dense: Run, k: int, plan: InterpolationPlan) -> Study[float]:
     """The mean error barrier, on the validation examples, of the lines between trainings that share k iterations."""
     one = yield from train_trunk(dense, k)
     others = [one.model_copy(update={"seed": seed}) for seed in plan.seeds]
-    shares = np.linspace(0, 1, plan.points).tolist()
-
-    def request(pair: int, share: float) -> RunRequest:
-        run = {0.0: one, 1.0: others[pair]}.get(share) or dense.between(one, others[pair], share)
-        return RunRequest("stability", 0, run, pair, InterpolationPoint(k, share))
-
-    errors: dict[tuple[int, float], float] = {}
-    for part in ([0.0, 1.0], shares[1:-1]):  # the ends must be trained first
-        points = [(pair, share) for pair in range(len(others)) for share in part]
-        outcomes: list[Outcome] = yield [request(pair, share) for pair, share in points]
-        if any(outcome.measures.diverged for outcome in outcomes):
-            return mean_barrier([None])
-        errors |= {point: 1 - final_accuracy(outcome) for point, outcome in zip(points, outcomes, strict=True)}
-    return mean_barrier([[errors[pair, share] for share in shares] for pair in range(len(others))])
+    lines = [Line(one, other, k, pair) for pair, other in enumerate(others)]
+    found = yield from evaluate_lines(lines, plan.points)
+    return mean_barrier(
+        [None if line is None else [1 - final_accuracy(outcome) for outcome in line] for line in found]
+    )
 
 
 def smallest_stable(dense: Run, plan: InterpolationPlan) -> Study[int]:

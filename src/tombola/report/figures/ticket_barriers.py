@@ -1,0 +1,80 @@
+"""The figure beside the verdict: does a level win where, and only where, it is connected?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import altair as alt
+
+from tombola.report.figures.figure import DATA, Figure, FigureRow, MissingFigure, figure, tooltip
+from tombola.report.figures.level_figures import weights_left_axis
+from tombola.report.figures.style import BRANCHES, DENSE
+from tombola.report.ticket_lines import OTHER_END
+from tombola.stats.summary import Summary
+from tombola.stats.ticket_barriers import judged_levels
+
+SHAPES = {
+    "winning": "circle",
+    "not winning": "cross",
+    "cannot tell": "diamond",
+    "too many weights": "triangle-down",
+    "dense": "square",
+}
+"""By verdict."""
+
+
+def ticket_barriers_figure(summary: Summary) -> list[Figure | MissingFigure]:
+    """The error barriers of tickets against the weights left, with the verdict on each level; empty if lines between
+    tickets were not asked for."""
+    if summary.stability is None or not summary.stability.tickets:
+        return []
+    rows = barrier_rows(summary)
+    states = [state for state in SHAPES if any(row["verdict"] == state for row in rows)]
+    colours = alt.Scale(domain=list(OTHER_END.values()), range=[BRANCHES["ticket"], BRANCHES["reinit"]])
+    shapes = alt.Scale(domain=states, range=[SHAPES[state] for state in states])
+    base = alt.Chart(DATA).encode(
+        x=weights_left_axis(row["weights_left"] for row in rows),
+        color=alt.Color("line:N", title="line to the", scale=colours, legend=alt.Legend(columns=1)),
+    )
+    y = alt.Y("mean:Q", title="error barrier (points)", scale=alt.Scale(zero=True))
+    shown = tooltip(line="text", level="", weights_left=".3~r", verdict="text", mean=".2f", low=".2f", high=".2f")
+    grey = BRANCHES[DENSE]
+    legend = alt.Legend(symbolFillColor=grey, symbolStrokeColor=grey, columns=2)
+    verdict = alt.Shape("verdict:N", title="verdict", scale=shapes, legend=legend)
+    spread = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.5, opacity=0.5)
+    tolerance = alt.Chart(DATA).mark_rule(strokeDash=[5, 4], color=grey).encode(y="tolerance:Q")
+    chart = alt.layer(
+        tolerance,
+        base.mark_line().encode(y=y),
+        spread.encode(y="low:Q", y2="high:Q"),
+        base.mark_point(size=90).encode(y=y, shape=verdict, tooltip=shown),
+    )
+    caption = (
+        "The highest validation error on the line from a level's ticket minus the mean error of the line's ends. A "
+        "level is connected if its barrier is not above the dashed line. Symbols are verdicts; rules are confidence "
+        "intervals of the mean over replicates."
+    )
+    return [figure("ticket-barriers", "Error barriers between tickets", caption, chart, rows)]
+
+
+def barrier_rows(summary: Summary) -> list[FigureRow]:
+    """One row for each level and kind of lines; barriers on validation examples, in points."""
+    assert summary.stability is not None
+    rows: list[FigureRow] = []
+    for line, end in OTHER_END.items():
+        for judged in judged_levels(summary, line):
+            found = judged.barriers.validation_barrier.interval
+            assert found is not None, "lines have barriers"
+            rows.append(
+                {
+                    "line": end,
+                    "level": judged.level.level,
+                    "weights_left": 100 * judged.level.weights_left,
+                    "verdict": judged.state,
+                    "connected": "yes" if judged.connected else "no",
+                    **{name: None if value is None else 100 * value for name, value in asdict(found).items()},
+                    "replicates": judged.barriers.replicates,
+                    "tolerance": 100 * summary.stability.tolerance,
+                }
+            )
+    return rows

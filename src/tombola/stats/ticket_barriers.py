@@ -1,0 +1,58 @@
+"""Error barriers of tickets, by level, and whether the levels that win are those that are connected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from tombola.stats.error_barriers import interpolation_paths, line_summary
+from tombola.stats.summary import LevelSummary, LineSummary, Summary, TicketBarrierSummary
+from tombola.studies.request import TicketLine
+
+LINES: tuple[TicketLine, ...] = get_args(TicketLine)
+
+
+def ticket_barriers(
+    points: Sequence[Mapping[str, Any]], count: int, tolerance: float, confidence: float
+) -> list[TicketBarrierSummary]:
+    """The barriers of each level, from the rows of `stability.parquet`, whose lines have `count` points."""
+    paths = {line: interpolation_paths(points, count, line) for line in LINES}
+    by_level: dict[int, dict[TicketLine, LineSummary]] = {}
+    for line, found in paths.items():
+        for level in {path.level for path in found}:
+            of_level = [path for path in found if path.level == level]
+            by_level.setdefault(level, {})[line] = line_summary(of_level, tolerance, confidence)
+    return [
+        TicketBarrierSummary(level=level, predecessor=lines.get("predecessor"), order=lines.get("order"))
+        for level, lines in sorted(by_level.items())
+    ]
+
+
+@dataclass(frozen=True)
+class JudgedLevel:
+    """A level with its barriers on lines of one kind."""
+
+    level: LevelSummary
+    barriers: LineSummary
+    connected: bool
+    """The mean barrier on the validation examples is within the tolerance."""
+
+    @property
+    def state(self) -> str:
+        """The verdict; `too many weights` where it is not asked whether the level wins."""
+        verdict = self.level.verdict
+        return verdict.state if verdict.sparse_enough or verdict.state == "dense" else "too many weights"
+
+
+def judged_levels(summary: Summary, line: TicketLine) -> list[JudgedLevel]:
+    """The levels from which there are lines of this kind, from dense to sparse."""
+    if summary.stability is None:
+        return []
+    levels, found = {level.level: level for level in summary.levels}, []
+    for ticket in summary.stability.tickets:
+        barriers: LineSummary | None = getattr(ticket, line)
+        if barriers is not None and barriers.validation_barrier.interval and ticket.level in levels:
+            connected = barriers.validation_barrier.interval.mean <= summary.stability.tolerance
+            found.append(JudgedLevel(levels[ticket.level], barriers, connected))
+    return found
