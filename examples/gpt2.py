@@ -78,7 +78,7 @@ def main(levels: int = 5, replicates: int = 5) -> tombola.SearchResult:
         make,
         train,
         evaluate=evaluate,
-        last_tenth=test,
+        test=test,
         levels=levels,
         rate=0.35,
         scope="global",

@@ -88,13 +88,17 @@ def find_ticket(
     training, pruned weights are held at zero (see `tombola.hold`); nothing else about the network is changed. The
     global random states of Python, NumPy and torch are set to the same seed for all trainings of a replicate, and
     restored afterwards. (A framework that sets its own seed, such as Hugging Face's Trainer, makes all replicates
-    alike: give it `torch.initial_seed()`. Replicates that end in the same weights are not tested, and the table says
+    alike: give it `torch.initial_seed()`. Replicates that end in the same weights prove nothing, and the verdict says
     so.)
 
-    `evaluate(model)` returns how good the network is: a number, higher is better, or several by name, of which the
-    first is judged. It is called in evaluation mode, without gradients. Use validation examples here, and others for
-    the results that you report. By default, the return value of `train` is used. Where lower is better, as for a
-    loss, give `minimize=True`, or the names of such figures.
+    `evaluate(model)` returns how good the network is on validation examples: a number, or several by name. It is
+    called in evaluation mode, without gradients, every `every` steps of the optimizer that trains the network, and at
+    the end. (A training that calls `tombola.evaluate()` decides itself when.) The early stop is the first evaluation
+    with the best value of the figure `stop_on`, by default the first. `test(model)` is called once, with the weights
+    of the early stop, and returns what is judged: by default, the first figure of `evaluate`, or without that what
+    `train` returns. Without `every`, only the end is evaluated; then the verdict does not ask whether tickets train as
+    fast as the dense network. Higher is better, except for figures called a loss, an error, a perplexity or the like;
+    `minimize` (True, False, or the names of figures of which lower is better) says otherwise.
 
     - `levels`: the number of prunings. `rate`: the fraction of the remaining weights that each removes (default 0.2);
       or `density`: the fraction left after all of them. `rates` sets it for single layers, by name or pattern.
@@ -107,10 +111,13 @@ def find_ticket(
     - `one_shot`: prune the trained dense network once to each density.
     - `replicates`: repeat with other seeds, and other initial weights if `model` is a function. `controls`: the
       number of draws of each, `{"reinit": 1, "random": 1}`; see `tombola.studies.controls`.
-    - `margin`: how much worse than the dense network's the figure of a ticket may be that matches it; `confidence`:
-      see `LevelTable`.
-    - `store`: a folder for finished trainings, from which the same call resumes; by default nothing is kept. They
-      are identified by the source of the functions, and by the plain values, arrays and functions that these refer
+    - `margin`: how much worse than the dense network's the judged figure may be, in its own units, or relative, as
+      `"1%"`. `confidence`, and the other keys of a recipe's `[verdict]` as a dictionary, `verdict`: see
+      docs/verdict.md.
+    - `out`: a results folder, with the same files as a recipe's; `tombola show`, `report` and `compare` work on it.
+      The same call resumes; one with more replicates, levels or controls extends it.
+    - `store`: a folder for finished trainings, from which the same call resumes; by default `.tombola` beside `out`,
+      and without that nothing is kept. They are identified by the source of the functions, and by the plain values, arrays and functions that these refer
       to; put anything else that they depend on into `settings` (see `tombola.engines.custom.fingerprint`).
     - `progress`: show it, in a terminal on standard error or in a notebook; by default where there is one.
       `listeners` are notified of every training.

@@ -185,6 +185,34 @@ def test_another_configuration_in_the_same_folder_is_refused() -> None:
     assert "seed is 0 there and 1 here" in result.stderr
 
 
+@pytest.mark.usefixtures("_fake_engine")
+def test_an_experiment_is_extended_in_its_folder() -> None:
+    first = run(*with_settings(*WINNING))
+    assert "Extending" not in first.stderr
+    more = run(*with_settings(*WINNING, "replicates=8"))
+    assert "Extending results/tiny: replicates from 5 to 8." in more.stderr
+    assert "12 runs trained, 20 from the store" in more.stdout
+    assert "5 and 8 replicates" in " ".join(more.stdout.split())
+    looks = json.loads(tombola("show", "results/tiny", "--json").stdout)["looks"]
+    assert (looks["planned"], looks["replicates"]) == (False, [5, 8])
+    assert looks["error_rate"] > 0.05
+    smaller = run(*with_settings(*WINNING))
+    assert smaller.exit_code == 2
+    assert "--set replicates=8" in smaller.stderr
+
+
+@pytest.mark.usefixtures("_fake_engine")
+def test_planned_looks_are_reported_and_extended_without_a_warning(tmp_path: Path) -> None:
+    planned = with_settings(*WINNING, "verdict.looks=[5, 10]")
+    assert run(*planned).exit_code == 0
+    shown = run(*planned, *with_settings("replicates=10"))
+    assert "planned look" in " ".join(shown.stdout.split())
+    assert "extended" not in shown.stdout
+    tombola("report", "results/tiny")
+    assert "Lan and DeMets" in (tmp_path / "results" / "tiny" / "report.html").read_text()
+    assert run(*planned, *with_settings("replicates=7")).exit_code == 2
+
+
 def test_invalid_options_have_status_2() -> None:
     assert tombola("run").exit_code == 2
     assert tombola("run", "tiny.toml", "--workers", "0").exit_code == 2

@@ -89,6 +89,10 @@ def levels(count: int, **options: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "facts"),
     [
+        ({"verdict__looks": [5, 10]}, ["replicates", "verdict.looks", "5, 10", "not 2"]),
+        ({"verdict__looks": [5, 5]}, ["verdict.looks", "increase"]),
+        ({"verdict__looks": [2]}, ["verdict.looks.0", "3"]),
+        ({"verdict__looks": []}, ["verdict.looks", "1 item"]),
         ({"data__name": "digit"}, ['"digit"', '"digits"?']),
         ({"data__validation": 1197}, ["data.validation", "1,196", "1,197"]),
         ({"training__batch_size": 998}, ["training.batch_size", "997", "998"]),

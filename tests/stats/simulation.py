@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,8 @@ from tombola.experiments.margin import Margin
 from tombola.experiments.results_schema import Row
 from tombola.experiments.sections import VerdictSection
 from tombola.runs.outcome import Measures
-from tombola.stats.verdict import judge, smallest_winning
+from tombola.stats.judge_looks import judge_looks
+from tombola.stats.verdict import Verdict, judge, smallest_winning
 
 EXPERIMENTS = 10_000
 CRITERIA = VerdictSection(margin=Margin(0.002), stop_margin=0.05)
@@ -68,9 +70,11 @@ class Case:
     """Of a reinitialised control: its accuracy minus the ticket's, and its early stop divided by the ticket's."""
     draws: int = 1
     alike_from: int | None = None
-    """The level from which the control truly equals the ticket: only there a winner is a false one."""
+    """The level from which a winner is a false one; there a control truly equals the ticket."""
     looks: Sequence[int] = ()
     """The numbers of replicates after which the experiment is judged, until a level wins; empty: at the end."""
+    planned: bool = False
+    """Whether these looks share the error rate; otherwise each is judged as if it were the only one."""
     dense_stop: float = 3000.0
     """The dense network's true mean early-stopping iteration."""
     images: int | None = None
@@ -125,11 +129,16 @@ class Case:
         return sum(self._called(self.rows(generator)) for _ in range(experiments)) / experiments
 
     def _called(self, rows: Sequence[Row]) -> bool:
-        for n in self.looks or (self.replicates,):
-            found = smallest_winning(judge([row for row in rows if row.replicate < n], n, CRITERIA))
-            if found is not None and found.level >= (self.alike_from or 0):
-                return True
-        return False
+        if self.planned:
+            planned = CRITERIA.model_copy(update={"looks": list(self.looks)})
+            return self._found(judge_looks(rows, self.replicates, planned))
+        looks = self.looks or (self.replicates,)
+        return any(self._found(judge([row for row in rows if row.replicate < n], n, CRITERIA)) for n in looks)
+
+    def _found(self, verdicts: Sequence[Verdict]) -> bool:
+        """Whether a level is called winning that is not (or, if `wins`, that is)."""
+        found = smallest_winning(verdicts)
+        return found is not None and found.level >= (self.alike_from or 0)
 
 
 AT_MARGIN = -CRITERIA.margin.value
@@ -167,6 +176,27 @@ STRONG = [
         for n in (5, 10, 20)
     ),
 ]
+LOOKS = (5, 10, 20)
+
+
+def at_planned_looks(what: str, **truth: Any) -> Case:
+    return Case(what, LOOKS[-1], looks=LOOKS, planned=True, **truth)
+
+
+PLANNED = [
+    at_planned_looks("accuracy at its margin", accuracy=(AT_MARGIN,)),
+    at_planned_looks("the same, heavy tails", accuracy=(AT_MARGIN,), noise=heavy),
+    at_planned_looks("the same, counted on 1,000 images", accuracy=(AT_MARGIN,), images=1000),
+    at_planned_looks("early stop at its margin, skewed", stop=1.05, spread=0.4),
+    at_planned_looks("8 levels, all at the margin of accuracy", accuracy=(AT_MARGIN,) * 8),
+    at_planned_looks("4 levels, all but the first at the margin", accuracy=(0.003, *(AT_MARGIN,) * 3), alike_from=2),
+    at_planned_looks("control against control, 4 levels", accuracy=(0.003,) * 4, control=SAME),
+    at_planned_looks("better than the control, accuracy at its margin", accuracy=(AT_MARGIN,) * 4, control=BETTER),
+]
+PLANNED_STRONG = [
+    at_planned_looks("0.3 points better, stops at half", wins=True, stop=0.5, control=BETTER),
+    at_planned_looks("as accurate, stops at 70%", wins=True, accuracy=(0.0,), stop=0.7, control=BETTER, spread=0.4),
+]
 LIMITS = [
     *(
         Case(
@@ -181,7 +211,7 @@ LIMITS = [
 def main() -> None:
     out = sys.stdout.write
     out("| truth | replicates | called winning |\n|-|-:|-:|\n")
-    for case in [*NULLS, *LIMITS, *STRONG]:
+    for case in [*NULLS, *LIMITS, *STRONG, *PLANNED, *PLANNED_STRONG]:
         out(f"| {case.what} | {case.replicates} | {case.winning(EXPERIMENTS):.1%} |\n")
         sys.stdout.flush()
 

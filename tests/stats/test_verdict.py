@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.stats.simulation import EXPERIMENTS, NULLS, STRONG, Case
+from tests.stats.simulation import EXPERIMENTS, NULLS, PLANNED, STRONG, Case
 from tests.support.verdict_rows import diverged, experiment_rows, verdict_row
 from tombola.experiments.margin import Margin
 from tombola.experiments.results_schema import Row
@@ -181,7 +181,7 @@ def named(case: Case) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", NULLS, ids=named)
+@pytest.mark.parametrize("case", [*NULLS, *PLANNED], ids=named)
 def test_a_false_winner_is_called_in_at_most_5_percent_of_experiments(case: Case) -> None:
     assert case.winning(EXPERIMENTS) < 0.05 + 3 * (0.05 * 0.95 / EXPERIMENTS) ** 0.5
 

@@ -16,6 +16,7 @@ from tombola._run_experiment import run_experiment
 from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors, worker_count
 from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
 from tombola.experiments.experiment import count_runs
+from tombola.experiments.growth import growth_of_folder, growth_text
 from tombola.experiments.recipe import load_recipe, opening_comment
 from tombola.experiments.recipe import recipes as known_recipes
 from tombola.experiments.results import TICKET, read_results
@@ -55,6 +56,8 @@ def run(
     """Search for winning tickets. The same command resumes an interrupted run."""
     chosen = load_recipe(recipe, overrides or [])
     folder = out or Path("results") / chosen.name
+    if grown := growth_of_folder(folder, chosen):
+        print_line(growth_text(folder, grown), err_console)
     with ExitStack() as stack:
         loggers = [stack.enter_context(closing(logger(spec))) for spec in log or []]
         progress = stack.enter_context(ProgressDisplay(err_console, count_runs(chosen)))

@@ -25,7 +25,7 @@ from tombola.experiments import results_schema as schema
 from tombola.experiments.metric import Metric
 from tombola.experiments.recipe import Recipe, parse_config
 from tombola.experiments.recipe_parsing import read_toml
-from tombola.experiments.results_schema import Row, RunCost, Status, Tally, read_table
+from tombola.experiments.results_schema import Row, RunCost, Stage, Status, Tally, read_table
 from tombola.experiments.search_config import SearchConfig
 from tombola.utils.errors import InputError
 from tombola.utils.former_names import former_attribute
@@ -58,6 +58,8 @@ class Results:
     """The number of all matrix weights of the network, prunable or not; None if unknown."""
     copies: list[int] = field(default_factory=list)
     """The replicates that ended in the same weights as others, and so are no independent evidence."""
+    stages: list[Stage] = field(default_factory=list)
+    """The sizes at which the experiment was finished, in order, if it was extended."""
 
     recipe = former_attribute("recipe", "config")
 
@@ -76,6 +78,7 @@ class Results:
             versions=status.versions,
             command=status.command,
             copies=status.copies,
+            stages=status.stages,
             **tables,
         )
 

@@ -29,6 +29,15 @@ MAX_BYTES = 2**28
 """The size of the cache of initial states."""
 
 
+RowKey = tuple[int, int, bool, str, int]
+"""See `row_key`."""
+
+
+def row_key(replicate: int, level: int, branch: str, draw: int) -> RowKey:
+    """What tables are ordered by: replicate and level, the ticket before its controls."""
+    return replicate, level, branch != "ticket", branch, draw
+
+
 @dataclass(frozen=True)
 class RunTables:
     """What one ticket or control adds to the tables: a row of levels, and columns of layers and of curves."""
@@ -71,7 +80,7 @@ class ResultsCollector(Listener):
         self._find_copies = find_copies
         self._sketches: dict[tuple[int, int], dict[str, tuple[float, ...]]] = {}  # of tickets, by (level, replicate)
         self._tolerated: dict[int, dict[str, float]] = {}  # by replicate, of its dense training
-        self._tables: dict[tuple[int, int, bool, str, int], RunTables] = {}
+        self._tables: dict[RowKey, RunTables] = {}
         self._points: dict[tuple[int, RequestId], dict[str, Any]] = {}
         self._runs: dict[tuple[int, RequestId], _FinishedRun] = {}
         self._stability_runs: dict[tuple[int, str], _FinishedRun] = {}  # by key, as lines may share an end
@@ -105,9 +114,9 @@ class ResultsCollector(Listener):
         layers = {name: [layer[name] for layer in stats] for name in stats[0]}
         curves = {column_of(name): values.numpy() for name, values in outcome.curves.items()}
         tables = RunTables(Row.of(study, request, outcome), layers, curves)
-        control = request.branch != "ticket"
-        known = (study, request.level, control, request.branch, request.draw) in self._tables
-        self._tables[study, request.level, control, request.branch, request.draw] = tables
+        control, key = request.branch != "ticket", row_key(study, request.level, request.branch, request.draw)
+        known = key in self._tables
+        self._tables[key] = tables
         if isinstance(self.config, CustomConfig) and self._evaluated:
             self._check_figure(tables.row)
         if not control:
@@ -140,13 +149,18 @@ class ResultsCollector(Listener):
         return copied_replicates(self._sketches)
 
     @property
+    def keys(self) -> set[RowKey]:
+        """The keys of the rows so far."""
+        return {*self._tables}
+
+    @property
     def rows(self) -> list[Row]:
         """The rows so far, in order."""
         return [tables.row for tables in self.tables]
 
     @property
     def tables(self) -> list[RunTables]:
-        """By replicate and level, the ticket before its controls."""
+        """In order; see `row_key`."""
         return [self._tables[key] for key in sorted(self._tables)]
 
     @property

@@ -198,6 +198,23 @@ class EngineTotals(FrozenModel):
     seconds: NonNegativeFloat
 
 
+class Stage(FrozenModel):
+    """A size at which an experiment was finished, so that it could be judged, before it was extended."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    replicates: PositiveInt
+    levels: NonNegativeInt
+    runs: NonNegativeInt
+    """Rows of the table of levels."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> Stage:
+        """The size of a finished experiment with these rows of the table of levels, at least one."""
+        replicates = len({row["replicate"] for row in rows})
+        return cls(replicates=replicates, levels=max(row["level"] for row in rows), runs=len(rows))
+
+
 class Status(FrozenModel):
     """The contents of `status.json`. Missing keys have defaults; keys that only newer versions write are ignored."""
 
@@ -212,6 +229,8 @@ class Status(FrozenModel):
     costs: list[RunCost] = []
     versions: dict[str, str] = {}
     command: str | None = None
+    stages: list[Stage] = []
+    """In order; the last is what is there now, if `finished`."""
 
 
 def read_status(folder: Path) -> tuple[Status, list[str]]:
@@ -225,6 +244,11 @@ def read_status(folder: Path) -> tuple[Status, list[str]]:
         return Status(), [f"{path} cannot be read: {error.strerror}"]
     except ValidationError as error:
         return Status(), [f"{path} is damaged: {first_error(error)}"]
+
+
+def write_status(folder: Path, status: Status) -> None:
+    with atomic_write(folder / "status.json") as temporary:
+        temporary.write_text(status.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def first_error(error: ValidationError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,19 @@ from typing import Any
 import tomli_w
 
 from tombola.experiments import results_schema as schema
-from tombola.experiments.recipe import parse_config
-from tombola.experiments.recipe_parsing import read_toml
+from tombola.experiments.growth import growth_of_folder, growth_text
 from tombola.experiments.results import CONFIGURATION
-from tombola.experiments.results_collector import ResultsCollector
+from tombola.experiments.results_collector import ResultsCollector, row_key
+from tombola.experiments.results_schema import Stage
 from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.stability_table import stability_table
 from tombola.runs.outcome import Outcome
 from tombola.studies.conductor import Listener
 from tombola.studies.request import RunRequest
-from tombola.utils.differences import differences
 from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write, writing
+
+log = logging.getLogger(__name__)
 
 WRITE_EVERY = 10.0
 """Seconds between writes of the tables while an experiment runs."""
@@ -41,14 +43,16 @@ class ResultsWriter(Listener):
         _claim(folder, collector.config)
         before, _ = schema.read_status(folder)
         self._complete_before = before.finished
+        self._stages = before.stages
+        self._written = {row_key(**{name: row[name] for name in schema.KEY}) for row in _rows_there(folder)}
         if collector.command is None:
             collector.command = before.command
 
     def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:
         """Write the tables from time to time."""
         self._collector.answered(study, request, outcome, trained)
-        if not self._complete_before and time.monotonic() > self._next_write:
-            self.write(finished=False)
+        if time.monotonic() > self._next_write:
+            self._write_unfinished()
 
     def write(self, finished: bool) -> None:
         """Write the tables of all runs so far, and the status."""
@@ -63,34 +67,54 @@ class ResultsWriter(Listener):
             tables["stability"] = stability_table(points)
         for name, table in tables.items():
             schema.write_table(self.folder, name, table)
-        with atomic_write(self.folder / "status.json") as temporary:
-            temporary.write_text(collector.status(finished).model_dump_json(indent=1) + "\n", encoding="utf-8")
+        stages = self._stages + self._new_stage() if finished else self._stages
+        schema.write_status(self.folder, collector.status(finished).model_copy(update={"stages": stages}))
         # Large tables take a while to write: at most a twentieth of the time.
         self._next_write = time.monotonic() + max(WRITE_EVERY, 20 * (time.monotonic() - began))
 
-    def interrupted(self) -> None:
-        """Write the tables of all runs so far, unless the folder was complete before."""
-        if not self._complete_before:
+    def _new_stage(self) -> list[Stage]:
+        """What is finished now, if it was not before."""
+        rows = self._collector.rows
+        stage = Stage.of([row.to_dict() for row in rows]) if rows else None
+        return [] if stage is None or stage in self._stages[-1:] else [stage]
+
+    def _write_unfinished(self) -> None:
+        """Write the tables of all runs so far, unless the folder has more: it was complete, or its store is lost."""
+        if not self._complete_before and self._written <= self._collector.keys:
             self.write(finished=False)
+
+    def interrupted(self) -> None:
+        """Write the tables of all runs so far, unless the folder has more."""
+        self._write_unfinished()
+
+
+def _rows_there(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the table of levels; none if it cannot be read."""
+    try:
+        return schema.read_table(folder, "levels")
+    except InputError:
+        return []
 
 
 def _claim(folder: Path, config: SearchConfig) -> None:
-    """Write the configuration to a new folder, or compare it with that of an existing one."""
+    """Write the configuration to a folder that is new, or whose experiment is the same or is extended."""
     configuration = folder / CONFIGURATION
     with writing(folder):
-        if configuration.exists():
-            there = parse_config(read_toml(configuration), source=str(configuration))
-            if found := differences([there.resolved(), config.resolved()]):
-                listed = [f"{key} is {_shown(a)} there and {_shown(b)} here" for key, (a, b) in sorted(found.items())]
-                raise InputError(
-                    f"{folder} belongs to another configuration: {'; '.join(listed)}. Name another folder with --out"
-                )
-        elif folder.exists() and any(not path.name.endswith(".tmp") for path in folder.iterdir()):
+        grown = growth_of_folder(folder, config)
+        other = not configuration.exists() and folder.exists()
+        if other and any(not path.name.endswith(".tmp") for path in folder.iterdir()):
             raise InputError(f"{folder} is neither empty nor a results folder; name another one with --out")
         folder.mkdir(parents=True, exist_ok=True)
+        if grown:
+            log.info("%s", growth_text(folder, grown))
+            _reopen(folder)  # first: an experiment that grows is unfinished, whatever happens next
         with atomic_write(configuration) as temporary:
             temporary.write_text(tomli_w.dumps(config.resolved()), encoding="utf-8")
 
 
-def _shown(value: Any) -> str:
-    return "not set" if value is None else repr(value)
+def _reopen(folder: Path) -> None:
+    """Mark the experiment as unfinished, and remember that it was finished."""
+    before, _ = schema.read_status(folder)
+    rows = _rows_there(folder)
+    first = [Stage.of(rows)] if before.finished and rows else []  # older versions did not write stages
+    schema.write_status(folder, before.model_copy(update={"finished": False, "stages": before.stages or first}))

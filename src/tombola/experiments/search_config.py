@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tombola.experiments import sections
 from tombola.experiments.methods import METHODS
@@ -40,6 +40,13 @@ class SearchConfig(FrozenModel):
             if name not in CONTROLS:
                 raise unknown("control", name, CONTROLS)
         return controls
+
+    @model_validator(mode="after")
+    def _check_looks(self) -> Self:
+        if self.verdict.looks and self.replicates not in self.verdict.looks:
+            looks = ", ".join(map(str, self.verdict.looks))
+            raise ValueError(f"replicates: should be one of verdict.looks, {looks}, not {self.replicates}")
+        return self
 
     @abstractmethod
     def judged(self, measured: Iterable[Measures]) -> Metric:

@@ -205,6 +205,9 @@ class VerdictSection(FrozenModel):
     """A winning ticket keeps at most this fraction of the weights. Formerly `few`."""
     control: str = Field(default="reinit", serialization_alias="beat")
     """The control that tickets must beat, at levels where it was trained. Formerly `beat`."""
+    looks: list[Annotated[int, Field(ge=3)]] | None = Field(default=None, min_length=1)
+    """The numbers of replicates after which the experiment is judged; by default once, after all. See
+    `tombola.stats.planned_looks`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -213,6 +216,13 @@ class VerdictSection(FrozenModel):
             return given
         renamed = {former: name for former, name in FORMER_VERDICT_KEYS.items() if name not in given}
         return {renamed.get(key, key): value for key, value in given.items()}
+
+    @field_validator("looks")
+    @classmethod
+    def _increasing(cls, looks: list[int] | None) -> list[int] | None:
+        if looks and looks != sorted(set(looks)):
+            raise ValueError(f"should increase, like [5, 10, 20], not {looks}")
+        return looks
 
     @property
     def alpha(self) -> float:

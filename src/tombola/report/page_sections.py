@@ -16,6 +16,7 @@ from tombola.report.figures.ticket_barriers import ticket_barriers_figure
 from tombola.report.figures.training_curves import training_curves
 from tombola.report.figures.weight_figures import initial_weights, pixels
 from tombola.report.formatting import percent
+from tombola.report.looks_prose import planned_looks
 from tombola.report.prose import conclusion, margins, rewind_choice, warnings
 from tombola.report.report_data import ReportData
 from tombola.report.ticket_lines import barriers_table, connections
@@ -99,6 +100,7 @@ def _verdict(summary: Summary) -> Section:
             f"Here, evaluations are further apart than {stop} of the dense network's early stop: a ticket must stop "
             f"sooner than the dense network."
         )
+    paragraphs += planned_looks(summary)
     if undecided := tables.first_undecided(summary):
         paragraphs.append(undecided)
     paragraphs += connections(summary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tombola.experiments.copies import copies_text
 from tombola.experiments.methods import METHODS
 from tombola.report.formatting import of_all_weights, percent
+from tombola.report.looks_prose import replicates, unplanned_looks
 from tombola.report.units import margin_amount
 from tombola.stats.summary import LevelSummary, StabilitySummary, Summary, VerdictSummary
 from tombola.tickets.verification_summary import VerificationSummary
@@ -35,27 +36,27 @@ def conclusion(summary: Summary) -> str:
         f"Winning tickets down to {percent(found.weights_left)} of the weights ({found.weights:,} of them"
         f"{of_all_weights(found)}, level {found.level}): we are {_sure(summary)} that they {_claim(summary)}, and "
         f"{_control(summary, found)} "
-        f"({plural(summary.replicates, 'replicate')}).{_not_asked(summary)}{unfinished}"
+        f"({replicates(summary, found.verdict.won_at)}).{_not_asked(summary)}{unfinished}"
     )
 
 
 def _no_ticket(summary: Summary) -> str:
     """Why no level wins: the first that is sparse enough decides."""
     level = next((level for level in summary.levels if level.verdict.sparse_enough), None)
-    replicates = plural(summary.replicates, "replicate")
+    counted = replicates(summary)
     if level is None:
         return f"No winning ticket: no level has at most {percent(summary.criteria.max_density)} of the weights."
     verdict = level.verdict
     if verdict.state == "not winning":
         if verdict.reason in (summary.metric.worse, "slower"):
-            reason = f"are {verdict.reason} ({_sure(summary)}, {replicates})"
+            reason = f"are {verdict.reason} ({_sure(summary)}, {counted})"
         else:
-            reason = f"do not match: {verdict.reason} ({replicates})"
+            reason = f"do not match: {verdict.reason} ({counted})"
         left = f"{percent(level.weights_left)} of the weights{of_all_weights(level)}"
         found = f"No winning ticket: at {left} tickets {reason}."
         return f"{found} The margins are {_margins(summary)}.{_not_asked(summary)}"
     return (
-        f"Cannot tell yet whether there are winning tickets: with {replicates} we are not {_sure(summary)} that any "
+        f"Cannot tell yet whether there are winning tickets: with {counted} we are not {_sure(summary)} that any "
         f"{_claim(summary)}{_and_control(summary)}. {advice(verdict)}{_not_asked(summary)}"
     )
 
@@ -75,6 +76,7 @@ def warnings(summary: Summary) -> list[str]:
     found += late_minimum(summary.dense_without_early_stop, summary.replicates)
     if text := copies_text(summary.copies):
         found.append(text)
+    found += unplanned_looks(summary)
     if summary.transfer:
         found.append(
             f"Rows named transfer are of {summary.transfer}: the dense network at level 0, then tickets found on the "
@@ -89,12 +91,12 @@ def warnings(summary: Summary) -> list[str]:
     return found
 
 
-def late_minimum(count: int, replicates: int) -> list[str]:
+def late_minimum(count: int, networks: int) -> list[str]:
     """A warning about dense networks that did not stop early."""
     if not count:
         return []
     return [
-        f"{count} of {plural(replicates, 'dense network')} were best at the last iteration: trained longer, they "
+        f"{count} of {plural(networks, 'dense network')} were best at the last iteration: trained longer, they "
         f"could be better, and harder to match."
     ]
 

@@ -47,6 +47,11 @@ def min_replicates(alpha: float) -> int:
     return math.ceil(-math.log2(alpha) - 1e-9)
 
 
+def is_exact(n: int, alpha: float) -> bool:
+    """Whether the sign-flip test of `n` replicates can reject at `alpha`: it has a p-value that is small enough."""
+    return min(n, MAX_EXACT) >= min_replicates(alpha)
+
+
 @dataclass(frozen=True)
 class PairedTest:
     """Tests and bounds of θ, from the pairs (a_i, b_i), one for each replicate.
@@ -79,7 +84,7 @@ class PairedTest:
     @property
     def exact(self) -> bool:
         """Whether the sign-flip test is used, instead of Student's t test."""
-        return self.n >= min_replicates(self.alpha)
+        return is_exact(self.n, self.alpha)
 
     @property
     def estimate(self) -> float:
@@ -174,7 +179,7 @@ def p_better_in_any(differences: Sequence[Values], alpha: float) -> float:
     With too few replicates for it, the smallest p-value of Student's t is multiplied by their number (Bonferroni).
     """
     n = len(differences[0])
-    if n < min_replicates(alpha):
+    if not is_exact(n, alpha):
         separate = [PairedTest(values, np.ones(n), alpha).p_above(0.0) for values in differences]
         return min(1.0, len(separate) * min(separate))
     lengths = np.array([np.sqrt(np.square(values).sum()) for values in differences])

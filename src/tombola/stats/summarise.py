@@ -14,6 +14,7 @@ from tombola.experiments.results import Results
 from tombola.experiments.results_schema import EngineTotals, Row
 from tombola.experiments.sections import AUTO, VerdictSection
 from tombola.stats.error_barriers import barrier_summaries, interpolation_paths, stable_rewind_points
+from tombola.stats.judge_looks import judge_looks, summarise_looks
 from tombola.stats.paired_comparison import PairedComparison, no_early_stop
 from tombola.stats.summary import (
     BranchSummary,
@@ -28,7 +29,7 @@ from tombola.stats.summary import (
     mean_interval,
 )
 from tombola.stats.ticket_barriers import ticket_barriers
-from tombola.stats.verdict import Verdict, judge
+from tombola.stats.verdict import Verdict
 
 VERDICT_FIELDS = VerdictSummary.model_fields.keys() - {"better_in", *ComparisonSummary.model_fields}
 """The fields of `VerdictSummary` that a `Verdict` has."""
@@ -56,7 +57,7 @@ def build_summary(results: Results) -> Summary:
     """The summary of `results`."""
     config, metric = results.config, results.metric
     rewound = config.no_ticket_reason is None
-    verdicts = judge(
+    verdicts = judge_looks(
         results.rows,
         config.replicates,
         config.verdict,
@@ -80,6 +81,7 @@ def build_summary(results: Results) -> Summary:
         metric=metric,
         timed=any(row.measures.stop_iteration is not None for row in results.rows),
         copies=results.copies,
+        looks=summarise_looks(config.verdict, config.replicates, [stage.replicates for stage in results.stages]),
         dense_without_early_stop=sum(
             (row.level, row.branch) == (0, "ticket") and no_early_stop(row) for row in results.rows
         ),
@@ -132,10 +134,11 @@ def _measure_names(results: Results) -> list[str]:
 def _verdict(verdict: Verdict, criteria: VerdictSection, metric: Metric, rewound: bool) -> VerdictSummary:
     dense = verdict.dense and _differences(verdict.dense, metric, criteria.margin, verdict.stop_margin)
     difference, stop = (dense.difference, dense.stop_difference) if dense else (None, None)
+    alpha = verdict.dense.gain.alpha if verdict.dense else criteria.alpha  # that of the look
     tested = {metric.name: difference, "stop": stop if rewound else None}
     return VerdictSummary(
         **{name: getattr(verdict, name) for name in VERDICT_FIELDS},
-        better_in=[name for name, found in tested.items() if found and found.p_better <= criteria.alpha],
+        better_in=[name for name, found in tested.items() if found and found.p_better <= alpha],
         metric=metric.name,
         difference=difference,
         stop_difference=stop,

@@ -129,6 +129,8 @@ class VerdictSummary(ComparisonSummary):
     stop_margin: float
     p_better_than_control: float | None
     winning: bool
+    won_at: int | None
+    """The number of replicates at the planned look at which the level won, from which all of this is."""
     better_in: list[str] = Field(serialization_alias="better")
     """In what tickets are better than the dense network: the metric, `stop`."""
 
@@ -199,6 +201,23 @@ class CollapsedLayer(SummaryModel):
     layer: str
 
 
+class LookSummary(SummaryModel):
+    """How often an experiment is judged while it grows, and what that does to the error rate."""
+
+    planned: bool
+    replicates: list[int]
+    """At each look: those planned, or else those after which the experiment was finished and then extended."""
+    alpha: list[float]
+    """The level at which each statement is tested at each look."""
+    error_rate: float
+    """The probability that a statement that is just false is accepted at one or more of the looks, by the joint
+    normal distribution of the tests."""
+
+    def number(self, replicates: int) -> int:
+        """Which look it is after so many replicates: the first is 1."""
+        return self.replicates.index(replicates) + 1
+
+
 class Summary(SummaryModel):
     """The summary of one experiment."""
 
@@ -220,6 +239,8 @@ class Summary(SummaryModel):
     """Whether early stop was asked for."""
     copies: list[int]
     """The replicates that are copies of others."""
+    looks: LookSummary | None
+    """None if the experiment is judged once."""
     dense_without_early_stop: int = Field(serialization_alias="late")
     """The number of dense networks whose validation loss was least at the last iteration."""
     levels: list[LevelSummary]

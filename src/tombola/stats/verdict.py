@@ -14,7 +14,7 @@ there are (fixed-sequence testing, Maurer, Hothorn & Lehmacher 1995).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -82,6 +82,8 @@ class Verdict:
     """How much later tickets may stop: the margin of the criteria, or 0 if evaluations are too far apart for it."""
     dense: PairedComparison | None = None
     controls: Mapping[str, PairedComparison] = field(default_factory=dict)
+    won_at: int | None = None
+    """The number of replicates at the planned look at which the level won, from which all of this is."""
 
     @property
     def winning(self) -> bool:
@@ -114,6 +116,7 @@ def judge(
     no_ticket: str | None = None,
     metric: Metric = ACCURACY,
     copies: Sequence[int] = (),
+    won: Collection[int] = (),
 ) -> list[Verdict]:
     """The verdict on every level that has tickets, from dense to sparse.
 
@@ -123,7 +126,7 @@ def judge(
     `needs_control(level)` says at which levels the control belongs to the experiment, trained or not; where it was
     trained it counts in any case. A level with a diverged ticket does not win. `no_ticket` is the reason why no level
     can win, if weights were not rewound after pruning or the mask changed during training: early stops then cannot be
-    compared with the dense network's.
+    compared with the dense network's. Levels that have `won` before do not stop the testing of sparser ones.
     """
     levels = {level: branches for level, branches in rows_by_level(rows).items() if "ticket" in branches}
     dense = levels[0]["ticket"] if 0 in levels else {}
@@ -141,7 +144,7 @@ def judge(
         )
         verdict = evidence.verdict(level, denser)
         verdicts.append(verdict)
-        if verdict.sparse_enough and not verdict.winning and not denser:
+        if verdict.sparse_enough and not verdict.winning and level not in won and not denser:
             reason = f"level {level} does not win"
             denser = [replace(each, reason=reason) for each in verdict.questions] or [OpenQuestion(reason, advice="")]
     return verdicts

@@ -162,7 +162,8 @@ class Verification:
         recipe, level = self.claim.recipe, self.claim.provenance.level
         controls = {"reinit": ControlSection(draws=self.reinit, levels=[level])} if self.reinit else {}
         alone = {"replicates": self.repeats, "stability": None, "transfer": None}
-        asked: Recipe = recipe.model_copy(update={"verdict": criteria, "controls": controls} | alone)
+        once = criteria.model_copy(update={"looks": None})
+        asked: Recipe = recipe.model_copy(update={"verdict": once, "controls": controls} | alone)
         return build_summary(Results(asked, [r for r in self.rows if r.replicate != RECORDED_RUN], True, self.tally))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def first_line(error: Exception) -> str:
     """The first line of an error's message; the name of its class if there is none."""
@@ -22,3 +24,9 @@ def plural(number: float, noun: str) -> str:
     """A number with a noun: `1 point`, `2 points`, `1,000,000 points`."""
     shown = f"{number:,}" if isinstance(number, int) else f"{number:,g}"
     return f"{shown} {noun}" + ("" if number == 1 else "s")
+
+
+def enumeration(items: Iterable[str]) -> str:
+    """Items in a sentence: `5, 10 and 20`."""
+    *most, last = items
+    return f"{', '.join(most)} and {last}" if most else last
