@@ -94,8 +94,8 @@ def find_ticket(
     `evaluate(model)` returns how good the network is on validation examples: a number, or several by name. It is
     called in evaluation mode, without gradients, every `every` steps of the optimizer that trains the network, and at
     the end. (A training that calls `tombola.evaluate()` decides itself when.) The early stop is the first evaluation
-    with the best value of the figure `stop_on`, by default the first. `test(model)` is called once, with the weights
-    of the early stop, and returns what is judged: by default, the first figure of `evaluate`, or without that what
+    with the best value of the figure `stop_on`, by default the first. `test(model)` is called once, with the
+    weights of the early stop, and returns what is judged: by default, the first figure of `evaluate`, or without that what
     `train` returns. Without `every`, only the end is evaluated; then the verdict does not ask whether tickets train as
     fast as the dense network. Higher is better, except for figures called a loss, an error, a perplexity or the like;
     `minimize` (True, False, or the names of figures of which lower is better) says otherwise.
@@ -117,8 +117,9 @@ def find_ticket(
     - `out`: a results folder, with the same files as a recipe's; `tombola show`, `report` and `compare` work on it.
       The same call resumes; one with more replicates, levels or controls extends it.
     - `store`: a folder for finished trainings, from which the same call resumes; by default `.tombola` beside `out`,
-      and without that nothing is kept. They are identified by the source of the functions, and by the plain values, arrays and functions that these refer
-      to; put anything else that they depend on into `settings` (see `tombola.engines.custom.fingerprint`).
+      and without that nothing is kept. They are identified by the source of the functions, and by the plain values,
+      arrays and functions that these refer to; put anything else that they depend on into `settings` (see
+      `tombola.engines.custom.fingerprint`).
     - `progress`: show it, in a terminal on standard error or in a notebook; by default where there is one.
       `listeners` are notified of every training.
 
