@@ -94,11 +94,11 @@ def find_ticket(
     `evaluate(model)` returns how good the network is on validation examples: a number, or several by name. It is
     called in evaluation mode, without gradients, every `every` steps of the optimizer that trains the network, and at
     the end. (A training that calls `tombola.evaluate()` decides itself when.) The early stop is the first evaluation
-    with the best value of the figure `stop_on`, by default the first. `test(model)` is called once, with the
-    weights of the early stop, and returns what is judged: by default, the first figure of `evaluate`, or without that what
-    `train` returns. Without `every`, only the end is evaluated; then the verdict does not ask whether tickets train as
-    fast as the dense network. Higher is better, except for figures called a loss, an error, a perplexity or the like;
-    `minimize` (True, False, or the names of figures of which lower is better) says otherwise.
+    with the best value of the figure `stop_on`, by default the first. `test(model)` is called once, with the weights
+    of the early stop, and returns what is judged: by default, the first figure of `evaluate`, or without that what
+    `train` returns. Without `every`, only the end is evaluated; then the verdict does not ask whether tickets train
+    as fast as the dense network. Higher is better, except for figures called a loss, an error, a perplexity or the
+    like; `minimize` (True, False, or the names of figures of which lower is better) says otherwise.
 
     - `levels`: the number of prunings. `rate`: the fraction of the remaining weights that each removes (default 0.2);
       or `density`: the fraction left after all of them. `rates` sets it for single layers, by name or pattern.
