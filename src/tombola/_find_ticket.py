@@ -23,7 +23,7 @@ from tombola.pruning.options import PruningOptions
 from tombola.pruning.scores import Score
 from tombola.pruning.scores.losses import Loss, loss_function
 from tombola.pruning.structures import Heads
-from tombola.report.printable_results import PrintableResults, printable
+from tombola.report.printable_results import PrintableResults
 from tombola.report.progress import live_display
 from tombola.report.prose import conclusion
 from tombola.runs.store import first_process, shared_store
@@ -154,7 +154,11 @@ def find_ticket(
     prunable = options.prunable(network)
     pruner = options.pruner(prunable)
     pruner.check_levels(prunable.dense, levels)
+    functions = {"model": model, "train": train, "evaluate": evaluate, "test": test}
+    named = {name: import_path(function) for name, function in functions.items() if function is not None}
     kept = out is not None or store is not None
+    tested = [] if test is None else [test]  # none leaves the fingerprint as it was before there were tests
+    fingerprint = training_fingerprint(train, evaluate, settings, *tested) if kept else ""
     config = custom_config(
         {
             "name": _name(out, model),
@@ -164,17 +168,8 @@ def find_ticket(
             "rewind": {"to": rewind if rewind == MARK else f"{rewind}it"},
             "controls": dict(controls or {}),
             "verdict": {"margin": margin, "confidence": confidence, **(verdict or {})},
-            "functions": {
-                "model": import_path(model),
-                "train": import_path(train),
-                "evaluate": None if evaluate is None else import_path(evaluate),
-                "test": None if test is None else import_path(test),
-                "fingerprint": training_fingerprint(train, evaluate, settings, *([] if test is None else [test]))
-                if kept
-                else "",
-            },
+            "functions": named | {"fingerprint": fingerprint},
             "evaluation": {"every": every, "minimize": _names(minimize), "stop_on": stop_on},
-            "settings": "" if settings is None else repr(settings),
         }
     )
     if "reinit" in config.controls and not source.draws_anew:
@@ -203,8 +198,7 @@ def find_ticket(
         display = stack.enter_context(live_display(collector, count_runs(config), progress))
         engine = CustomEngine(source, train, evaluate, test)
         folder = Path(out) if out is not None and first_process() else None
-        perform(experiment, runs, engine, InlineExecutor(), collector, folder, [display, *listeners])
-        results = printable(collector.results(finished=True))
+        results = perform(experiment, runs, engine, InlineExecutor(), collector, folder, [display, *listeners])
         summary = results.summary
         level = best_level(summary) or summary.levels[0]
         return SearchResult(ticket_of(experiment, collector, summary, level, runs, conclusion(summary)), results)

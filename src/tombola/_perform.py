@@ -13,9 +13,9 @@ from tombola.experiments.results import TICKET
 from tombola.experiments.results_collector import ResultsCollector
 from tombola.experiments.results_writer import ResultsWriter
 from tombola.pruning.mask import State
+from tombola.report.printable_results import PrintableResults, printable
 from tombola.report.prose import conclusion
 from tombola.runs.store import Store, check_writable
-from tombola.stats.summarise import build_summary
 from tombola.studies.conductor import Listener, ListenerGroup, conduct
 from tombola.tickets.selection import ticket_of
 from tombola.zoo.models.description import Start
@@ -42,9 +42,9 @@ def perform(
     out: Path | None,
     listeners: Sequence[Listener] = (),
     workers: int = 1,
-) -> None:
+) -> PrintableResults:
     """Train what the store lacks, `workers` runs at a time, and write a results folder, if `out` is given, with the
-    smallest winning ticket. The collector then has all results.
+    smallest winning ticket. Returns the results, without the tables of layers and curves.
 
     Raises `InputError` if the folder cannot be used.
     """
@@ -57,13 +57,13 @@ def perform(
         if writer is not None:
             writer.interrupted()
         raise
-    if out is None or writer is None:
-        return
-    summary = build_summary(collector.results(finished=True))
-    if summary.smallest_winning is None:
-        (out / TICKET).unlink(missing_ok=True)
-    else:
-        ticket_of(experiment, collector, summary, summary.smallest_winning, store, conclusion(summary)).save(
-            out / TICKET
-        )
-    writer.write(finished=True)
+    results = printable(collector.results(finished=True))
+    if writer is not None:
+        summary, path = results.summary, writer.folder / TICKET
+        if summary.smallest_winning is None:
+            path.unlink(missing_ok=True)
+        else:
+            level = summary.smallest_winning
+            ticket_of(experiment, collector, summary, level, store, conclusion(summary)).save(path)
+        writer.write(finished=True)
+    return results

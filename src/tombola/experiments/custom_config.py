@@ -29,10 +29,8 @@ class FunctionsSection(FrozenModel):
     train: str
     evaluate: str | None = None
     test: str | None = None
-    baselines: list[str] = []
-    """Other training functions of the dense network."""
     fingerprint: str
-    """Of the functions, and of all that they refer to."""
+    """Of the functions, of all that they refer to, and of the settings; empty if nothing is kept."""
 
 
 class EvaluationSection(FrozenModel):
@@ -68,8 +66,6 @@ class CustomConfig(SearchConfig):
     functions: FunctionsSection
     evaluation: EvaluationSection = EvaluationSection()
     search: DescribedSearchSection
-    settings: str = ""
-    """What else the training depends on, in text."""
 
     @property
     def trained_on(self) -> str:

@@ -35,11 +35,6 @@ class Metric:
         return 1 if self.maximize else -1
 
     @property
-    def better(self) -> str:
-        """In words."""
-        return "more accurate" if self.name == "accuracy" else f"better in {self.name}"
-
-    @property
     def worse(self) -> str:
         """In words."""
         return "less accurate" if self.name == "accuracy" else f"worse in {self.name}"

@@ -22,10 +22,8 @@ from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.sections import AUTO, FORMER_VERDICT_KEYS, MARK
 from tombola.runs.outcome import Measures
 from tombola.runs.run import Training
-from tombola.studies.controls import CONTROLS, NEW_MASK_CONTROLS
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError, unknown
-from tombola.utils.seeds import Purpose
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +43,7 @@ class Recipe(SearchConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
-        if self.verdict.control not in CONTROLS:
-            raise unknown("control", self.verdict.control, CONTROLS)
         most = self.search.levels
-        for name, control in self.controls.items():
-            if control.draws > 1 and name.upper() not in Purpose.__members__:
-                raise ValueError(f"controls.{name}: draws nothing at random; should be 0 or 1, not {control.draws}")
-            highest = max(control.levels or [0])
-            if highest > most:
-                raise ValueError(f"controls.{name}: levels should be at most search.levels, {most}, not {highest}")
-            if name in NEW_MASK_CONTROLS and self.rewind.method != "weights":
-                raise ValueError(f'controls.{name}: needs rewind.method = "weights", not "{self.rewind.method}"')
         if self.rewind.to == MARK:
             raise ValueError('rewind.to: "mark" is for training functions of your own; should be a length or "auto"')
         candidates = self.stability.candidates if self.stability else []
@@ -69,10 +57,6 @@ class Recipe(SearchConfig):
             raise ValueError(
                 'rewind.method: "fine-tuning" uses the last learning rate, which is near 0 with schedule = "cosine"'
             )
-        if self.search_method.name == "one-shot" and "one_shot" in self.controls:
-            raise ValueError("controls.one_shot: the search is already one-shot")
-        if "rewound" in self.controls and self.no_ticket_reason is None:
-            raise ValueError("controls.rewound: these tickets are already rewound")
         if self.transfer and max(self.transfer.levels or [0]) > most:
             raise ValueError(f"transfer.levels: should be at most search.levels, {most}")
         if self.transfer and (self.rewind.to != Duration() or self.rewind.method != "weights"):

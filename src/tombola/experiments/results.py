@@ -105,7 +105,8 @@ def read_results(folder: str | Path, lenient: bool = False) -> Results:
     """Read a results folder.
 
     Raises `InputError` if it is not one, or a table is damaged; if `lenient`, a damaged table is left out and
-    `Results.problems` names it. A missing or damaged status, which no verdict depends on, is always named there.
+    `Results.problems` names it. A missing or damaged status is always named there: a verdict depends on it only by
+    the copies that it lists.
     """
     folder = Path(folder)
     configuration = folder / CONFIGURATION

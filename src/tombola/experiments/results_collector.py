@@ -12,8 +12,9 @@ from tombola.engines.custom.direction import check_direction
 from tombola.experiments.copies import copied_replicates, copies_text, sketch, tolerances
 from tombola.experiments.custom_config import CustomConfig
 from tombola.experiments.layer_stats import layer_stats
+from tombola.experiments.metric import Metric
 from tombola.experiments.results import Results
-from tombola.experiments.results_schema import EngineTotals, Row, RunCost, Status, Tally
+from tombola.experiments.results_schema import EngineTotals, Row, RunCost, Stage, Status, Tally
 from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.stability_table import point_row
 from tombola.pruning.mask import State
@@ -76,6 +77,8 @@ class ResultsCollector(Listener):
         self.command = command
         self.tickets: dict[tuple[int, int], RunRequest] = {}
         """By (level, replicate)."""
+        self.stages: list[Stage] = []
+        """The sizes at which the experiment was finished before."""
         self._initial_states = InitialStates(initial_state)
         self._find_copies = find_copies
         self._sketches: dict[tuple[int, int], dict[str, tuple[float, ...]]] = {}  # of tickets, by (level, replicate)
@@ -84,7 +87,8 @@ class ResultsCollector(Listener):
         self._points: dict[tuple[int, RequestId], dict[str, Any]] = {}
         self._runs: dict[tuple[int, RequestId], _FinishedRun] = {}
         self._stability_runs: dict[tuple[int, str], _FinishedRun] = {}  # by key, as lines may share an end
-        self._evaluated = self._warned = False
+        self._judged: Metric | None = None  # by the user's functions, if they return figures
+        self._warned: set[str] = set()
         self._trained = 0
         self._inputs: tuple[int, ...] = ()
 
@@ -106,10 +110,7 @@ class ResultsCollector(Listener):
     def _add(self, study: int, request: RunRequest, outcome: Outcome) -> None:
         run, start = request.run, self._initial_states(request.run.start)
         if not self._tables and isinstance(self.config, CustomConfig):
-            own = {name: float(c[-1]) for name, c in outcome.curves.items() if name.startswith(FIGURE_PREFIX)}
-            figures = {name.removeprefix(FIGURE_PREFIX): value for name, value in own.items()}
-            check_direction(figures, self.config.evaluation.minimize)
-            self._evaluated = bool(figures)
+            self._check_figures(self.config, outcome)
         stats = [asdict(layer) for layer in layer_stats(run, start, outcome)]
         layers = {name: [layer[name] for layer in stats] for name in stats[0]}
         curves = {column_of(name): values.numpy() for name, values in outcome.curves.items()}
@@ -117,8 +118,8 @@ class ResultsCollector(Listener):
         control, key = request.branch != "ticket", row_key(study, request.level, request.branch, request.draw)
         known = key in self._tables
         self._tables[key] = tables
-        if isinstance(self.config, CustomConfig) and self._evaluated:
-            self._check_figure(tables.row)
+        if self._judged is not None:
+            self._check_judged(tables.row, self._judged)
         if not control:
             self.tickets[request.level, study] = request
             for layer in () if known else run.mask.empty_layers:
@@ -126,22 +127,34 @@ class ResultsCollector(Listener):
             if self._find_copies and not known:
                 self._sketch(study, request, start, outcome)
 
-    def _check_figure(self, row: Row) -> None:
+    def _check_figures(self, config: CustomConfig, outcome: Outcome) -> None:
+        """Look at what the user's functions returned in the first training."""
+        curves = {name: curve for name, curve in outcome.curves.items() if name.startswith(FIGURE_PREFIX)}
+        figures = {name.removeprefix(FIGURE_PREFIX): float(curve[-1]) for name, curve in curves.items()}
+        check_direction(figures, config.evaluation.minimize)
+        if figures:
+            self._judged = config.judged([outcome.measures])
+
+    def _check_judged(self, row: Row, metric: Metric) -> None:
         """Log a warning at the first training that cannot be compared."""
-        metric = self.config.judged(each.measures for each in self.rows)
-        if not (self._warned or row.measures.diverged or row.measures[metric.at_stop] is not None):
-            self._warned = True
+        if not row.measures.diverged and row.measures[metric.at_stop] is None:
             place = f"the {row.branch} of replicate {row.replicate} at level {row.level}"
-            log.warning('the figure "%s" is missing or not finite for %s: it cannot be compared', metric.name, place)
+            text = f'the figure "{metric.name}" is missing or not finite for {place}: it cannot be compared'
+            self._warn_once("figure", text)
+
+    def _warn_once(self, kind: str, text: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            log.warning("%s", text)
 
     def _sketch(self, study: int, request: RunRequest, start: State, outcome: Outcome) -> None:
         """Log a warning at the first copies."""
-        before, mask = self.copies, request.run.mask
+        mask = request.run.mask
         if request.level == 0:
             self._tolerated[study] = tolerances(mask, start, outcome.final)
         self._sketches[request.level, study] = sketch(outcome.final, mask, self._tolerated.get(study, {}))
-        if not before and (text := copies_text(self.copies)):
-            log.warning(text)
+        if "copies" not in self._warned and (text := copies_text(self.copies)):
+            self._warn_once("copies", text)
 
     @property
     def copies(self) -> list[int]:
@@ -185,10 +198,17 @@ class ResultsCollector(Listener):
             costs=[RunCost(level, branch, len(each), sum(each)) for (level, branch), each in costs],
             versions=versions(),
             command=self.command,
+            stages=self.stages + self._new_stage() if finished else self.stages,
         )
 
+    def _new_stage(self) -> list[Stage]:
+        """What is finished now, if it was not before."""
+        rows = [row.to_dict() for row in self.rows]
+        stage = Stage.of(rows) if rows else None
+        return [] if stage is None or stage in self.stages[-1:] else [stage]
+
     def results(self, finished: bool) -> Results:
-        """The results so far, as they would be read from a folder."""
+        """The results so far, without the tables of layers and curves."""
         return Results.from_status(self.config, self.rows, self.status(finished), stability=self.points)
 
 

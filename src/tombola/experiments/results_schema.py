@@ -27,6 +27,7 @@ def _columns(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
 
 _KEY = [("replicate", pa.int32()), ("level", pa.int32()), ("branch", TEXT), ("draw", pa.int32())]
 _AT_STOP = ("validation_loss", "validation_accuracy", "train_accuracy", "test_accuracy")
+_RECIPE_FIGURES = (*(f"{name}_at_stop" for name in _AT_STOP), "train_accuracy", "test_accuracy")
 
 KEY = tuple(name for name, _ in _KEY)
 """The columns that identify a run of the experiment."""
@@ -37,7 +38,7 @@ LEVELS = pa.schema(
     + _columns(TEXT, "run")
     + _columns(pa.bool_(), "diverged")
     + _columns(INT, "iterations", "stop_iteration")
-    + _columns(FLOAT, *(f"{name}_at_stop" for name in _AT_STOP), "train_accuracy", "test_accuracy")
+    + _columns(FLOAT, *_RECIPE_FIGURES)
 )
 LAYERS = pa.schema(
     _KEY
@@ -49,7 +50,6 @@ LAYERS = pa.schema(
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
 CURVES = pa.schema(_KEY + _columns(INT, "iteration") + _columns(FLOAT, *_CURVES))
 
-_RECIPE_FIGURES = (*(f"{name}_at_stop" for name in _AT_STOP), "train_accuracy", "test_accuracy")
 FIGURES = ("stop_iteration", *_RECIPE_FIGURES)
 """What is measured of every training of a recipe that does not diverge."""
 

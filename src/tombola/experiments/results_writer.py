@@ -43,7 +43,7 @@ class ResultsWriter(Listener):
         _claim(folder, collector.config)
         before, _ = schema.read_status(folder)
         self._complete_before = before.finished
-        self._stages = before.stages
+        collector.stages = before.stages
         self._written = {row_key(**{name: row[name] for name in schema.KEY}) for row in _rows_there(folder)}
         if collector.command is None:
             collector.command = before.command
@@ -67,16 +67,9 @@ class ResultsWriter(Listener):
             tables["stability"] = stability_table(points)
         for name, table in tables.items():
             schema.write_table(self.folder, name, table)
-        stages = self._stages + self._new_stage() if finished else self._stages
-        schema.write_status(self.folder, collector.status(finished).model_copy(update={"stages": stages}))
+        schema.write_status(self.folder, collector.status(finished))
         # Large tables take a while to write: at most a twentieth of the time.
         self._next_write = time.monotonic() + max(WRITE_EVERY, 20 * (time.monotonic() - began))
-
-    def _new_stage(self) -> list[Stage]:
-        """What is finished now, if it was not before."""
-        rows = self._collector.rows
-        stage = Stage.of([row.to_dict() for row in rows]) if rows else None
-        return [] if stage is None or stage in self._stages[-1:] else [stage]
 
     def _write_unfinished(self) -> None:
         """Write the tables of all runs so far, unless the folder has more: it was complete, or its store is lost."""

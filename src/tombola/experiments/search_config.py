@@ -13,10 +13,11 @@ from tombola.experiments.methods import METHODS
 from tombola.experiments.metric import Metric
 from tombola.experiments.search_method import SearchMethod
 from tombola.runs.outcome import Measures
-from tombola.studies.controls import CONTROLS
+from tombola.studies.controls import CONTROLS, NEW_MASK_CONTROLS
 from tombola.utils.errors import unknown
 from tombola.utils.former_names import former_attribute
 from tombola.utils.frozen_model import FrozenModel
+from tombola.utils.seeds import Purpose
 
 
 class SearchConfig(FrozenModel):
@@ -46,6 +47,25 @@ class SearchConfig(FrozenModel):
         if self.verdict.looks and self.replicates not in self.verdict.looks:
             looks = ", ".join(map(str, self.verdict.looks))
             raise ValueError(f"replicates: should be one of verdict.looks, {looks}, not {self.replicates}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_controls(self) -> Self:
+        if self.verdict.control not in CONTROLS:
+            raise unknown("control", self.verdict.control, CONTROLS)
+        most = self.search.levels
+        for name, control in self.controls.items():
+            if control.draws > 1 and name.upper() not in Purpose.__members__:
+                raise ValueError(f"controls.{name}: draws nothing at random; should be 0 or 1, not {control.draws}")
+            highest = max(control.levels or [0])
+            if highest > most:
+                raise ValueError(f"controls.{name}: levels should be at most search.levels, {most}, not {highest}")
+            if name in NEW_MASK_CONTROLS and self.rewind.method != "weights":
+                raise ValueError(f'controls.{name}: needs rewind.method = "weights", not "{self.rewind.method}"')
+        if self.search_method.name == "one-shot" and "one_shot" in self.controls:
+            raise ValueError("controls.one_shot: the search is already one-shot")
+        if "rewound" in self.controls and self.no_ticket_reason is None:
+            raise ValueError("controls.rewound: these tickets are already rewound")
         return self
 
     @abstractmethod

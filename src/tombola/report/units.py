@@ -35,10 +35,6 @@ class Units:
         """For axes: `test accuracy at early stop (%)`."""
         return f"{self.name}{self.when}{' (%)' if self.factor != 1 else ''}"
 
-    def shown(self, value: float) -> str:
-        """A value with its unit: `96.42%`."""
-        return f"{self.factor * value:{self.form}}{'%' if self.factor != 1 else ''}"
-
 
 def units_of(summary: Summary) -> Units:
     """The units of the metric that the summary judges."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -95,6 +95,11 @@ def _means(pairs: Sequence[Sequence[Sequence[Measures]]], name: str) -> Values:
 def measured(row: Row, metric: Metric) -> bool:
     """Whether the training did not diverge, and has the metric."""
     return not row.measures.diverged and row.measures[metric.at_stop] is not None
+
+
+def was_timed(rows: Iterable[Row]) -> bool:
+    """Whether early stop was asked for: a training was evaluated before its end."""
+    return any(row.measures.stop_iteration is not None for row in rows)
 
 
 def no_early_stop(row: Row) -> bool:

@@ -15,7 +15,7 @@ from tombola.experiments.results_schema import EngineTotals, Row
 from tombola.experiments.sections import AUTO, VerdictSection
 from tombola.stats.error_barriers import barrier_summaries, interpolation_paths, stable_rewind_points
 from tombola.stats.judge_looks import judge_looks, summarise_looks
-from tombola.stats.paired_comparison import PairedComparison, no_early_stop
+from tombola.stats.paired_comparison import PairedComparison, no_early_stop, was_timed
 from tombola.stats.summary import (
     BranchSummary,
     CollapsedLayer,
@@ -66,7 +66,8 @@ def build_summary(results: Results) -> Summary:
         metric,
         results.copies,
     )
-    levels = [_level(results, verdict, rewound) for verdict in verdicts]
+    names = _measure_names(results, metric)
+    levels = [_level(results, verdict, metric, names, rewound) for verdict in verdicts]
     return Summary(
         recipe=config.name,
         replicates=config.replicates,
@@ -79,7 +80,7 @@ def build_summary(results: Results) -> Summary:
         transfer=config.transferred_to.data.name if config.transferred_to else None,
         criteria=config.verdict,
         metric=metric,
-        timed=any(row.measures.stop_iteration is not None for row in results.rows),
+        timed=was_timed(results.rows),
         copies=results.copies,
         looks=summarise_looks(config.verdict, config.replicates, [stage.replicates for stage in results.stages]),
         dense_without_early_stop=sum(
@@ -106,8 +107,8 @@ def _stability(results: Results) -> StabilitySummary | None:
     )
 
 
-def _level(results: Results, verdict: Verdict, rewound: bool) -> LevelSummary:
-    criteria, metric, names = results.config.verdict, results.metric, _measure_names(results)
+def _level(results: Results, verdict: Verdict, metric: Metric, names: Sequence[str], rewound: bool) -> LevelSummary:
+    criteria = results.config.verdict
     rows = [row for row in results.rows if row.level == verdict.level]
     branches = sorted({row.branch for row in rows}, key=lambda branch: (branch != "ticket", branch))
     ticket = next(row for row in rows if row.branch == "ticket")
@@ -122,9 +123,8 @@ def _level(results: Results, verdict: Verdict, rewound: bool) -> LevelSummary:
     )
 
 
-def _measure_names(results: Results) -> list[str]:
+def _measure_names(results: Results, metric: Metric) -> list[str]:
     """What is measured of a branch: of a recipe always the same, otherwise the judged metric and other figures."""
-    metric = results.metric
     if isinstance(results.config, Recipe):
         return [*RECIPE_MEASURES]
     figures = (name for row in results.rows for name in row.measures.figures)

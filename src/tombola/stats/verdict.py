@@ -30,6 +30,7 @@ from tombola.stats.paired_comparison import (
     measured,
     no_early_stop,
     rows_by_level,
+    was_timed,
 )
 from tombola.stats.paired_test import min_replicates, p_better_in_any
 from tombola.studies.request import UNCOMPARED
@@ -131,7 +132,7 @@ def judge(
     levels = {level: branches for level, branches in rows_by_level(rows).items() if "ticket" in branches}
     dense = levels[0]["ticket"] if 0 in levels else {}
     stop_margin = _stop_margin(dense, evaluation_interval(rows), criteria)
-    timed = any(row.measures.stop_iteration is not None for row in rows)
+    timed = was_timed(rows)
     verdicts: list[Verdict] = []
     denser: list[OpenQuestion] = []
     for level, branches in levels.items():

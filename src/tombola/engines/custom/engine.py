@@ -83,7 +83,7 @@ class CustomEngine:
         network = self.network.initial_network(run.start, load_state)
         run.mask.apply_(network)
         start = network_state(network)  # before it is held, which tells used weights from unused ones
-        evaluations = Evaluations(network, self.evaluate, run.seed, run.minimize, run.stop_on)
+        evaluations = Evaluations(network, self.evaluate, run.seed, run.minimize, run.stop_on, self.test)
         with seeded(run.seed), hold(network, run.mask):
             if run.interpolates:
                 final: State = {}
@@ -91,9 +91,7 @@ class CustomEngine:
                 evaluations.evaluate_at(iterations, last=True)
             else:
                 final, iterations, timed = self._train(network, run, start, evaluations)
-            tested = {}
-            if self.test is not None and evaluations.metrics:
-                tested = evaluations.test(self.test, partial(restore_network, network))
+            tested = evaluations.tested(partial(restore_network, network))
             check_held(network)
         finite = all(
             tensor.isfinite().all() for tensor in final.values() if tensor.is_floating_point() and tensor.itemsize > 1

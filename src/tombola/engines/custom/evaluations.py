@@ -35,17 +35,18 @@ class Evaluations:
         seed: int,
         minimize: Minimize | None = None,
         stop_on: str | None = None,
+        test: EvaluateFunction | None = None,
     ) -> None:
         """Random states start at `seed` in each evaluation. Early stop is by the figure `stop_on`; by default by the
-        judged one, the first."""
+        judged one, the first. Its weights are kept only if there is a `test` of them."""
         self.network = network
         self.iterations: list[int] = []
         self.metrics: list[dict[str, float]] = []
         self.best: int | None = None
         """The index of the evaluation at the early stop."""
-        self.best_state: State = {}
-        """The weights there, unless these are the last."""
+        self._best_state: State = {}  # the weights there, unless these are the last
         self._evaluate = evaluate
+        self._test = test
         self._seed = seed
         self._minimize = minimize
         self._stop_on = stop_on
@@ -59,35 +60,36 @@ class Evaluations:
             return
         found = checked_metrics(call_evaluation(self._evaluate, self.network, self._seed), "evaluate")
         check_held(self.network)
-        if self.add(iteration, found) and not last:
-            self.best_state = network_state(self.network)
+        if self.add(iteration, found) and not last and self._test is not None:
+            self._best_state = network_state(self.network)
 
     def add(self, iteration: int, metrics: dict[str, float]) -> bool:
         """Add an evaluation. Returns whether it is the best so far."""
         self.iterations.append(iteration)
         self.metrics.append(metrics)
-        value, best = self._stop_value(-1), self.best
-        if value is None or (best is not None and value <= (self._stop_value(best) or 0.0)):
+        if self._stop_value(-1) <= (-math.inf if self.best is None else self._stop_value(self.best)):
             return False
         self.best = len(self.metrics) - 1
         return True
 
-    def _stop_value(self, index: int) -> float | None:
-        """The figure of early stop, with the sign that makes higher better; None if it is missing or not finite."""
+    def _stop_value(self, index: int) -> float:
+        """The figure of early stop, with the sign that makes higher better; -inf if it is missing or not finite."""
         metrics = self.metrics[index]
         name = self._stop_on or next(iter(metrics), "")
         if self._stop_on and metrics and name not in metrics:
             raise unknown("figure in stop_on", name, metrics)
         value = metrics.get(name, math.nan)
         sign = -1 if lower_is_better(name, self._minimize) else 1
-        return sign * value if math.isfinite(value) else None
+        return sign * value if math.isfinite(value) else -math.inf
 
-    def test(self, function: EvaluateFunction, restore: Callable[[State], object]) -> dict[str, float]:
-        """What `function` returns for the weights of the early stop; a single number has the name of the judged
-        figure."""
-        if self.best_state and self.best is not None and self.best < len(self.metrics) - 1:
-            restore(self.best_state)
-        returned = call_evaluation(function, self.network, self._seed)
+    def tested(self, restore: Callable[[State], object]) -> dict[str, float]:
+        """What `test` returns for the weights of the early stop; a single number has the name of the judged figure.
+        Empty without `test`, or if nothing was evaluated."""
+        if self._test is None or not self.metrics:
+            return {}
+        if self._best_state and self.best is not None and self.best < len(self.metrics) - 1:
+            restore(self._best_state)
+        returned = call_evaluation(self._test, self.network, self._seed)
         if not isinstance(returned, Mapping):
             judged = next((name for metrics in self.metrics for name in metrics), "figure")
             returned = {judged: returned}
