@@ -2,13 +2,20 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tombola.utils import random_state
 from tombola.utils.random_state import RandomGenerator, seeded
+from tombola.zoo.models import build
+from tombola.zoo.models.description import Network, Start
+
+NETWORK = Network(name="mlp", options={"widths": [20, 10]}, inputs=(8, 8), classes=10)
 
 
 def draw(generator: torch.Generator) -> tuple[float, ...]:
@@ -71,3 +78,30 @@ def test_generators_of_every_kind_start_at_the_seed_and_are_restored(kind: str, 
                 raise error
     assert found[0] == found[1] != found[2]
     assert numbers(generator) == numbers(other)
+
+
+def test_only_one_thread_at_a_time_has_the_global_random_state() -> None:
+    expected = build(Start(network=NETWORK, seed=0)).state_dict()
+    stop = threading.Event()
+
+    def draw() -> None:
+        while not stop.is_set():
+            with seeded(1):
+                torch.rand(100)
+
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    try:
+        for _ in range(200):
+            built = build(Start(network=NETWORK, seed=0)).state_dict()
+            assert all(torch.equal(tensor, expected[name]) for name, tensor in built.items())
+    finally:
+        stop.set()
+        drawing.join()
+
+
+def test_nothing_else_changes_the_global_random_state() -> None:
+    """A block without the lock would disturb the initial weights that another thread draws."""
+    source = Path(random_state.__file__).parent.parent
+    using = {path.name for path in source.rglob("*.py") if "fork_rng" in path.read_text(encoding="utf-8")}
+    assert using == {"random_state.py"}

@@ -23,6 +23,7 @@ from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.runs.sparse_state import strip_prefix
 from tombola.runs.store import Checkpoint
+from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.seeds import Purpose, derive
 from tombola.zoo.datasets import prepare
 from tombola.zoo.datasets.split import Split
@@ -72,7 +73,7 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
+    with preserve_rng_state([device] if cuda else []):
         torch.default_generator.manual_seed(seed)
         torch.set_num_threads(1)
         if cuda:
@@ -207,7 +208,7 @@ def evaluation_batch_size(network: nn.Module, example: Tensor) -> int:
     training = network.training
     network.eval()
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with preserve_rng_state([device] if device.type == "cuda" else []):
             network(example)
     finally:
         network.train(training)

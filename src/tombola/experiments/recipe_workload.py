@@ -25,6 +25,7 @@ from tombola.runs.initial_state import StateLoader, initial_state, masked_networ
 from tombola.runs.run import BaseRun, Run
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
+from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.seeds import Purpose, derive
 from tombola.utils.text import first_line
 from tombola.zoo.batches import batches
@@ -208,7 +209,7 @@ def _check_output(model: nn.Module, described: Network, batch_size: int) -> None
     """Refuse a model that does not give a number for each class and example, in evaluation or training mode."""
     for training, examples in ((False, 2), (True, min(2, batch_size))):
         try:
-            with torch.random.fork_rng(devices=[]):
+            with preserve_rng_state():
                 output: Any = model.train(training)(torch.zeros(examples, *described.inputs))
         except Exception as error:  # a user's model may raise anything
             raise InputError(

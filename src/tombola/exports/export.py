@@ -26,6 +26,7 @@ from tombola.tickets.ticket import Precision, Ticket
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.files import atomic_write, writing
 from tombola.utils.libraries import versions
+from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.workers import cores, processor
 from tombola.zoo.datasets import DATASETS, PARQUET_DATASETS, prepare
 from tombola.zoo.datasets.description import Data
@@ -198,7 +199,7 @@ def _imported_network(ticket: Ticket, trust: bool) -> nn.Module:
             f'its network "{ticket.drawn.network.name}" is code from outside tombola, which would be imported and '
             f"run; if you know that code and trust the file, say --trust"
         )
-    with torch.random.fork_rng(devices=[]):
+    with preserve_rng_state():
         return make(ticket.drawn.network)
 
 

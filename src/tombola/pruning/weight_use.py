@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from tombola.utils.random_state import preserve_rng_state
+
 _log = logging.getLogger(__name__)
 
 _changes_zeros: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()  # by class of layer
@@ -33,7 +35,7 @@ def warn_if_zeros_change(layer: nn.Module, name: str) -> None:
 
 def _uses_zero_weights(layer: nn.Linear | _ConvNd) -> bool:
     """Whether outputs depend on an input whose weights are all zero; the other weights are random."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with preserve_rng_state(), torch.no_grad():
         try:
             copied = copy.deepcopy(layer).cpu().float().eval()
             torch.manual_seed(0)

@@ -1,8 +1,12 @@
-"""Random states, global ones and those of generators: set for a while, and restored."""
+"""Random states, global ones and those of generators: set for a while, and restored.
+
+Global random states are shared by all threads, so only one thread at a time is in a block that changes them.
+"""
 
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -13,15 +17,25 @@ import torch
 RandomGenerator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
 
+_IN_USE = threading.RLock()
+
+
+@contextmanager
+def preserve_rng_state(devices: Iterable[torch.device | int] = ()) -> Iterator[None]:
+    """Within it, torch's global random state, on the CPU and on these CUDA devices, can be changed; it is restored at
+    the end. Other threads wait with theirs."""
+    with _IN_USE, torch.random.fork_rng(devices=list(devices)):
+        yield
+
+
 @contextmanager
 def seeded(seed: int, generators: Iterable[RandomGenerator] = ()) -> Iterator[None]:
     """Within it, the global random states of Python, NumPy and torch, and `generators`, start at `seed`; the previous
-    ones are restored at the end."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
+    ones are restored at the end. Other threads wait with theirs."""
     on_gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=on_gpus), ExitStack() as restored:
-        restored.callback(random.setstate, python)
-        restored.callback(np.random.set_state, numpy)
+    with preserve_rng_state(on_gpus), ExitStack() as restored:
+        restored.callback(random.setstate, random.getstate())
+        restored.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 - a user's code may draw from it
         for generator in generators:
             restored.callback(_reseed(generator, seed))
         random.seed(seed)

@@ -11,6 +11,7 @@ from torch import nn
 
 from tombola.engines.sparse.stack import has_hooks
 from tombola.utils.calls import layer_input
+from tombola.utils.random_state import preserve_rng_state
 
 Shapes = dict[str, tuple[int, ...]]
 """The input shapes of the layers that a network calls, by their names as in `named_modules`."""
@@ -64,7 +65,7 @@ def record_input_shapes(network: nn.Module, forward: Callable[[], object]) -> Sh
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with preserve_rng_state():
             forward()
     finally:
         for module, training in modes.items():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.pruning.mask import State
+from tombola.utils.random_state import preserve_rng_state
 
 OUTPUT_TOLERANCE = 1e-3
 """The norm of a difference, relative to the norm of the tensor."""
@@ -45,7 +46,7 @@ def run_trial(network: nn.Module, inputs: Tensor) -> Trial:
     """Try `network`, which changes as in a training step without an update. Nothing is hooked, because modules of
     torch compute in another way with hooks. Random draws start at torch's random state, which stays as it is. Raises
     whatever the network raises."""
-    with torch.random.fork_rng(devices=[]):
+    with preserve_rng_state():
         network.eval()
         with torch.no_grad():
             outputs: list[Tensor] = [network(inputs)]

@@ -28,6 +28,7 @@ from tombola.pruning.hold import check_held, release
 from tombola.pruning.network_copy import copy_network
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
+from tombola.utils.random_state import preserve_rng_state
 
 FORMAT = 1
 """The version of the file format."""
@@ -183,7 +184,7 @@ def sparse_network(network: nn.Module, example: Inputs, threads: int | None = No
     if not isinstance(example, Tensor):
         raise UnsupportedNetwork(f"a program takes one tensor, not a {type(example).__name__} of inputs")
     dense = cpu_copy(network)
-    with torch.random.fork_rng(devices=[]):
+    with preserve_rng_state():
         plan = plan_of(graph_of(dense, example))
         try:
             made = SparseNetwork(tuned(plan), threads)

@@ -19,6 +19,7 @@ from tombola.exports.runtime.plan import UnsupportedNetwork
 from tombola.exports.runtime.planner import plan_of
 from tombola.exports.runtime.tuning import is_faster, tuned
 from tombola.pruning.network_copy import copy_network
+from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.text import first_line
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ def _why_different(dense: nn.Module, sparse: nn.Module, example: Inputs) -> str 
     """How the outputs of a network with sparse layers differ, or the error that it raises; with and without autograd,
     because modules of torch compute in different ways then. None if it computes the same."""
     try:
-        with torch.random.fork_rng(devices=[]):
+        with preserve_rng_state():
             for mode in (torch.no_grad(), torch.enable_grad()):
                 if reason := output_mismatch(mode(dense.__call__), mode(sparse.__call__), example):
                     return reason

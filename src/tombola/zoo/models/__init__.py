@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from pydantic import ConfigDict, NonNegativeInt, ValidationError, validate_call
 from torch import nn
 
 from tombola.utils.errors import InputError, unknown
+from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.text import first_line
 from tombola.zoo.models import from_timm, import_path
 from tombola.zoo.models.conv import conv
@@ -44,8 +44,6 @@ MODELS: dict[str, Factory] = {
 }
 """Each is called with keywords: `inputs`, the shape of an example; `classes`, their number; and the options."""
 
-_BUILDING = threading.Lock()
-
 
 def describe(name: str, options: dict[str, Any], inputs: tuple[int, ...], classes: int) -> Network:
     """The network of that name: one of `MODELS`, `timm:NAME`, or an import path `package.module:factory`. Raises
@@ -66,7 +64,7 @@ def build(start: Start) -> nn.Module:
     Raises `InputError` for an unknown network or invalid options.
     """
     network = start.network
-    with _BUILDING, torch.random.fork_rng(devices=[]):
+    with preserve_rng_state():
         torch.default_generator.manual_seed(start.seed)
         built = make(network)
     if start.reuse is not None:
