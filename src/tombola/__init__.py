@@ -14,7 +14,6 @@ from tombola._find_ticket import SearchResult, find_ticket
 from tombola._run_experiment import run_experiment
 from tombola.engines.custom.step_counter import evaluate, mark
 from tombola.experiments.recipe import Recipe, load_recipe, recipes
-from tombola.experiments.results import Results
 from tombola.exports.compaction import compact
 from tombola.exports.export import Examples, export
 from tombola.exports.runtime import load_sparse, sparse
@@ -22,6 +21,7 @@ from tombola.pruning.hold import held, hold
 from tombola.pruning.mask import Mask, prunable
 from tombola.pruning.prune_model import prune
 from tombola.report.page import write_comparison, write_report
+from tombola.report.printable_results import PrintableResults as Results
 from tombola.report.printable_results import read_results
 from tombola.stats.summarise import summarise
 from tombola.tickets.ticket import Ticket

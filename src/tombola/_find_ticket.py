@@ -44,6 +44,9 @@ class SearchResult(NamedTuple):
     levels: PrintableResults
     """The results of all levels. They print as a table with the verdict."""
 
+    def _repr_html_(self) -> str:
+        return f"{self.levels._repr_html_()}{self.ticket._repr_html_()}"
+
 
 def find_ticket(
     model: Model,
@@ -120,8 +123,8 @@ def find_ticket(
       and without that nothing is kept. They are identified by the source of the functions, and by the plain values,
       arrays and functions that these refer to; put anything else that they depend on into `settings` (see
       `tombola.engines.custom.fingerprint`).
-    - `progress`: show it, in a terminal on standard error or in a notebook; by default where there is one.
-      `listeners` are notified of every training.
+    - `progress`: shown in a notebook, otherwise on standard error: a bar in a terminal, elsewhere a line a minute;
+      not if False, and in a distributed job by the first process only. `listeners` are notified of every training.
 
     In a distributed job all processes make the same call; a training counts as finished when all of them have it.
 
@@ -195,7 +198,8 @@ def find_ticket(
             store = beside or stack.enter_context(tempfile.TemporaryDirectory())
         runs = shared_store(Path(store))
         collector = collector_of(experiment, runs, find_copies=replicates > 1)
-        display = stack.enter_context(live_display(collector, count_runs(config), progress))
+        shown = progress if first_process() else False
+        display = stack.enter_context(live_display(collector, count_runs(config), shown))
         engine = CustomEngine(source, train, evaluate, test)
         folder = Path(out) if out is not None and first_process() else None
         results = perform(experiment, runs, engine, InlineExecutor(), collector, folder, [display, *listeners])

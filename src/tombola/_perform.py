@@ -44,7 +44,7 @@ def perform(
     workers: int = 1,
 ) -> PrintableResults:
     """Train what the store lacks, `workers` runs at a time, and write a results folder, if `out` is given, with the
-    smallest winning ticket. Returns the results, without the tables of layers and curves.
+    smallest winning ticket. Returns the results.
 
     Raises `InputError` if the folder cannot be used.
     """

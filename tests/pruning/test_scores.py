@@ -30,7 +30,7 @@ from tombola.pruning.scores.weights import magnitude, random, small_final
 @pytest.mark.parametrize("score", SCORES)
 def test_a_search_prunes_by_every_score(score: str, tmp_path: Path) -> None:
     recipe = tiny(replicates=1, search__levels=1, search__score=score, training__length="20it", controls={})
-    results = run_experiment(recipe, tmp_path / "results", engine="eager")
+    results = run_experiment(recipe, tmp_path / "results", engine="eager", workers=1)
     left = 1280 - round(0.4 * 1280), 200 - round(0.4 * 200), 100 - round(0.2 * 100)  # 64 - 20 - 10 - 10
     assert [row.weights for row in results.rows] == [1580, sum(left)]
 

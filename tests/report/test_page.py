@@ -93,7 +93,7 @@ def test_unfinished_results_are_marked(results: Path) -> None:
     text = Elements(page_of(results)).text
     assert "Incomplete." in text
     assert "not finished: 21 of 21 runs" in text
-    assert "So far" in text
+    assert "Unfinished: 21 of 21 runs." in text
 
 
 def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from tests.support.custom_search import small, train
+from tests.support.experiments import simulate
 from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
 from tombola._find_ticket import find_ticket
@@ -33,11 +35,29 @@ def notebook() -> Iterator[Any]:
     interactive.InteractiveShell.clear_instance()
 
 
-def test_nothing_is_shown_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_there_is_a_line_from_time_to_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not in_notebook()
-    with live_display(collector(), 3, None) as listener:
-        assert not isinstance(listener, ProgressDisplay)
     find_ticket(small, train, levels=1)
+    assert capsys.readouterr() == ("", "")  # not within the first minute
+    monkeypatch.setattr(module, "LINE_INTERVAL", -1.0)
+    find_ticket(small, train, levels=1)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.partition(" ")[0] for line in err.splitlines()] == ["0/2", "1/2", "1/2", "2/2"]
+    find_ticket(small, train, levels=1, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_recipes_show_progress_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "LINE_INTERVAL", -1.0)
+    recipe = tiny(replicates=1, search__levels=1, controls={})
+    simulate(recipe, tmp_path)
+    assert "2/2 runs" in capsys.readouterr().err
+    simulate(recipe, tmp_path, progress=False)
     assert capsys.readouterr() == ("", "")
 
 
@@ -61,7 +81,7 @@ def test_a_notebook_gets_a_table_that_is_updated(notebook: Any) -> None:  # noqa
     assert "0 of 3 trainings" in pages[0]
     assert "ticket level 2" in pages[-3]
     assert "of 3 trainings" not in pages[-1]
-    assert all(f" {left}% " in pages[-1] for left in (100, 80))
+    assert all(f"<td>{left}%</td>" in pages[-1] for left in (100, 80))
     assert sum(output.update for output in captured.outputs) == 7  # in place
 
 

@@ -52,7 +52,8 @@ def test_reasons_why_a_level_does_not_win() -> None:
     assert "No winning ticket" in text
     assert "slower" in show(experiment_rows([0.95] * 5, [700] * 5))
     unsure = show(experiment_rows([0.99, 0.91, 0.99, 0.91, 0.95], [300] * 5))
-    assert "cannot tell (+" in unsure
+    assert "cannot tell" in unsure
+    assert "more replicates would probably decide" in " ".join(unsure.split())
     assert "Cannot tell yet whether there are winning tickets" in unsure
     rows = experiment_rows([0.95] * 5, [300] * 5)
     assert "too many weights" in show(rows[:5] + [replace(r, weights=900) for r in rows[5:]])
@@ -70,8 +71,30 @@ def test_divergence_and_collapse_are_reported() -> None:
 
 
 def test_unfinished_experiments_are_marked() -> None:
-    assert "runs still to do" in " ".join(show(experiment_rows([0.95] * 5, [300] * 5), finished=False).split())
-    assert "Nothing is finished yet" in show([], finished=False)
+    rows = experiment_rows([0.95] * 5, [300] * 5)
+    assert show(rows, finished=False).startswith("Unfinished: 10 of 20 runs. Winning")
+    assert show([], finished=False).startswith("Unfinished: 0 of 20 runs. Nothing is finished yet")
+    begun = show(rows[:5] + [replace(row, weights=900) for row in rows[5:]], finished=False)
+    assert begun.startswith("Unfinished: 10 of 20 runs. No level that has at most 50%")
+    assert "No winning ticket" not in begun
+
+
+def test_a_level_that_stays_open_below_a_winning_one_is_named() -> None:
+    rows = experiment_rows([0.95] * 5, [300] * 5)
+    undecided = [verdict_row(r, 3, a, 300) for r, a in enumerate((0.99, 0.91, 0.99, 0.91, 0.95))]
+    rows += [replace(row, weights=100) for row in undecided]
+    text = " ".join(show(rows).split())
+    assert "Winning tickets down to 25%" in text
+    assert "Level 3 cannot be decided yet. About" in text
+
+
+def test_of_few_replicates_the_lowest_and_the_highest_value_are_shown() -> None:
+    rows = [row for row in experiment_rows([0.95, 0.93, 0.97, 0, 0], [300, 330, 270, 0, 0]) if row.replicate < 3]
+    few = Results(tiny(replicates=3, controls={}), rows, True, Tally())
+    text = printed(show_summary, build_summary(few), width=100)
+    assert "95.00 (93.00–97.00)" in text
+    assert "300 (270–330)" in text
+    assert "±" not in text
 
 
 def test_a_ticket_is_shown_by_layer(dense: Run, tmp_path: Path) -> None:  # noqa: ARG001

@@ -33,7 +33,7 @@ def branch(accuracy: float | None, stop: int | None) -> BranchSummary:
     """A branch with these means; None if it diverged."""
     measures: dict[str, MeasureSummary] = {}
     if accuracy is not None and stop is not None:
-        measures = {"test_accuracy_at_stop": measure(accuracy, accuracy), "stop_iteration": measure(stop, stop)}
+        measures = {"test_accuracy_at_stop": measure(*[accuracy] * 5), "stop_iteration": measure(*[stop] * 5)}
     return BranchSummary(runs=2, diverged=0, measures=measures)
 
 

@@ -42,4 +42,5 @@ def test_a_comparison_has_summaries_and_differences() -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert [experiment["label"] for experiment in found["experiments"]] == ["all", "half"]
     assert found["experiments"][1]["summary"]["recipe"] == "half"
+    assert found["common_levels"] == [[0, 0], [2, 2]]
     assert found["differences"] == {"name": ["all", "half"], "data.fraction": [1.0, 0.5]}

@@ -43,15 +43,16 @@ class Recorder(Listener):
 def train(recipe: Recipe, folder: Path, stop_after: int | None = None, **options: Any) -> tuple[Results, Recorder]:
     """Run the experiment in `folder / "out"`; its store is `folder / "store"`."""
     recorder = Recorder(stop_after)
+    options = {"workers": 1} | options
     results = run_experiment(recipe, folder / "out", store=folder / "store", listeners=[recorder], **options)
     return results, recorder
 
 
-def simulate(recipe: Recipe, folder: Path, stop_after: int | None = None) -> tuple[Results, Recorder]:
+def simulate(recipe: Recipe, folder: Path, stop_after: int | None = None, **options: Any) -> tuple[Results, Recorder]:
     """The same with a `FakeEngine`, which trains nothing."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tombola._run_experiment.named_engine", lambda *_: FakeEngine())
-        return train(recipe, folder, stop_after)
+        return train(recipe, folder, stop_after, **options)
 
 
 def rotated_digits(folder: Path, classes: int) -> Path:

@@ -1,11 +1,23 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tombola.utils.workers import Cancelled, InlineExecutor, cores, parallel_executor, processor, raise_if_cancelled
+from tests.support.errors import raises_input_error
+from tombola.utils.workers import (
+    Cancelled,
+    InlineExecutor,
+    cores,
+    parallel_executor,
+    processor,
+    raise_if_cancelled,
+    worker_count,
+)
 
 
 def test_an_inline_executor_calls_in_this_thread_and_keeps_exceptions() -> None:
@@ -44,6 +56,42 @@ def test_running_threads_are_cancelled_when_the_block_raises() -> None:
         interrupt()
     assert isinstance(futures[0].exception(), Cancelled)
     raise_if_cancelled()  # the main thread is not cancelled
+
+
+UNGUARDED = """
+import os
+from tombola.utils.workers import parallel_executor
+
+with parallel_executor(2) as executor:
+    ran = {executor.submit(os.getpid).result() for _ in range(4)}
+print("once" if os.getpid() not in ran else "in this process")
+"""
+
+
+def test_scripts_need_no_guard_against_their_import_in_other_processes(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "once\n", "")
+
+
+def start_trainings() -> None:
+    """What a module does that trains when it is imported."""
+    with parallel_executor(1):
+        pass
+
+
+def test_worker_processes_do_not_start_trainings() -> None:
+    with parallel_executor(2) as executor, raises_input_error("__main__"):
+        executor.submit(start_trainings).result()
+
+
+def test_by_default_there_is_a_worker_for_each_core() -> None:
+    assert worker_count(None) == cores()
+    assert worker_count(None, "cuda") == 1
+    assert worker_count(3, "cuda") == 3
+    with raises_input_error("workers", "at least 1"):
+        worker_count(0)
 
 
 def test_the_machine_is_described() -> None:

@@ -18,7 +18,6 @@ from rich.logging import RichHandler
 
 from tombola.cli.output import err_console, print_message
 from tombola.utils.errors import InputError
-from tombola.utils.workers import cores
 
 app = typer.Typer(
     help="Find, verify and export winning lottery tickets.",
@@ -35,11 +34,6 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Parallel runs (default
 DataDir = Annotated[Path | None, typer.Option(help="Folder that is searched for datasets first.")]
 
 Parameters = ParamSpec("Parameters")
-
-
-def worker_count(workers: int | None, device: str) -> int:
-    """The number of parallel runs."""
-    return workers or (cores() if device == "cpu" else 1)
 
 
 def handle_errors(function: Callable[Parameters, None]) -> Callable[Parameters, None]:

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from tombola._run_experiment import run_experiment
-from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors, worker_count
+from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors
 from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
 from tombola.experiments.experiment import count_runs
 from tombola.experiments.growth import growth_of_folder, growth_text
@@ -67,10 +67,11 @@ def run(
             store=store,
             engine=engine,
             device=device,
-            workers=worker_count(workers, device),
+            workers=workers,
             data_dir=data_dir,
             checkpoint_every=checkpoint_every,
             listeners=[progress, *map(Logging, loggers)],
+            progress=False,  # shown above, on the console of messages
             command=_command(recipe, out, overrides or []),
         )
     summary = build_summary(results)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors, worker_count
+from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors
 from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
 from tombola.exports.artefacts import ARTEFACTS
 from tombola.exports.export import export
@@ -114,7 +114,7 @@ def ticket_check(
             store=store,
             engine=engine,
             device=device,
-            workers=worker_count(workers, device),
+            workers=workers,
             listeners=[progress],
         )
     summary = verification.build_summary()

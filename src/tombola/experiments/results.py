@@ -16,9 +16,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
+import pyarrow as pa
 from pydantic import ValidationError
 
 from tombola.experiments import results_schema as schema
@@ -27,14 +29,20 @@ from tombola.experiments.recipe import Recipe, parse_config
 from tombola.experiments.recipe_parsing import read_toml
 from tombola.experiments.results_schema import Row, RunCost, Stage, Status, Tally, read_table
 from tombola.experiments.search_config import SearchConfig
-from tombola.utils.errors import InputError
+from tombola.utils.errors import InputError, unknown
 from tombola.utils.former_names import former_attribute
+from tombola.utils.text import plural
 
 CONFIGURATION = "experiment.toml"
 TICKET = "ticket.safetensors"
 
 
-@dataclass(frozen=True)
+def _no_table(name: str) -> pa.Table:
+    """An empty table."""
+    return schema.TABLES[name].empty_table()
+
+
+@dataclass(frozen=True, repr=False)
 class Results:
     """The contents of a results folder; `layers` and `stability` are the rows of these tables."""
 
@@ -60,6 +68,10 @@ class Results:
     """The replicates that ended in the same weights as others, and so are no independent evidence."""
     stages: list[Stage] = field(default_factory=list)
     """The sizes at which the experiment was finished, in order, if it was extended."""
+    folder: Path | None = field(default=None, compare=False)
+    """The folder that they were read from, if they were."""
+    load_table: Callable[[str], pa.Table] = field(default=_no_table, compare=False)
+    """Gives a table by its name, with the columns of its file."""
 
     recipe = former_attribute("recipe", "config")
 
@@ -81,6 +93,31 @@ class Results:
             stages=status.stages,
             **tables,
         )
+
+    @functools.cached_property
+    def curves(self) -> list[dict[str, Any]]:
+        """The rows of the table of curves, which is large, and read when it is first asked for. Raises `InputError`
+        if it is damaged."""
+        rows: list[dict[str, Any]] = self.load_table("curves").to_pylist()
+        return rows
+
+    def frame(self, table: str = "levels") -> Any:
+        """A table, "levels", "layers", "curves" or "stability", as in its file: a `pandas.DataFrame` if pandas is
+        installed, else a `pyarrow.Table`.
+
+        Raises `InputError` for another name, and if the table is damaged.
+        """
+        if table not in schema.TABLES:
+            raise unknown("table", table, schema.TABLES)
+        found = self.load_table(table)
+        return found if find_spec("pandas") is None else found.to_pandas()
+
+    def __repr__(self) -> str:
+        return f"<Results of {self.config.name}: {self._counts}>"
+
+    @property
+    def _counts(self) -> str:
+        return f"{plural(self.config.replicates, 'replicate')}, {plural(len(self.rows), 'run')}"
 
     def rows_of(self, branch: str, level: int) -> list[Row]:
         """The rows of a branch at a level."""
@@ -126,7 +163,10 @@ def read_results(folder: str | Path, lenient: bool = False) -> Results:
 
     rows = table("levels", functools.partial(_read_rows, recipe=isinstance(config, Recipe)))
     tables = {"layers": table("layers"), "stability": table("stability")}
-    return Results.from_status(config, rows, status, problems=problems, **tables)
+    load_table = functools.partial(schema.read_arrow, folder)
+    return Results.from_status(
+        config, rows, status, problems=problems, folder=folder, load_table=load_table, **tables
+    )
 
 
 def _read_rows(folder: Path, name: str, recipe: bool) -> list[Row]:

@@ -8,15 +8,26 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from tombola.engines.custom.direction import check_direction
 from tombola.experiments.copies import copied_replicates, copies_text, sketch, tolerances
 from tombola.experiments.custom_config import CustomConfig
 from tombola.experiments.layer_stats import layer_stats
 from tombola.experiments.metric import Metric
 from tombola.experiments.results import Results
-from tombola.experiments.results_schema import EngineTotals, Row, RunCost, Stage, Status, Tally
+from tombola.experiments.results_schema import (
+    EngineTotals,
+    Row,
+    RunCost,
+    Stage,
+    Status,
+    Tally,
+    levels_table,
+    table_of,
+)
 from tombola.experiments.search_config import SearchConfig
-from tombola.experiments.stability_table import point_row
+from tombola.experiments.stability_table import point_row, stability_table
 from tombola.pruning.mask import State
 from tombola.runs.outcome import FIGURE_PREFIX, Outcome
 from tombola.studies.conductor import Listener
@@ -208,8 +219,20 @@ class ResultsCollector(Listener):
         return [] if stage is None or stage in self.stages[-1:] else [stage]
 
     def results(self, finished: bool) -> Results:
-        """The results so far, without the tables of layers and curves."""
-        return Results.from_status(self.config, self.rows, self.status(finished), stability=self.points)
+        """The results so far, as they would be read from a folder."""
+        layers = self.table("layers").to_pylist() if finished else []
+        tables = {"layers": layers, "stability": self.points, "load_table": self.table}
+        return Results.from_status(self.config, self.rows, self.status(finished), **tables)
+
+    def table(self, name: str) -> pa.Table:
+        """A table so far, with the columns of its file."""
+        runs = self.tables
+        if name == "levels":
+            return levels_table([run.row for run in runs])
+        if name == "stability":
+            return stability_table(self.points)
+        columns = [(run.row, run.layers if name == "layers" else run.curves) for run in runs]
+        return table_of(name, columns)
 
 
 def column_of(curve: str) -> str:

@@ -110,26 +110,33 @@ _ROW_COLUMNS = (*KEY, "weights", "weights_total", "run")
 
 
 def read_table(folder: Path, name: str) -> list[dict[str, Any]]:
-    """The rows of the table `name`, none if there is no file; columns that an older tombola did not write are None.
+    """The rows of the table `name`; see `read_arrow`."""
+    rows: list[dict[str, Any]] = read_arrow(folder, name).to_pylist()
+    return rows
+
+
+def read_arrow(folder: Path, name: str) -> pa.Table:
+    """The table `name`, empty if there is no file; columns that an older tombola did not write are null.
 
     Raises `InputError` if it is damaged: a required value is missing, or a number of weights is impossible.
     """
     path = folder / f"{name}.parquet"
     if not path.exists():
-        return []
+        return TABLES[name].empty_table()
     try:
         figures = [field.name for field in pq.read_schema(path) if field.type == FLOAT]
         schema = _with_figures(name, figures) if name in ("levels", "curves") else TABLES[name]
-        rows: list[dict[str, Any]] = pq.read_table(path, schema=schema).to_pylist()
+        table = pq.read_table(path, schema=schema)
+        table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(path, str(error).partition("\n")[0]) from error
-    for row in rows:
-        missing = next((column for column in _REQUIRED[name] if row[column] is None), None)
-        if missing:
-            raise damaged(path, f"{missing} is missing")
-        if "weights" in row and not 0 <= row["weights"] <= row["weights_total"] > 0:
-            raise damaged(path, f"{row['weights']} of {row['weights_total']} weights")
-    return rows
+    if missing := next((column for column in _REQUIRED[name] if table[column].null_count), None):
+        raise damaged(path, f"{missing} is missing")
+    if "weights" in table.column_names:
+        for left, total in zip(*(table[column].to_pylist() for column in ("weights", "weights_total")), strict=True):
+            if not 0 <= left <= total > 0:
+                raise damaged(path, f"{left} of {total} weights")
+    return table
 
 
 def damaged(path: Path, why: str) -> InputError:

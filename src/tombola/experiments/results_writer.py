@@ -15,7 +15,6 @@ from tombola.experiments.results import CONFIGURATION
 from tombola.experiments.results_collector import ResultsCollector, row_key
 from tombola.experiments.results_schema import Stage
 from tombola.experiments.search_config import SearchConfig
-from tombola.experiments.stability_table import stability_table
 from tombola.runs.outcome import Outcome
 from tombola.studies.conductor import Listener
 from tombola.studies.request import RunRequest
@@ -57,16 +56,9 @@ class ResultsWriter(Listener):
     def write(self, finished: bool) -> None:
         """Write the tables of all runs so far, and the status."""
         began, collector = time.monotonic(), self._collector
-        runs = collector.tables
-        tables = {
-            "levels": schema.levels_table([run.row for run in runs]),
-            "layers": schema.table_of("layers", [(run.row, run.layers) for run in runs]),
-            "curves": schema.table_of("curves", [(run.row, run.curves) for run in runs]),
-        }
-        if points := collector.points:
-            tables["stability"] = stability_table(points)
-        for name, table in tables.items():
-            schema.write_table(self.folder, name, table)
+        for name in schema.TABLES:
+            if name != "stability" or collector.points:
+                schema.write_table(self.folder, name, collector.table(name))
         schema.write_status(self.folder, collector.status(finished))
         # Large tables take a while to write: at most a twentieth of the time.
         self._next_write = time.monotonic() + max(WRITE_EVERY, 20 * (time.monotonic() - began))

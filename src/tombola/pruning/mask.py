@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from tombola.pruning.layers import by_layer, layer_rows
 from tombola.pruning.prunable_layers import find_layers
 from tombola.utils.errors import InputError
+from tombola.utils.html_table import html_table
+from tombola.utils.text import plural
 
 State = dict[str, Tensor]
 """The `state_dict` of a module."""
@@ -159,8 +161,11 @@ class Mask(Mapping[str, Tensor]):
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        layers = ", ".join(f"{name} {count}/{self.sizes[name]}" for name, count in self.counts.items())
-        return f"Mask({self.count}/{self.size}: {layers})"
+        return f"Mask({self.count:,} of {plural(self.size, 'weight')} in {plural(len(self.layers), 'layer')})"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, f"{count:,}", f"{self.sizes[name]:,}") for name, count in self.counts.items()]
+        return html_table(("layer", "weights left", "of"), rows, before=repr(self))
 
     def __reduce__(self) -> tuple[object, ...]:
         # One bit per weight, as plain bytes: torch would send tensors to another process through shared memory,

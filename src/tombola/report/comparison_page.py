@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tombola.report.comparison_tables import common_table
 from tombola.report.document import Document, Section, Table
 from tombola.report.figures.figure import Figure, FigureRow, MissingFigure, figure
 from tombola.report.figures.level_figures import (
@@ -18,7 +19,7 @@ from tombola.report.figures.level_figures import (
 )
 from tombola.report.figures.style import DENSE
 from tombola.report.formatting import NONE, density, mean
-from tombola.report.prose import conclusion
+from tombola.report.prose import conclusion, without_winner
 from tombola.report.report_data import ReportData
 from tombola.stats.experiment_comparison import unique_labels
 from tombola.utils.differences import differences
@@ -32,7 +33,10 @@ def comparison(experiments: Sequence[ReportData]) -> Document:
     """The page that compares several experiments."""
     labels = unique_labels([e.folder for e in experiments], [e.results.config.name for e in experiments])
     named = dict(zip(labels, experiments, strict=True))
-    caption = "Solid lines: tickets; broken lines: controls. Bands: confidence intervals of the mean over replicates."
+    caption = (
+        "Solid lines: tickets; broken lines: controls. Bands: confidence intervals of the mean; of few replicates "
+        "the lowest to the highest value."
+    )
     first = [
         _overlaid(named, judged_measure(experiments[0].summary), caption),
         _overlaid(named, STOP, "Lower is sooner."),
@@ -51,7 +55,7 @@ def comparison(experiments: Sequence[ReportData]) -> Document:
         conclusions=conclusions if few else [],
         first=Section("first", "Accuracy and early stop", parts=first),
         sections=[
-            Section("experiments", "The experiments", paragraphs, [_table(named)]),
+            Section("experiments", "The experiments", paragraphs, [_table(named), *_common(named)]),
             Section("generalisation", "Generalisation and cost", parts=[_overlaid(named, GAP, ""), _costs(named)]),
             Section("differences", "What differs in their configurations", *_differences(named)),
         ],
@@ -88,7 +92,7 @@ def _table(named: Mapping[str, ReportData]) -> Table:
                 f"{summary.replicates:,}",
                 NONE if dense is None else mean(dense["test_accuracy_at_stop"], ".2%"),
                 NONE if dense is None else mean(dense["stop_iteration"], ",.0f"),
-                density(found) if found else "none",
+                density(found) if found else without_winner(summary),
                 f"{found.weights:,}" if found else NONE,
                 f"{sum(engine.seconds for engine in summary.engines.values()):,.0f} s",
             ]
@@ -96,6 +100,13 @@ def _table(named: Mapping[str, ReportData]) -> Table:
     means = ["dense: test accuracy", "dense: early stop"]
     head = ["experiment", "folder", "replicates", *means, "smallest winning", "weights", "computing"]
     return Table("experiments-table", "Side by side", head, rows, frozenset({0, 1}))
+
+
+def _common(named: Mapping[str, ReportData]) -> list[Table]:
+    """Empty if the experiments have no level in common."""
+    head, rows = common_table({label: data.summary for label, data in named.items()})
+    caption = "Tickets at the levels at which all experiments have about as many weights left"
+    return [Table("common-levels", caption, head, rows, frozenset({0, len(head) - 1}))] if rows else []
 
 
 def _differences(named: Mapping[str, ReportData]) -> tuple[list[str], list[Table]]:

@@ -71,3 +71,8 @@ class Document:
     def figures(self) -> list[Figure]:
         """All figures."""
         return [figure for section in (self.first, *self.sections) for figure in section.of(Figure)]
+
+    @property
+    def missing_figures(self) -> list[MissingFigure]:
+        """All figures that cannot be drawn."""
+        return [figure for section in (self.first, *self.sections) for figure in section.of(MissingFigure)]

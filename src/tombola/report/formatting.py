@@ -6,11 +6,11 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
-from rich.console import JustifyMethod
+from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tombola.stats.summary import MeasureSummary
+from tombola.stats.summary import FEW_REPLICATES, MeasureSummary
 from tombola.utils.text import plural
 
 NONE = "–"
@@ -78,12 +78,29 @@ def p_value(p: float | None) -> str:
 
 def mean(measure: MeasureSummary, form: str, factor: float = 1, interval: str = "", missing: str = NONE) -> str:
     """The mean times `factor`, and half the width of its confidence interval after `interval`, e.g. ` ± `, if that is
-    given; `missing` if there are no values."""
-    if measure.interval is None:
+    given, or in brackets the lowest and the highest of a few values; `missing` if there are no values."""
+    if (found := measure.spread) is None:
         return missing
-    found = measure.interval
-    half = f"{interval}{factor * (found.high - found.mean):{form}}" if interval and found.high is not None else ""
-    return f"{factor * found.mean:{form}}{half}"
+    shown = f"{factor * found.mean:{form}}"
+    if not interval or found.low is None or found.high is None:
+        return shown
+    if len(measure.values) < FEW_REPLICATES:
+        return f"{shown} ({factor * found.low:{form}}–{factor * found.high:{form}})"
+    return f"{shown}{interval}{factor * (found.high - found.mean):{form}}"
+
+
+def means_text(replicates: int, confidence: float) -> str:
+    """What `mean` shows of so many replicates."""
+    if replicates < FEW_REPLICATES:
+        return "means (lowest–highest)" if replicates > 1 else "one value each"
+    return f"means ± {percent(confidence)} confidence"
+
+
+def bands_text(replicates: int, confidence: float) -> str:
+    """What the bands in figures are."""
+    if replicates < FEW_REPLICATES:
+        return "from the lowest to the highest value of the replicates"
+    return f"{percent(confidence)} confidence interval of the mean over replicates"
 
 
 def text_table(
@@ -95,3 +112,13 @@ def text_table(
         justify: JustifyMethod = "left" if name in left else "right"
         table.add_column(Text(name), justify=justify, vertical="bottom", no_wrap=not wrap)
     return table
+
+
+def table_cells(table: Table) -> list[list[str]]:
+    """The cells of such a table as plain text, its head first."""
+    columns = [[_plain(cell) for cell in (column.header, *column.cells)] for column in table.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _plain(cell: RenderableType) -> str:
+    return cell.plain if isinstance(cell, Text) else str(cell)

@@ -15,9 +15,9 @@ from tombola.report.figures.level_figures import GAP, STOP, TRAIN, cost_figure, 
 from tombola.report.figures.ticket_barriers import ticket_barriers_figure
 from tombola.report.figures.training_curves import training_curves
 from tombola.report.figures.weight_figures import initial_weights, pixels
-from tombola.report.formatting import percent
+from tombola.report.formatting import bands_text, percent
 from tombola.report.looks_prose import planned_looks
-from tombola.report.prose import conclusion, margins, rewind_choice, warnings
+from tombola.report.prose import conclusion, first_undecided, margins, rewind_choice, warnings
 from tombola.report.report_data import ReportData
 from tombola.report.ticket_lines import barriers_table, connections
 from tombola.report.units import units_of
@@ -61,7 +61,7 @@ def document(data: ReportData) -> Document:
 def _first(data: ReportData) -> Section:
     summary = data.summary
     if summary.replicates > 1:
-        band = f"Bands: {percent(summary.criteria.confidence)} confidence interval of the mean over replicates."
+        band = f"Bands: {bands_text(summary.replicates, summary.criteria.confidence)}."
     else:
         band = "One replicate: there is no confidence interval."
     metric = judged_measure(summary)
@@ -101,7 +101,7 @@ def _verdict(summary: Summary) -> Section:
             f"sooner than the dense network."
         )
     paragraphs += planned_looks(summary)
-    if undecided := tables.first_undecided(summary):
+    if undecided := first_undecided(summary):
         paragraphs.append(undecided)
     paragraphs += connections(summary)
     lines = [*ticket_barriers_figure(summary), *barriers_table(summary)]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cached_property
-from html import escape
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from tombola.experiments import results as stored
 from tombola.experiments.results import Results
-from tombola.report.prose import conclusion
-from tombola.report.terminal import show_summary
+from tombola.report.formatting import table_cells
+from tombola.report.prose import conclusion, warnings
+from tombola.report.terminal import level_table, show_summary
 from tombola.stats.summarise import build_summary
 from tombola.stats.summary import LevelSummary, Summary
-from tombola.utils.text import plural
+from tombola.utils.errors import InputError, unknown
+from tombola.utils.html_table import html_table
 
 WIDTH = 100
 """Of the printed table, in characters."""
@@ -56,16 +59,38 @@ class PrintableResults(Results):
         return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
-        counts = f"{plural(self.config.replicates, 'replicate')}, {plural(len(self.rows), 'run')}"
-        return f"<Results of {self.config.name}: {counts}. {conclusion(self.summary)}>"
+        return f"<Results of {self.config.name}: {self._counts}. {conclusion(self.summary)}>"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        head, *rows = table_cells(level_table(self.summary))
+        return html_table(head, rows, before=conclusion(self.summary), after=" ".join(warnings(self.summary)))
+
+    def plot(self, figure: str | None = None) -> Any:
+        """A figure of the report as an Altair chart, by the name that its files have: "accuracy", "stop",
+        "validation-curves" and so on; by default those of the report's first screen, side by side.
+
+        Raises `InputError` for another name, and if these results have no data for the figure.
+        """
+        from tombola.report.figures.figure import Figure  # the plotting libraries take a while to import
+        from tombola.report.figures.notebook_chart import notebook_chart
+        from tombola.report.page_sections import document
+        from tombola.report.report_data import report_data
+
+        page = document(report_data(self))
+        drawn = {each.name: each for each in page.figures}
+        missing = {each.name: each.reason for each in page.missing_figures}
+        chosen = page.first.of(Figure) if figure is None else [drawn[figure]] if figure in drawn else []
+        if chosen:
+            return notebook_chart(chosen)
+        if figure is None or figure in missing:
+            why = " ".join([missing.get(figure or "", "these results have no data for it."), *page.problems])
+            raise InputError(f'plot: "{figure or "first screen"}" cannot be drawn: {why}')
+        raise unknown("figure", figure, [*drawn, *missing])
 
 
 def printable(results: Results) -> PrintableResults:
     """The same results, which print themselves."""
-    return PrintableResults(**vars(results))
+    return PrintableResults(**{field.name: getattr(results, field.name) for field in fields(results)})
 
 
 def read_results(folder: str | Path, lenient: bool = False) -> PrintableResults:

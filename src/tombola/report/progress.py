@@ -139,13 +139,13 @@ def in_notebook() -> bool:
 
 @contextmanager
 def live_display(collector: ResultsCollector, runs: int, progress: bool | None) -> Iterator[Listener]:
-    """Show the progress of a search of `runs` runs; None for `progress` means in a terminal or a notebook only."""
-    console = Console(stderr=True)
-    if progress is False or (progress is None and not (in_notebook() or console.is_terminal)):
+    """Show the progress of a search of `runs` runs, unless `progress` is False: in a notebook its results, otherwise
+    on standard error a `ProgressDisplay`."""
+    if progress is False:
         yield ListenerGroup([])
     elif in_notebook():
         with closing(NotebookDisplay(collector, runs)) as notebook:
             yield notebook
     else:
-        with ProgressDisplay(console, runs) as display:
+        with ProgressDisplay(Console(stderr=True), runs) as display:
             yield display

@@ -13,7 +13,17 @@ from tombola.utils.text import plural
 
 
 def conclusion(summary: Summary) -> str:
-    """The result of an experiment, and how certain it is."""
+    """The result of an experiment, and how certain it is; of an unfinished one first how much of it there is."""
+    if summary.finished:
+        return _result(summary)
+    runs = max(
+        summary.runs.trained + summary.runs.from_store,
+        sum(branch.runs for level in summary.levels for branch in level.branches.values()),
+    )
+    return f"Unfinished: {runs:,} of {plural(max(runs, summary.expected_runs), 'run')}. {_result(summary)}"
+
+
+def _result(summary: Summary) -> str:
     if not summary.levels:
         return "Nothing is finished yet."
     if summary.rewind_method != "weights":
@@ -28,15 +38,14 @@ def conclusion(summary: Summary) -> str:
             else f"Weights were not rewound ({summary.search_method} continued training)"
         )
         return f"{reason}, so these networks are not lottery tickets. The table shows how accurate they are."
-    unfinished = "" if summary.finished else " So far, with runs still to do."
     found = summary.smallest_winning
     if found is None:
-        return f"{_no_ticket(summary)}{unfinished}"
+        return _no_ticket(summary)
     return (
         f"Winning tickets down to {percent(found.weights_left)} of the weights ({found.weights:,} of them"
         f"{of_all_weights(found)}, level {found.level}): we are {_sure(summary)} that they {_claim(summary)}, and "
         f"{_control(summary, found)} "
-        f"({replicates(summary, found.verdict.won_at)}).{_not_asked(summary)}{unfinished}"
+        f"({replicates(summary, found.verdict.won_at)}).{_not_asked(summary)}"
     )
 
 
@@ -44,6 +53,10 @@ def _no_ticket(summary: Summary) -> str:
     """Why no level wins: the first that is sparse enough decides."""
     level = next((level for level in summary.levels if level.verdict.sparse_enough), None)
     counted = replicates(summary)
+    if level is None and not summary.finished:
+        return (
+            f"No level that has at most {percent(summary.criteria.max_density)} of the weights has been reached yet."
+        )
     if level is None:
         return f"No winning ticket: no level has at most {percent(summary.criteria.max_density)} of the weights."
     verdict = level.verdict
@@ -61,12 +74,25 @@ def _no_ticket(summary: Summary) -> str:
     )
 
 
+def without_winner(summary: Summary) -> str:
+    """In a few words, why there is no winning ticket: `cannot tell` if there may be one."""
+    level = next((level for level in summary.levels if level.verdict.sparse_enough), None)
+    undecided = not summary.finished if level is None else level.state == "cannot tell"
+    return "cannot tell" if undecided and summary.no_ticket is None else "no winning ticket"
+
+
 def advice(verdict: VerdictSummary) -> str:
     """What would decide a verdict that is still open."""
     if verdict.more_replicates is None:
         return f"{verdict.reason[0].upper()}{verdict.reason[1:]}: {verdict.advice[0].lower()}{verdict.advice[1:]}"
     more = plural(verdict.more_replicates, "more replicate")
     return f"About {more} would probably decide, if their number is fixed beforehand."
+
+
+def first_undecided(summary: Summary) -> str | None:
+    """What would decide the first undecided level."""
+    first = next((level for level in summary.levels if level.state == "cannot tell"), None)
+    return None if first is None else f"Level {first.level} cannot be decided yet. {advice(first.verdict)}"
 
 
 def warnings(summary: Summary) -> list[str]:
@@ -147,7 +173,7 @@ def legend(summary: Summary) -> str:
         what = f"Figures are of the end of training; early stop was not asked for.{direction}"
     return (
         f"{what} p: the probability of results at least this good if tickets were worse than the dense network by "
-        f"the margins. (+n): about n more replicates would probably decide."
+        f"the margins."
     )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from tombola.experiments.results import TICKET, Results, read_results
-from tombola.experiments.results_schema import read_table
 from tombola.exports.export_result import EXPORT_FOLDER, FIGURES_FILE, Export, read_export
 from tombola.stats.summarise import build_summary
 from tombola.stats.summary import Summary
@@ -44,19 +43,24 @@ def read_report_data(folder: str | Path) -> ReportData:
 
     Raises `InputError` if `folder` is not a results folder.
     """
-    folder = Path(folder)
-    results = read_results(folder, lenient=True)
+    return report_data(read_results(folder, lenient=True))
+
+
+def report_data(results: Results) -> ReportData:
+    """The data of a report of `results`, with the rest of their folder if they are from one."""
     problems = list(results.problems)
     try:
-        curves = read_table(folder, "curves")
+        curves = results.curves
     except InputError as error:
         curves = []
         problems.append(str(error))
-    for name in ("levels", "layers", "curves"):
-        if not (folder / f"{name}.parquet").exists():
-            problems.append(f"{folder / f'{name}.parquet'} does not exist (yet)")
-    export = _read_export(folder, problems)
-    return ReportData(folder, results, build_summary(results), curves, problems, export)
+    export = None
+    if results.folder is not None:
+        for name in ("levels", "layers", "curves"):
+            if not (results.folder / f"{name}.parquet").exists():
+                problems.append(f"{results.folder / f'{name}.parquet'} does not exist (yet)")
+        export = _read_export(results.folder, problems)
+    return ReportData(results.folder or Path(), results, build_summary(results), curves, problems, export)
 
 
 def _read_export(folder: Path, problems: list[str]) -> Export | None:

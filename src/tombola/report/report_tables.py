@@ -9,7 +9,7 @@ from tombola.report.document import Table
 from tombola.report.export_tables import SIZES, SPEEDS, sizes, speeds
 from tombola.report.figures.style import ordered
 from tombola.report.formatting import NONE, density, mean, p_value, percent
-from tombola.report.prose import advice, improvements
+from tombola.report.prose import improvements
 from tombola.report.units import units_of
 from tombola.stats.summary import DifferenceSummary, MeasureSummary, StabilitySummary, Summary
 
@@ -138,9 +138,3 @@ def versions(found: dict[str, str]) -> list[Table]:
     """The versions of the libraries that computed the results."""
     rows = [list(item) for item in found.items()]
     return [Table("versions", "Versions", ["library", "version"], rows, frozenset({0, 1}))] if rows else []
-
-
-def first_undecided(summary: Summary) -> str | None:
-    """What would decide the first undecided level."""
-    first = next((level for level in summary.levels if level.verdict.state == "cannot tell"), None)
-    return None if first is None else f"Level {first.level} cannot be decided yet. {advice(first.verdict)}"

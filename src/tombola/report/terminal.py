@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,21 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tombola.report.formatting import density, density_columns, density_legend, mean, p_value, percent, text_table
+from tombola.report.comparison_tables import common_table, winners_table
+from tombola.report.formatting import (
+    density_columns,
+    density_legend,
+    mean,
+    means_text,
+    p_value,
+    percent,
+    text_table,
+)
 from tombola.report.measure_columns import measure_columns
-from tombola.report.prose import conclusion, improvements, legend, rewind_choice, warnings
+from tombola.report.prose import conclusion, first_undecided, improvements, legend, rewind_choice, warnings
 from tombola.report.ticket_lines import barriers_text, connections
-from tombola.stats.experiment_comparison import ExperimentComparison, LabelledSummary
-from tombola.stats.summary import LevelSummary, StabilitySummary, Summary, VerdictSummary
+from tombola.stats.experiment_comparison import ExperimentComparison
+from tombola.stats.summary import StabilitySummary, Summary, VerdictSummary
 from tombola.tickets.mask_codec import entropy
 from tombola.tickets.ticket import Ticket
 from tombola.utils.text import plural, printable
@@ -30,10 +39,12 @@ def show_summary(console: Console, summary: Summary) -> None:
     """Print the conclusion, then the table of levels."""
     console.print(conclusion(summary), style="bold", markup=False, highlight=False)
     console.print()
-    table = _levels(summary)
+    table = level_table(summary)
     if Measurement.get(console, console.options.update(width=1000), table).maximum > console.width:  # too wide
-        table = _levels(summary, stop_intervals=False)
+        table = level_table(summary, stop_intervals=False)
     console.print(table)
+    if summary.smallest_winning and (undecided := first_undecided(summary)):
+        console.print(undecided, markup=False, highlight=False)
     for line in warnings(summary):
         console.print(line, style="yellow", markup=False, highlight=False)
     if summary.stability:
@@ -52,10 +63,10 @@ def show_summary(console: Console, summary: Summary) -> None:
         console.print(line, style="dim", markup=False, highlight=False)
 
 
-def _levels(summary: Summary, stop_intervals: bool = True) -> Table:
+def level_table(summary: Summary, stop_intervals: bool = True) -> Table:
     """One row for each branch of each level."""
     replicates = plural(summary.replicates, "replicate")
-    title = f"{summary.recipe}: {replicates}, means ± {percent(summary.criteria.confidence)} confidence"
+    title = f"{summary.recipe}: {replicates}, {means_text(summary.replicates, summary.criteria.confidence)}"
     densities = density_columns(summary.levels)
     measures = measure_columns(summary)
     columns = ("level", *densities, "", *(column.head for column in measures), "p", "verdict")
@@ -98,51 +109,38 @@ def _verdict(verdict: VerdictSummary) -> Text:
     if verdict.winning:
         return Text("winning" + improvements(verdict), style="bold green")
     if verdict.state == "cannot tell":
-        more = verdict.more_replicates
-        return Text("cannot tell" + (f" (+{more})" if more else ""), style="yellow")
+        return Text("cannot tell", style="yellow")
     return Text(verdict.reason, style="dim")
 
 
 def show_comparison(console: Console, comparison: ExperimentComparison) -> None:
-    """Print a table, the conclusions, and what differs between the configurations."""
-    names = ("experiment", "", "left", "test %", "train", "gap", "stop")
-    table = text_table(names, left=("experiment", ""), gap=2, wrap=True)
-    for experiment in comparison.experiments:
-        for row in _comparison_rows(experiment):
-            table.add_row(*map(Text, row))
-    console.print(table)
-    for experiment in comparison.experiments:
-        console.print(f"{experiment.label}: {conclusion(experiment.summary)}", highlight=False, markup=False)
-    if comparison.differences:
-        columns = ("what differs", *(experiment.label for experiment in comparison.experiments))
-        differing = text_table(columns, left=columns, gap=2, wrap=True)
-        for key, values in comparison.differences.items():
-            differing.add_row(*map(Text, (key, *("·" if value is None else str(value) for value in values))))
-        console.print(differing)
-
-
-def _comparison_rows(experiment: LabelledSummary) -> list[list[str]]:
-    """The dense network, and the smallest winning ticket with its controls."""
-    levels, found = experiment.summary.levels, experiment.summary.smallest_winning
-    rows = [["dense", *_measures(levels[0], "ticket")]] if levels else []
-    if found:
-        rows += [[branch, *_measures(found, branch)] for branch in found.branches]
-    else:
-        rows.append(["no winning ticket", *[""] * 5])
-    return [[experiment.label if row is rows[0] else "", *row] for row in rows]
-
-
-def _measures(level: LevelSummary, name: str) -> list[str]:
-    branch, left = level.branches[name], density(level)
-    if not branch["stop_iteration"].values:
-        return [left, "diverged", "", "", ""]
-    return [
-        left,
-        mean(branch["test_accuracy_at_stop"], ".2f", 100),
-        mean(branch["train_accuracy_at_stop"], ".1f", 100),
-        mean(branch["gap_at_stop"], ".1f", 100),
-        mean(branch["stop_iteration"], ",.0f"),
+    """Print tables, the conclusions, and what differs between the configurations."""
+    named = {experiment.label: experiment.summary for experiment in comparison.experiments}
+    _print_rows(console, *winners_table(named), left=("experiment", ""))
+    _print_rows(console, *common_table(named), left=("experiment", "verdict"), title="At common levels")
+    for label, summary in named.items():
+        console.print(f"{label}: {conclusion(summary)}", highlight=False, markup=False)
+    columns = ["what differs", *named]
+    differing = [
+        [key, *("·" if value is None else str(value) for value in values)]
+        for key, values in comparison.differences.items()
     ]
+    _print_rows(console, columns, differing, left=columns)
+
+
+def _print_rows(
+    console: Console,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Container[str],
+    title: str | None = None,
+) -> None:
+    """A table, unless it has no rows."""
+    table = text_table(head, left=left, title=title, gap=2, wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if rows:
+        console.print(table)
 
 
 def show_speeds(console: Console, speeds: Sequence[Speed]) -> None:

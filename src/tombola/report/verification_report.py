@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tombola.experiments.margin import Margin
-from tombola.report.formatting import mean, percent, text_table
+from tombola.report.formatting import mean, means_text, percent, text_table
 from tombola.report.prose import divergence, late_minimum, margins
 from tombola.report.units import margin_amount
 from tombola.tickets.verification_summary import FigureSummary, VerificationSummary, WeightSummary
@@ -212,7 +212,7 @@ def _value(name: str, value: float) -> str:
 
 def _table(summary: VerificationSummary) -> Table:
     """One row for the dense network, the ticket and its control each: means over repeats."""
-    title = f"{plural(summary.repeats, 'repeat')}, means ± {percent(summary.criteria.confidence)} confidence"
+    title = f"{plural(summary.repeats, 'repeat')}, {means_text(summary.repeats, summary.criteria.confidence)}"
     table = text_table(("", "weights left", "test % at early stop", "early stop"), left=("",), title=title, gap=3)
     for name, branch in summary.branches.items():
         weights = summary.weights_total if name == "dense" else summary.weights

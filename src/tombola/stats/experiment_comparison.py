@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola.experiments.results import Results
+from tombola.stats.common_levels import common_levels
 from tombola.stats.summarise import build_summary
 from tombola.stats.summary import Summary, SummaryModel
 from tombola.utils.differences import differences
@@ -25,6 +26,8 @@ class ExperimentComparison(SummaryModel):
 
     experiments: list[LabelledSummary]
     differences: dict[str, list[Any]]
+    common_levels: list[list[int]]
+    """For each fraction of weights left that all have, about, the level of each experiment."""
 
 
 def unique_labels(folders: Sequence[str | Path], names: Sequence[str]) -> list[str]:
@@ -44,5 +47,7 @@ def compare(folders: Sequence[str | Path], results: Sequence[Results]) -> Experi
         for label, folder, each in zip(labels, folders, results, strict=True)
     ]
     return ExperimentComparison(
-        experiments=experiments, differences=differences([each.config.resolved() for each in results])
+        experiments=experiments,
+        differences=differences([each.config.resolved() for each in results]),
+        common_levels=[[level.level for level in group] for group in common_levels([e.summary for e in experiments])],
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tombola.experiments.experiment import count_runs
 from tombola.experiments.margin import Margin
 from tombola.experiments.metric import Metric
 from tombola.experiments.recipe import Recipe
@@ -73,6 +74,7 @@ def build_summary(results: Results) -> Summary:
         replicates=config.replicates,
         finished=results.finished,
         runs=results.tally,
+        expected_runs=count_runs(config),
         engines={name: EngineTotals.model_validate(work) for name, work in results.engines.items()},
         rewind_method=config.rewind.method,
         search_method=config.search.method,

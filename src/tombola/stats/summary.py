@@ -50,6 +50,11 @@ class SummaryModel(BaseModel):
         return self.model_dump(by_alias=True)
 
 
+FEW_REPLICATES = 5
+"""With fewer, the interval of a mean is so wide (12.7 standard errors to either side of two values) that the lowest
+and the highest value are shown instead."""
+
+
 class MeasureSummary(SummaryModel):
     """One measure over replicates."""
 
@@ -57,6 +62,14 @@ class MeasureSummary(SummaryModel):
     """One for each replicate that did not diverge; the mean over a control's draws."""
     interval: Interval | None
     """The mean with its confidence interval; None if there are no values."""
+
+    @property
+    def spread(self) -> Interval | None:
+        """The mean with the bounds that are shown: its interval or, of a few values, the lowest and the highest; None
+        if there are no values."""
+        if self.interval is None or not 2 <= len(self.values) < FEW_REPLICATES:
+            return self.interval
+        return Interval(self.interval.mean, min(self.values), max(self.values))
 
     @model_serializer(mode="wrap")
     def _flat(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -225,6 +238,8 @@ class Summary(SummaryModel):
     replicates: int
     finished: bool
     runs: Tally
+    expected_runs: int
+    """How many runs the whole experiment has, at most."""
     engines: dict[str, EngineTotals]
     rewind_method: str = Field(serialization_alias="method")
     search_method: str = Field(serialization_alias="search")

@@ -111,7 +111,11 @@ class Ticket:
         return self._stored
 
     def __repr__(self) -> str:
-        return f"Ticket({self.mask})"
+        trained = "" if self.trained is None else ", with trained weights"
+        return f"Ticket({self.mask}{trained})"
+
+    def _repr_html_(self) -> str:
+        return self.mask._repr_html_()
 
     def into(self, network: Module, *, trained: bool = False) -> Module:
         """Load the initial or the trained weights into a network of the same architecture, in place; return it.

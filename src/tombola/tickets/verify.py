@@ -33,7 +33,7 @@ from tombola.tickets.reproduction import compare_weights
 from tombola.tickets.verification import RECORDED_RUN, Verification
 from tombola.utils.errors import InputError
 from tombola.utils.seeds import Purpose, derive
-from tombola.utils.workers import parallel_executor
+from tombola.utils.workers import parallel_executor, worker_count
 from tombola.zoo.datasets import prepare
 from tombola.zoo.models import build
 
@@ -61,7 +61,7 @@ def verify_ticket(
     store: str | Path | None = None,
     engine: str = "auto",
     device: str = "cpu",
-    workers: int = 1,
+    workers: int | None = None,
     checkpoint_every: float = 30.0,
     listeners: Sequence[Listener] = (),
 ) -> Verification:
@@ -76,7 +76,7 @@ def verify_ticket(
     for name, number, minimum in (("repeats", repeats, 1), ("reinit", reinit, 0)):
         if number < minimum:
             raise InputError(f"{name}: should be at least {minimum}, not {number}")
-    trainer = named_engine(engine, claim.data_dir, device)
+    workers, trainer = worker_count(workers, device), named_engine(engine, claim.data_dir, device)
     accuracy = trained_accuracy(claim, device)
     run_store = Store(default_store(claim.path) if store is None else Path(store), checkpoint_every)
     check_writable(run_store.folder)

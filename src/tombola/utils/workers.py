@@ -6,15 +6,20 @@ import multiprocessing
 import os
 import platform
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from threadpoolctl import threadpool_limits
+
+from tombola.utils.errors import InputError
 
 
 def cores() -> int:
@@ -22,6 +27,16 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def worker_count(workers: int | None, device: str = "cpu") -> int:
+    """How many runs are trained in parallel; by default one on each core, and on other devices one.
+
+    Raises `InputError` for fewer than one.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"workers: should be at least 1, not {workers}")
+    return workers or (cores() if device == "cpu" else 1)
 
 
 def processor() -> str:
@@ -53,8 +68,16 @@ def parallel_executor(workers: int, threads: bool = False) -> Iterator[Executor]
 
     Linear algebra libraries use one thread per call, because the workers already use the cores. If an exception
     leaves the block, even a keyboard interrupt, running calls are cancelled: processes immediately, threads at their
-    next call of `raise_if_cancelled`.
+    next call of `raise_if_cancelled`. Processes do not import the main module, so a script needs no
+    `if __name__ == "__main__":`.
+
+    Raises `InputError` in such a process: there, a module that is imported for its functions trains by itself.
     """
+    if _is_worker:
+        raise InputError(
+            "a module that is imported in worker processes starts trainings: put the call under "
+            '`if __name__ == "__main__":`, or give workers=1'
+        )
     with threadpool_limits(1, user_api="blas"):
         if workers == 1:
             yield InlineExecutor()
@@ -90,11 +113,29 @@ def _threads(workers: int) -> Iterator[Executor]:
         executor.shutdown(cancel_futures=True)
 
 
+class _WorkerProcess(SpawnProcess):
+    """A process that does not import the main module: the script would start its trainings once more."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # where `spawn` looks for what to import
+        try:
+            return SpawnProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _WorkerContext(SpawnContext):
+    """Spawns: a fork would copy torch's thread pools while they run."""
+
+    Process = _WorkerProcess
+
+
 @contextmanager
 def _processes(workers: int) -> Iterator[Executor]:
     others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")  # a fork would copy torch's thread pools while they run
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    executor = ProcessPoolExecutor(workers, mp_context=_WorkerContext(), initializer=_start_worker)
     with _interrupts_blocked():
         for _ in range(workers):  # each starts a process
             executor.submit(os.getpid)
@@ -121,8 +162,14 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+_is_worker = False
+"""Whether this process is one of those that train."""
+
+
 def _start_worker() -> None:
     """Leave Ctrl-C to the parent process, and exit when the parent does."""
+    global _is_worker
+    _is_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpool_limits(1, user_api="blas")
     parent = multiprocessing.parent_process()

@@ -7,10 +7,15 @@ import functools
 import hashlib
 import importlib
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 _COMPILERS = ("numba", "llvmlite", "tombola.engines.sparse.compiled")
+
+
+_parsing = threading.Lock()
+"""Python 3.11 may fail with a `SystemError` if several threads parse at once."""
 
 
 @functools.cache
@@ -22,12 +27,13 @@ def kernel_hash(*modules: str) -> str:
     """
     found: set[str] = set()
     pending = list(modules)
-    while pending:
-        name = pending.pop()
-        if name not in found:
-            found.add(name)
-            pending += [other for other in _imported(name) if other.startswith("tombola.") and _is_kernel(other)]
-    hashes = [f"{name} {_module_hash(name)}" for name in sorted(found)]
+    with _parsing:
+        while pending:
+            name = pending.pop()
+            if name not in found:
+                found.add(name)
+                pending += [other for other in _imported(name) if other.startswith("tombola.") and _is_kernel(other)]
+        hashes = [f"{name} {_module_hash(name)}" for name in sorted(found)]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:8]
 
 

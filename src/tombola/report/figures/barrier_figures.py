@@ -55,7 +55,7 @@ def barriers_figure(stability: StabilitySummary) -> Figure | MissingFigure:
     rows: list[FigureRow] = []
     for candidate in stability.candidates:
         for split, barrier in (("validation", candidate.validation_barrier), ("test", candidate.test_barrier)):
-            if found := barrier.interval:
+            if found := barrier.spread:
                 points = {name: None if value is None else 100 * value for name, value in asdict(found).items()}
                 rows.append({"k": candidate.k, "examples": split, "tolerance": 100 * stability.tolerance, **points})
     x = alt.X("k:O", title="shared iterations, k", axis=alt.Axis(labelAngle=0))

@@ -48,6 +48,7 @@ class Figure:
 class MissingFigure:
     """A figure that cannot be drawn, and the reason."""
 
+    name: str
     title: str
     reason: str
 
@@ -58,7 +59,7 @@ def figure(
     """A figure of an Altair `chart` that reads `DATA`; a `MissingFigure` if there are no rows. It is wide if it has
     panels of the width `cell`."""
     if not rows:
-        return MissingFigure(title, "these results have no data for it.")
+        return MissingFigure(name, title, "these results have no data for it.")
     finite = [{key: _finite(value) for key, value in row.items()} for row in rows]
     # Validation takes as long as everything else; the tests draw every chart instead.
     drawn = (chart if cell else chart.properties(width="container", height=HEIGHT)).to_dict(validate=False)

@@ -84,18 +84,18 @@ def measure_rows(summary: Summary, measure: Measure) -> list[FigureRow]:
 def _row(label: str, level: LevelSummary, branch: str, weights_left: float, measure: Measure) -> list[FigureRow]:
     """One row; none if all runs diverged."""
     found: MeasureSummary = level.branches[branch][measure.key]
-    if found.interval is None:
+    if found.spread is None:
         return []
     bounds: FigureRow = {
         name: None if value is None else min(max(measure.factor * value, measure.least), measure.most)
-        for name, value in asdict(found.interval).items()
+        for name, value in asdict(found.spread).items()
     }
     place: FigureRow = {"branch": label, "level": level.level, "weights_left": 100 * weights_left}
     return [place | bounds | {"replicates": len(found.values)}]
 
 
 def level_figure(summary: Summary, measure: Measure, caption: str = "") -> Figure | MissingFigure:
-    """A measure of tickets, controls and the dense network, with bands for the confidence interval of the mean."""
+    """A measure of tickets, controls and the dense network, with bands for its spread."""
     rows = measure_rows(summary, measure)
     chart = level_chart(rows, measure.axis, measure.form, may_be_log=measure.may_be_log)
     if len({row["branch"] for row in rows}) > MAX_BANDS:

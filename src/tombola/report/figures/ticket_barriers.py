@@ -52,7 +52,7 @@ def ticket_barriers_figure(summary: Summary) -> list[Figure | MissingFigure]:
     caption = (
         "The highest validation error on the line from a level's ticket minus the mean error of the line's ends. A "
         "level is connected if its barrier is not above the dashed line. Symbols are verdicts; rules are confidence "
-        "intervals of the mean over replicates."
+        "intervals of the mean or, of few replicates, the lowest to the highest value."
     )
     return [figure("ticket-barriers", "Error barriers between tickets", caption, chart, rows)]
 
@@ -63,7 +63,7 @@ def barrier_rows(summary: Summary) -> list[FigureRow]:
     rows: list[FigureRow] = []
     for line, end in OTHER_END.items():
         for judged in judged_levels(summary, line):
-            found = judged.barriers.validation_barrier.interval
+            found = judged.barriers.validation_barrier.spread
             assert found is not None, "lines have barriers"
             rows.append(
                 {

@@ -103,10 +103,11 @@ def pixels(data: ReportData) -> Figure | MissingFigure:
     title = "Connections that each pixel keeps"
     shape = data.results.inputs
     if len(shape) not in (2, 3):
-        return MissingFigure(title, "the inputs are not images." if shape else "the shape of the inputs is unknown.")
+        reason = "the inputs are not images." if shape else "the shape of the inputs is unknown."
+        return MissingFigure("pixels", title, reason)
     rows = pixel_maps(data, representative_levels(data), (shape[-2], shape[-1]))
     if not rows:
-        return MissingFigure(title, "no pruned layer has weights for single pixels.")
+        return MissingFigure("pixels", title, "no pruned layer has weights for single pixels.")
     columns = max(int(row["column"] or 0) for row in rows) + 1
     lines = max(int(row["row"] or 0) for row in rows) + 1
     side = max(1, round(210 / max(columns, lines)))  # an integer, so that there are no seams between the squares
