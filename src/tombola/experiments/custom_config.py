@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -20,6 +21,10 @@ from tombola.utils.frozen_model import FrozenModel
 
 FRACTIONS = ("accuracy", "acc")
 """Metrics that are shown in percent."""
+
+
+MAX_VALUE = 24
+"""The largest number of characters of a value in the name of a partial."""
 
 
 class FunctionsSection(FrozenModel):
@@ -44,6 +49,15 @@ class EvaluationSection(FrozenModel):
     """The figure whose best value is the early stop; None is the judged one."""
 
 
+class OtherTraining(FrozenModel):
+    """An item of `[[baseline]]`: another training function for the dense network."""
+
+    label: str
+    """What tells it apart."""
+    train: str
+    fingerprint: str
+
+
 class DescribedSearchSection(SearchSection):
     """`[search]`, in which functions and objects are described, and so not checked."""
 
@@ -65,6 +79,7 @@ class CustomConfig(SearchConfig):
 
     functions: FunctionsSection
     evaluation: EvaluationSection = EvaluationSection()
+    baseline: list[OtherTraining] | None = None
     search: DescribedSearchSection
 
     @property
@@ -72,15 +87,31 @@ class CustomConfig(SearchConfig):
         """The names of the functions."""
         return f"{self.functions.model} trained by {self.functions.train}"
 
+    @property
+    def baseline_labels(self) -> list[str]:
+        """The names of the training functions."""
+        return [self.functions.train, *(each.label for each in self.baseline)] if self.baseline else []
+
     def judged(self, measured: Iterable[Measures]) -> Metric:
         """The first figure of the test examples, if there are any, otherwise the first of `evaluate`."""
-        split: Literal["test", "validation"] = "validation" if self.functions.test is None else "test"
+        return self._metric(measured, "validation" if self.functions.test is None else "test")
+
+    def chosen_by(self, measured: Iterable[Measures]) -> Metric:
+        """Of the figures that `evaluate` returns the one of which the early stop is the best, or else the one that is
+        judged or, if there is none of its name, the first."""
+        measured = list(measured)
+        return self._metric(measured, "validation", self.evaluation.stop_on or self.judged(measured).name)
+
+    def _metric(
+        self, measured: Iterable[Measures], split: Literal["test", "validation"], wanted: str | None = None
+    ) -> Metric:
+        """The figure of these examples that is `wanted`, or else the first."""
         prefix, suffix = f"{split}_", "_at_stop"
         found: dict[str, list[float]] = {}
         for figure, value in (item for measures in measured for item in measures.figures.items()):
             if figure.startswith(prefix) and figure.endswith(suffix):
                 found.setdefault(figure[len(prefix) : -len(suffix)], []).append(value)
-        name = next(iter(found), "figure")
+        name = wanted if wanted in found else next(iter(found), "figure")
         fraction = name.lower() in FRACTIONS and all(0 <= value <= 1 for value in found[name])
         return Metric(name, split, not lower_is_better(name, self.evaluation.minimize), fraction)
 
@@ -112,10 +143,20 @@ def described_search(options: PruningOptions, one_shot: bool) -> dict[str, Any]:
 
 
 def import_path(thing: object) -> str:
-    """`package.module:function` if that gives the thing; otherwise its name, or that of its class."""
+    """`package.module:function` if that gives the thing; otherwise its name, or that of its class; of a partial the
+    call: `train(lr=0.1)`."""
+    if isinstance(thing, functools.partial):
+        arguments = [*map(_short, thing.args), *(f"{name}={_short(value)}" for name, value in thing.keywords.items())]
+        return f"{import_path(thing.func).rpartition(':')[2]}({', '.join(arguments)})"
     named = thing if hasattr(thing, "__qualname__") else type(thing)
     module, name = named.__module__, named.__qualname__
     found: object = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
     return f"{module}:{name}" if found is thing and module != "__main__" else name
+
+
+def _short(value: object) -> str:
+    """The value as code, if that is short; otherwise the name of its class."""
+    text = repr(value)
+    return text if len(text) <= MAX_VALUE else type(value).__name__

@@ -39,6 +39,8 @@ class CustomWorkload:
     loss: Loss
     seed: int
     device: torch.device
+    other_procedures: Sequence[str] = ()
+    """Those of the dense network's other trainings."""
 
     def __post_init__(self) -> None:
         with seeded(derive(self.seed, Purpose.SCORE)):  # an iterator is exhausted now
@@ -52,6 +54,10 @@ class CustomWorkload:
             seed=derive(self.seed, Purpose.TRAINING, replicate),
             **self.template,
         )
+
+    def baselines(self, replicate: int) -> Sequence[CustomRun]:
+        dense = self.dense(replicate)
+        return [dense.model_copy(update={"procedure": procedure}) for procedure in self.other_procedures]
 
     def initial_state(self, start: Start, load_state: StateLoader) -> State:
         return network_state(self.source.initial_network(start, load_state))

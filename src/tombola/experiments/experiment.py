@@ -16,6 +16,7 @@ from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.runs.initial_state import no_stored_states
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
+from tombola.studies.baseline import train_baselines
 from tombola.studies.controls import CONTROLS, ControlPlan
 from tombola.studies.request import Study
 from tombola.studies.rewinding import (
@@ -63,7 +64,7 @@ class Experiment:
         return [self.study(replicate) for replicate in range(self.config.replicates)]
 
     def study(self, replicate: int) -> Study[None]:
-        """Search for tickets, then train all controls, transfer the tickets, and measure stability."""
+        """Search for tickets, then train all controls and baselines, transfer the tickets, and measure stability."""
         config, method = self.config, self.config.search_method
         whole: Any = self.dense(replicate)
         dense, k = yield from self._rewound(replicate, whole)
@@ -85,6 +86,7 @@ class Experiment:
                 functools.partial(self.workload.initial_state, whole.start, no_stored_states),
             )
             yield from CONTROLS[name](plan)
+        yield from train_baselines(self.workload.baselines(replicate))
         if config.transferred_to and self._target:
             section, seed = config.transferred_to, functools.partial(seed_of, "transfer_random")
             target: Any = self._target.dense(replicate)
@@ -147,6 +149,7 @@ def count_runs(config: SearchConfig) -> int:
 
     count = 1 + config.search.levels + config.search_method.extra_runs(config.method_options)
     count += sum(control.draws * level_count(control.levels) for control in config.controls.values())
+    count += len(config.baseline_labels[1:])
     if config.transferred_to:
         count += 1 + (1 + config.transferred_to.draws) * level_count(config.transferred_to.levels)
     trunks = {config.rewind.to} if config.rewind.method == "weights" else set()

@@ -23,7 +23,7 @@ from tombola.utils.errors import InputError
 Growth = Mapping[str, tuple[Any, Any]]
 """What grows: by dotted key of the configuration, the value there and the value here."""
 
-ADDABLE = ("transfer", "stability")
+ADDABLE = ("transfer", "stability", "baseline")
 """Sections that a configuration may gain: they add runs, and change no other."""
 
 
@@ -86,6 +86,7 @@ def _rules(here: SearchConfig) -> dict[str, Callable[[Any, Any], bool]]:
         "controls.*.levels": _all_of,
         "transfer.draws": _more,
         "transfer.levels": _all_of,
+        "baseline": _continues,
     }
     if here.search.density is None:
         rules["search.levels"] = _more
@@ -102,6 +103,10 @@ def _all_of(before: list[Any], after: list[Any]) -> bool:
     return set(before) <= set(after)
 
 
+def _continues(before: list[Any], after: list[Any]) -> bool:
+    return after[: len(before)] == before
+
+
 def _reason(refused: Growth, here: SearchConfig) -> str:
     """Why a change that looks like growth is none; a sentence, or empty."""
     counts = {key: refused[key] for key in ("replicates", "search.levels") if key in refused}
@@ -116,4 +121,6 @@ def _reason(refused: Growth, here: SearchConfig) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "label" in item for item in value):
+        return ", ".join(item["label"] for item in value)  # see `OtherTraining`
     return "not set" if value is None else repr(value)

@@ -7,6 +7,7 @@ import logging
 import operator
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError, model_validator
 
 from tombola.experiments import methods, sections
+from tombola.experiments.baseline import BaselineSection
 from tombola.experiments.custom_config import custom_config
 from tombola.experiments.methods import METHODS
 from tombola.experiments.metric import ACCURACY, Metric
@@ -34,6 +36,7 @@ class Recipe(SearchConfig):
     data: sections.DataSection
     model: sections.ModelSection
     training: Training
+    baseline: BaselineSection | None = None
     transfer: sections.TransferSection | None = None
     gradual: methods.GradualSection | None = None
     set: methods.SetSection | None = None
@@ -63,6 +66,7 @@ class Recipe(SearchConfig):
             raise ValueError(
                 'transfer: tickets start from initial weights, so it needs rewind.to = "0it" and method = "weights"'
             )
+        _ = self.dense_trainings  # raises for invalid values
         self._check_method()
         return self
 
@@ -89,6 +93,10 @@ class Recipe(SearchConfig):
         """Test accuracy."""
         return ACCURACY
 
+    def chosen_by(self, measured: Iterable[Measures]) -> Metric:  # noqa: ARG002 - always the same
+        """Validation accuracy."""
+        return replace(ACCURACY, split="validation")
+
     @property
     def method_options(self) -> Any:
         """The method's section, or its defaults; None if the method has no options."""
@@ -99,6 +107,16 @@ class Recipe(SearchConfig):
     def trained_on(self) -> str:
         """The names of the model and the dataset."""
         return f"{self.model.name} on {self.data.name}"
+
+    @property
+    def dense_trainings(self) -> list[Training]:
+        """How the dense network is trained: as the tickets, then as `[baseline]` says."""
+        return [self.training] if self.baseline is None else self.baseline.trainings(self.training)
+
+    @property
+    def baseline_labels(self) -> list[str]:
+        """What tells `dense_trainings` apart; empty without a `[baseline]`."""
+        return [] if self.baseline is None else self.baseline.labels(self.dense_trainings)
 
     @property
     def transferred_to(self) -> sections.TransferSection | None:

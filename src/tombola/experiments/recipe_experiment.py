@@ -28,7 +28,7 @@ class RecipeExperiment(Experiment):
 
     @property
     def sample_runs(self) -> list[Run]:
-        """One run for each combination of network and data, the dense network's first."""
-        dense = self.dense(0)
+        """One run for each combination of network, data and training options, the dense network's first."""
+        dense, workload = self.dense(0), self._recipe_workload
         others = self.config.search_method.other_networks(self._context(0), dense)
-        return [dense, *others, *([self._transferred.dense(0)] if self._transferred else [])]
+        return [dense, *others, *workload.baselines(0), *([self._transferred.dense(0)] if self._transferred else [])]

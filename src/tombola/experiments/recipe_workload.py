@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tombola.pruning.options import RATE
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scores.losses import Loss, cross_entropy
 from tombola.runs.initial_state import StateLoader, initial_state, masked_network
-from tombola.runs.run import BaseRun, Run
+from tombola.runs.run import BaseRun, Run, Training
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
 from tombola.utils.random_state import preserve_rng_state
@@ -61,6 +61,8 @@ class RecipeWorkload:
     matrix_weights: int
     """The number of all matrix weights of the network, prunable or not."""
     data_dir: str | Path | None
+    other_trainings: list[Training] = field(default_factory=list)
+    """Those of `[baseline]`, with durations in iterations."""
     loss: Loss = cross_entropy
     device: torch.device = CPU
     generators: tuple[()] = ()
@@ -74,6 +76,10 @@ class RecipeWorkload:
         start = self.template.start.model_copy(update=seeded(Purpose.WEIGHTS))
         data = self.template.data.model_copy(update=seeded(Purpose.SPLIT))
         return self.template.model_copy(update={"start": start, "data": data} | seeded(Purpose.TRAINING))
+
+    def baselines(self, replicate: int) -> list[Run]:
+        dense = self.dense(replicate)
+        return [dense.model_copy(update={"training": training}) for training in self.other_trainings]
 
     def initial_state(self, start: Start, load_state: StateLoader) -> State:
         return initial_state(start, load_state)
@@ -110,15 +116,9 @@ def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> RecipeWorkload
     columns = Columns(recipe.data.image, recipe.data.label, recipe.data.size)
     dataset = load(recipe.data.name, data_dir, columns)
     examples = count_training_examples(dataset, recipe.data.validation, recipe.data.fraction)
-    if examples < recipe.training.batch_size:
-        raise InputError(
-            f"training.batch_size: should be at most {examples:,}, the training examples left of "
-            f"{len(dataset.y_train):,} by data.validation and data.fraction, not {recipe.training.batch_size:,}"
-        )
-    try:
-        training = recipe.training.in_iterations(examples)
-    except ValueError as error:
-        raise InputError(f"training.{error}") from None
+    own, *others = recipe.dense_trainings
+    training = _in_iterations("training", own, examples, len(dataset.y_train))
+    other_trainings = [_in_iterations("baseline", other, examples, len(dataset.y_train)) for other in others]
 
     def iteration(option: str, length: Duration) -> int:
         found = length.iterations_of(examples, training.batch_size)
@@ -142,7 +142,7 @@ def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> RecipeWorkload
     start = Start(network=network, seed=0)
     model = build(start)
     _check_state(model, network)
-    _check_output(model, network, recipe.training.batch_size)
+    _check_output(model, network, min(each.batch_size for each in recipe.dense_trainings))
     prunable = recipe.search.options.prunable(model)
     if not prunable.layers:
         raise InputError(f'model.name: "{recipe.model.name}" has no layer to prune: name others in search.include')
@@ -152,7 +152,22 @@ def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> RecipeWorkload
     except InputError as error:
         raise InputError(f"search.levels: {error}") from None
     template = Run(start=start, mask=mask, data=data, training=training, seed=0)
-    return RecipeWorkload(recipe, template, rewind_to, candidates, pruner, prunable.matrix_weights, data_dir)
+    found = (recipe, template, rewind_to, candidates, pruner, prunable.matrix_weights, data_dir)
+    return RecipeWorkload(*found, other_trainings)
+
+
+def _in_iterations(section: str, training: Training, examples: int, in_dataset: int) -> Training:
+    """The training with its durations in iterations. Raises `InputError`, which names the section of the recipe, if
+    it does not go with so many training examples."""
+    if examples < training.batch_size:
+        raise InputError(
+            f"{section}.batch_size: should be at most {examples:,}, the training examples left of "
+            f"{in_dataset:,} by data.validation and data.fraction, not {training.batch_size:,}"
+        )
+    try:
+        return training.in_iterations(examples)
+    except ValueError as error:
+        raise InputError(f"{section}.{error}") from None
 
 
 def set_up_transfer(source: RecipeWorkload, data_dir: str | Path | None = None) -> RecipeWorkload:
@@ -162,7 +177,7 @@ def set_up_transfer(source: RecipeWorkload, data_dir: str | Path | None = None) 
     assert transfer is not None
     search = source.recipe.search
     no_search = SearchSection(levels=0, rate=RATE, include=search.include, leave_out=search.leave_out)
-    update = {"data": transfer.data, "transfer": None, "stability": None, "search": no_search}
+    update = {"data": transfer.data, "transfer": None, "stability": None, "baseline": None, "search": no_search}
     try:
         target = set_up(source.recipe.model_copy(update=update), data_dir)
     except InputError as error:

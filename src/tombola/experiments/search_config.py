@@ -72,6 +72,10 @@ class SearchConfig(FrozenModel):
     def judged(self, measured: Iterable[Measures]) -> Metric:
         """The metric that is judged, where the trainings gave these results."""
 
+    @abstractmethod
+    def chosen_by(self, measured: Iterable[Measures]) -> Metric:
+        """The metric of the validation examples by which the best of several trainings is chosen."""
+
     @property
     def search_method(self) -> SearchMethod:
         """The method of `[search]`."""
@@ -87,6 +91,11 @@ class SearchConfig(FrozenModel):
     def trained_on(self) -> str:
         """The network and what it is trained on, in a few words."""
         return ""
+
+    @property
+    def baseline_labels(self) -> list[str]:
+        """What tells the trainings of the dense network apart, that of the tickets first; empty if there is one."""
+        return []
 
     @property
     def transferred_to(self) -> sections.TransferSection | None:

@@ -31,6 +31,9 @@ class Workload(Protocol):
     def dense(self, replicate: int) -> BaseRun:
         """The dense network's run. Each replicate has its own seeds."""
 
+    def baselines(self, replicate: int) -> Sequence[BaseRun]:
+        """The dense network's runs in which it is trained in other ways, from the first iteration to the last."""
+
     def initial_state(self, start: Start, load_state: StateLoader) -> State:
         """The parameters and buffers that a training starts with, none of them pruned."""
 

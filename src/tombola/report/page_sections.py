@@ -7,6 +7,7 @@ import tomli_w
 from tombola.experiments.experiment import count_runs
 from tombola.experiments.recipe import Recipe
 from tombola.report import report_tables as tables
+from tombola.report.baseline_section import baseline_sections
 from tombola.report.document import Document, Section, Text
 from tombola.report.export_tables import caption, notes
 from tombola.report.figures.barrier_figures import barriers_figure, interpolation_figure
@@ -32,8 +33,10 @@ def document(data: ReportData) -> Document:
     about = [
         config.trained_on,
         plural(config.replicates, "replicate"),
-        plural(sum(branch.runs for level in summary.levels for branch in level.branches.values()), "run"),
+        plural(len(data.results.rows), "run"),
     ]
+    if summary.baseline is None:
+        about.append("dense network not tuned")
     if summary.engines:
         about.append(f"{sum(engine.seconds for engine in summary.engines.values()):,.0f} s of computing")
     layers = [densities(data), sign_changes(data), distances(data)]
@@ -44,6 +47,7 @@ def document(data: ReportData) -> Document:
         first=_first(data),
         sections=[
             _verdict(summary),
+            *baseline_sections(summary),
             *_training(data),
             *_generalisation(data),
             Section("layers", "Layers", ["Tickets only; level 0 is the dense network."], layers),

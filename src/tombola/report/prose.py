@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tombola.experiments.copies import copies_text
 from tombola.experiments.methods import METHODS
+from tombola.report.baseline_prose import baseline_sentence
 from tombola.report.formatting import of_all_weights, percent
 from tombola.report.looks_prose import replicates, unplanned_looks
 from tombola.report.units import margin_amount
@@ -13,14 +14,16 @@ from tombola.utils.text import plural
 
 
 def conclusion(summary: Summary) -> str:
-    """The result of an experiment, and how certain it is; of an unfinished one first how much of it there is."""
+    """The result of an experiment, how certain it is, and how tickets compare with a tuned baseline; of an unfinished
+    one first how much of it there is."""
+    text = f"{_result(summary)} {baseline_sentence(summary)}".rstrip()
     if summary.finished:
-        return _result(summary)
+        return text
     runs = max(
         summary.runs.trained + summary.runs.from_store,
         sum(branch.runs for level in summary.levels for branch in level.branches.values()),
     )
-    return f"Unfinished: {runs:,} of {plural(max(runs, summary.expected_runs), 'run')}. {_result(summary)}"
+    return f"Unfinished: {runs:,} of {plural(max(runs, summary.expected_runs), 'run')}. {text}"
 
 
 def _result(summary: Summary) -> str:

@@ -12,6 +12,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tombola.report.baseline_prose import NOT_TUNED
+from tombola.report.baseline_section import trainings_table
 from tombola.report.comparison_tables import common_table, winners_table
 from tombola.report.formatting import (
     density_columns,
@@ -45,6 +47,11 @@ def show_summary(console: Console, summary: Summary) -> None:
     console.print(table)
     if summary.smallest_winning and (undecided := first_undecided(summary)):
         console.print(undecided, markup=False, highlight=False)
+    if summary.baseline:
+        console.print()
+        console.print(trainings_table(summary, summary.baseline))
+    elif summary.levels:
+        console.print(NOT_TUNED, style="dim", highlight=False)
     for line in warnings(summary):
         console.print(line, style="yellow", markup=False, highlight=False)
     if summary.stability:

@@ -1,4 +1,4 @@
-"""Units: how the judged metric is named and shown."""
+"""Units: how a metric is named and shown."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tombola.experiments.margin import Margin
+from tombola.experiments.metric import Metric
 from tombola.report.formatting import percent, points
 from tombola.stats.summary import NOT_MEASURED, MeasureSummary, Summary
 
@@ -15,7 +16,7 @@ DIGITS = 4
 
 @dataclass(frozen=True)
 class Units:
-    """Of the judged metric. Fractions are shown in percent, and their differences in points; others as they are."""
+    """Of a metric. Fractions are shown in percent, and their differences in points; others as they are."""
 
     name: str
     """Of the metric, with the examples that it is measured on: `test accuracy`."""
@@ -36,9 +37,9 @@ class Units:
         return f"{self.name}{self.when}{' (%)' if self.factor != 1 else ''}"
 
 
-def units_of(summary: Summary) -> Units:
-    """The units of the metric that the summary judges."""
-    metric, dense = summary.metric, summary.dense
+def units_of(summary: Summary, of: Metric | None = None) -> Units:
+    """The units of a metric, by default the judged one."""
+    metric, dense = of or summary.metric, summary.dense
     name = f"{metric.split} {metric.name}"
     when = " at early stop" if summary.timed else ""
     if metric.fraction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,12 @@ from tombola.stats.error_barriers import barrier_summaries, interpolation_paths,
 from tombola.stats.judge_looks import judge_looks, summarise_looks
 from tombola.stats.paired_comparison import PairedComparison, no_early_stop, was_timed
 from tombola.stats.summary import (
+    BaselineComparison,
+    BaselineSummary,
     BranchSummary,
     CollapsedLayer,
     ComparisonSummary,
+    DenseTraining,
     DifferenceSummary,
     LevelSummary,
     MeasureSummary,
@@ -30,9 +34,14 @@ from tombola.stats.summary import (
     mean_interval,
 )
 from tombola.stats.ticket_barriers import ticket_barriers
+from tombola.stats.tuned_baseline import TunedBaseline, without_baselines
 from tombola.stats.verdict import Verdict
 
-VERDICT_FIELDS = VerdictSummary.model_fields.keys() - {"better_in", *ComparisonSummary.model_fields}
+VERDICT_FIELDS = VerdictSummary.model_fields.keys() - {
+    "better_in",
+    "tuned_baseline",
+    *ComparisonSummary.model_fields,
+}
 """The fields of `VerdictSummary` that a `Verdict` has."""
 
 NO_MARGIN = Margin(0.0)
@@ -56,10 +65,10 @@ def summarise(results: Results) -> dict[str, Any]:
 
 def build_summary(results: Results) -> Summary:
     """The summary of `results`."""
-    config, metric = results.config, results.metric
+    config, metric, rows = results.config, results.metric, without_baselines(results.rows)
     rewound = config.no_ticket_reason is None
     verdicts = judge_looks(
-        results.rows,
+        rows,
         config.replicates,
         config.verdict,
         config.trains_verdict_control,
@@ -67,8 +76,8 @@ def build_summary(results: Results) -> Summary:
         metric,
         results.copies,
     )
-    names = _measure_names(results, metric)
-    levels = [_level(results, verdict, metric, names, rewound) for verdict in verdicts]
+    names, tuned = _measure_names(results, metric), TunedBaseline.of(results)
+    levels = [_level(results, verdict, metric, names, rewound, tuned) for verdict in verdicts]
     return Summary(
         recipe=config.name,
         replicates=config.replicates,
@@ -82,14 +91,13 @@ def build_summary(results: Results) -> Summary:
         transfer=config.transferred_to.data.name if config.transferred_to else None,
         criteria=config.verdict,
         metric=metric,
-        timed=was_timed(results.rows),
+        timed=was_timed(rows),
         copies=results.copies,
         looks=summarise_looks(config.verdict, config.replicates, [stage.replicates for stage in results.stages]),
-        dense_without_early_stop=sum(
-            (row.level, row.branch) == (0, "ticket") and no_early_stop(row) for row in results.rows
-        ),
+        dense_without_early_stop=sum((row.level, row.branch) == (0, "ticket") and no_early_stop(row) for row in rows),
         levels=levels,
         stability=_stability(results),
+        baseline=None if tuned is None else _baseline(tuned, levels, names, config.verdict.confidence),
         smallest_winning=next((level for level in reversed(levels) if level.verdict.winning), None),
         collapsed=[CollapsedLayer(replicate=r, level=level, layer=layer) for r, level, layer in results.collapsed],
     )
@@ -109,9 +117,30 @@ def _stability(results: Results) -> StabilitySummary | None:
     )
 
 
-def _level(results: Results, verdict: Verdict, metric: Metric, names: Sequence[str], rewound: bool) -> LevelSummary:
+def _baseline(
+    tuned: TunedBaseline, levels: Sequence[LevelSummary], names: Sequence[str], confidence: float
+) -> BaselineSummary:
+    trainings = []
+    for label, by_replicate in zip(tuned.labels, tuned.trainings, strict=True):
+        rows = [row for draws in by_replicate.values() for row in draws]
+        figures, late = _branch(rows, names, confidence), sum(map(no_early_stop, rows))
+        trainings.append(DenseTraining(training=label, figures=figures, without_early_stop=late))
+    winning = [level for level in levels if level.verdict.winning]
+    held = [*takewhile(lambda level: (found := level.verdict.tuned_baseline) and found.accurate, winning)]
+    smallest = held[-1].level if held else None
+    return BaselineSummary(trainings=trainings, chosen_by=tuned.chosen_by, best=tuned.best, smallest_winning=smallest)
+
+
+def _level(
+    results: Results,
+    verdict: Verdict,
+    metric: Metric,
+    names: Sequence[str],
+    rewound: bool,
+    tuned: TunedBaseline | None,
+) -> LevelSummary:
     criteria = results.config.verdict
-    rows = [row for row in results.rows if row.level == verdict.level]
+    rows = [row for row in without_baselines(results.rows) if row.level == verdict.level]
     branches = sorted({row.branch for row in rows}, key=lambda branch: (branch != "ticket", branch))
     ticket = next(row for row in rows if row.branch == "ticket")
     return LevelSummary(
@@ -120,8 +149,25 @@ def _level(results: Results, verdict: Verdict, metric: Metric, names: Sequence[s
         weights_left=ticket.weights_left,
         weights_left_of_all=ticket.weights_left_of(results.matrix_weights),
         branches={b: _branch([row for row in rows if row.branch == b], names, criteria.confidence) for b in branches},
-        verdict=_verdict(verdict, criteria, metric, rewound),
+        verdict=_verdict(verdict, criteria, metric, rewound, _tuned(tuned, rows, criteria)),
         controls={name: _differences(comparison, metric) for name, comparison in verdict.controls.items()},
+    )
+
+
+def _tuned(tuned: TunedBaseline | None, rows: Sequence[Row], criteria: VerdictSection) -> BaselineComparison | None:
+    """The tickets among the rows of a level, compared with the best training; None for the dense network."""
+    if tuned is None:
+        return None
+    tickets = {row.replicate: [row] for row in rows if row.branch == "ticket" and row.level > 0}
+    comparison = tuned.compare(tickets, criteria.alpha)
+    if comparison is None or tuned.best is None:
+        return None
+    accurate, worse = tuned.decide(comparison, criteria)
+    return BaselineComparison(
+        training=tuned.labels[tuned.best],
+        accurate=accurate,
+        worse=worse,
+        **_difference(comparison, tuned.metric, criteria.margin).model_dump(),
     )
 
 
@@ -133,7 +179,9 @@ def _measure_names(results: Results, metric: Metric) -> list[str]:
     return [*dict.fromkeys([metric.at_stop, "stop_iteration", metric.at_end, *figures])]
 
 
-def _verdict(verdict: Verdict, criteria: VerdictSection, metric: Metric, rewound: bool) -> VerdictSummary:
+def _verdict(
+    verdict: Verdict, criteria: VerdictSection, metric: Metric, rewound: bool, tuned: BaselineComparison | None
+) -> VerdictSummary:
     dense = verdict.dense and _differences(verdict.dense, metric, criteria.margin, verdict.stop_margin)
     difference, stop = (dense.difference, dense.stop_difference) if dense else (None, None)
     alpha = verdict.dense.gain.alpha if verdict.dense else criteria.alpha  # that of the look
@@ -144,27 +192,17 @@ def _verdict(verdict: Verdict, criteria: VerdictSection, metric: Metric, rewound
         metric=metric.name,
         difference=difference,
         stop_difference=stop,
+        tuned_baseline=tuned,
     )
 
 
 def _differences(
     comparison: PairedComparison, metric: Metric, margin: Margin = NO_MARGIN, stop_margin: float = 0.0
 ) -> ComparisonSummary:
-    gain, stop = comparison.gain, comparison.stop
-    tested, worst = comparison.worse_by(margin)
-    low, high = gain.low, gain.high
-    if not metric.maximize:
-        low, high = (None if bound is None else -bound for bound in (high, low))
+    stop = comparison.stop
     return ComparisonSummary(
         metric=metric.name,
-        difference=DifferenceSummary(
-            mean=metric.sign * gain.estimate,
-            low=low,
-            high=high,
-            p_not_worse=tested.p_above(worst),
-            p_better=gain.p_above(0.0),
-            p_worse=gain.p_below(0.0),
-        ),
+        difference=_difference(comparison, metric, margin),
         stop_difference=None
         if stop is None
         else DifferenceSummary(
@@ -175,6 +213,23 @@ def _differences(
             p_better=stop.p_below(1.0),
             p_worse=stop.p_above(1.0),
         ),
+    )
+
+
+def _difference(comparison: PairedComparison, metric: Metric, margin: Margin) -> DifferenceSummary:
+    """That in the metric, with its own sign."""
+    gain = comparison.gain
+    tested, worst = comparison.worse_by(margin)
+    low, high = gain.low, gain.high
+    if not metric.maximize:
+        low, high = (None if bound is None else -bound for bound in (high, low))
+    return DifferenceSummary(
+        mean=metric.sign * gain.estimate,
+        low=low,
+        high=high,
+        p_not_worse=tested.p_above(worst),
+        p_better=gain.p_above(0.0),
+        p_worse=gain.p_below(0.0),
     )
 
 

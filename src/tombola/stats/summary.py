@@ -129,6 +129,17 @@ class ComparisonSummary(SummaryModel):
         return {f"{self.metric}_difference" if name == "difference" else name: v for name, v in dump(self).items()}
 
 
+class BaselineComparison(DifferenceSummary):
+    """The difference in the judged metric at early stop, ticket minus the best of the dense network's trainings."""
+
+    training: str
+    """What that training differs in from the others."""
+    accurate: bool
+    """The metric is, with the confidence of the criteria, at most the margin worse than that of the best training."""
+    worse: bool
+    """It is, with the same confidence, worse by more than the margin."""
+
+
 class VerdictSummary(ComparisonSummary):
     """The verdict on a level. See `tombola.stats.verdict.Verdict`."""
 
@@ -146,6 +157,13 @@ class VerdictSummary(ComparisonSummary):
     """The number of replicates at the planned look at which the level won, from which all of this is."""
     better_in: list[str] = Field(serialization_alias="better")
     """In what tickets are better than the dense network: the metric, `stop`."""
+    tuned_baseline: BaselineComparison | None = None
+    """The comparison with the tuned baseline, which `state` does not depend on; no key if there is none."""
+
+    @model_serializer(mode="wrap")
+    def _named(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = super()._named(dump)
+        return {name: value for name, value in fields.items() if name != "tuned_baseline" or value is not None}
 
 
 class LevelSummary(SummaryModel):
@@ -206,6 +224,29 @@ class StabilitySummary(SummaryModel):
     """By replicate, the smallest stable k; None unless tickets were rewound to it."""
 
 
+class DenseTraining(SummaryModel):
+    """One of the trainings of the dense network."""
+
+    training: str
+    """What it differs in from the others: `lr = 0.1`, or the name of the function."""
+    figures: BranchSummary
+    without_early_stop: int
+    """In how many replicates the last evaluation was the best."""
+
+
+class BaselineSummary(SummaryModel):
+    """The tuned baseline: the dense network trained in several ways."""
+
+    trainings: list[DenseTraining]
+    """The first is the one that tickets are trained as."""
+    chosen_by: Metric
+    """The metric of the validation examples by which the best is chosen."""
+    best: int | None
+    """The index of the best; None if they are not all finished, or all diverged."""
+    smallest_winning: int | None
+    """The last of the winning levels, from dense to sparse, before one that is not as good as the best."""
+
+
 class CollapsedLayer(SummaryModel):
     """A layer of a ticket without a single weight left."""
 
@@ -260,6 +301,8 @@ class Summary(SummaryModel):
     """The number of dense networks whose validation loss was least at the last iteration."""
     levels: list[LevelSummary]
     stability: StabilitySummary | None
+    baseline: BaselineSummary | None
+    """None if the dense network was only trained as the tickets."""
     smallest_winning: LevelSummary | None
     """The winning level with the fewest weights."""
     collapsed: list[CollapsedLayer]

@@ -30,8 +30,11 @@ class InterpolationPoint:
 INTERMEDIATE = ("trunk", "segment", "edge_popup")
 """Branches of trainings that others start from. They have no rows in the tables."""
 
-UNCOMPARED = ("drawn", "supermask", "untrained", "transfer", "transfer_random")
-"""Branches that the tables show but tickets are not compared with: trained on other data, in part, or not at all."""
+BASELINE = "baseline"
+"""The branch of further trainings of the dense network; `draw` says which it is."""
+
+UNCOMPARED = (BASELINE, "drawn", "supermask", "untrained", "transfer", "transfer_random")
+"""Branches that are no controls: trained with other options, on other data, in part, or not at all."""
 
 RequestId = tuple[str, int, int, InterpolationPoint | None, str]
 """Branch, level, draw, point and the key of the run."""

@@ -112,7 +112,8 @@ def _claim(path: Path, ticket: Ticket, data_dir: str | Path | None, trust: bool)
     _check_claimed(recipe, provenance, trust)
     if recipe.model.name in MODELS:  # others are trusted code
         _check_network(recipe, provenance, ticket)
-    experiment = RecipeExperiment(recipe.model_copy(update={"transfer": None, "stability": None}), data_dir)
+    alone = {"transfer": None, "stability": None, "baseline": None}
+    experiment = RecipeExperiment(recipe.model_copy(update=alone), data_dir)
     dense, k = experiment.dense(provenance.replicate), _rewound(experiment, recipe, provenance, data_dir)
     if ticket.mask.shapes != dense.mask.shapes:
         raise InputError(f"its mask does not fit the network of its recipe, {recipe.model.name}")

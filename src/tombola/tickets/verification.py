@@ -161,7 +161,7 @@ class Verification:
         """The summary of the repeats, as replicates of an experiment with this one level and this control."""
         recipe, level = self.claim.recipe, self.claim.provenance.level
         controls = {"reinit": ControlSection(draws=self.reinit, levels=[level])} if self.reinit else {}
-        alone = {"replicates": self.repeats, "stability": None, "transfer": None}
+        alone = {"replicates": self.repeats, "stability": None, "transfer": None, "baseline": None}
         once = criteria.model_copy(update={"looks": None})
         asked: Recipe = recipe.model_copy(update={"verdict": once, "controls": controls} | alone)
         return build_summary(Results(asked, [r for r in self.rows if r.replicate != RECORDED_RUN], True, self.tally))

@@ -18,6 +18,7 @@ from tests.support.tickets import experiment_ticket, set_in, with_provenance
 from tombola.pruning.mask import Mask
 from tombola.tickets.provenance import TicketClaim, read_claim
 from tombola.tickets.ticket import Ticket
+from tombola.tickets.verify import verify_ticket
 from tombola.utils.errors import InputError
 from tombola.zoo.datasets import load
 
@@ -131,6 +132,16 @@ def test_layers_that_the_recipe_leaves_out_must_be_whole(tmp_path: Path) -> None
     Ticket(mask, start, provenance).save(tmp_path / "other.safetensors")
     with pytest.raises(InputError, match=r"does not prune output\.weight"):
         read_claim(tmp_path / "other.safetensors")
+
+
+def test_other_trainings_of_the_dense_network_are_not_part_of_the_claim(tmp_path: Path, plain: Path) -> None:
+    claim = read_claim(experiment_ticket(tmp_path, baseline={"lr": [0.1]}))
+    assert claim.recipe.baseline is not None
+    assert claim.dense == read_claim(plain).dense
+    assert "tuned_baseline" in claim.ticket.provenance["verdict"]
+    summary = verify_ticket(claim, repeats=3).build_summary()
+    assert list(summary.branches) == ["dense", "ticket", "reinit"]
+    assert summary.verdict.tuned_baseline is None
 
 
 def test_other_data_of_the_same_name_is_refused(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
 
@@ -62,6 +62,8 @@ class CustomEngine:
     """Called every so many steps, and at the end; without it, what `function` returns is judged."""
     test: EvaluateFunction | None = None
     """Called once, with the weights of the early stop."""
+    others: Mapping[str, TrainFunction] = field(default_factory=dict)
+    """Other training functions, by the `procedure` of their runs."""
 
     @property
     def name(self) -> str:
@@ -140,9 +142,10 @@ class CustomEngine:
         return final, iterations, run.every is not None or counter.called
 
     def _call(self, network: nn.Module, run: CustomRun) -> object:
-        if run.start.trained is not None and accepts_begin(self.function):
-            return self.function(network, begin=run.begin)
-        return self.function(network)
+        function = self.others.get(run.procedure, self.function)
+        if run.start.trained is not None and accepts_begin(function):
+            return function(network, begin=run.begin)
+        return function(network)
 
 
 def _why_not_reached(run: CustomRun, counter: StepCounter) -> str:

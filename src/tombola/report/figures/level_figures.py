@@ -10,10 +10,10 @@ from typing import Any
 import altair as alt
 
 from tombola.report.figures.figure import DATA, Figure, FigureRow, MissingFigure, figure, tooltip
-from tombola.report.figures.style import DASHES, DENSE, EXPERIMENTS, SHAPES, colours, cycle, ordered
+from tombola.report.figures.style import DASHES, DENSE, EXPERIMENTS, SHAPES, TUNED, colours, cycle, ordered
 from tombola.report.report_data import ReportData
 from tombola.report.units import units_of
-from tombola.stats.summary import LevelSummary, MeasureSummary, Summary
+from tombola.stats.summary import BranchSummary, LevelSummary, Summary
 
 MAX_BANDS = 4
 """If there are more branches, only `BANDED` have bands: many overlapping bands cannot be told apart."""
@@ -67,23 +67,28 @@ def judged_measure(summary: Summary) -> Measure:
 
 
 def measure_rows(summary: Summary, measure: Measure) -> list[FigureRow]:
-    """One row for each branch and level, and two for the dense network, one at either end. Tickets come last, so that
-    they are drawn on top."""
-    levels = summary.levels
+    """One row for each branch and level, and two for the dense network, also for a tuned one, one at either end.
+    Tickets come last, so that they are drawn on top."""
+    levels, baseline = summary.levels, summary.baseline
+    dense = {} if summary.dense is None else {DENSE: summary.dense}
+    if baseline and baseline.best:
+        dense[TUNED] = baseline.trainings[baseline.best].figures
     rows: list[FigureRow] = []
-    if levels and levels[0].level == 0:
+    for name, figures in dense.items():
         for end in (levels[0], levels[-1]) if len(levels) > 1 else levels:
-            rows += _row(DENSE, levels[0], "ticket", end.weights_left, measure)
+            rows += _row(name, levels[0], figures, end.weights_left, measure)
     for name in reversed(ordered(name for level in levels for name in level.branches)):
         for level in levels:
             if name in level.branches:
-                rows += _row(name, level, name, level.weights_left, measure)
+                rows += _row(name, level, level.branches[name], level.weights_left, measure)
     return rows
 
 
-def _row(label: str, level: LevelSummary, branch: str, weights_left: float, measure: Measure) -> list[FigureRow]:
+def _row(
+    label: str, level: LevelSummary, figures: BranchSummary, weights_left: float, measure: Measure
+) -> list[FigureRow]:
     """One row; none if all runs diverged."""
-    found: MeasureSummary = level.branches[branch][measure.key]
+    found = figures[measure.key]
     if found.spread is None:
         return []
     bounds: FigureRow = {
@@ -158,7 +163,7 @@ def level_chart(
         line = line.encode(strokeDash=alt.StrokeDash("branch:N", scale=dashes, legend=legend))
     shown = tooltip(branch="text", level="", weights_left=".3~r", mean=form, low=form, high=form, replicates="")
     shapes = alt.Scale(domain=branches, range=cycle(SHAPES, len(branches)))
-    point = base.transform_filter(f"datum.branch != '{DENSE}'").mark_point(clip=True)
+    point = base.transform_filter(f"indexof({[DENSE, TUNED]}, datum.branch) < 0").mark_point(clip=True)
     point = point.encode(
         y=y,
         shape=alt.Shape("branch:N", scale=shapes, legend=legend),

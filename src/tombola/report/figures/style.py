@@ -6,10 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 DENSE = "dense"
+TUNED = "dense, tuned"
+"""The dense network, trained as the tickets are and with the best of the options tried."""
 
 BRANCHES = {
     "ticket": "#1b7fc2",
     DENSE: "#7d7d7d",
+    TUNED: "#8c564b",
     "reinit": "#d55e00",
     "reuse": "#009e73",
     "reuse_sign": "#56b4e9",
@@ -19,7 +22,7 @@ BRANCHES = {
     "large_init": "#a3a332",
     "one_shot": "#b0413e",
 }
-"""The colours of Okabe & Ito, and three more that differ from them."""
+"""The colours of Okabe & Ito, and four more that differ from them."""
 
 OTHERS = ("#44aa99", "#aa4499", "#b5894c", "#6699cc", "#999933", "#cc6677")
 

@@ -1,0 +1,31 @@
+"""Other training functions for the dense network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tombola.engines.custom.engine import TrainFunction
+from tombola.experiments.custom_config import import_path
+from tombola.utils.errors import InputError
+
+Baselines = Sequence[TrainFunction] | Mapping[str, TrainFunction]
+"""Training functions, or these by their names in tables."""
+
+
+def by_label(baselines: Baselines) -> dict[str, TrainFunction]:
+    """Training functions by what tells them apart. Raises `InputError` for anything else."""
+    if isinstance(baselines, Mapping):
+        labelled = {str(name): function for name, function in baselines.items()}
+    elif isinstance(baselines, Sequence):
+        labelled = {}
+        for function in baselines:
+            label, alike = import_path(function), 1
+            while (numbered := f"{label} ({alike})" if alike > 1 else label) in labelled:
+                alike += 1
+            labelled[numbered] = function
+    else:
+        raise InputError(f"baselines: should be a list of training functions, not {baselines!r}")
+    for function in labelled.values():
+        if not callable(function):
+            raise InputError(f"baselines: should be functions that train a network, not {function!r}")
+    return labelled

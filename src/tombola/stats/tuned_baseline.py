@@ -1,0 +1,87 @@
+"""The tuned baseline: the best of several trainings of the dense network, and tickets compared with it.
+
+The best is chosen on the validation examples, and compared by the judged metric; `docs/verdict.md` describes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tombola.experiments.metric import Metric
+from tombola.experiments.results import Results
+from tombola.experiments.results_schema import Row
+from tombola.experiments.sections import VerdictSection
+from tombola.stats.paired_comparison import BranchRows, PairedComparison, compare_branches, rows_by_level
+from tombola.stats.verdict import FEWEST_REPLICATES
+from tombola.studies.request import BASELINE
+
+
+def without_baselines(rows: Sequence[Row]) -> list[Row]:
+    """The rows of tickets and controls."""
+    return [row for row in rows if row.branch != BASELINE]
+
+
+@dataclass(frozen=True)
+class TunedBaseline:
+    """The trainings of the dense network, and which of them is best."""
+
+    trainings: Sequence[BranchRows]
+    """The rows of each: first of the one that tickets are trained as, then of the draws of the branch `baseline`."""
+    labels: Sequence[str]
+    """What tells them apart."""
+    replicates: int
+    metric: Metric
+    """What is judged."""
+    chosen_by: Metric
+    """By which the best is chosen."""
+    copies: Sequence[int] = ()
+    """The replicates that are copies of others."""
+
+    @classmethod
+    def of(cls, results: Results) -> TunedBaseline | None:
+        """Of an experiment; None if its dense network is trained in one way only."""
+        config, labels = results.config, results.config.baseline_labels
+        if not labels:
+            return None
+        dense = rows_by_level(results.rows).get(0, {})
+        tried = dense.get(BASELINE, {})
+        others: list[BranchRows] = [
+            {r: [row] for r, draws in tried.items() for row in draws if row.draw == draw}
+            for draw in range(len(labels) - 1)
+        ]
+        chosen_by = config.chosen_by(row.measures for row in results.rows)
+        trainings, metric = [dense.get("ticket", {}), *others], results.metric
+        return cls(trainings, labels, config.replicates, metric, chosen_by, results.copies)
+
+    @property
+    def best(self) -> int | None:
+        """The index of the training that is best on the validation examples at early stop, on average over
+        replicates; the first, if several are. A training that diverged in a replicate is not chosen. None if all of
+        them did, or some are not finished."""
+        if any(len(rows) < self.replicates for rows in self.trainings):
+            return None
+        means = [self._mean(rows) for rows in self.trainings]
+        return int(np.argmax(means)) if max(means) > -np.inf else None
+
+    def _mean(self, rows: BranchRows) -> float:
+        """By what the best is chosen, with the sign that makes higher better; -inf if it is missing somewhere."""
+        values = [row.measures[self.chosen_by.at_stop] for draws in rows.values() for row in draws]
+        finite = [value for value in values if value is not None]
+        return self.chosen_by.sign * float(np.mean(finite)) if len(finite) == len(values) else -np.inf
+
+    def compare(self, tickets: BranchRows, alpha: float) -> PairedComparison | None:
+        """Tickets compared with the best training. None if there is none, or fewer than two replicates have both."""
+        if self.best is None:
+            return None
+        return compare_branches(tickets, self.trainings[self.best], alpha, self.metric)
+
+    def decide(self, comparison: PairedComparison, criteria: VerdictSection) -> tuple[bool, bool]:
+        """Whether tests show that tickets are at most the margin worse, and that they are worse by more. Neither with
+        too few replicates, or if some diverged or are copies."""
+        if self.copies or comparison.gain.n < max(self.replicates, FEWEST_REPLICATES):
+            return False, False
+        tested, worst = comparison.worse_by(criteria.margin)
+        return tested.p_above(worst) <= criteria.alpha, tested.p_below(worst) <= criteria.alpha
