@@ -228,7 +228,7 @@ def find_ticket(
 def _names(minimize: Minimize | None) -> bool | list[str] | None:
     if minimize is None or isinstance(minimize, bool):
         return minimize
-    return [minimize] if isinstance(minimize, str) else [*minimize]
+    return [minimize] if isinstance(minimize, str) else sorted(minimize)
 
 
 def _name(out: str | Path | None, model: Model) -> str:

@@ -105,3 +105,13 @@ def test_nothing_else_changes_the_global_random_state() -> None:
     source = Path(random_state.__file__).parent.parent
     using = {path.name for path in source.rglob("*.py") if "fork_rng" in path.read_text(encoding="utf-8")}
     assert using == {"random_state.py"}
+
+
+def test_gpus_that_are_used_later_start_at_the_seed_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    with seeded(5):
+        with seeded(6):
+            assert seeds[-1:] == [6]
+        assert seeds[-1:] == [5]

@@ -45,9 +45,25 @@ def network_state(network: nn.Module, before: Mapping[str, Tensor] | None = None
         for weight in held_weights(module):
             weight.before_use()
     return {
-        name if before is None or name in before else _without_wrappers(name): _cpu_copy(tensor)
+        name if before is None else name_in(before, name): _cpu_copy(tensor)
         for name, tensor in (named_tensors(network) | _extra_states(network)).items()
     }
+
+
+def name_in(state: Mapping[str, Tensor], name: str) -> str:
+    """The name that a tensor of the network has in an earlier state: that of now, or without the wrappers that its
+    layers have got since."""
+    return name if name in state else _without_wrappers(name)
+
+
+def same_state(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two states of a network have the same names and values."""
+    return one.keys() == other.keys() and all(same_tensor(tensor, other[name]) for name, tensor in one.items())
+
+
+def same_tensor(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same type, shape and values; NaN differs from itself."""
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def prune_state(network: nn.Module, state: State, mask: Mask) -> None:
@@ -61,20 +77,21 @@ def prune_state(network: nn.Module, state: State, mask: Mask) -> None:
 
 @torch.no_grad()
 def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy the tensors of a `network_state` into the network, in place; pruned weights of a hold stay zero. Names
-    that only one of the two has are passed over."""
+    """Copy the tensors of a `network_state` into the network, in place; pruned weights of a hold stay zero. Layers
+    may have been wrapped in place since. Names that only one of the two has are passed over."""
     for name, tensor in named_tensors(network).items():
-        if name in state:
+        saved = state.get(name_in(state, name))
+        if saved is not None:
             if 0 in tensor.stride():  # an expanded buffer, with one entry in many places
                 once = tuple(slice(1) if stride == 0 else slice(None) for stride in tensor.stride())
-                tensor[once].copy_(state[name][once])
+                tensor[once].copy_(saved[once])
             else:
-                tensor.copy_(state[name])
+                tensor.copy_(saved)
             if (weight := held_weight(network, name)) is not None:
                 weight.zero(tensor)
     for name, module in _with_extra_state(network):
-        if name in state:
-            module.set_extra_state(state[name])
+        if name_in(state, name) in state:
+            module.set_extra_state(state[name_in(state, name)])
 
 
 def _cpu_copy(tensor: Tensor) -> Tensor:

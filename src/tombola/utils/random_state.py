@@ -32,8 +32,13 @@ def preserve_rng_state(devices: Iterable[torch.device | int] = ()) -> Iterator[N
 def seeded(seed: int, generators: Iterable[RandomGenerator] = ()) -> Iterator[None]:
     """Within it, the global random states of Python, NumPy and torch, and `generators`, start at `seed`; the previous
     ones are restored at the end. Other threads wait with theirs."""
-    on_gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with preserve_rng_state(on_gpus), ExitStack() as restored:
+    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with _IN_USE, ExitStack() as restored:
+        if not initialized:  # GPUs start at torch's seed when they are first used; this is called last, for that seed
+            restored.callback(lambda: torch.cuda.manual_seed_all(torch.initial_seed()))
+        if torch.backends.mps.is_available():
+            restored.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
+        restored.enter_context(preserve_rng_state(range(torch.cuda.device_count()) if initialized else ()))
         restored.callback(random.setstate, random.getstate())
         restored.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 - a user's code may draw from it
         for generator in generators:

@@ -35,6 +35,7 @@ class Purpose(IntEnum):
     UNTRAINED = 17  # the random subnetwork that a supermask is compared with
     TRANSFER_RANDOM = 18  # the random masks that transferred tickets are compared with
     CHECK = 19  # everything random in a training that verifies a ticket; the initial weights of its controls
+    EVALUATION = 20  # everything random while a user's own function evaluates or tests
 
 
 def sequence(seed: int, purpose: Purpose, *where: int) -> np.random.SeedSequence:

@@ -6,7 +6,6 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 
 from tombola.engines.custom.checks import check_parameters, check_returned, check_trained, parameter_shapes
 from tombola.engines.custom.evaluations import EvaluateFunction, Evaluations, Metrics, as_metrics
-from tombola.engines.custom.model import CustomModel, restore_network
+from tombola.engines.custom.model import CustomModel
 from tombola.engines.custom.step_counter import StepCounter, counting_steps
 from tombola.engines.training_loop import Capacity
 from tombola.pruning.hold import check_held, hold
@@ -27,6 +26,7 @@ from tombola.runs.run import BaseRun
 from tombola.runs.store import Checkpoint
 from tombola.utils.errors import InputError
 from tombola.utils.random_state import seeded
+from tombola.utils.seeds import Purpose, derive
 
 TrainFunction = Callable[..., Metrics | Any]
 """`train(network)`, or with a parameter of that name `train(network, begin=k)`: k is the first iteration."""
@@ -85,19 +85,19 @@ class CustomEngine:
         network = self.network.initial_network(run.start, load_state)
         run.mask.apply_(network)
         start = network_state(network)  # before it is held, which tells used weights from unused ones
-        evaluations = Evaluations(network, self.evaluate, run.seed, run.minimize, run.stop_on, self.test)
+        seed = derive(run.seed, Purpose.EVALUATION)
+        evaluations = Evaluations(network, start, self.evaluate, seed, run.minimize, run.stop_on, self.test)
         with seeded(run.seed), hold(network, run.mask):
             if run.interpolates:
                 final: State = {}
                 iterations, timed = run.begin, False
-                evaluations.evaluate_at(iterations, last=True)
+                evaluations.evaluate_at(iterations)
             else:
                 final, iterations, timed = self._train(network, run, start, evaluations)
-            tested = evaluations.tested(partial(restore_network, network))
+            floats = (tensor for tensor in final.values() if tensor.is_floating_point() and tensor.itemsize > 1)
+            finite = all(tensor.isfinite().all() for tensor in floats)
+            tested = evaluations.tested() if finite else {}
             check_held(network)
-        finite = all(
-            tensor.isfinite().all() for tensor in final.values() if tensor.is_floating_point() and tensor.itemsize > 1
-        )
         measures = Measures(diverged=True, iterations=iterations)
         if finite:
             figures: dict[str, Any] = evaluations.figures(tested)
@@ -138,7 +138,7 @@ class CustomEngine:
         if self.evaluate is None:
             evaluations.add(iterations, as_metrics(returned))
         else:
-            evaluations.evaluate_at(iterations, last=True)
+            evaluations.evaluate_end(iterations, final)
         return final, iterations, run.every is not None or counter.called
 
     def _call(self, network: nn.Module, run: CustomRun) -> object:

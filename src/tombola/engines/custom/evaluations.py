@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tombola.engines.custom.direction import Minimize, lower_is_better
+from tombola.engines.custom.evaluation_mode import evaluation_mode
+from tombola.engines.custom.model import restore_network
 from tombola.pruning.hold import check_held
 from tombola.pruning.mask import State
-from tombola.pruning.network_state import network_state
+from tombola.pruning.network_state import network_state, same_state
 from tombola.runs.outcome import FIGURE_PREFIX, figures_of
 from tombola.utils.errors import InputError, unknown
-from tombola.utils.random_state import seeded
 
 Metrics = float | Mapping[str, float]
 """A number, or several by name, of which the first is judged."""
@@ -25,43 +26,73 @@ EvaluateFunction = Callable[[nn.Module], Metrics]
 
 
 class Evaluations:
-    """What `evaluate` returned at some iterations of one training. The weights of the early stop are kept: of the
-    first evaluation with the best value of one figure. A value that is not finite is never the best."""
+    """What `evaluate` returned at some iterations of one training. The early stop is the first evaluation with the
+    best value of one figure; its weights are kept for `test`. A value that is not finite is never the best."""
 
     def __init__(
         self,
         network: nn.Module,
+        start: State,
         evaluate: EvaluateFunction | None,
         seed: int,
         minimize: Minimize | None = None,
         stop_on: str | None = None,
         test: EvaluateFunction | None = None,
     ) -> None:
-        """Random states start at `seed` in each evaluation. Early stop is by the figure `stop_on`; by default by the
-        judged one, the first. Its weights are kept only if there is a `test` of them."""
+        """`start` is the network's state before the training: wrapped layers keep their names in it. Random states
+        start at `seed` in each evaluation. Early stop is by the figure `stop_on`; by default by the judged one, the
+        first."""
         self.network = network
         self.iterations: list[int] = []
         self.metrics: list[dict[str, float]] = []
         self.best: int | None = None
         """The index of the evaluation at the early stop."""
-        self._best_state: State = {}  # the weights there, unless these are the last
+        self._start = start
+        self._last: State = {}  # the weights of the last evaluation
+        self._best_states: deque[State] = deque(maxlen=2)  # of the best, and of the best before it, for `test`
         self._evaluate = evaluate
         self._test = test
         self._seed = seed
         self._minimize = minimize
         self._stop_on = stop_on
 
-    def evaluate_at(self, iteration: int, last: bool = False) -> None:
+    def evaluate_at(self, iteration: int) -> None:
         """Evaluate the network, once at each iteration. Raises `InputError` if the function does not return numbers,
         or pruned weights are not zero; its own exceptions pass through."""
+        if not self.iterations or self.iterations[-1] != iteration:
+            self._add(iteration, network_state(self.network, self._start))
+
+    def evaluate_end(self, iteration: int, final: State) -> None:
+        """Evaluate the `final` weights. Where others were evaluated after the same step, as before the training
+        loaded its best weights, this takes the place of that."""
+        if self.iterations and self.iterations[-1] == iteration:
+            if same_state(self._last, final):
+                return
+            self._drop_last()
+        self._add(iteration, final)
+
+    def _add(self, iteration: int, state: State) -> None:
         if self._evaluate is None:
             raise InputError("tombola.evaluate(): needs a function; give evaluate to find_ticket")
-        if self.iterations and self.iterations[-1] == iteration:
-            return
-        found = checked_metrics(call_evaluation(self._evaluate, self.network, self._seed), "evaluate")
+        self._last = state
+        figures = checked_metrics(self._call(self._evaluate, state), "evaluate")
+        if self.add(iteration, figures) and self._test is not None:
+            self._best_states.append(state)
+
+    def _drop_last(self) -> None:
+        del self.iterations[-1], self.metrics[-1]
+        if self.best == len(self.metrics):
+            values = [self._stop_value(index) for index in range(len(self.metrics))]
+            self.best = values.index(max(values)) if values and max(values) > -math.inf else None
+            if self._best_states:
+                self._best_states.pop()
+
+    def _call(self, function: EvaluateFunction, state: State) -> object:
         check_held(self.network)
-        if self.add(iteration, found) and not last and self._test is not None:
-            self._best_state = network_state(self.network)
+        with evaluation_mode(self.network, state, self._seed):
+            returned = function(self.network)
+            check_held(self.network)
+        return returned
 
     def add(self, iteration: int, metrics: dict[str, float]) -> bool:
         """Add an evaluation. Returns whether it is the best so far."""
@@ -82,14 +113,15 @@ class Evaluations:
         sign = -1 if lower_is_better(name, self._minimize) else 1
         return sign * value if math.isfinite(value) else -math.inf
 
-    def tested(self, restore: Callable[[State], object]) -> dict[str, float]:
+    def tested(self) -> dict[str, float]:
         """What `test` returns for the weights of the early stop; a single number has the name of the judged figure.
-        Empty without `test`, or if nothing was evaluated."""
+        Empty without `test`, or if no evaluation was finite."""
         if self._test is None or not self.metrics:
             return {}
-        if self._best_state and self.best is not None and self.best < len(self.metrics) - 1:
-            restore(self._best_state)
-        returned = call_evaluation(self._test, self.network, self._seed)
+        state = self._best_states[-1] if self._best_states else network_state(self.network, self._start)
+        if self.best is not None and self.best < len(self.metrics) - 1:
+            restore_network(self.network, state)
+        returned = self._call(self._test, state)
         if not isinstance(returned, Mapping):
             judged = next((name for metrics in self.metrics for name in metrics), "figure")
             returned = {judged: returned}
@@ -112,30 +144,6 @@ class Evaluations:
             **figures_of("test_{}_at_stop", tested),
             **figures_of("validation_{}", self.metrics[-1] if self.metrics else {}),
         }
-
-
-def call_evaluation(function: EvaluateFunction, network: nn.Module, seed: int) -> object:
-    """Call the function with the network in evaluation mode, without gradients and autocast, from the random states
-    of a seed. Modes and random states are then as they were before."""
-    with evaluation_mode(network), seeded(seed):
-        return function(network)
-
-
-@contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Within it, the network is in evaluation mode, without gradients and autocast."""
-    modes = {module: module.training for module in network.modules()}
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
-        network.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
 
 
 def as_metrics(value: Any) -> dict[str, float]:

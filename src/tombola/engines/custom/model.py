@@ -12,7 +12,7 @@ from tombola.engines.custom.fingerprint import fingerprint
 from tombola.engines.custom.hooks import tensor_hooks
 from tombola.pruning.mask import State
 from tombola.pruning.network_copy import copy_network
-from tombola.pruning.network_state import load_state, named_tensors, network_state
+from tombola.pruning.network_state import load_state, name_in, named_tensors, network_state
 from tombola.runs.initial_state import StateLoader, initial_state, no_stored_states
 from tombola.utils.errors import InputError
 from tombola.utils.random_state import seeded
@@ -105,9 +105,10 @@ class CustomModel:
 def restore_network(network: nn.Module, state: State) -> None:
     """Load what `network_state` returned, in place. Raises `InputError` where a tensor has another shape."""
     for name, tensor in named_tensors(network).items():
-        if name in state and state[name].shape != tensor.shape:
+        saved = state.get(name_in(state, name))
+        if saved is not None and saved.shape != tensor.shape:
             raise InputError(
-                f"train: changed the shape of {name} from {tuple(tensor.shape)} to {tuple(state[name].shape)}: the "
+                f"train: changed the shape of {name} from {tuple(tensor.shape)} to {tuple(saved.shape)}: the "
                 "model should have its final shapes from the beginning"
             )
     load_state(network, state)

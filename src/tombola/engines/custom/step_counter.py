@@ -42,6 +42,7 @@ class StepCounter:
         self._on_evaluation = on_evaluation
         self.raised = self.reached = False
         self._nested = 0  # steps of optimizers that call other optimizers
+        self._evaluating = False
         self._first_parameter: weakref.WeakKeyDictionary[Optimizer, int | None] = weakref.WeakKeyDictionary()
         self._steps: Counter[int] = Counter()
 
@@ -53,10 +54,13 @@ class StepCounter:
 
     def before_step(self, *_: Any) -> None:
         """Called before each step of any optimizer."""
-        self._nested += 1
+        if not self._evaluating:
+            self._nested += 1
 
     def after_step(self, optimizer: Optimizer, *_: Any) -> None:
         """Count the step if its optimizer trains this network and no other called it. May raise `TrainingEnded`."""
+        if self._evaluating:
+            return
         self._nested = max(0, self._nested - 1)
         if self._nested:
             return
@@ -75,9 +79,14 @@ class StepCounter:
             self.end_training()
 
     def evaluate(self) -> None:
-        """Have the network evaluated, if it is to be."""
-        if self._on_evaluation is not None:
-            self._on_evaluation(self.steps)
+        """Have the network evaluated, if it is to be. Optimizer steps within the evaluation do not count, and it does
+        not evaluate itself."""
+        if self._on_evaluation is not None and not self._evaluating:
+            self._evaluating = True
+            try:
+                self._on_evaluation(self.steps)
+            finally:
+                self._evaluating = False
 
     def end_training(self) -> None:
         """Raises `TrainingEnded`."""
