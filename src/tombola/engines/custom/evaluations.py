@@ -115,8 +115,8 @@ class Evaluations:
 
     def tested(self) -> dict[str, float]:
         """What `test` returns for the weights of the early stop; a single number has the name of the judged figure.
-        Empty without `test`, or if no evaluation was finite."""
-        if self._test is None or not self.metrics:
+        Empty without `test`, and if there were evaluations during the training, but none was finite."""
+        if self._test is None or not self.metrics or (self.best is None and len(self.metrics) > 1):
             return {}
         state = self._best_states[-1] if self._best_states else network_state(self.network, self._start)
         if self.best is not None and self.best < len(self.metrics) - 1:
