@@ -15,7 +15,8 @@ from tombola._run_experiment import run_experiment
 from tombola.engines.custom.step_counter import evaluate, mark
 from tombola.experiments.recipe import Recipe, load_recipe, recipes
 from tombola.exports.compaction import compact
-from tombola.exports.export import Examples, export
+from tombola.exports.examples import Examples
+from tombola.exports.export import export
 from tombola.exports.runtime import load_sparse, sparse
 from tombola.pruning.hold import held, hold
 from tombola.pruning.mask import Mask, prunable

@@ -16,7 +16,8 @@ from tests.support.export_networks import FunctionNetwork, images
 from tests.support.user_networks import Features, Pair, Tokens, with_dead_units
 from tombola.exports.artefacts import load_compact
 from tombola.exports.benchmark import Artefact, count_multiply_adds, measure
-from tombola.exports.export import Examples, export
+from tombola.exports.examples import Examples
+from tombola.exports.export import export
 from tombola.exports.export_result import Export, read_export
 from tombola.exports.model_inputs import call, rows, tensors
 from tombola.exports.onnx_file import read_onnx, write_onnx

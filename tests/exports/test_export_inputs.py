@@ -16,7 +16,8 @@ from tests.support.digits_tickets import NETWORKS, QUICK_KINDS, digits_network, 
 from tests.support.recipes import tiny
 from tests.support.tickets import write_version_1
 from tombola.experiments.recipe_experiment import RecipeExperiment
-from tombola.exports.export import Examples, export
+from tombola.exports.examples import Examples, read_examples
+from tombola.exports.export import export
 from tombola.exports.export_result import FIGURES_FILE, read_export
 from tombola.pruning.hold import held, hold
 from tombola.tickets.ticket import Ticket
@@ -116,7 +117,7 @@ def test_the_path_of_arrays_is_that_of_the_recipe(tmp_path: Path, monkeypatch: p
 def test_a_ticket_of_a_users_network(tmp_path: Path) -> None:
     (x, y), network = blobs(), small()
     ticket = ticket_of(network)
-    with pytest.raises(InputError, match="network="):
+    with pytest.raises(InputError, match="factory="):
         export(ticket, tmp_path / "none")
     with pytest.raises(InputError, match="examples="):
         export(ticket, tmp_path / "none", network=small())
@@ -233,3 +234,47 @@ def test_rewound_tickets_are_exported(tmp_path: Path) -> None:
         exported.figures[0].accuracy
         == export(ticket, tmp_path / "same", kinds=QUICK_KINDS, turns=1).figures[0].accuracy
     )
+
+
+def test_a_factory_makes_the_network(tmp_path: Path) -> None:
+    (x, y), network = blobs(), small()
+    ticket = ticket_of(network)
+    one, other = (
+        export(ticket, tmp_path / name, examples=Examples(x, y), kinds=QUICK_KINDS, turns=1, **given)
+        for name, given in (("one", {"network": network}), ("other", {"factory": small}))
+    )
+    assert [each.accuracy for each in one.figures] == [each.accuracy for each in other.figures]
+    for factory, message in ((lambda: None, "NoneType"), (lambda: {}[1], "failed"), (3, "int")):
+        with pytest.raises(InputError, match=f"factory: .*{message}"):
+            export(ticket, tmp_path / "none", factory=factory, examples=Examples(x))  # type: ignore[arg-type]
+
+
+def given_examples() -> tuple[Tensor, Tensor]:
+    return blobs()
+
+
+def test_examples_are_read_from_a_file_or_an_import_path(tmp_path: Path) -> None:
+    x, y = blobs()
+    np.savez(tmp_path / "both.npz", x=x.double().numpy(), y=y.int().numpy())
+    np.savez(tmp_path / "inputs.npz", x=x.numpy())
+    for source, labels in (
+        (tmp_path / "both.npz", y),
+        (tmp_path / "inputs.npz", None),
+        (f"{__name__}:given_examples", y),
+    ):
+        found = read_examples(str(source))
+        assert isinstance(found.x, Tensor)
+        assert torch.equal(found.x, x)
+        assert found.y is None if labels is None else found.y is not None and torch.equal(found.y, labels)
+    np.savez(tmp_path / "other.npz", z=x.numpy())
+    (tmp_path / "damaged.npz").write_bytes(b"PK")
+    for wrong in (
+        tmp_path / "other.npz",
+        tmp_path / "damaged.npz",
+        tmp_path / "none.npz",
+        "nowhere:x",
+        "plain",
+        f"{__name__}:no",
+    ):
+        with pytest.raises(InputError, match="--examples: "):
+            read_examples(str(wrong))

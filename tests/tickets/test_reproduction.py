@@ -103,6 +103,11 @@ def test_trained_weights_are_the_same_at_every_precision_of_files() -> None:
     assert not compare_weights(here | {"seen": torch.tensor(4)}, here, 0.9).same
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_weights_of_which_no_figure_is_known_must_be_the_same(same: bool) -> None:
+    assert WeightReproduction(None, 0.4, same).reproduced(None, exact=False) is same
+
+
 @pytest.mark.parametrize(
     ("weights", "exact", "reproduced"),
     [
@@ -118,5 +123,11 @@ def test_trained_weights_are_the_same_at_every_precision_of_files() -> None:
 def test_when_trained_weights_are_reproduced(
     here: Measures, weights: WeightReproduction, exact: bool, reproduced: bool
 ) -> None:
-    assert here.test_accuracy == 0.91
-    assert weights.reproduced(here, exact) is reproduced
+    assert here["test_accuracy"] == 0.91
+    assert weights.reproduced(here["test_accuracy"], exact) is reproduced
+
+
+def test_least_tolerances_may_be_relative() -> None:
+    recorded = Measures(diverged=False, iterations=10, validation_perplexity=200.0)
+    assert tolerances(recorded, [], 1, relative=True) == {"validation_perplexity": 2.0}
+    assert tolerances(recorded, [], 1) == {"validation_perplexity": 0.01}

@@ -10,6 +10,7 @@ import typer
 from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors
 from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
 from tombola.exports.artefacts import ARTEFACTS
+from tombola.exports.examples import read_examples
 from tombola.exports.export import export
 from tombola.exports.export_result import EXPORT_FOLDER
 from tombola.report.export_tables import show_export
@@ -19,6 +20,7 @@ from tombola.report.terminal import show_ticket, ticket_summary
 from tombola.report.verification_report import show_verification, verification_conclusion
 from tombola.tickets.provenance import read_claim
 from tombola.tickets.ticket import Precision, Ticket
+from tombola.tickets.user_code import import_object
 from tombola.tickets.verify import expected_runs, verify_ticket
 from tombola.utils.errors import InputError
 from tombola.utils.text import plural
@@ -51,6 +53,13 @@ def ticket_export(
     ] = None,
     precision: Annotated[Precision, typer.Option(help="Precision of the weights in the ticket file.")] = "fp16",
     threads: Annotated[int, typer.Option(min=1, help="Threads for each measurement.")] = 1,
+    factory: Annotated[
+        str | None, typer.Option(metavar="MODULE:NAME", help="Makes the network (default: as the file says).")
+    ] = None,
+    examples: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Measured on: .npz with x and y, or MODULE:NAME (default: the test set)."),
+    ] = None,
     data_dir: DataDir = None,
     trust: Trust = False,
     as_json: Json = False,
@@ -65,6 +74,8 @@ def ticket_export(
             folder,
             kinds=kinds or tuple(ARTEFACTS),
             strict=bool(kinds),
+            factory=None if factory is None else import_object("--factory", factory),
+            examples=None if examples is None else read_examples(examples),
             precision=precision,
             threads=threads,
             data_dir=data_dir,

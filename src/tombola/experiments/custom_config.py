@@ -70,8 +70,20 @@ class DescribedSearchSection(SearchSection):
 
     @property
     def options(self) -> PruningOptions:
-        """Not available: scores may be functions."""
-        raise NotImplementedError("the options of a search with own functions are those that it was called with")
+        """Raises `InputError` where a score or structure is a function or an object, which is described only."""
+        return PruningOptions(
+            levels=self.levels,
+            rate=self.rate,
+            density=self.densities or self.density,
+            scope=self.scope,
+            rates=self.rates,
+            leave_out=self.leave_out,
+            include=self.include,
+            outputs=self.outputs,
+            score=self.score,
+            structure=self.structure,
+            rounds=self.rounds,
+        )
 
 
 class CustomConfig(SearchConfig):

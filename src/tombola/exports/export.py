@@ -8,60 +8,34 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from tombola.exports.artefacts import ARTEFACTS, FILES, ExportContext, dense, dense_onnx
 from tombola.exports.benchmark import BATCH_SIZES, ROUNDS, Artefact, measure, no_progress
+from tombola.exports.examples import Examples
 from tombola.exports.export_result import FIGURES_FILE, Export, ExportInfo, TicketInfo
-from tombola.exports.model_inputs import Inputs, batch_size, check_batch, describe, rows
+from tombola.exports.model_inputs import describe, rows
 from tombola.exports.torch_export import check_example
 from tombola.pruning.hold import release
 from tombola.pruning.network_copy import copy_network
 from tombola.tickets.ticket import Precision, Ticket
+from tombola.tickets.user_code import import_named, named_functions, require_trust
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.files import atomic_write, writing
 from tombola.utils.libraries import versions
 from tombola.utils.random_state import preserve_rng_state
+from tombola.utils.text import first_line
 from tombola.utils.workers import cores, processor
 from tombola.zoo.datasets import DATASETS, PARQUET_DATASETS, prepare
 from tombola.zoo.datasets.description import Data
 from tombola.zoo.models import MODELS, make
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Examples:
-    """The examples that artefacts are measured on. Raises `InputError` if they are invalid."""
-
-    x: Inputs
-    """Inputs on the CPU, (N, *inputs), N at least 1: a tensor, a tuple of positional arguments, or a dict of keyword
-    arguments. Numbers are float32; integers, such as the ids of tokens, and bools keep their type."""
-    y: Tensor | None = None
-    """Labels, int64 on the CPU, from 0: (N,); None if there are none."""
-    what: str = "made up"
-    """Where they are from."""
-    inputs: str = ""
-    """How inputs were scaled, in words."""
-
-    def __post_init__(self) -> None:
-        check_batch(self.x, "examples: x")
-        if (y := self.y) is None:
-            return
-        if y.dtype != torch.int64 or y.device.type != "cpu":
-            raise InputError(f"examples: y should be torch.int64 on the CPU, not {y.dtype} on {y.device}")
-        if y.shape != (len(self),):
-            raise InputError(f"examples: y should be ({len(self)},), one for each of x, not {tuple(y.shape)}")
-        if int(y.min()) < 0:
-            raise InputError(f"examples: y should be whole numbers from 0, not {int(y.min())}")
-
-    def __len__(self) -> int:
-        return batch_size(self.x)
 
 
 def export(
@@ -71,6 +45,7 @@ def export(
     kinds: Sequence[str] = tuple(ARTEFACTS),
     strict: bool = False,
     network: nn.Module | None = None,
+    factory: Callable[[], nn.Module] | None = None,
     examples: Examples | None = None,
     precision: Precision = "fp16",
     threads: int = 1,
@@ -83,12 +58,13 @@ def export(
 ) -> Export:
     """Write the artefacts of these `kinds` (see `ARTEFACTS`) to `folder`, and measure them beside the dense network.
 
-    `network` has the ticket's architecture and is only copied; by default it is built as the ticket says, which
-    imports code from outside tombola only with `trust`. Artefacts are measured on `examples`, by default the test set
-    that the ticket names, searched for in `data_dir` first, or random numbers if that is missing. `precision` is that
-    of the weights in the ticket file; `turns` is the number of timings of each artefact; `progress` is called with a
-    line about each step. A kind that cannot be made of this ticket is left out, and `Export.left_out` says why; with
-    `strict` it is an `InputError`. `must` and `tell` are deprecated: use `strict` and `progress`.
+    `network` has the ticket's architecture and is only copied, or `factory` makes one; by default it is built as the
+    ticket says, which imports code from outside tombola only with `trust`. Artefacts are measured on `examples`, by
+    default the test set that the ticket names, searched for in `data_dir` first, or random numbers if that is
+    missing. `precision` is that of the weights in the ticket file; `turns` is the number of timings of each
+    artefact; `progress` is called with a line about each step. A kind that cannot be made of this ticket is left
+    out, and `Export.left_out` says why; with `strict` it is an `InputError`. `must` and `tell` are deprecated: use
+    `strict` and `progress`.
 
     The new files replace those of an earlier export only at the end; after an error, the folder is unchanged. Raises
     `InputError` if the ticket has no trained weights, the network is missing or does not take the examples, a kind is
@@ -106,7 +82,7 @@ def export(
     for kind in kinds:
         if kind not in ARTEFACTS:
             raise unknown("artefact", kind, list(ARTEFACTS))
-    trained, target = _trained_network(ticket, network, trust), Path(folder)
+    trained, target = _trained_network(ticket, network or factory, trust), Path(folder)
     examples = examples or _test_examples(ticket, data_dir)
     example = rows(examples.x, slice(2))
     check_example(copy_network(trained), example)  # which may keep feature maps
@@ -171,7 +147,7 @@ def _move_files(made: Export, temporary: Path) -> None:
             path.write_text(text + "\n", encoding="utf-8")
 
 
-def _trained_network(ticket: Ticket, given: nn.Module | None, trust: bool) -> nn.Module:
+def _trained_network(ticket: Ticket, given: nn.Module | Callable[[], nn.Module] | None, trust: bool) -> nn.Module:
     """A new network with the trained weights: float32, on the CPU, in evaluation mode."""
     if ticket.trained is None:
         raise InputError(
@@ -181,7 +157,7 @@ def _trained_network(ticket: Ticket, given: nn.Module | None, trust: bool) -> nn
     if given is None and ticket.drawn is not None and ticket.drawn.network.name in MODELS:
         network = ticket.network()
     else:
-        network = _imported_network(ticket, trust) if given is None else copy_network(given)
+        network = _imported_network(ticket, trust) if given is None else _made(given)
         release(network)
         ticket.into(network, trained=True)
     return network.cpu().float().eval()
@@ -189,26 +165,41 @@ def _trained_network(ticket: Ticket, given: nn.Module | None, trust: bool) -> nn
 
 def _imported_network(ticket: Ticket, trust: bool) -> nn.Module:
     """The network that the ticket names, of code from outside tombola."""
-    if ticket.drawn is None:
+    if ticket.drawn is not None:
+        require_trust(f'its network "{ticket.drawn.network.name}"', trust)
+        with preserve_rng_state():
+            return make(ticket.drawn.network)
+    named = named_functions(ticket).get("model")
+    if named is None:
         raise InputError(
-            "this ticket does not name its network: give it in Python, "
-            "tombola.export(ticket, folder, network=..., examples=...)"
+            "this ticket does not name its network: say --factory package.module:function or, in Python, "
+            "tombola.export(ticket, folder, factory=..., examples=...)"
         )
-    if not trust:
-        raise InputError(
-            f'its network "{ticket.drawn.network.name}" is code from outside tombola, which would be imported and '
-            f"run; if you know that code and trust the file, say --trust"
-        )
+    return _made(import_named("model", named, trust))
+
+
+def _made(factory: object) -> nn.Module:
+    """The network that a factory makes; a copy of it if it is one."""
+    if isinstance(factory, nn.Module):
+        return copy_network(factory)
+    if not callable(factory):
+        raise InputError(f"factory: should be a function that makes the network, not {type(factory).__name__}")
     with preserve_rng_state():
-        return make(ticket.drawn.network)
+        try:
+            made = factory()
+        except Exception as error:  # a user's function may raise anything
+            raise InputError(f"factory: failed: {first_line(error)}") from error
+    if not isinstance(made, nn.Module):
+        raise InputError(f"factory: returned {type(made).__name__}, not a torch.nn.Module")
+    return made
 
 
 def _test_examples(ticket: Ticket, data_dir: str | Path | None) -> Examples:
     """The test set that the ticket names; random numbers, with a warning, if it cannot be read."""
     if ticket.drawn is None:
         raise InputError(
-            "this ticket does not say what its examples are: give them in Python, "
-            "tombola.export(ticket, folder, network=..., examples=...)"
+            "this ticket does not say what its examples are: say --examples file.npz, with arrays x and y, or "
+            "package.module:name; in Python, tombola.export(..., examples=tombola.Examples(x, y))"
         )
     try:
         data = _data(ticket)

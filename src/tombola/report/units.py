@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tombola.experiments.margin import Margin
 from tombola.experiments.metric import Metric
 from tombola.report.formatting import percent, points
-from tombola.stats.summary import NOT_MEASURED, MeasureSummary, Summary
+from tombola.stats.summary import NOT_MEASURED, BranchSummary, MeasureSummary, Summary
 
 DIGITS = 4
 """Of a metric that is no fraction."""
@@ -31,6 +31,10 @@ class Units:
     form: str
     """The format of values and differences."""
 
+    def text(self, value: float) -> str:
+        """A value: `96.42%`, `0.0312`."""
+        return f"{self.factor * value:{self.form}}{'%' if self.factor != 1 else ''}"
+
     @property
     def label(self) -> str:
         """For axes: `test accuracy at early stop (%)`."""
@@ -39,9 +43,13 @@ class Units:
 
 def units_of(summary: Summary, of: Metric | None = None) -> Units:
     """The units of a metric, by default the judged one."""
-    metric, dense = of or summary.metric, summary.dense
+    return metric_units(of or summary.metric, summary.dense, summary.timed)
+
+
+def metric_units(metric: Metric, dense: BranchSummary | None, timed: bool) -> Units:
+    """The units of a metric; the dense network's figures tell how many digits there should be."""
     name = f"{metric.split} {metric.name}"
-    when = " at early stop" if summary.timed else ""
+    when = " at early stop" if timed else ""
     if metric.fraction:
         return Units(name, f"{metric.split} %", when, f"{metric.name}, points", 100.0, ".2f")
     return Units(name, name, when, metric.name, 1.0, plain_form(dense[metric.at_stop] if dense else NOT_MEASURED))

@@ -9,10 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tombola.experiments.margin import Margin
 from tombola.report.formatting import mean, means_text, percent, text_table
+from tombola.report.measure_columns import MeasureColumn
 from tombola.report.prose import divergence, late_minimum, margins
-from tombola.report.units import margin_amount
+from tombola.report.units import Units, margin_amount, metric_units
+from tombola.runs.outcome import Measures
 from tombola.tickets.verification_summary import FigureSummary, VerificationSummary, WeightSummary
 from tombola.utils.libraries import versions
 from tombola.utils.text import plural, printable
@@ -28,8 +29,8 @@ MEASURE_NAMES = {
 }
 """The names of measures, except test accuracy at early stop and its iteration."""
 
-TESTED_REASONS = ("less accurate", "slower", "worse than reinit")
-"""Reasons of a verdict that a test showed."""
+TESTED_REASONS = ("slower", "worse than reinit")
+"""Reasons of a verdict that a test showed, besides that the metric is worse."""
 
 
 def show_verification(console: Console, summary: VerificationSummary) -> None:
@@ -59,8 +60,9 @@ def _result(summary: VerificationSummary) -> str:
         accuracy, stop = margins(summary)
         control = "" if verdict.p_better_than_control is None else ", and is better than newly drawn weights"
         return (
-            f"The claim holds: {ticket} is at most {accuracy} less accurate than the dense network and stops at most "
-            f"{stop} later{control} ({percent(summary.criteria.confidence)} sure): {_means(summary)}."
+            f"The claim holds: {ticket} is at most {accuracy} {summary.metric.worse} than the dense network"
+            f"{f' and stops at most {stop} later' if summary.timed else ''}{control} "
+            f"({percent(summary.criteria.confidence)} sure): {_means(summary)}."
         )
     if summary.state == "cannot tell":
         return f"Cannot tell: {ticket} {_undecided(summary)}: {_means(summary)}. {_advice(summary)}"
@@ -71,9 +73,11 @@ def _result(summary: VerificationSummary) -> str:
         figures = reproduced.dense if summary.failing == "dense" else reproduced.ticket
         assert figures is not None
         name = "dense network" if summary.failing == "dense" else "ticket"
-        return f"The claim does not hold: the recorded figures of the {name} are {_recorded_and_here(figures)}."
+        return (
+            f"The claim does not hold: the recorded figures of the {name} are {_recorded_and_here(summary, figures)}."
+        )
     tested = f"{verdict.reason} ({percent(summary.criteria.confidence)} sure)"
-    reason = tested if verdict.reason in TESTED_REASONS else f"no match ({verdict.reason})"
+    reason = tested if verdict.reason in (summary.metric.worse, *TESTED_REASONS) else f"no match ({verdict.reason})"
     return f"The claim does not hold: {ticket} is {reason}: {_means(summary)}."
 
 
@@ -86,8 +90,8 @@ def reproduction(summary: VerificationSummary) -> str:
     if found.exact:
         return f"{subject}: reproduced exactly{stored}.{weights}"
     how = "reproduced up to rounding" if found.reproduced else "not reproduced"
-    each = [f"Ticket: {_recorded_and_here(found.ticket)}"]
-    each += [f"dense network: {_recorded_and_here(found.dense)}"] if found.dense else []
+    each = [f"Ticket: {_recorded_and_here(summary, found.ticket)}"]
+    each += [f"dense network: {_recorded_and_here(summary, found.dense)}"] if found.dense else []
     other = [
         printable(f"{name} {version}, here {here[name]}")
         for name, version in found.versions.items()
@@ -111,15 +115,12 @@ def _trained_weights(trained: WeightSummary | None) -> str:
 
 def _wrong_weights(trained: WeightSummary) -> str:
     """What is wrong with the trained weights in the file."""
-    if trained.accuracy is None:
+    if trained.figure is None:
         return ": they are not all finite"
-    if trained.recorded is None or trained.recorded == trained.accuracy:
+    if trained.recorded is None or trained.recorded == trained.figure or trained.name is None:
         return ""
-    return f": test accuracy at the end is recorded as {trained.recorded:.2%}, but is {trained.accuracy:.2%} here"
-
-
-def _accuracy_margin(margin: Margin) -> str:
-    return margin_amount(margin, True)
+    recorded, here = (_value(trained.name, value) for value in (trained.recorded, trained.figure))
+    return f": {_name(trained.name)} is recorded as {recorded}, but is {here} here"
 
 
 def _own_criteria(summary: VerificationSummary) -> str:
@@ -127,7 +128,7 @@ def _own_criteria(summary: VerificationSummary) -> str:
     if summary.own_state is None:
         return ""
     named: dict[str, tuple[str, Callable[[Any], str]]] = {
-        "margin": ("accuracy margin", _accuracy_margin),
+        "margin": (f"{summary.metric.name} margin", lambda margin: margin_amount(margin, summary.metric.fraction)),
         "stop_margin": ("stop margin", percent),
         "confidence": ("confidence", percent),
         "max_density": ("largest fraction of weights left", percent),
@@ -164,8 +165,8 @@ def _scope(summary: VerificationSummary) -> str:
 def _undecided(summary: VerificationSummary) -> str:
     accuracy, stop = margins(summary)
     reason, unsure = summary.verdict.reason, f"is not {percent(summary.criteria.confidence)} sure to"
-    if reason == "accuracy":
-        return f"{unsure} be at most {accuracy} less accurate"
+    if reason == summary.metric.name:
+        return f"{unsure} be at most {accuracy} {summary.metric.worse}"
     if reason == "early stop":
         return f"{unsure} stop at most {stop} later" if summary.verdict.stop_margin else f"{unsure} stop sooner"
     return f"is not sure to win ({reason.replace('replicate', 'repeat')})"
@@ -180,46 +181,74 @@ def _advice(summary: VerificationSummary) -> str:
 
 def _means(summary: VerificationSummary) -> str:
     """The means of all branches."""
-    accuracies, stops = [], []
+    units, figures, stops = _units(summary), [], []
+    percent_sign = "%" if summary.metric.fraction else ""
     for name, branch in summary.branches.items():
-        accuracies.append(f"{name} {mean(branch['test_accuracy_at_stop'], '.2%', missing='diverged')}")
+        shown = mean(branch[summary.metric.at_stop], units.form, units.factor, missing="diverged")
+        figures.append(f"{name} {shown}{percent_sign if shown != 'diverged' else ''}")
         if branch["stop_iteration"].values:
             stops.append(f"{name} {mean(branch['stop_iteration'], ',.0f')}")
-    return f"test accuracy {', '.join(accuracies)}; early stop {', '.join(stops) or 'unknown'}"
+    early = f"; early stop {', '.join(stops) or 'unknown'}" if summary.timed else ""
+    return f"{units.name} {', '.join(figures)}{early}"
 
 
-def _recorded_and_here(figures: FigureSummary) -> str:
-    recorded, here = figures.recorded, figures.here
-    was, now = recorded["test_accuracy_at_stop"], here["test_accuracy_at_stop"]
-    text = f"{was:.2%} at early stop, iteration {recorded.stop_iteration:,}"
+def _units(summary: VerificationSummary) -> Units:
+    return metric_units(summary.metric, summary.branches["dense"], summary.timed)
+
+
+def _recorded_and_here(summary: VerificationSummary, figures: FigureSummary) -> str:
+    recorded, here, units, at_stop = figures.recorded, figures.here, _units(summary), summary.metric.at_stop
+    was, now = (None if m[at_stop] is None else units.text(m[at_stop] or 0.0) for m in (recorded, here))
+    at = "" if recorded.stop_iteration is None else f" at early stop, iteration {recorded.stop_iteration:,}"
+    text = f"{was}{at}"
     if here.diverged:
         return f"{text}, but the same training diverges here"
     also = "".join(
-        f"; {MEASURE_NAMES[name]} {_value(name, getattr(recorded, name))}, here {_value(name, getattr(here, name))}"
+        f"; {_name(name)} {_value(name, _measure(recorded, name))}, here {_value(name, _measure(here, name))}"
         for name in figures.off
-        if name in MEASURE_NAMES
+        if name not in (at_stop, "stop_iteration")
     )
-    iterations = figures.tolerances["stop_iteration"]
-    return (
-        f"{text}, and the same training gives {now:.2%} at iteration {here.stop_iteration:,} "
-        f"here (rounding explains {100 * figures.tolerance:.1f} points and {iterations:,.0f} iterations){also}"
+    iterations = figures.tolerances.get("stop_iteration")
+    explained = (
+        f"{units.factor * figures.tolerance:.1f} points" if summary.metric.fraction else f"{figures.tolerance:.2g}"
     )
+    explained += "" if iterations is None else f" and {iterations:,.0f} iterations"
+    there = "" if here.stop_iteration is None else f" at iteration {here.stop_iteration:,}"
+    return f"{text}, and the same training gives {now}{there} here (rounding explains {explained}){also}"
 
 
-def _value(name: str, value: float) -> str:
-    return f"{value:.2%}" if "accuracy" in name else f"{value:,.4g}"
+def _measure(measures: Measures, name: str) -> Any:
+    return getattr(measures, name) if name in Measures.model_fields else measures[name]
+
+
+def _name(figure: str) -> str:
+    """The name of a figure in words."""
+    if figure in MEASURE_NAMES:
+        return MEASURE_NAMES[figure]
+    words = figure.removesuffix("_at_stop").replace("_", " ")
+    return f"{words} {'at early stop' if figure.endswith('_at_stop') else 'at the end'}"
+
+
+def _value(name: str, value: float | None) -> str:
+    if value is None:
+        return "missing"
+    return f"{value:.2%}" if "accuracy" in name and 0 <= value <= 1 else f"{value:,.4g}"
 
 
 def _table(summary: VerificationSummary) -> Table:
     """One row for the dense network, the ticket and its control each: means over repeats."""
     title = f"{plural(summary.repeats, 'repeat')}, {means_text(summary.repeats, summary.criteria.confidence)}"
-    table = text_table(("", "weights left", "test % at early stop", "early stop"), left=("",), title=title, gap=3)
+    columns = _columns(summary)
+    heads = ("", "weights left", *(column.head for column in columns))
+    table = text_table(heads, left=("",), title=title, gap=3)
     for name, branch in summary.branches.items():
         weights = summary.weights_total if name == "dense" else summary.weights
-        table.add_row(
-            name,
-            f"{weights:,} ({percent(weights / summary.weights_total)})",
-            mean(branch["test_accuracy_at_stop"], ".2f", 100, " ± ", "diverged"),
-            mean(branch["stop_iteration"], ",.0f", interval=" ± ", missing="diverged"),
-        )
+        left = f"{weights:,} ({percent(weights / summary.weights_total)})"
+        table.add_row(name, left, *(column.cell(branch, "diverged") for column in columns))
     return table
+
+
+def _columns(summary: VerificationSummary) -> list[MeasureColumn]:
+    units = _units(summary)
+    judged = MeasureColumn(f"{units.short}{units.when}", summary.metric.at_stop, units.form, units.factor, True)
+    return [judged, *([MeasureColumn("early stop", "stop_iteration", ",.0f", 1, True)] if summary.timed else [])]

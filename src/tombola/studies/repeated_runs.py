@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tombola.pruning.mask import Mask
-from tombola.runs.run import Run
+from tombola.runs.run import BaseRun
 from tombola.studies.request import RunRequest, Study
 
 
-def verification_runs(dense: Run, mask: Mask, level: int, order: int, reinit: Sequence[int] = ()) -> Study[None]:
+def verification_runs(dense: BaseRun, mask: Mask, level: int, order: int, reinit: Sequence[int] = ()) -> Study[None]:
     """Train the ticket that `mask`, a mask of that level, makes of `dense`; the dense network; and reinitialisations.
 
     The seed `order` decides everything random in all these trainings. Ticket and dense network start as `dense` does,

@@ -37,12 +37,15 @@ def tolerance(values: Sequence[float], least: float = MIN_TOLERANCE) -> float:
     return max(least, float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * spread)
 
 
-def tolerances(recorded: Measures, others: Sequence[Measures], step: int) -> dict[str, float]:
+def tolerances(recorded: Measures, others: Sequence[Measures], step: int, relative: bool = False) -> dict[str, float]:
     """`tolerance` by recorded figure, from the results of other orders of batches; `step`: iterations between
-    evaluations."""
+    evaluations. `relative`: the least tolerance is that part of the figure."""
     finished = [measures for measures in others if not measures.diverged]
+    least_of = {name: MIN_TOLERANCE * (abs(value) if relative else 1) for name, value in recorded.figures.items()}
+    if recorded.stop_iteration is not None:
+        least_of = {"stop_iteration": float(step), **least_of}
     found = {}
-    for name, least in {"stop_iteration": float(step), **dict.fromkeys(recorded.figures, MIN_TOLERANCE)}.items():
+    for name, least in least_of.items():
         values = [value for measures in finished if (value := measures[name]) is not None]
         found[name] = tolerance(values, least)
     return found
@@ -56,11 +59,13 @@ class FigureReproduction:
     here: Measures
     tolerances: Mapping[str, float]
     """By figure, the difference that rounding explains; other figures must be equal."""
+    judged: str = "test_accuracy_at_stop"
+    """The name of the judged figure."""
 
     @property
     def difference(self) -> float | None:
-        """Of test accuracy at early stop, here minus recorded; None if it diverged."""
-        return self._difference("test_accuracy_at_stop")
+        """Of the judged figure, here minus recorded; None if it diverged."""
+        return self._difference(self.judged)
 
     @property
     def exact(self) -> bool:
@@ -88,30 +93,29 @@ class FigureReproduction:
 class WeightReproduction:
     """The trained weights in a file, compared with its provenance and with those trained here."""
 
-    accuracy: float | None
-    """Their test accuracy here; None if they are not all finite."""
+    figure: float | None
+    """What is measured of them here; None if they are not all finite, or it cannot be measured."""
     apart: float
     """Their `relative_distance` from the weights that the recorded run ends with here."""
     same: bool
     """Whether they equal these, as they are or rounded to one of `PRECISIONS`."""
 
-    def reproduced(self, recorded: Measures, exact: bool) -> bool:
-        """Whether they match the `recorded` figures. If these were reproduced `exact`ly, the weights must be the
-        `same`; otherwise their accuracy must be the recorded one within `MIN_TOLERANCE`."""
-        accuracy = recorded["test_accuracy"]
-        if self.accuracy is None or accuracy is None:
-            return False
-        return self.same if exact else abs(self.accuracy - accuracy) <= MIN_TOLERANCE
+    def reproduced(self, recorded: float | None, exact: bool, least: float = MIN_TOLERANCE) -> bool:
+        """Whether they match the `recorded` figure. If all figures were reproduced `exact`ly, or there is none of the
+        weights, these must be the `same`; otherwise their figure must be the recorded one within `least`."""
+        if exact or recorded is None:
+            return self.same
+        return self.figure is not None and abs(self.figure - recorded) <= least
 
 
-def compare_weights(trained: State, here: State, accuracy: float | None) -> WeightReproduction:
-    """Compare the `trained` weights in a file, of this test accuracy, with those trained `here`."""
+def compare_weights(trained: State, here: State, figure: float | None) -> WeightReproduction:
+    """Compare the `trained` weights in a file, which have this figure, with those trained `here`."""
     precisions = (
         {name: t.to(precision).to(t.dtype) if t.is_floating_point() else t for name, t in here.items()}
         for precision in PRECISIONS.values()
     )
     same = any(relative_distance(rounded, trained) <= torch.finfo(torch.float32).eps for rounded in precisions)
-    return WeightReproduction(accuracy, relative_distance(trained, here), same)
+    return WeightReproduction(figure, relative_distance(trained, here), same)
 
 
 def relative_distance(one: State, other: State) -> float:

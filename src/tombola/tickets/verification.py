@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tombola.experiments.margin import Margin
-from tombola.experiments.recipe import Recipe
 from tombola.experiments.results import Results
 from tombola.experiments.results_schema import Row, Tally
 from tombola.experiments.sections import ControlSection, VerdictSection
@@ -17,8 +16,8 @@ from tombola.runs.outcome import Measures
 from tombola.stats.summarise import build_summary
 from tombola.stats.summary import Summary, VerdictSummary
 from tombola.stats.verdict import FEWEST_REPLICATES
-from tombola.tickets.provenance import TicketClaim
-from tombola.tickets.reproduction import FigureReproduction, WeightReproduction, tolerances
+from tombola.tickets.claim import TicketClaim
+from tombola.tickets.reproduction import MIN_TOLERANCE, FigureReproduction, WeightReproduction, tolerances
 from tombola.tickets.verification_summary import (
     ClaimState,
     FigureSummary,
@@ -34,10 +33,13 @@ RECORDED_RUN = 0
 """The index of the recorded run among the repeats."""
 
 
-def accepted_criteria(own: VerdictSection) -> VerdictSection:
-    """The stricter of each of the file's criteria and `WIDEST_CRITERIA`. The control is `reinit`."""
+def accepted_criteria(own: VerdictSection, figure: float = 1.0) -> VerdictSection:
+    """The stricter of each of the file's criteria and `WIDEST_CRITERIA`; the margin of a metric that is no fraction
+    should be at most the same part of its `figure`. The control is `reinit`."""
+    widest = replace(WIDEST_CRITERIA.margin, relative=own.margin.relative)
+    largest = widest.value if own.margin.relative else widest.value * abs(figure)
     return VerdictSection(
-        margin=own.margin if own.margin.value <= WIDEST_CRITERIA.margin.value else WIDEST_CRITERIA.margin,
+        margin=own.margin if own.margin.value <= largest else replace(widest, value=largest),
         stop_margin=min(own.stop_margin, WIDEST_CRITERIA.stop_margin),
         confidence=max(own.confidence, WIDEST_CRITERIA.confidence),
         max_density=min(own.max_density, WIDEST_CRITERIA.max_density),
@@ -74,8 +76,8 @@ class Verification:
     def _figures(self, level: int, recorded: Measures) -> FigureReproduction:
         by_repeat = {r.replicate: r.measures for r in self.rows if (r.branch, r.level) == ("ticket", level)}
         others = [measures for repeat, measures in by_repeat.items() if repeat != RECORDED_RUN]
-        step = self.claim.dense.training.evaluate_every.iterations
-        return FigureReproduction(recorded, by_repeat[RECORDED_RUN], tolerances(recorded, others, step))
+        allowed = tolerances(recorded, others, self.claim.evaluation_interval, self.claim.relative_tolerance)
+        return FigureReproduction(recorded, by_repeat[RECORDED_RUN], allowed, self.claim.metric.at_stop)
 
     def summary(self) -> dict[str, Any]:
         """The summary as JSON values."""
@@ -83,8 +85,9 @@ class Verification:
 
     def build_summary(self) -> VerificationSummary:
         """The state of the claim, and what it is based on."""
-        claim, own = self.claim, self.claim.recipe.verdict
-        judged = self._judged(accepted_criteria(own))
+        claim, own, metric = self.claim, self.claim.config.verdict, self.claim.metric
+        recorded = (claim.provenance.dense or claim.provenance.measures)[metric.at_stop]
+        judged = self._judged(accepted_criteria(own, 1.0 if metric.fraction or recorded is None else recorded))
         dense, level = judged.levels
         wide, by_own = own.model_copy(update={"control": "reinit"}), None
         if judged.criteria != wide:
@@ -92,7 +95,7 @@ class Verification:
                 by_own = self._state(self._judged(wide).levels[1].verdict)
         return VerificationSummary(
             file=str(claim.path),
-            recipe=claim.recipe.name,
+            recipe=claim.config.name,
             replicate=claim.provenance.replicate,
             level=claim.provenance.level,
             key=claim.provenance.key,
@@ -100,7 +103,7 @@ class Verification:
             weights_left=level.weights_left,
             weights_total=claim.ticket.mask.size,
             rewound_to=claim.k,
-            iterations=claim.dense.last,
+            iterations=claim.length,
             state=self._state(level.verdict),
             failing=self._failing(level.verdict),
             repeats=self.repeats,
@@ -123,8 +126,12 @@ class Verification:
     def _reproduction(self) -> ReproductionSummary:
         figures, trained, reproduced = self.reproduced, None, self._weights_reproduced
         if self.trained is not None:
-            accuracy = self.claim.provenance.measures["test_accuracy"]
-            trained = WeightSummary(**asdict(self.trained), recorded=accuracy, reproduced=bool(reproduced))
+            trained = WeightSummary(
+                **asdict(self.trained),
+                name=self.claim.end_figure,
+                recorded=self._recorded_end,
+                reproduced=bool(reproduced),
+            )
         return ReproductionSummary(
             reproduced=all(each.reproduced for each in figures.values()) and reproduced is not False,
             exact=all(each.exact for each in figures.values()),
@@ -154,20 +161,28 @@ class Verification:
     @property
     def _weights_reproduced(self) -> bool | None:
         """None without trained weights."""
-        recorded, exact = self.claim.provenance.measures, self.reproduced["ticket"].exact
-        return None if self.trained is None else self.trained.reproduced(recorded, exact)
+        if self.trained is None:
+            return None
+        least = MIN_TOLERANCE * (abs(self._recorded_end or 0.0) if self.claim.relative_tolerance else 1)
+        return self.trained.reproduced(self._recorded_end, self.reproduced["ticket"].exact, least)
+
+    @property
+    def _recorded_end(self) -> float | None:
+        """What the trained weights should have."""
+        name = self.claim.end_figure
+        return None if name is None else self.claim.provenance.measures[name]
 
     def _judged(self, criteria: VerdictSection) -> Summary:
         """The summary of the repeats, as replicates of an experiment with this one level and this control."""
-        recipe, level = self.claim.recipe, self.claim.provenance.level
+        config, level = self.claim.config, self.claim.provenance.level
         controls = {"reinit": ControlSection(draws=self.reinit, levels=[level])} if self.reinit else {}
         alone = {"replicates": self.repeats, "stability": None, "transfer": None, "baseline": None}
         once = criteria.model_copy(update={"looks": None})
-        asked: Recipe = recipe.model_copy(update={"verdict": once, "controls": controls} | alone)
+        asked = config.model_copy(update={"verdict": once, "controls": controls} | alone)
         return build_summary(Results(asked, [r for r in self.rows if r.replicate != RECORDED_RUN], True, self.tally))
 
 
 def _figure_summary(figures: FigureReproduction) -> FigureSummary:
     names = ("recorded", "here", "difference", "tolerances", "off", "exact", "reproduced")
     values = {name: getattr(figures, name) for name in names}
-    return FigureSummary(**values, tolerance=figures.tolerances["test_accuracy_at_stop"])
+    return FigureSummary(**values, tolerance=figures.tolerances[figures.judged])

@@ -26,17 +26,19 @@ class FigureSummary(SummaryModel):
     exact: bool
     reproduced: bool
     tolerance: float
-    """Of test accuracy at early stop."""
+    """Of the judged metric at early stop."""
 
 
 class WeightSummary(SummaryModel):
     """See `tombola.tickets.reproduction.WeightReproduction`."""
 
-    accuracy: float | None
+    figure: float | None = Field(serialization_alias="accuracy")
+    name: str | None
+    """Of the figure, as in `Measures`; None if it is not measured."""
     apart: float
     same: bool
     recorded: float | None
-    """The recorded test accuracy at the end of training."""
+    """The recorded figure at the end of training."""
     reproduced: bool
 
 

@@ -13,29 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from platformdirs import user_cache_dir
 
-from tombola.engines import engine as named_engine
-from tombola.engines.eager import ModuleLearner, reproducible
-from tombola.engines.precision import matmul_precision
 from tombola.experiments.results_schema import Row, Tally
-from tombola.runs.initial_state import masked_network
+from tombola.pruning.mask import State
 from tombola.runs.outcome import Outcome
-from tombola.runs.run import Run
+from tombola.runs.run import BaseRun
 from tombola.runs.store import Store, check_writable
 from tombola.studies.conductor import Listener, ListenerGroup, conduct
 from tombola.studies.repeated_runs import verification_runs
 from tombola.studies.request import INTERMEDIATE, RunRequest, Study
-from tombola.studies.rewinding import train_trunk
-from tombola.tickets.provenance import TicketClaim
+from tombola.tickets.claim import TicketClaim
 from tombola.tickets.reproduction import compare_weights
 from tombola.tickets.verification import RECORDED_RUN, Verification
 from tombola.utils.errors import InputError
 from tombola.utils.seeds import Purpose, derive
 from tombola.utils.workers import parallel_executor, worker_count
-from tombola.zoo.datasets import prepare
-from tombola.zoo.models import build
 
 
 def default_store(file: str | Path) -> Path:
@@ -76,18 +69,20 @@ def verify_ticket(
     for name, number, minimum in (("repeats", repeats, 1), ("reinit", reinit, 0)):
         if number < minimum:
             raise InputError(f"{name}: should be at least {minimum}, not {number}")
-    workers, trainer = worker_count(workers, device), named_engine(engine, claim.data_dir, device)
-    accuracy = trained_accuracy(claim, device)
+    if reinit and not claim.draws_anew:
+        raise InputError("reinit: should be 0, because the model has the same initial weights for every seed")
+    workers = worker_count(workers, device) if claim.parallel else 1
+    trainer, figure = claim.engine(engine, device), _measure_trained(claim, device)
     run_store = Store(default_store(claim.path) if store is None else Path(store), checkpoint_every)
     check_writable(run_store.folder)
     collector = ResultCollector()
     listener = ListenerGroup([collector, *listeners])
     with parallel_executor(workers, trainer.capacity(claim.dense).threads) as executor:
-        (dense,) = conduct([train_trunk(claim.dense, claim.k)], run_store, trainer, executor, listener, workers)
-        claim.check_start(masked_network(dense.masked(claim.ticket.mask), run_store.load_state).state_dict())
+        (dense,) = conduct([claim.trunk()], run_store, trainer, executor, listener, workers)
+        claim.check_start(claim.workload.masked_state(dense.masked(claim.ticket.mask), run_store.load_state))
         studies = _studies(claim, dense, repeats, reinit, seed)
         conduct(studies, run_store, trainer, executor, listener, workers)
-    trained = claim.ticket.trained
+    given = claim.ticket.trained
     ran, at = len(collector.trained), (RECORDED_RUN, claim.provenance.level)
     recorded = next(row for row in collector.rows if (row.replicate, row.level) == at)
     return Verification(
@@ -100,28 +95,29 @@ def verify_ticket(
         store=run_store.folder,
         remembered=recorded.run not in collector.trained,
         engines=dict(collector.engines),
-        trained=None if trained is None else compare_weights(trained, run_store.load_state(recorded.run), accuracy),
+        trained=None if given is None else compare_weights(given, _stored(run_store, recorded.run, given), figure),
     )
 
 
-def trained_accuracy(claim: TicketClaim, device: str = "cpu") -> float | None:
-    """The test accuracy of the trained weights in the file, evaluated as engines do; None without such weights, or if
-    they are not all finite. Raises `InputError` if they are from another network."""
+def _stored(store: Store, run: str, like: State) -> State:
+    """What the run ended with; of buffers only those that a ticket has."""
+    state = store.load_state(run)
+    return {name: state[name] for name in like if name in state}
+
+
+def _measure_trained(claim: TicketClaim, device: str) -> float | None:
+    """The figure of the trained weights in the file; None without such weights, if they are not all finite, or if it
+    cannot be measured. Raises `InputError` if they are of another network."""
     trained = claim.ticket.trained
-    if trained is None or not all(tensor.isfinite().all() for tensor in trained.values()):
+    if trained is None or claim.end_figure is None or not all(t.isfinite().all() for t in trained.values()):
         return None
-    run, on = claim.dense, torch.device(device)
-    network = build(run.start)
     try:
-        claim.ticket.into(network, trained=True)
+        return claim.measure_trained(device)
     except InputError as error:
         raise InputError(f"{claim.path}: {error}") from error
-    with reproducible(0, on), matmul_precision(run.training.precision, on):
-        learner = ModuleLearner(network.to(on), run, prepare(run.data, claim.data_dir), on)
-        return learner.evaluate("test")[0].accuracy
 
 
-def _studies(claim: TicketClaim, dense: Run, repeats: int, reinit: int, seed: int) -> list[Study[None]]:
+def _studies(claim: TicketClaim, dense: BaseRun, repeats: int, reinit: int, seed: int) -> list[Study[None]]:
     """The recorded run, then its repeats."""
     mask, level = claim.ticket.mask, claim.provenance.level
     studies = [verification_runs(dense, mask, level, dense.seed)]

@@ -136,7 +136,7 @@ def test_layers_that_the_recipe_leaves_out_must_be_whole(tmp_path: Path) -> None
 
 def test_other_trainings_of_the_dense_network_are_not_part_of_the_claim(tmp_path: Path, plain: Path) -> None:
     claim = read_claim(experiment_ticket(tmp_path, baseline={"lr": [0.1]}))
-    assert claim.recipe.baseline is not None
+    assert claim.config.baseline is not None
     assert claim.dense == read_claim(plain).dense
     assert "tuned_baseline" in claim.ticket.provenance["verdict"]
     summary = verify_ticket(claim, repeats=3).build_summary()

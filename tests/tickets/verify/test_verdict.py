@@ -40,8 +40,8 @@ def with_results(
 
 
 def with_criteria(verification: Verification, criteria: VerdictSection) -> Verification:
-    recipe = verification.claim.recipe.model_copy(update={"verdict": criteria})
-    return replace(verification, claim=replace(verification.claim, recipe=recipe))
+    recipe = verification.claim.config.model_copy(update={"verdict": criteria})
+    return replace(verification, claim=replace(verification.claim, config=recipe))
 
 
 @pytest.fixture(scope="module")

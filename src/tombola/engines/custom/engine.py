@@ -106,6 +106,13 @@ class CustomEngine:
         curves = evaluations.curves() if evaluations.iterations else {"iteration": torch.tensor([iterations])}
         return [Outcome(final, curves, measures, self.name, time.monotonic() - began)]
 
+    def evaluate_network(self, network: nn.Module, run: CustomRun) -> dict[str, float]:
+        """What `evaluate`, which must be given, returns for this network, as at the end of the run."""
+        seed = derive(run.seed, Purpose.EVALUATION)
+        evaluations = Evaluations(network, network_state(network), self.evaluate, seed)
+        evaluations.evaluate_at(run.begin)
+        return evaluations.metrics[-1]
+
     def _train(
         self, network: nn.Module, run: CustomRun, start: State, evaluations: Evaluations
     ) -> tuple[State, int, bool]:

@@ -1,0 +1,139 @@
+"""The claim of a ticket that was found with the user's own functions, where these can be imported."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tombola.engines import Engine
+from tombola.engines.custom.engine import CustomEngine, CustomRun
+from tombola.engines.custom.fingerprint import training_fingerprint
+from tombola.engines.custom.model import CustomModel
+from tombola.experiments.custom_config import CustomConfig
+from tombola.experiments.custom_workload import CustomWorkload
+from tombola.experiments.sections import MARK
+from tombola.pruning.options import PruningOptions
+from tombola.pruning.scores.losses import loss_function
+from tombola.runs.run import BaseRun
+from tombola.studies.request import Study
+from tombola.studies.rewinding import train_to_mark, train_trunk
+from tombola.tickets.claim import Provenance, TicketClaim, check_claimed, check_level, check_run, inconsistent
+from tombola.tickets.ticket import Ticket
+from tombola.tickets.user_code import import_named, named_functions
+from tombola.utils.duration import Duration
+from tombola.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class CustomClaim(TicketClaim):
+    """A ticket of the user's own functions; its runs are trained by them."""
+
+    config: CustomConfig
+    workload: CustomWorkload
+    dense: CustomRun
+    trainer: CustomEngine
+    parallel: ClassVar[bool] = False
+    relative_tolerance: ClassVar[bool] = True
+
+    @property
+    def length(self) -> int:
+        return (self.provenance.dense or self.provenance.measures).iterations
+
+    @property
+    def evaluation_interval(self) -> int:
+        return self.dense.every or 1
+
+    @property
+    def end_figure(self) -> str | None:
+        if self.trainer.evaluate is None:
+            return None
+        figures = self.provenance.measures.figures
+        ends = [name for name in figures if name.startswith("validation_") and not name.endswith("_at_stop")]
+        wanted = f"validation_{self.metric.name}"
+        return wanted if wanted in ends else next(iter(ends), None)
+
+    def engine(self, name: str, device: str) -> Engine[Any]:  # noqa: ARG002 - there is one
+        return self.trainer
+
+    def trunk(self) -> Study[BaseRun]:
+        if self.config.rewind.to == MARK:
+            run, _ = yield from train_to_mark(self.dense)
+            return run
+        return (yield from train_trunk(self.dense, self.k))
+
+    def measure_trained(self, device: str) -> float | None:  # noqa: ARG002 - the functions decide
+        assert self.end_figure is not None
+        network = self.workload.source.initial_network(self.dense.start)
+        self.ticket.into(network, trained=True)
+        return self.trainer.evaluate_network(network, self.dense).get(self.end_figure.removeprefix("validation_"))
+
+    @property
+    def draws_anew(self) -> bool:
+        return self.workload.source.draws_anew
+
+
+def custom_claim(
+    path: Path, ticket: Ticket, provenance: Provenance, config: CustomConfig, trust: bool, settings: object
+) -> CustomClaim:
+    """The runs as `find_ticket` made them, with which the rest of the provenance must agree. Raises `InputError`."""
+    check_claimed(config, provenance)
+    judged = config.judged([provenance.measures]).at_stop
+    for measures in filter(None, (provenance.measures, provenance.dense)):
+        if not math.isfinite(measures[judged] or 0.0) or measures[judged] is None:
+            raise InputError(f"its provenance is incomplete: {judged} is missing")
+    functions = {role: import_named(role, name, trust) for role, name in named_functions(ticket).items()}
+    train, evaluate, test = (functions.get(role) for role in ("train", "evaluate", "test"))
+    tested = [] if test is None else [test]
+    stated = config.functions.fingerprint
+    if stated and training_fingerprint(train, evaluate, settings, *tested) != stated:
+        raise InputError(
+            "its functions are not those here: their code, or what they refer to, has changed; or find_ticket had "
+            "`settings`, which read_claim(settings=...) needs too"
+        )
+    source = CustomModel(functions["model"])
+    workload = _workload(config, source)
+    dense, k = workload.dense(provenance.replicate), _rewound(config, provenance)
+    if ticket.mask.shapes != dense.mask.shapes:
+        raise InputError(f"its mask does not fit the network of {config.functions.model}")
+    marked = config.rewind.to == MARK
+    rest = dense.after(dense.until_mark() if marked else dense.until(k), begin=k) if marked or k else dense
+    check_run(rest.masked(ticket.mask), provenance)
+    try:
+        options = config.search.options
+        pruner = options.pruner(options.prunable(source.initial_network(dense.start)))
+    except InputError:  # a score or structure that is an object
+        pass
+    else:
+        check_level(pruner, provenance.level, dense.mask, ticket.mask)
+    trainer = CustomEngine(source, train, evaluate, test)  # type: ignore[arg-type]
+    return CustomClaim(path, ticket, provenance, config, workload, dense, k, trainer)
+
+
+def _workload(config: CustomConfig, source: CustomModel) -> CustomWorkload:
+    """Trains the network as in the search; it cannot prune."""
+    network = source.initial_network(source.start(0))
+    options = PruningOptions(levels=1, include=config.search.include, leave_out=config.search.leave_out)
+    prunable = options.prunable(network)
+    return CustomWorkload(
+        source=source,
+        mask=prunable.dense,
+        pruner=options.pruner(prunable),
+        matrix_weights=prunable.matrix_weights,
+        template={"procedure": config.functions.fingerprint, **config.evaluation.model_dump()},
+        data=None,
+        loss=loss_function("cross_entropy"),
+        seed=config.seed,
+        device=next(network.parameters()).device,
+    )
+
+
+def _rewound(config: CustomConfig, provenance: Provenance) -> int:
+    """The iteration k; from the provenance where `train` decides it."""
+    if isinstance(config.rewind.to, Duration):
+        return config.rewind.to.iterations
+    k = provenance.run.get("begin", 0)
+    if not isinstance(k, int) or not 0 <= k < provenance.measures.iterations:
+        raise inconsistent(f"run.begin is {k!r:.60}, and the training ends at {provenance.measures.iterations}")
+    return k

@@ -1,0 +1,57 @@
+"""Code outside tombola that a ticket, or a command, names by import path: `package.module:name`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from tombola.tickets.ticket import Ticket
+from tombola.utils.errors import InputError
+from tombola.utils.text import first_line
+
+
+def named_functions(ticket: Ticket) -> dict[str, str]:
+    """The functions that the ticket was found with, `model`, `train`, `evaluate` and `test`, as its provenance names
+    them; empty if it was found otherwise. The file may say anything."""
+    recipe = ticket.provenance.get("recipe")
+    functions = recipe.get("functions") if isinstance(recipe, Mapping) else None
+    if not isinstance(functions, Mapping):
+        return {}
+    roles = ("model", "train", "evaluate", "test")
+    return {role: functions[role] for role in roles if isinstance(functions.get(role), str)}
+
+
+def import_named(role: str, path: str, trust: bool) -> Any:
+    """What a file names by import path. Raises `InputError` if it is no import path, without `trust`, and if it
+    cannot be imported."""
+    if ":" not in path:
+        raise InputError(
+            f'its {role} "{path}" cannot be imported: it was defined in a script or notebook, or is an object; '
+            "define a function in a module, and search again"
+        )
+    require_trust(f'its {role} "{path}"', trust)
+    return import_object(f"its {role}", path)
+
+
+def require_trust(what: str, trust: bool) -> None:
+    """Raises `InputError` without `trust`."""
+    if not trust:
+        raise InputError(
+            f"{what} is code from outside tombola, which would be imported and run; if you know that code and trust "
+            "the file, say --trust"
+        )
+
+
+def import_object(what: str, path: str) -> Any:
+    """The object at an import path. Raises `InputError` if it cannot be imported."""
+    module, colon, name = path.partition(":")
+    if not (module and colon and name):
+        raise InputError(f'{what}: should be an import path, "package.module:name", not "{path}"')
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # the module may raise anything
+        raise InputError(f'{what}: cannot import "{path}": {first_line(error)}') from error
+    return found
