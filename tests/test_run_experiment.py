@@ -23,7 +23,7 @@ from tombola.report.page_sections import document
 from tombola.report.report_data import read_report_data
 from tombola.report.terminal import show_summary
 from tombola.runs.store import Store
-from tombola.stats.error_barriers import interpolation_paths, stable_rewind_points
+from tombola.stats.error_barriers import BarrierCriteria, interpolation_paths, stable_rewind_points
 from tombola.stats.summarise import build_summary
 from tombola.studies.request import INTERMEDIATE
 from tombola.tickets.ticket import Ticket
@@ -85,7 +85,7 @@ def stable(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Recorder,
 def test_each_replicate_rewinds_to_its_smallest_stable_iteration(stable: tuple[Results, Recorder, Path]) -> None:
     results, recorder, folder = stable
     paths = interpolation_paths(results.stability, 4)
-    expected = [20 if k is None else k for k in stable_rewind_points(paths, 0.0)]
+    expected = [20 if k is None else k for k in stable_rewind_points(paths, BarrierCriteria(0.0, 0.95))]
     begins = {study: request.run.begin for study, request in recorder.answers if request.branch == "ticket"}
     assert [begins[study] for study in sorted(begins)] == expected
     assert {path.k for path in paths} <= {0, 10, 20}
@@ -94,7 +94,7 @@ def test_each_replicate_rewinds_to_its_smallest_stable_iteration(stable: tuple[R
     assert results.stability == [row | {"line": None, "level": None} for row in table]
     stability = build_summary(results).stability
     assert stability is not None
-    assert stability.rewound_to == stable_rewind_points(paths, 0.0)
+    assert stability.rewound_to == stable_rewind_points(paths, BarrierCriteria(0.0, 0.95))
     assert [(row["replicate"], row["k"]) for row in table] == sorted((row["replicate"], row["k"]) for row in table)
 
 

@@ -19,7 +19,7 @@ from tombola.experiments.custom_baselines import Baselines, by_label
 from tombola.experiments.custom_config import custom_config, described_search, import_path
 from tombola.experiments.custom_workload import CustomWorkload
 from tombola.experiments.experiment import Experiment, count_runs
-from tombola.experiments.sections import MARK
+from tombola.experiments.sections import AUTO, MARK
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.scores import Score
 from tombola.pruning.scores.losses import Loss, loss_function
@@ -70,10 +70,11 @@ def find_ticket(
     score: str | Score = "magnitude",
     structure: str | Heads = "weights",
     rounds: int | None = None,
-    rewind: int | Literal["mark"] = 0,
+    rewind: int | Literal["mark", "auto"] = 0,
     one_shot: bool = False,
     replicates: int = 1,
     controls: Mapping[str, Any] | None = None,
+    stability: Mapping[str, Any] | None = None,
     margin: float | str = 0.01,
     confidence: float = 0.95,
     verdict: Mapping[str, Any] | None = None,
@@ -112,10 +113,15 @@ def find_ticket(
       derived from `seed`.
     - `rewind`: weights are rewound to their values after this many optimizer steps or, with `"mark"`, where `train`
       calls `tombola.mark()`. If `train` has a parameter `begin`, it is called as `train(model, begin=steps)` from
-      there; otherwise it trains its full length from these weights, for the dense network too.
+      there; otherwise it trains its full length from these weights, for the dense network too. `"auto"`: in each
+      replicate, the smallest stable one of the candidates of `stability`.
     - `one_shot`: prune the trained dense network once to each density.
     - `replicates`: repeat with other seeds, and other initial weights if `model` is a function. `controls`: the
       number of draws of each, `{"reinit": 1, "random": 1}`; see `tombola.studies.controls`.
+    - `stability`: the keys of a recipe's `[stability]`: `{"candidates": [0, 100]}`, in optimizer steps, measures the
+      barriers between trainings of the dense network that share their first steps; `{"tickets": True}` those between
+      tickets of successive levels, and between trainings of one ticket with other seeds. `tolerance` is in the units
+      of the judged figure. See docs/your-own.md.
     - `baselines`: other functions that train the dense network, such as `[partial(train, lr=0.3)]`, or by name:
       `{"lr 0.3": ...}`. The verdict is about the dense network trained by `train`; in addition, tickets are compared
       with the best of all these, chosen on the validation examples (docs/verdict.md).
@@ -150,9 +156,9 @@ def find_ticket(
         rounds=rounds,
     )
     check_seed(seed)
-    if rewind != MARK and not (isinstance(rewind, int) and rewind >= 0):
-        raise InputError(f'rewind: should be a number of optimizer steps, or "{MARK}", not {rewind!r}')
-    for name, given in (("every", every), ("test", test)):
+    if rewind not in (MARK, AUTO) and not (isinstance(rewind, int) and rewind >= 0):
+        raise InputError(f'rewind: should be a number of optimizer steps, "{MARK}" or "{AUTO}", not {rewind!r}')
+    for name, given in (("every", every), ("test", test), ("stability", stability)):
         if given is not None and evaluate is None:
             raise InputError(f"{name}: needs evaluate, a function that says how good the network is")
     if not is_valid(minimize):
@@ -178,7 +184,8 @@ def find_ticket(
             "replicates": replicates,
             "seed": seed,
             "search": described_search(options, one_shot),
-            "rewind": {"to": rewind if rewind == MARK else f"{rewind}it"},
+            "rewind": {"to": f"{rewind}it" if isinstance(rewind, int) else rewind},
+            "stability": stability and dict(stability),
             "controls": dict(controls or {}),
             "verdict": {"margin": margin, "confidence": confidence, **(verdict or {})},
             "functions": named | {"fingerprint": fingerprint(train)},
@@ -207,7 +214,8 @@ def find_ticket(
         device=next(network.parameters()).device,
         other_procedures=procedures,
     )
-    experiment = Experiment(config, workload, rewind if isinstance(rewind, int) else None)
+    candidates = [length.iterations for length in config.stability.candidates] if config.stability else []
+    experiment = Experiment(config, workload, rewind if isinstance(rewind, int) else None, candidates)
     with contextlib.ExitStack() as stack:
         if store is None:
             beside = None if out is None else Path(out).parent / ".tombola"
@@ -215,10 +223,10 @@ def find_ticket(
         runs = shared_store(Path(store))
         collector = collector_of(experiment, runs, find_copies=replicates > 1)
         shown = progress if first_process() else False
-        display = stack.enter_context(live_display(collector, count_runs(config), shown))
+        folder = Path(out) if out is not None and first_process() else None
+        display = stack.enter_context(live_display(collector, count_runs(config), shown, folder))
         by_procedure = dict(zip(procedures, (function for _, function in others), strict=True))
         engine = CustomEngine(source, train, evaluate, test, by_procedure)
-        folder = Path(out) if out is not None and first_process() else None
         results = perform(experiment, runs, engine, InlineExecutor(), collector, folder, [display, *listeners])
         summary = results.summary
         level = best_level(summary) or summary.levels[0]

@@ -50,7 +50,7 @@ def run_experiment(
     collector = collector_of(experiment, runs, command)
     with (
         parallel_executor(workers, threads) as executor,
-        live_display(collector, count_runs(recipe), progress) as display,
+        live_display(collector, count_runs(recipe), progress, out) as display,
     ):
         perform(experiment, runs, chosen_engine, executor, collector, out, [display, *listeners], workers)
     return read_results(out)

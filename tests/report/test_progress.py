@@ -61,6 +61,16 @@ def test_recipes_show_progress_too(
     assert capsys.readouterr() == ("", "")
 
 
+def test_growth_is_told_unless_progress_is_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_recipe: dict[str, Any] = {"search__levels": 1, "controls": {}}
+    simulate(tiny(replicates=1, **small_recipe), tmp_path)
+    assert "Extending" not in capsys.readouterr().err
+    simulate(tiny(replicates=2, **small_recipe), tmp_path)
+    assert "replicates from 1 to 2" in capsys.readouterr().err
+    simulate(tiny(replicates=3, **small_recipe), tmp_path, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_terminal_gets_progress_on_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with live_display(collector(), 3, True) as listener:
         assert isinstance(listener, ProgressDisplay)

@@ -90,4 +90,5 @@ def test_unfinished_lines_are_left_out() -> None:
     results = connected_experiment()
     results.stability[:] = [row for row in results.stability if row["level"] != 2 or row["share"] != 0.5]
     summary = build_summary(results)
-    assert {row["level"] for row in barrier_rows(summary)} == {0, 1, 3, 4}
+    assert summary.stability is not None
+    assert {row["level"] for row in barrier_rows(summary, summary.stability)} == {0, 1, 3, 4}

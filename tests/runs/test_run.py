@@ -171,3 +171,8 @@ def test_interpolated_weights_lie_on_the_straight_line_between_two_runs(dense: R
 def test_integer_tensors_are_not_interpolated() -> None:
     a, b = {"tracked": torch.tensor(3)}, {"tracked": torch.tensor(8)}
     assert interpolate(a, b, 0.5) == a
+
+
+def test_complex_tensors_are_interpolated() -> None:
+    a, b = ({"weight": torch.tensor([value], dtype=torch.complex64)} for value in (1 + 2j, 3.0))
+    assert interpolate(a, b, 0.25)["weight"].tolist() == [1.5 + 1.5j]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,12 @@ from tombola.studies.request import InterpolationPoint, RunRequest, Study
 from tombola.studies.stability import InterpolationPlan, all_candidates, barrier, instability, smallest_stable
 from tombola.zoo.models.description import Trained
 
-PLAN = InterpolationPlan(candidates=[0, 10, 20], seeds=[7, 8], points=5, tolerance=0.02)
+
+def errors(line: Sequence[Outcome]) -> list[float]:
+    return [1 - float(outcome.curves["validation_accuracy"][-1]) for outcome in line]
+
+
+PLAN = InterpolationPlan([0, 10, 20], seeds=[7, 8], points=5, tolerance=0.02, errors=errors, worst=1.0)
 
 
 def drive_errors(study: Study[Any], error: Callable[[RunRequest], float]) -> tuple[list[RunRequest], Any]:
@@ -71,7 +77,7 @@ def test_the_smallest_stable_candidate_is_chosen_and_no_later_one_is_trained(den
     requests, k = drive_errors(smallest_stable(dense, PLAN), hill)
     assert k == 20  # the last: even there the barrier is 5 points
     for tolerance, smallest in ((0.051, 10), (0.3, 0)):
-        requests, k = drive_errors(smallest_stable(dense, InterpolationPlan([0, 10, 20], [7], 5, tolerance)), hill)
+        requests, k = drive_errors(smallest_stable(dense, replace(PLAN, seeds=[7], tolerance=tolerance)), hill)
         assert k == smallest
         assert max(request.point.k for request in requests if request.point) == smallest
 

@@ -17,7 +17,7 @@ from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.runs.store import Store
 from tombola.studies.conductor import ListenerGroup, conduct
-from tombola.studies.lines import Line, evaluate_lines, final_accuracy
+from tombola.studies.lines import Line, evaluate_lines, final_figure
 from tombola.studies.request import InterpolationPoint, RunRequest
 from tombola.studies.ticket_lines import count_ticket_lines, ticket_lines
 from tombola.utils.workers import InlineExecutor
@@ -83,7 +83,7 @@ def test_the_lines_of_the_dense_network_are_those_of_its_stability(dense: Run) -
     other = rest.model_copy(update={"seed": 7})
     (_, inner), _ = drive(ticket_lines([RunRequest("ticket", 0, rest)], [7], 3), outcome=ended)
     assert [request.run for request in inner] == [dense.between(rest, other, 0.5, 60)]
-    assert Line(rest, other, 20).request(0.5, 60).run == inner[0].run
+    assert Line(rest, other, 20).between(0.5, 60).run == inner[0].run
 
 
 def test_nothing_is_evaluated_between_ends_of_which_one_diverged(tickets: list[RunRequest]) -> None:
@@ -99,7 +99,7 @@ def test_the_barrier_between_equal_ends_is_0(dense: Run, tmp_path: Path) -> None
     study = evaluate_lines([Line(dense.until(5), dense.until(5), 0)], 4)
     (along,) = conduct([study], Store(tmp_path), Eager(), InlineExecutor(), ListenerGroup([]))[0]
     assert len(along) == 4
-    assert len({final_accuracy(outcome) for outcome in along}) == 1
+    assert len({final_figure(outcome, "validation_accuracy") for outcome in along}) == 1
 
 
 def test_interpolated_networks_keep_what_either_ticket_keeps(tickets: list[RunRequest]) -> None:

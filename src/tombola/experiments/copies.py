@@ -72,10 +72,11 @@ def copied_replicates(sketches: Mapping[tuple[int, int], Sketch]) -> list[int]:
         if found:
             levels[level][replicate] = found
     pairs = (pair for each in levels.values() for pair in combinations(each.items(), 2))
-    return sorted({place for (one, a), (other, b) in pairs if _are_alike(a, b) for place in (one, other)})
+    return sorted({place for (one, a), (other, b) in pairs if are_alike(a, b) for place in (one, other)})
 
 
-def _are_alike(one: Sketch, other: Sketch) -> bool:
+def are_alike(one: Sketch, other: Sketch) -> bool:
+    """Whether two trainings of one mask ended in nearly the same weights."""
     if one.keys() != other.keys():
         return False
     pairs = ((ours, other[name]) for name, ours in one.items())

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tombola.engines.custom.direction import lower_is_better
 from tombola.experiments.metric import Metric
 from tombola.experiments.recipe_parsing import explain
 from tombola.experiments.search_config import SearchConfig
-from tombola.experiments.sections import SearchSection
+from tombola.experiments.sections import SearchSection, StabilitySection
 from tombola.pruning.options import PruningOptions
 from tombola.runs.outcome import Measures
+from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
 from tombola.utils.frozen_model import FrozenModel
 
@@ -58,6 +59,32 @@ class OtherTraining(FrozenModel):
     fingerprint: str
 
 
+class StepsStabilitySection(StabilitySection):
+    """`[stability]`, with candidates in optimizer steps: how many an epoch has is not known."""
+
+    tolerance: float = Field(default=0.02, ge=0, allow_inf_nan=False)
+    """The highest barrier of a stable network, in the units of the judged figure."""
+
+    @field_validator("candidates", mode="before")
+    @classmethod
+    def _steps(cls, candidates: Any) -> Any:
+        """Accept numbers of steps."""
+        listed = candidates if isinstance(candidates, Sequence) and not isinstance(candidates, str) else None
+        return candidates if listed is None else [f"{k}it" if _is_count(k) else k for k in listed]
+
+    @field_validator("candidates")
+    @classmethod
+    def _in_order(cls, candidates: list[Duration]) -> list[Duration]:
+        steps = [length.iterations for length in candidates]
+        if any(length.epochs for length in candidates) or steps != sorted(set(steps)):
+            raise ValueError(f"should be optimizer steps, in order, not {', '.join(map(str, candidates))}")
+        return candidates
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 class DescribedSearchSection(SearchSection):
     """`[search]`, in which functions and objects are described, and so not checked."""
 
@@ -92,6 +119,7 @@ class CustomConfig(SearchConfig):
     functions: FunctionsSection
     evaluation: EvaluationSection = EvaluationSection()
     baseline: list[OtherTraining] | None = None
+    stability: StepsStabilitySection | None = None
     search: DescribedSearchSection
 
     @property
@@ -113,6 +141,16 @@ class CustomConfig(SearchConfig):
         judged or, if there is none of its name, the first."""
         measured = list(measured)
         return self._metric(measured, "validation", self.evaluation.stop_on or self.judged(measured).name)
+
+    def barrier_metric(self, measured: Iterable[Measures]) -> Metric:
+        """Of the figures that `evaluate` returns the judged one or, if there is none of its name, the first."""
+        measured = list(measured)
+        return self._metric(measured, "validation", self.judged(measured).name)
+
+    @property
+    def evaluates_ends(self) -> bool:
+        """If there is a function that asks about the test examples."""
+        return self.functions.test is not None
 
     def _metric(
         self, measured: Iterable[Measures], split: Literal["test", "validation"], wanted: str | None = None

@@ -18,6 +18,7 @@ from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
 from tombola.studies.baseline import train_baselines
 from tombola.studies.controls import CONTROLS, ControlPlan
+from tombola.studies.lines import final_figure
 from tombola.studies.request import Study
 from tombola.studies.rewinding import (
     Retrain,
@@ -94,7 +95,8 @@ class Experiment:
         if self._candidates and config.rewind.to != AUTO:
             yield from all_candidates(whole, self._interpolation(replicate))
         if config.stability and config.stability.tickets:
-            yield from ticket_lines(tickets, self._interpolation(replicate).seeds, config.stability.points)
+            lines = self._interpolation(replicate)
+            yield from ticket_lines(tickets, lines.seeds, lines.points, lines.evaluate_ends)
 
     def _rewound(self, replicate: int, whole: Any) -> Study[tuple[Any, int]]:
         """The dense network's run from the iteration k to which tickets are rewound, and k."""
@@ -138,7 +140,20 @@ class Experiment:
         stability = self.config.stability
         assert stability is not None
         seeds = [derive(self.config.seed, Purpose.STABILITY, replicate, pair) for pair in range(stability.pairs)]
-        return InterpolationPlan(self._candidates, seeds, stability.points, stability.tolerance)
+        return InterpolationPlan(
+            self._candidates,
+            seeds,
+            stability.points,
+            stability.tolerance,
+            self._validation_errors,
+            self.config.worst_barrier,
+            self.config.evaluates_ends,
+        )
+
+    def _validation_errors(self, line: Sequence[Outcome]) -> list[float] | None:
+        metric = self.config.barrier_metric(outcome.measures for outcome in line)
+        values = [final_figure(outcome, metric.at_end) for outcome in line]
+        return metric.errors(values)
 
 
 def count_runs(config: SearchConfig) -> int:
@@ -157,5 +172,5 @@ def count_runs(config: SearchConfig) -> int:
         trunks |= set(config.stability.candidates)
         pairs, lines = config.stability.pairs, len(config.stability.candidates) * config.stability.pairs
         lines += count_ticket_lines(config.search.levels, pairs) if config.stability.tickets else 0
-        count += lines * config.stability.points
+        count += lines * (config.stability.points + 2 * config.evaluates_ends)
     return config.replicates * (count + len(trunks - {Duration(), AUTO}))  # a trunk of no iterations is not trained

@@ -87,6 +87,7 @@ def _rules(here: SearchConfig) -> dict[str, Callable[[Any, Any], bool]]:
         "transfer.draws": _more,
         "transfer.levels": _all_of,
         "baseline": _continues,
+        "stability.tickets": _more,
     }
     if here.search.density is None:
         rules["search.levels"] = _more

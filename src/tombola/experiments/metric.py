@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -34,6 +35,15 @@ class Metric:
         """What the figure is multiplied by to make higher better."""
         return 1 if self.maximize else -1
 
+    def errors(self, values: Iterable[float | None]) -> list[float] | None:
+        """How bad values are: lower is better. Of accuracies, 1 minus them; otherwise the values, with the other sign
+        if higher is better. None if some are missing."""
+        found = [*values]
+        known = [value for value in found if value is not None]
+        if len(known) < len(found):
+            return None
+        return [1 - value if self.fraction and self.maximize else -self.sign * value for value in known]
+
     @property
     def worse(self) -> str:
         """In words."""
@@ -42,3 +52,6 @@ class Metric:
 
 ACCURACY = Metric("accuracy", fraction=True)
 """What recipes judge."""
+
+VALIDATION_ACCURACY = replace(ACCURACY, split="validation")
+"""By what they choose."""

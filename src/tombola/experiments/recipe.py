@@ -7,7 +7,6 @@ import logging
 import operator
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from tombola.experiments import methods, sections
 from tombola.experiments.baseline import BaselineSection
 from tombola.experiments.custom_config import custom_config
 from tombola.experiments.methods import METHODS
-from tombola.experiments.metric import ACCURACY, Metric
+from tombola.experiments.metric import ACCURACY, VALIDATION_ACCURACY, Metric
 from tombola.experiments.recipe_parsing import apply_override, explain, read_toml
 from tombola.experiments.search_config import SearchConfig
-from tombola.experiments.sections import AUTO, FORMER_VERDICT_KEYS, MARK
+from tombola.experiments.sections import FORMER_VERDICT_KEYS, MARK
 from tombola.runs.outcome import Measures
 from tombola.runs.run import Training
 from tombola.utils.duration import Duration
@@ -49,13 +48,6 @@ class Recipe(SearchConfig):
         most = self.search.levels
         if self.rewind.to == MARK:
             raise ValueError('rewind.to: "mark" is for training functions of your own; should be a length or "auto"')
-        candidates = self.stability.candidates if self.stability else []
-        if self.rewind.to == AUTO and (not candidates or self.rewind.method != "weights"):
-            raise ValueError('rewind.to: "auto" needs candidates in [stability] and rewind.method = "weights"')
-        if self.stability and self.stability.tickets and self.no_ticket_reason is not None:
-            raise ValueError(
-                f"stability.tickets: needs lottery tickets, which this search does not find: {self.no_ticket_reason}"
-            )
         if self.rewind.method == "fine-tuning" and self.training.schedule == "cosine":
             raise ValueError(
                 'rewind.method: "fine-tuning" uses the last learning rate, which is near 0 with schedule = "cosine"'
@@ -95,7 +87,16 @@ class Recipe(SearchConfig):
 
     def chosen_by(self, measured: Iterable[Measures]) -> Metric:  # noqa: ARG002 - always the same
         """Validation accuracy."""
-        return replace(ACCURACY, split="validation")
+        return VALIDATION_ACCURACY
+
+    def barrier_metric(self, measured: Iterable[Measures]) -> Metric:  # noqa: ARG002 - always the same
+        """Validation accuracy."""
+        return VALIDATION_ACCURACY
+
+    @property
+    def worst_barrier(self) -> float:
+        """All examples."""
+        return 1.0
 
     @property
     def method_options(self) -> Any:

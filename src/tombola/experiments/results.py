@@ -129,6 +129,11 @@ class Results:
         return self.config.judged(row.measures for row in self.rows)
 
     @property
+    def barrier_metric(self) -> Metric:
+        """That whose barriers on lines between trainings are measured."""
+        return self.config.barrier_metric(row.measures for row in self.rows)
+
+    @property
     def collapsed(self) -> list[tuple[int, int, str]]:
         """(replicate, level, layer) of each layer of a ticket that has no weights left."""
         return [

@@ -14,6 +14,7 @@ from tombola.engines.custom.direction import check_direction
 from tombola.experiments.copies import copied_replicates, copies_text, sketch, tolerances
 from tombola.experiments.custom_config import CustomConfig
 from tombola.experiments.layer_stats import layer_stats
+from tombola.experiments.line_ends import LineEnds
 from tombola.experiments.metric import Metric
 from tombola.experiments.results import Results
 from tombola.experiments.results_schema import (
@@ -27,11 +28,11 @@ from tombola.experiments.results_schema import (
     table_of,
 )
 from tombola.experiments.search_config import SearchConfig
-from tombola.experiments.stability_table import point_row, stability_table
+from tombola.experiments.stability_table import RECIPE_FIGURES, own_figures, point_row, stability_table
 from tombola.pruning.mask import State
 from tombola.runs.outcome import FIGURE_PREFIX, Outcome
 from tombola.studies.conductor import Listener
-from tombola.studies.request import INTERMEDIATE, RequestId, RunRequest
+from tombola.studies.request import INTERMEDIATE, InterpolationPoint, RequestId, RunRequest
 from tombola.utils.libraries import versions
 from tombola.zoo.models.description import Start
 
@@ -95,9 +96,10 @@ class ResultsCollector(Listener):
         self._sketches: dict[tuple[int, int], dict[str, tuple[float, ...]]] = {}  # of tickets, by (level, replicate)
         self._tolerated: dict[int, dict[str, float]] = {}  # by replicate, of its dense training
         self._tables: dict[RowKey, RunTables] = {}
-        self._points: dict[tuple[int, RequestId], dict[str, Any]] = {}
+        self._points: dict[tuple[int, int, int, InterpolationPoint], dict[str, Any]] = {}
         self._runs: dict[tuple[int, RequestId], _FinishedRun] = {}
         self._stability_runs: dict[tuple[int, str], _FinishedRun] = {}  # by key, as lines may share an end
+        self._ends = LineEnds()
         self._judged: Metric | None = None  # by the user's functions, if they return figures
         self._warned: set[str] = set()
         self._trained = 0
@@ -111,8 +113,12 @@ class ResultsCollector(Listener):
         self._inputs = request.run.start.network.inputs
         if request.point is not None:
             self._stability_runs[study, request.run.key] = run
-            row = point_row(study, request.level, request.draw, request.point, outcome)
-            self._points[study, request.request_id] = row
+            figures = own_figures(outcome) if isinstance(self.config, CustomConfig) else RECIPE_FIGURES
+            row = point_row(study, request.level, request.draw, request.point, outcome, figures)
+            # Where ends of lines are evaluated again, that takes the place of what their trainings measured.
+            self._points[study, request.level, request.draw, request.point] = row
+            if isinstance(self.config, CustomConfig):
+                self._check_ends(study, request, outcome)
         else:
             self._runs[study, request.request_id] = run
             if request.branch not in INTERMEDIATE:
@@ -152,6 +158,13 @@ class ResultsCollector(Listener):
             place = f"the {row.branch} of replicate {row.replicate} at level {row.level}"
             text = f'the figure "{metric.name}" is missing or not finite for {place}: it cannot be compared'
             self._warn_once("figure", text)
+
+    def _check_ends(self, study: int, request: RunRequest, outcome: Outcome) -> None:
+        """Log a warning at the first line between trainings that another seed does not change."""
+        if outcome.final and "ends" not in self._warned:
+            start = self._initial_states(request.run.start)
+            if text := self._ends.warning(study, request, start, outcome):
+                self._warn_once("ends", text)
 
     def _warn_once(self, kind: str, text: str) -> None:
         if kind not in self._warned:

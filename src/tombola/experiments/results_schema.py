@@ -125,7 +125,7 @@ def read_arrow(folder: Path, name: str) -> pa.Table:
         return TABLES[name].empty_table()
     try:
         figures = [field.name for field in pq.read_schema(path) if field.type == FLOAT]
-        schema = _with_figures(name, figures) if name in ("levels", "curves") else TABLES[name]
+        schema = TABLES["layers"] if name == "layers" else _with_figures(name, figures)
         table = pq.read_table(path, schema=schema)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -152,6 +152,8 @@ def levels_table(rows: Sequence[Row]) -> pa.Table:
 def _with_figures(name: str, figures: Iterable[str]) -> pa.Schema:
     """The schema of a table: that of recipes if it has all figures, otherwise with the columns of these figures."""
     schema, found = TABLES[name], dict.fromkeys(figures)
+    if name == "stability":
+        return stability_table.schema_of(found)
     if all(figure in schema.names for figure in found):
         return schema
     own = [schema.field(column) for column in schema.names if column not in (*_RECIPE_FIGURES, *_CURVES)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, Self
@@ -50,6 +51,17 @@ class SearchConfig(FrozenModel):
         return self
 
     @model_validator(mode="after")
+    def _check_stability(self) -> Self:
+        candidates = self.stability.candidates if self.stability else []
+        if self.rewind.to == sections.AUTO and (not candidates or self.rewind.method != "weights"):
+            raise ValueError('rewind.to: "auto" needs candidates in [stability] and rewind.method = "weights"')
+        if self.stability and self.stability.tickets and self.no_ticket_reason is not None:
+            raise ValueError(
+                f"stability.tickets: needs lottery tickets, which this search does not find: {self.no_ticket_reason}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_controls(self) -> Self:
         if self.verdict.control not in CONTROLS:
             raise unknown("control", self.verdict.control, CONTROLS)
@@ -75,6 +87,21 @@ class SearchConfig(FrozenModel):
     @abstractmethod
     def chosen_by(self, measured: Iterable[Measures]) -> Metric:
         """The metric of the validation examples by which the best of several trainings is chosen."""
+
+    @abstractmethod
+    def barrier_metric(self, measured: Iterable[Measures]) -> Metric:
+        """The metric of the validation examples whose barriers on lines between trainings are measured."""
+
+    @property
+    def worst_barrier(self) -> float:
+        """The barrier of a line on which a network diverged."""
+        return math.inf
+
+    @property
+    def evaluates_ends(self) -> bool:
+        """Whether the ends of lines are evaluated again, as the networks between them, because their trainings ask
+        about the test examples at early stop only."""
+        return False
 
     @property
     def search_method(self) -> SearchMethod:

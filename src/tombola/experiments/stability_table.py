@@ -8,34 +8,50 @@ from typing import Any
 import pyarrow as pa
 
 from tombola.runs.outcome import Outcome
-from tombola.studies.lines import final_accuracy
+from tombola.studies.lines import final_figure
 from tombola.studies.request import InterpolationPoint
 
 KEY = pa.schema([("replicate", pa.int32()), ("k", pa.int64()), ("pair", pa.int32()), ("share", pa.float64())])
 """The columns whose values are never missing."""
 
-_FIGURES = pa.schema([(f"{split}_accuracy", pa.float64()) for split in ("train", "validation", "test")])
+RECIPE_FIGURES = ("train_accuracy", "validation_accuracy", "test_accuracy")
 
 _OF_TICKETS = pa.schema([("line", pa.string()), ("level", pa.int32())])
 """Which tickets a line joins, `predecessor` or `order`, and the level of its first end; null for lines between
 trainings of the dense network, and not written where all lines are."""
 
-STABILITY = pa.unify_schemas([KEY, _FIGURES, _OF_TICKETS])
+_PLACE = (*KEY.names, *_OF_TICKETS.names)
 
 
-def point_row(replicate: int, level: int, pair: int, point: InterpolationPoint, outcome: Outcome) -> dict[str, Any]:
-    """The row of one network; it has no accuracies if the outcome diverged."""
+def schema_of(figures: Iterable[str], with_tickets: bool = True) -> pa.Schema:
+    """The schema of a table with these figures: that of recipes if it has all of them."""
+    own = [name for name in dict.fromkeys(figures) if name not in _PLACE]
+    names = RECIPE_FIGURES if set(own) <= {*RECIPE_FIGURES} else own
+    columns = pa.schema([(name, pa.float64()) for name in names])
+    return pa.unify_schemas([KEY, columns, *([_OF_TICKETS] if with_tickets else [])])
+
+
+STABILITY = schema_of(RECIPE_FIGURES)
+
+
+def point_row(
+    replicate: int, level: int, pair: int, point: InterpolationPoint, outcome: Outcome, figures: Iterable[str]
+) -> dict[str, Any]:
+    """The row of one network, with these figures of its weights; they are missing if the outcome diverged."""
     return {
         "replicate": replicate,
         "k": point.k,
         "pair": pair,
         "share": point.share,
-        "train_accuracy": outcome.measures["train_accuracy"],
-        "validation_accuracy": None if outcome.measures.diverged else final_accuracy(outcome),
-        "test_accuracy": outcome.measures["test_accuracy"],
+        **{name: final_figure(outcome, name) for name in figures},
         "line": point.tickets,
         "level": level if point.tickets else None,
     }
+
+
+def own_figures(outcome: Outcome) -> list[str]:
+    """What the user's functions measured: `validation_loss`, `test_loss`."""
+    return [*dict.fromkeys(name.removesuffix("_at_stop") for name in outcome.measures.figures)]
 
 
 def stability_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -46,5 +62,4 @@ def stability_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 
     ordered = sorted(rows, key=place)
     with_tickets = any(row["line"] for row in ordered)
-    schema = STABILITY if with_tickets else pa.unify_schemas([KEY, _FIGURES])
-    return pa.Table.from_pylist(ordered, schema)
+    return pa.Table.from_pylist(ordered, schema_of((name for row in ordered for name in row), with_tickets))

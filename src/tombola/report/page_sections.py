@@ -7,6 +7,7 @@ import tomli_w
 from tombola.experiments.experiment import count_runs
 from tombola.experiments.recipe import Recipe
 from tombola.report import report_tables as tables
+from tombola.report.barrier_units import barrier_units
 from tombola.report.baseline_section import baseline_sections
 from tombola.report.document import Document, Section, Text
 from tombola.report.export_tables import caption, notes
@@ -151,8 +152,9 @@ def _stability(data: ReportData) -> list[Section]:
     ]
     if found.rewound_to:
         paragraphs.append(rewind_choice(found))
-    paths = interpolation_paths(data.results.stability, section.points)
-    parts = [interpolation_figure(paths), barriers_figure(found), tables.stability(found)]
+    paths = interpolation_paths(data.results.stability, section.points, metric=found.metric)
+    units = barrier_units(data.summary, found)
+    parts = [interpolation_figure(paths, units), barriers_figure(found, units), tables.stability(found, units)]
     return [Section("stability", "Stability", paragraphs, parts)]
 
 

@@ -7,12 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from tombola.experiments.growth import growth_of_folder, growth_text
 from tombola.experiments.results_collector import ResultsCollector
 from tombola.report.printable_results import printable
 from tombola.runs.outcome import Outcome
@@ -138,12 +140,20 @@ def in_notebook() -> bool:
 
 
 @contextmanager
-def live_display(collector: ResultsCollector, runs: int, progress: bool | None) -> Iterator[Listener]:
+def live_display(
+    collector: ResultsCollector, runs: int, progress: bool | None, folder: Path | None = None
+) -> Iterator[Listener]:
     """Show the progress of a search of `runs` runs, unless `progress` is False: in a notebook its results, otherwise
-    on standard error a `ProgressDisplay`."""
+    on standard error a `ProgressDisplay`. Before that, say by what it extends the experiment in `folder`.
+
+    Raises `InputError` if the folder has another experiment.
+    """
     if progress is False:
         yield ListenerGroup([])
-    elif in_notebook():
+        return
+    if folder is not None and (grown := growth_of_folder(folder, collector.config)):
+        Console(stderr=True).print(growth_text(folder, grown), markup=False, highlight=False, soft_wrap=True)
+    if in_notebook():
         with closing(NotebookDisplay(collector, runs)) as notebook:
             yield notebook
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tombola.exports.benchmark import Figures
+from tombola.report.barrier_units import BarrierUnits
 from tombola.report.document import Table
 from tombola.report.export_tables import SIZES, SPEEDS, sizes, speeds
 from tombola.report.figures.style import ordered
@@ -94,20 +95,20 @@ def _points(measure: MeasureSummary) -> str:
     return mean(measure, ".2f", 100, " ± ")
 
 
-def stability(found: StabilitySummary) -> Table:
-    """The error barriers at each k."""
+def stability(found: StabilitySummary, units: BarrierUnits) -> Table:
+    """The error barriers at each k, on the examples that were asked about."""
     rows = [
         [
             f"{candidate.k:,}",
-            _points(candidate.train_barrier),
-            _points(candidate.validation_barrier),
-            _points(candidate.test_barrier),
+            *(units.shown(candidate.barrier(split)) for split in found.splits),
             f"{candidate.stable} of {candidate.replicates}",
         ]
         for candidate in found.candidates
     ]
-    head = ["k", "on training examples", "on validation examples", "on the test set", "stable replicates"]
-    caption = f"Error barriers in points; at most {100 * found.tolerance:g} on validation examples counts as stable"
+    examples = {"train": "on training examples", "validation": "on validation examples", "test": "on the test set"}
+    head = ["k", *(examples[split] for split in found.splits), "stable replicates"]
+    most = f"{units.factor * found.tolerance:g}"
+    caption = f"{units.title}s{units.in_unit}; at most {most} on validation examples counts as stable"
     return Table("stability-table", caption, head, rows)
 
 

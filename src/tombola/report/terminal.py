@@ -12,13 +12,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tombola.report.barrier_units import BarrierUnits, barrier_units
 from tombola.report.baseline_prose import NOT_TUNED
 from tombola.report.baseline_section import trainings_table
 from tombola.report.comparison_tables import common_table, winners_table
 from tombola.report.formatting import (
     density_columns,
     density_legend,
-    mean,
     means_text,
     p_value,
     percent,
@@ -56,11 +56,11 @@ def show_summary(console: Console, summary: Summary) -> None:
         console.print(line, style="yellow", markup=False, highlight=False)
     if summary.stability:
         if summary.stability.candidates:
-            console.print(_stability(summary.stability))
+            console.print(_stability(summary.stability, barrier_units(summary, summary.stability)))
         if summary.stability.rewound_to:
             console.print(rewind_choice(summary.stability), markup=False, highlight=False)
     if summary.stability and summary.stability.tickets:
-        console.print(barriers_text(summary))
+        console.print(barriers_text(summary, summary.stability))
         for line in connections(summary):
             console.print(line, markup=False, highlight=False)
     if summary.levels:
@@ -96,11 +96,13 @@ def level_table(summary: Summary, stop_intervals: bool = True) -> Table:
     return table
 
 
-def _stability(stability: StabilitySummary) -> Table:
+def _stability(stability: StabilitySummary, units: BarrierUnits) -> Table:
     """The error barrier at each candidate."""
-    table = text_table(("k", "barrier, validation", "test", "stable"), left=(), title="Stability")
+    name, splits = "barrier" if units.unit else units.name, [s for s in stability.splits if s != "train"]
+    heads = ("k", f"{name}, {splits[0]}", *splits[1:], "stable")
+    table = text_table(heads, left=(), title="Stability")
     for candidate in stability.candidates:
-        barriers = (mean(m, ".2f", 100, " ±") for m in (candidate.validation_barrier, candidate.test_barrier))
+        barriers = (units.shown(candidate.barrier(split), " ±") for split in splits)
         table.add_row(f"{candidate.k:,}it", *barriers, f"{candidate.stable} of {candidate.replicates}")
     return table
 

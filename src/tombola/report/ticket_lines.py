@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from rich.table import Table as TextTable
 
+from tombola.report.barrier_units import BarrierUnits, barrier_units
 from tombola.report.document import Table
-from tombola.report.formatting import NONE, density, mean, percent, points, text_table
-from tombola.stats.summary import LevelSummary, Summary
+from tombola.report.formatting import NONE, density, percent, text_table
+from tombola.stats.summary import LevelSummary, StabilitySummary, Summary
 from tombola.stats.ticket_barriers import LINES, JudgedLevel, judged_levels
 from tombola.studies.request import TicketLine
 
@@ -28,7 +29,7 @@ def connections(summary: Summary) -> list[str]:
             if (same := [level for level in levels if level.state == state])
         ]
         if counts and summary.stability:
-            most = points(summary.stability.tolerance)
+            most = barrier_units(summary, summary.stability).tolerance
             sentences.append(
                 f"Connected with the tickets of the {end} (barrier at most {most}): {', '.join(counts)} levels."
             )
@@ -37,23 +38,29 @@ def connections(summary: Summary) -> list[str]:
 
 def barriers_table(summary: Summary) -> list[Table]:
     """The error barriers of each level, for a page; empty without lines of tickets."""
-    head, text = ["level", "weights left", "verdict"], frozenset({2})
+    if summary.stability is None or not (by_level := _by_level(summary)):
+        return []
+    units, head = barrier_units(summary, summary.stability), ["level", "weights left", "verdict"]
+    kept = [0, 1, 2] if "test" in summary.stability.splits else [0, 2]
     for end in OTHER_END.values():
-        head += [f"{end}: on validation examples", "on the test set", "connected replicates"]
+        columns = [f"{end}: on validation examples", "on the test set", "connected replicates"]
+        head += [columns[index] for index in kept]
     rows = [
-        [str(level.level), density(level), state, *(cell for judged in lines for cell in _cells(judged))]
-        for level, state, lines in _by_level(summary)
+        [str(level.level), density(level), state, *(_cells(judged, units)[i] for judged in lines for i in kept)]
+        for level, state, lines in by_level
     ]
-    caption = "Error barriers of tickets in points; means over replicates"
-    return [Table("ticket-barriers-table", caption, head, rows, text)] if rows else []
+    caption = f"{units.title}s of tickets{units.in_unit}; means over replicates"
+    return [Table("ticket-barriers-table", caption, head, rows, frozenset({2}))]
 
 
-def barriers_text(summary: Summary) -> TextTable:
+def barriers_text(summary: Summary, stability: StabilitySummary) -> TextTable:
     """The same for the terminal, without those on the test set."""
+    units = barrier_units(summary, stability)
+    title = f"{units.title}s of tickets{units.unit and f', {units.unit}'}"
     columns = ["level", "left", *(column for end in OTHER_END.values() for column in (end, "connected")), "verdict"]
-    table = text_table(columns, left=("verdict",), title="Error barriers of tickets, points", wrap=True)
+    table = text_table(columns, left=("verdict",), title=title, wrap=True)
     for level, state, lines in _by_level(summary):
-        cells = [_cells(judged) for judged in lines]
+        cells = [_cells(judged, units) for judged in lines]
         barriers = [cell for validation, _, connected in cells for cell in (validation, connected)]
         table.add_row(str(level.level), percent(level.weights_left), *barriers, state)
     return table
@@ -71,10 +78,10 @@ def _by_level(summary: Summary) -> list[tuple[LevelSummary, str, list[JudgedLeve
     return rows
 
 
-def _cells(judged: JudgedLevel | None) -> list[str]:
+def _cells(judged: JudgedLevel | None, units: BarrierUnits) -> list[str]:
     """The barriers on validation and test examples, and how many replicates are connected."""
     if judged is None:
         return [NONE] * 3
     found = judged.barriers
-    barriers = (mean(each, ".2f", 100, " ± ") for each in (found.validation_barrier, found.test_barrier))
+    barriers = map(units.shown, (found.validation_barrier, found.test_barrier))
     return [*barriers, f"{found.stable} of {found.replicates}"]

@@ -63,9 +63,9 @@ def initial_optimizer_state(run: BaseRun, load_state: StateLoader = no_stored_st
 
 
 def interpolate(one: State, other: State, share: float) -> State:
-    """(1 - share) · one + share · other, running statistics included; integer tensors are those of `one`."""
+    """(1 - share) · one + share · other, running statistics included; tensors of integers are those of `one`."""
 
     def between(a: Tensor, b: Tensor) -> Tensor:
-        return torch.lerp(a, b, share) if a.is_floating_point() else a
+        return torch.lerp(a, b, share) if a.is_floating_point() or a.is_complex() else a
 
     return {name: between(value, other[name]) for name, value in one.items()}

@@ -15,7 +15,7 @@ from tombola.experiments.recipe import Recipe
 from tombola.experiments.results import Results
 from tombola.experiments.results_schema import EngineTotals, Row
 from tombola.experiments.sections import AUTO, VerdictSection
-from tombola.stats.error_barriers import barrier_summaries, interpolation_paths, stable_rewind_points
+from tombola.stats.error_barriers import BarrierCriteria, barrier_summaries, interpolation_paths, stable_rewind_points
 from tombola.stats.judge_looks import judge_looks, summarise_looks
 from tombola.stats.paired_comparison import PairedComparison, no_early_stop, was_timed
 from tombola.stats.summary import (
@@ -104,16 +104,17 @@ def build_summary(results: Results) -> Summary:
 
 
 def _stability(results: Results) -> StabilitySummary | None:
-    config = results.config
-    if config.stability is None:
+    config, section, metric = results.config, results.config.stability, results.barrier_metric
+    if section is None:
         return None
-    tolerance = config.stability.tolerance
-    paths = interpolation_paths(results.stability, config.stability.points)
+    criteria = BarrierCriteria(section.tolerance, config.verdict.confidence, config.worst_barrier)
+    paths = interpolation_paths(results.stability, section.points, metric=metric)
     return StabilitySummary(
-        tolerance=tolerance,
-        candidates=barrier_summaries(paths, tolerance, config.verdict.confidence),
-        tickets=ticket_barriers(results.stability, config.stability.points, tolerance, config.verdict.confidence),
-        rewound_to=stable_rewind_points(paths, tolerance) if config.rewind.to == AUTO and results.finished else None,
+        metric=metric,
+        tolerance=section.tolerance,
+        candidates=barrier_summaries(paths, criteria),
+        tickets=ticket_barriers(results.stability, section.points, criteria, metric),
+        rewound_to=stable_rewind_points(paths, criteria) if config.rewind.to == AUTO and results.finished else None,
     )
 
 

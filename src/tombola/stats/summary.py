@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_serializer, model_serializer
 from scipy.special import stdtrit  # the quantile of Student\'s t; scipy.stats takes a second longer to import
 
-from tombola.experiments.metric import Metric
+from tombola.experiments.metric import VALIDATION_ACCURACY, Metric
 from tombola.experiments.results_schema import EngineTotals, Tally
 from tombola.experiments.sections import VerdictSection
 from tombola.stats.verdict import VerdictState
@@ -186,8 +186,12 @@ class LevelSummary(SummaryModel):
         return self.verdict.state
 
 
+SPLITS = ("train", "validation", "test")
+
+
 class LineSummary(SummaryModel):
-    """The error barriers on lines of one kind."""
+    """The error barriers on lines of one kind. A replicate with a line on which a figure is not finite has a barrier
+    of 1 in recipes, and otherwise no value."""
 
     train_barrier: MeasureSummary
     validation_barrier: MeasureSummary
@@ -195,6 +199,11 @@ class LineSummary(SummaryModel):
     replicates: int
     stable: int
     """The number of replicates whose barrier on the validation examples is within the tolerance."""
+
+    def barrier(self, split: str) -> MeasureSummary:
+        """That on these examples."""
+        found: MeasureSummary = getattr(self, f"{split}_barrier")
+        return found
 
 
 class BarrierSummary(LineSummary):
@@ -216,12 +225,23 @@ class TicketBarrierSummary(SummaryModel):
 class StabilitySummary(SummaryModel):
     """The stability analysis."""
 
+    metric: Metric = VALIDATION_ACCURACY
+    """Whose barriers these are, in its units."""
     tolerance: float
     candidates: list[BarrierSummary]
     tickets: list[TicketBarrierSummary] = []
     """By level; empty unless lines between tickets were asked for."""
     rewound_to: list[int | None] | None
     """By replicate, the smallest stable k; None unless tickets were rewound to it."""
+
+    @property
+    def splits(self) -> list[str]:
+        """The examples on which barriers are known: always `validation`; in recipes also `train` and `test`."""
+        lines = [
+            *self.candidates,
+            *(line for each in self.tickets for line in (each.predecessor, each.order) if line),
+        ]
+        return [s for s in SPLITS if s == "validation" or any(line.barrier(s).values for line in lines)]
 
 
 class DenseTraining(SummaryModel):

@@ -26,39 +26,56 @@ class Line:
     level: int = 0
     tickets: TicketLine | None = None
 
-    def request(self, share: float, at: int) -> RunRequest:
-        """The network at `share` of the way; `one` ended at iteration `at`."""
-        if share in (0.0, 1.0):
-            run = self.other if share else self.one
-        else:
-            run = self.one.masked(self.other.mask).between(self.one, self.other, share, at)
+    @property
+    def ends(self) -> list[RunRequest]:
+        """The trainings of both ends."""
+        return [self._request(0.0, self.one), self._request(1.0, self.other)]
+
+    def between(self, share: float, at: int) -> RunRequest:
+        """The evaluation of the network at `share` of the way; `one` ended at iteration `at`."""
+        return self._request(share, self.one.masked(self.other.mask).between(self.one, self.other, share, at))
+
+    def _request(self, share: float, run: BaseRun) -> RunRequest:
         return RunRequest("stability", self.level, run, self.pair, InterpolationPoint(self.k, share, self.tickets))
 
 
-def evaluate_lines(lines: Sequence[Line], points: int) -> Study[list[list[Outcome] | None]]:
-    """Train the ends of all lines, then evaluate the networks at `points` positions of each, ends included.
+def evaluate_lines(
+    lines: Sequence[Line], points: int, evaluate_ends: bool = False
+) -> Study[list[list[Outcome] | None]]:
+    """Train the ends of all lines, then evaluate the networks at `points` positions of each, ends included; with
+    `evaluate_ends`, these too are evaluated as the others are, besides what their trainings measured.
 
     Returns the outcomes along each line; None if one of them diverged. Nothing is evaluated between ends of which one
     diverged.
     """
-    ends: list[Outcome] = yield [line.request(share, 0) for line in lines for share in (0.0, 1.0)]
+    ends: list[Outcome] = yield [end for line in lines for end in line.ends]
     pairs = list(zip(ends[::2], ends[1::2], strict=True))
-    shares = np.linspace(0, 1, points).tolist()[1:-1]
+    shares = np.linspace(0, 1, points).tolist()
+    if not evaluate_ends:
+        shares = shares[1:-1]
     reached = [not any(end.measures.diverged for end in pair) for pair in pairs]
     found: list[Outcome] = yield [
-        line.request(share, one.measures.iterations)
+        line.between(share, one.measures.iterations)
         for line, (one, _), both in zip(lines, pairs, reached, strict=True)
         if both
         for share in shares
     ]
-    inner = iter(found)
-    along = [
-        [one, *(next(inner) for _ in shares), other] if both else None
-        for (one, other), both in zip(pairs, reached, strict=True)
-    ]
+    evaluated = iter(found)
+    along = []
+    for (one, other), both in zip(pairs, reached, strict=True):
+        inner = [next(evaluated) for _ in shares] if both else []
+        along.append((inner if evaluate_ends else [one, *inner, other]) if both else None)
     return [None if each is None or any(o.measures.diverged for o in each) else each for each in along]
 
 
-def final_accuracy(outcome: Outcome) -> float:
-    """The final accuracy on the validation examples; the test set must not choose anything."""
-    return float(outcome.curves["validation_accuracy"][-1])
+def final_figure(outcome: Outcome, name: str) -> float | None:
+    """A figure of the final weights, such as `validation_accuracy`; None if it diverged, or this was measured at an
+    earlier stop only."""
+    measures = outcome.measures
+    if measures.diverged:
+        return None
+    if (value := measures[name]) is not None:
+        return value
+    if name in outcome.curves:
+        return float(outcome.curves[name][-1])
+    return measures[f"{name}_at_stop"] if measures.stop_iteration in (None, measures.iterations) else None

@@ -7,13 +7,14 @@ Connectivity and the Lottery Ticket Hypothesis", section 2). Larger networks hav
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tombola.runs.run import Run
-from tombola.studies.lines import Line, evaluate_lines, final_accuracy
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import BaseRun
+from tombola.studies.lines import Line, evaluate_lines
 from tombola.studies.request import Study
 from tombola.studies.rewinding import train_trunk
 
@@ -29,12 +30,19 @@ class InterpolationPlan:
     points: int
     """The number of points on each line, both ends included."""
     tolerance: float
-    """The highest error barrier of a stable network, as a fraction of the examples."""
+    """The highest barrier of a stable network, in the units of errors."""
+    errors: Callable[[Sequence[Outcome]], list[float] | None]
+    """The errors of the networks on a line on the validation examples, lower is better; the test set must not choose
+    anything. None if some are not finite."""
+    worst: float
+    """The barrier of such a line, and of one on which a network diverged."""
+    evaluate_ends: bool = False
+    """See `evaluate_lines`."""
 
 
-def mean_barrier(lines: Sequence[Sequence[float] | None]) -> float:
-    """The mean of the barriers on several lines of one k; 1 if a training diverged, which is None."""
-    return 1.0 if None in lines else float(np.mean([barrier(errors) for errors in lines if errors is not None]))
+def mean_barrier(lines: Sequence[Sequence[float] | None], worst: float) -> float:
+    """The mean of the barriers on several lines of one k; `worst` if a network diverged, which is None."""
+    return worst if None in lines else float(np.mean([barrier(errors) for errors in lines if errors is not None]))
 
 
 def barrier(errors: Sequence[float]) -> float:
@@ -42,18 +50,16 @@ def barrier(errors: Sequence[float]) -> float:
     return max(errors) - (errors[0] + errors[-1]) / 2
 
 
-def instability(dense: Run, k: int, plan: InterpolationPlan) -> Study[float]:
+def instability(dense: BaseRun, k: int, plan: InterpolationPlan) -> Study[float]:
     """The mean error barrier, on the validation examples, of the lines between trainings that share k iterations."""
     one = yield from train_trunk(dense, k)
     others = [one.model_copy(update={"seed": seed}) for seed in plan.seeds]
     lines = [Line(one, other, k, pair) for pair, other in enumerate(others)]
-    found = yield from evaluate_lines(lines, plan.points)
-    return mean_barrier(
-        [None if line is None else [1 - final_accuracy(outcome) for outcome in line] for line in found]
-    )
+    found = yield from evaluate_lines(lines, plan.points, plan.evaluate_ends)
+    return mean_barrier([None if line is None else plan.errors(line) for line in found], plan.worst)
 
 
-def smallest_stable(dense: Run, plan: InterpolationPlan) -> Study[int]:
+def smallest_stable(dense: BaseRun, plan: InterpolationPlan) -> Study[int]:
     """The first of the candidates whose mean barrier is within the tolerance; the last if there is none."""
     for k in plan.candidates:
         height = yield from instability(dense, k, plan)
@@ -62,7 +68,7 @@ def smallest_stable(dense: Run, plan: InterpolationPlan) -> Study[int]:
     return plan.candidates[-1]
 
 
-def all_candidates(dense: Run, plan: InterpolationPlan) -> Study[None]:
+def all_candidates(dense: BaseRun, plan: InterpolationPlan) -> Study[None]:
     """Evaluate the lines of every candidate."""
     for k in plan.candidates:
         yield from instability(dense, k, plan)

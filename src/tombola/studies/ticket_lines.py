@@ -15,8 +15,10 @@ from tombola.studies.lines import Line, evaluate_lines
 from tombola.studies.request import RunRequest, Study
 
 
-def ticket_lines(tickets: Sequence[RunRequest], seeds: Sequence[int], points: int) -> Study[None]:
-    """Evaluate `points` networks on each line between tickets, which are in order and trained.
+def ticket_lines(
+    tickets: Sequence[RunRequest], seeds: Sequence[int], points: int, evaluate_ends: bool = False
+) -> Study[None]:
+    """Evaluate `points` networks on each line between tickets, which are in order and trained; see `evaluate_lines`.
 
     From the ticket of each level there is a line to that of the level before, on which networks have the denser mask;
     and for each of `seeds` one to the same ticket trained with this seed.
@@ -30,7 +32,7 @@ def ticket_lines(tickets: Sequence[RunRequest], seeds: Sequence[int], points: in
         for ticket in tickets
         for pair, seed in enumerate(seeds)
     ]
-    yield from evaluate_lines(lines, points)
+    yield from evaluate_lines(lines, points, evaluate_ends)
 
 
 def count_ticket_lines(levels: int, pairs: int) -> int:

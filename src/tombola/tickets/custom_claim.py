@@ -13,7 +13,7 @@ from tombola.engines.custom.fingerprint import training_fingerprint
 from tombola.engines.custom.model import CustomModel
 from tombola.experiments.custom_config import CustomConfig
 from tombola.experiments.custom_workload import CustomWorkload
-from tombola.experiments.sections import MARK
+from tombola.experiments.sections import AUTO, MARK
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.scores.losses import loss_function
 from tombola.runs.run import BaseRun
@@ -136,4 +136,7 @@ def _rewound(config: CustomConfig, provenance: Provenance) -> int:
     k = provenance.run.get("begin", 0)
     if not isinstance(k, int) or not 0 <= k < provenance.measures.iterations:
         raise inconsistent(f"run.begin is {k!r:.60}, and the training ends at {provenance.measures.iterations}")
+    candidates = [length.iterations for length in config.stability.candidates] if config.stability else []
+    if config.rewind.to == AUTO and k not in candidates:
+        raise inconsistent(f"run.begin is {k}, and the candidates of its search are {candidates!r:.60}")
     return k

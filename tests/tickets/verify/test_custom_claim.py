@@ -84,6 +84,7 @@ def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
         ({"evaluate": evaluate, "test": test_hits, "every": 4}, 0),
         ({"evaluate": evaluate, "rewind": 3}, 3),
         ({"evaluate": evaluate, "rewind": "mark"}, 4),
+        ({"evaluate": evaluate, "rewind": "auto", "stability": {"candidates": [2], "points": 3}}, 2),
         ({"train": accuracy_at_end}, 0),
         ({"evaluate": evaluate, "settings": {"data": 2}}, 0),
         ({"evaluate": evaluate, "rate": None, "density": {"output": 0.5, "fc1": 0.2}, "include": ["norm.weight"]}, 0),

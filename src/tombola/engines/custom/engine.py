@@ -160,7 +160,10 @@ def _why_not_reached(run: CustomRun, counter: StepCounter) -> str:
         return "train: caught the exception that ends it at the rewinding point (`except:` or `BaseException`)"
     if run.at_mark:
         return 'rewind: "mark" needs a call of tombola.mark() in train, which returned without one'
-    return f"rewind: should be before the end of training, which took {counter.steps} optimizer steps, not {run.end}"
+    return (
+        f"rewind, and candidates of stability: should be before the end of training, which took {counter.steps} "
+        f"optimizer steps, not {run.end}"
+    )
 
 
 def accepts_begin(train: TrainFunction) -> bool:

@@ -6,11 +6,12 @@ from dataclasses import asdict
 
 import altair as alt
 
+from tombola.report.barrier_units import barrier_units
 from tombola.report.figures.figure import DATA, Figure, FigureRow, MissingFigure, figure, tooltip
 from tombola.report.figures.level_figures import weights_left_axis
 from tombola.report.figures.style import BRANCHES, DENSE
 from tombola.report.ticket_lines import OTHER_END
-from tombola.stats.summary import Summary
+from tombola.stats.summary import StabilitySummary, Summary
 from tombola.stats.ticket_barriers import judged_levels
 
 SHAPES = {
@@ -28,7 +29,7 @@ def ticket_barriers_figure(summary: Summary) -> list[Figure | MissingFigure]:
     tickets were not asked for."""
     if summary.stability is None or not summary.stability.tickets:
         return []
-    rows = barrier_rows(summary)
+    rows, units = barrier_rows(summary, summary.stability), barrier_units(summary, summary.stability)
     states = [state for state in SHAPES if any(row["verdict"] == state for row in rows)]
     colours = alt.Scale(domain=list(OTHER_END.values()), range=[BRANCHES["ticket"], BRANCHES["reinit"]])
     shapes = alt.Scale(domain=states, range=[SHAPES[state] for state in states])
@@ -36,8 +37,10 @@ def ticket_barriers_figure(summary: Summary) -> list[Figure | MissingFigure]:
         x=weights_left_axis(row["weights_left"] for row in rows),
         color=alt.Color("line:N", title="line to the", scale=colours, legend=alt.Legend(columns=1)),
     )
-    y = alt.Y("mean:Q", title="error barrier (points)", scale=alt.Scale(zero=True))
-    shown = tooltip(line="text", level="", weights_left=".3~r", verdict="text", mean=".2f", low=".2f", high=".2f")
+    y = alt.Y("mean:Q", title=units.label, scale=alt.Scale(zero=True))
+    shown = tooltip(
+        line="text", level="", weights_left=".3~r", verdict="text", mean=units.form, low=units.form, high=units.form
+    )
     grey = BRANCHES[DENSE]
     legend = alt.Legend(symbolFillColor=grey, symbolStrokeColor=grey, columns=2)
     verdict = alt.Shape("verdict:N", title="verdict", scale=shapes, legend=legend)
@@ -49,22 +52,29 @@ def ticket_barriers_figure(summary: Summary) -> list[Figure | MissingFigure]:
         spread.encode(y="low:Q", y2="high:Q"),
         base.mark_point(size=90).encode(y=y, shape=verdict, tooltip=shown),
     )
+    metric = summary.stability.metric
+    what = "The highest validation error on the line from a level's ticket minus the mean error of the line's ends."
+    if not metric.fraction:
+        what = (
+            f"How much worse the worst validation {metric.name} on the line from a level's ticket is than the mean "
+            f"of the line's ends."
+        )
     caption = (
-        "The highest validation error on the line from a level's ticket minus the mean error of the line's ends. A "
-        "level is connected if its barrier is not above the dashed line. Symbols are verdicts; rules are confidence "
-        "intervals of the mean or, of few replicates, the lowest to the highest value."
+        f"{what} A level is connected if its barrier is not above the dashed line. Symbols are verdicts; rules are "
+        f"confidence intervals of the mean or, of few replicates, the lowest to the highest value."
     )
-    return [figure("ticket-barriers", "Error barriers between tickets", caption, chart, rows)]
+    return [figure("ticket-barriers", f"{units.title}s between tickets", caption, chart, rows)]
 
 
-def barrier_rows(summary: Summary) -> list[FigureRow]:
-    """One row for each level and kind of lines; barriers on validation examples, in points."""
-    assert summary.stability is not None
+def barrier_rows(summary: Summary, stability: StabilitySummary) -> list[FigureRow]:
+    """One row for each level and kind of lines: barriers on validation examples, in points or units of the metric."""
+    factor = barrier_units(summary, stability).factor
     rows: list[FigureRow] = []
     for line, end in OTHER_END.items():
         for judged in judged_levels(summary, line):
             found = judged.barriers.validation_barrier.spread
-            assert found is not None, "lines have barriers"
+            if found is None:  # no line is finite
+                continue
             rows.append(
                 {
                     "line": end,
@@ -72,9 +82,9 @@ def barrier_rows(summary: Summary) -> list[FigureRow]:
                     "weights_left": 100 * judged.level.weights_left,
                     "verdict": judged.state,
                     "connected": "yes" if judged.connected else "no",
-                    **{name: None if value is None else 100 * value for name, value in asdict(found).items()},
+                    **{name: None if value is None else factor * value for name, value in asdict(found).items()},
                     "replicates": judged.barriers.replicates,
-                    "tolerance": 100 * summary.stability.tolerance,
+                    "tolerance": factor * stability.tolerance,
                 }
             )
     return rows
