@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from tombola.engines.custom.evaluations import EvaluateFunction
 from tombola.engines.custom.fingerprint import training_fingerprint
 from tombola.engines.custom.model import CustomModel, Model
 from tombola.experiments.custom_baselines import Baselines, by_label
-from tombola.experiments.custom_config import custom_config, described_search, import_path
+from tombola.experiments.custom_config import custom_config, described_search, experiment_name, import_path
 from tombola.experiments.custom_workload import CustomWorkload
 from tombola.experiments.experiment import Experiment, count_runs
 from tombola.experiments.sections import AUTO, MARK
@@ -207,7 +206,7 @@ def find_ticket(
         mask=prunable.dense,
         pruner=pruner,
         matrix_weights=prunable.matrix_weights,
-        template={"procedure": config.functions.fingerprint, **config.evaluation.model_dump()},
+        template={"procedure": config.functions.fingerprint or "", **config.evaluation.model_dump()},
         data=data,
         loss=loss_function(loss),
         seed=seed,
@@ -242,4 +241,4 @@ def _names(minimize: Minimize | None) -> bool | list[str] | None:
 def _name(out: str | Path | None, model: Model) -> str:
     """The name of the experiment: that of its folder, otherwise that of the model."""
     given = Path(out).resolve().name if out is not None else import_path(model).rpartition(":")[2]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", given).lstrip("._-") or "search"
+    return experiment_name(given)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import lr_scheduler
 
 from tests.support.custom_search import X, Y
 from tests.support.errors import raises_input_error
+from tests.support.in_loop_training import Training
 from tests.support.renamed_states import RENAMED
 from tests.support.step_recorder import StepRecorder, copy_state
 from tests.support.training import same_state
@@ -22,69 +22,6 @@ from tombola.integrations.search_config import SearchConfig
 from tombola.integrations.state_serialization import cpu_copy, flatten, unflatten
 from tombola.pruning.network_state import network_state
 from tombola.tickets.ticket import Ticket
-from tombola.utils.files import read_tensors, write_tensors
-
-BASE: dict[str, Any] = {"levels": 3, "every": "12it", "rewind": "3it", "rate": 0.5}
-
-
-class Training:
-    """A small network, its optimizer and schedulers, and a training loop with a search in it."""
-
-    def __init__(self, seed: int = 0, steps_per_epoch: int | None = 4, **options: Any) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network = nn.Sequential(
-                nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)
-            )
-        self.optimizer = torch.optim.Adam(self.network.parameters(), 0.05, weight_decay=1e-2)
-        self.schedulers = [
-            lr_scheduler.OneCycleLR(self.optimizer, 0.1, total_steps=13),
-            lr_scheduler.MultiStepLR(self.optimizer, [5, 5, 8]),
-        ]
-        config = SearchConfig(**BASE | options)
-        self.search = InLoopSearch(
-            config, self.network, [self.optimizer], self.schedulers, steps_per_epoch, self.metrics
-        )
-        self.seen = 0
-        self.loss: float | None = None
-
-    def metrics(self) -> dict[str, float]:
-        return {} if self.loss is None else {"loss": self.loss}
-
-    def step(self) -> None:
-        self.search.before_step()
-        generator = torch.Generator().manual_seed(self.seen)
-        x = torch.randn(20, 6, generator=generator)
-        loss = functional.cross_entropy(self.network(x), x[:, :3].argmax(1))
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        for scheduler in self.schedulers:
-            scheduler.step()
-        self.seen, self.loss = self.seen + 1, loss.item()
-        self.search.after_step()
-
-    def run(self, until: Callable[[Training], bool] = lambda training: training.search.complete) -> Training:
-        while not until(self):
-            self.step()
-        return self
-
-    def checkpoint(self, path: Path) -> dict[str, Any]:
-        tensors, about = self.search.state()
-        write_tensors(path, tensors, about)
-        file = io.BytesIO()
-        parts = [self.network, self.optimizer, *self.schedulers]
-        torch.save([part.state_dict() for part in parts], file)
-        return {"file": file.getvalue(), "seen": self.seen, "search": path}
-
-    def resume(self, checkpoint: dict[str, Any]) -> Training:
-        parts: list[Any] = [self.network, self.optimizer, *self.schedulers]
-        states = torch.load(io.BytesIO(checkpoint["file"]), weights_only=False)
-        for part, state in zip(parts, states, strict=True):
-            part.load_state_dict(state)
-        self.seen = checkpoint["seen"]
-        self.search.load(*read_tensors(checkpoint["search"]))
-        return self
 
 
 def test_each_level_is_rewound_and_keeps_pruned_weights_at_zero() -> None:
@@ -110,6 +47,44 @@ def test_counts_of_weights_are_exact_and_each_level_has_its_metrics() -> None:
     assert table[-1].density == expected[-1] / expected[0]
     assert table[-1].metrics == {"loss": training.loss}
     assert len({row.metrics["loss"] for row in table}) == 4
+    assert len({row.run for row in table}) == 4
+    for row in table:
+        assert row.measures["loss"] == pytest.approx(row.metrics["loss"])
+        assert (row.branch, row.replicate, row.weights_total, row.measures.iterations) == ("ticket", 0, 400, 12)
+
+
+def test_levels_are_known_after_the_network_has_changed() -> None:
+    training = Training().run(lambda t: t.seen == 25)
+    levels = training.search.levels
+    training.network[5] = nn.Identity()
+    assert training.search.levels == levels
+
+
+def test_a_level_that_could_not_be_pruned_is_not_finished(tmp_path: Path) -> None:
+    def score(inputs: Any) -> dict[str, Tensor]:
+        factor = math.nan if broken else 1.0
+        return {name: weight.abs() * factor for name, weight in inputs.weights.items()}
+
+    broken = False
+    training = Training(score=score).run(lambda t: t.seen == 21)
+    broken = True
+    with raises_input_error("NaN"):
+        training.step()
+    checkpoint = training.checkpoint(tmp_path / "search")
+    assert len(training.search.levels) == 1
+    broken = False
+    assert len(Training(score=score).resume(checkpoint).run().search.levels) == 4
+
+
+def test_metrics_may_have_any_name_and_value() -> None:
+    training = Training(levels=1)
+    metrics = {"iterations": 3.0, "diverged": 1.0, "stop_iteration": 0.5, "weights": 2.0, "{}": 4.0, "loss": math.nan}
+    training.metrics = lambda: metrics  # type: ignore[method-assign]
+    training.search._read_metrics = training.metrics
+    training.run()
+    assert training.search.levels[-1].metrics == metrics
+    assert training.search.levels[-1].measures.figures == {"weights": 2.0, "{}": 4.0}
+    assert training.search.levels[-1].measures.iterations == 12
 
 
 def test_the_last_level_reaches_the_density() -> None:
@@ -139,8 +114,6 @@ def test_the_ticket_has_the_weights_at_the_rewinding_point(tmp_path: Path) -> No
     assert set(ticket.start) == set(start)
     for name, tensor in start.items():
         assert torch.equal(ticket.start[name], tensor * ticket.mask[name] if name in ticket.mask else tensor)
-    assert ticket.provenance["search"]["every"] == "12it"
-    assert [row["weights"] for row in ticket.provenance["levels"]] == [r.weights for r in training.search.levels]
     ticket.into(Training(seed=5).network)
 
 
@@ -264,6 +237,12 @@ def test_scores_get_the_initial_weights_not_those_at_the_rewinding_point() -> No
 def test_invalid_options_are_refused_before_training(options: dict[str, Any], facts: list[str]) -> None:
     with raises_input_error(*facts):
         Training(**options)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5])
+def test_an_invalid_seed_is_refused(seed: Any) -> None:
+    with raises_input_error("seed", seed):
+        SearchConfig(1, "2it", seed=seed)
 
 
 def test_a_network_without_prunable_layers_is_refused() -> None:

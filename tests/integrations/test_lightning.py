@@ -56,6 +56,7 @@ def test_a_search_within_a_training_gives_a_ticket(tmp_path: Path) -> None:
     assert list(ticket.ticket.mask) == prunable(Module())
     for name, kept in ticket.ticket.mask.items():
         assert not module.state_dict()[name][~kept].any()
+    assert ticket.ticket.provenance["recipe"]["functions"]["train"].endswith(":Trainer.fit")
     ticket.ticket.save(tmp_path / "ticket.safetensors")
     ticket.ticket.into(Module())
 

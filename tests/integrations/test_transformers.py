@@ -46,6 +46,7 @@ def test_a_search_within_a_training_gives_a_ticket(tmp_path: Path) -> None:
     assert list(model.state_dict()) == list(before)
     for name, kept in ticket.ticket.mask.items():
         assert not model.state_dict()[name][~kept].any()
+    assert ticket.ticket.provenance["recipe"]["functions"]["train"] == "transformers:Trainer.train"
     ticket.ticket.save(tmp_path / "ticket.safetensors")
     tombola.Ticket.load(tmp_path / "ticket.safetensors").into(bert())
 

@@ -5,6 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.support.in_loop_training import Training
 from tests.support.recipes import tiny
 from tests.support.reports import printed
 from tests.support.tickets import untrained_ticket
@@ -104,3 +107,19 @@ def test_a_ticket_is_shown_by_layer(dense: Run, tmp_path: Path) -> None:  # noqa
     assert "20 × 64" in text
     assert "no provenance" in text
     assert '"name": "tiny"' in printed(show_ticket, ticket_summary(ticket))  # not written by an experiment
+
+
+def test_a_ticket_of_an_own_training_is_shown_with_its_figures() -> None:
+    search = Training().run().search
+    text = " ".join(printed(show_ticket, ticket_summary(search.ticket), width=200).split())
+    assert all(fact in text for fact in ("own loop", "replicate 0, level 3", search.levels[3].run, "12 iterations"))
+    assert f"loss {search.levels[3].metrics['loss']:g}" in text
+
+
+@pytest.mark.parametrize("trained_by", [{}, {"functions": {"train": "mine:train"}}])
+def test_impossible_figures_of_a_ticket_are_shown_as_they_are(dense: Run, trained_by: dict[str, Any]) -> None:
+    measures = {"diverged": False, "iterations": 3, "stop_iteration": 3, "test_accuracy_at_stop": 0.5}
+    known = {"recipe": {"name": "tiny"} | trained_by, "replicate": 0, "level": 1, "key": "k"}
+    provenance = known | {"measures": measures | {"test_accuracy": 10**400}}
+    text = printed(show_ticket, ticket_summary(untrained_ticket(dense)) | {"provenance": provenance})
+    assert '"test_accuracy": 1000' in " ".join(text.split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -35,8 +36,9 @@ class FunctionsSection(FrozenModel):
     train: str
     evaluate: str | None = None
     test: str | None = None
-    fingerprint: str
-    """Of the functions, of all that they refer to, and of the settings; empty if nothing is kept."""
+    fingerprint: str | None = None
+    """Of the functions, of all that they refer to, and of the settings; empty if nothing is kept; None where `train`
+    is no function of the user's, but a framework's training with a callback."""
 
 
 class EvaluationSection(FrozenModel):
@@ -177,19 +179,24 @@ def custom_config(table: Mapping[str, Any]) -> CustomConfig:
 def described_search(options: PruningOptions, one_shot: bool) -> dict[str, Any]:
     """The section `[search]` of these options; functions and objects are described."""
     density = options.density
-    values: dict[str, Any] = {name: getattr(options, name) for name in ("levels", "scope", "rounds")}
+    values: dict[str, Any] = {"levels": int(options.levels), "scope": options.scope, "rounds": options.rounds}
     values |= {"rates": dict(options.rates), "include": [*options.include], "leave_out": [*options.leave_out]}
     if isinstance(density, Mapping):
         values["densities"] = dict(density)
     elif density is not None:
         values["density"] = float(density)
     else:
-        values["rate"] = options.level_rate
+        values["rate"] = float(options.level_rate)
     for name in ("score", "structure"):
         value = getattr(options, name)
         values[name] = value if isinstance(value, str) else import_path(value)
     outputs = None if options.outputs is None else [*options.outputs]
     return values | {"outputs": outputs, "one_shot": one_shot}
+
+
+def experiment_name(text: str) -> str:
+    """The text as the name of an experiment, without the characters that it cannot have."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-") or "search"
 
 
 def import_path(thing: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tombola.experiments.workload import Workload
+from tombola.experiments.workload import ScoreSource
 from tombola.pruning.mask import Mask
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.runs.initial_state import no_stored_states
@@ -13,26 +13,26 @@ from tombola.runs.run import BaseRun
 from tombola.utils.random_state import seeded
 
 
-def score_inputs(workload: Workload, run: BaseRun, outcome: Outcome, seed: int) -> ScoreInputs:
+def score_inputs(source: ScoreSource, run: BaseRun, outcome: Outcome, seed: int) -> ScoreInputs:
     """The inputs of scores after `run`; networks and batches are made when a score asks for them."""
 
     def initial() -> dict[str, Tensor]:
         untrained = run.start.model_copy(update={"trained": None})
-        state = workload.initial_state(untrained, no_stored_states)
-        return {name: tensor.to(workload.device) for name, tensor in state.items()}
+        state = source.initial_state(untrained, no_stored_states)
+        return {name: tensor.to(source.device) for name, tensor in state.items()}
 
     return ScoreInputs(
-        weights={name: outcome.final[name].to(workload.device) for name in run.mask},
+        weights={name: outcome.final[name].to(source.device) for name in run.mask},
         mask=run.mask,
         seed=seed,
         _start=initial,
-        _network=workload.trained_network(run, outcome.final),
-        _batches=workload.score_batches(run),
-        loss=workload.loss,
+        _network=source.trained_network(run, outcome.final),
+        _batches=source.score_batches(run),
+        loss=source.loss,
     )
 
 
-def prune(workload: Workload, run: BaseRun, outcome: Outcome, seed: int) -> Mask:
+def prune(source: ScoreSource, run: BaseRun, outcome: Outcome, seed: int) -> Mask:
     """The mask of the next level."""
-    with seeded(seed, workload.generators):
-        return workload.pruner(score_inputs(workload, run, outcome, seed))
+    with seeded(seed, source.generators):
+        return source.pruner(score_inputs(source, run, outcome, seed))

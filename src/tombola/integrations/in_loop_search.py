@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from tombola.engines.custom.checks import Shapes, check_hold, check_parameters, parameter_shapes
+from tombola.engines.custom.engine import CustomRun
 from tombola.engines.custom.model import restore_network
+from tombola.experiments.custom_config import import_path
+from tombola.experiments.results_schema import Row
+from tombola.experiments.score_inputs import prune, score_inputs
+from tombola.integrations.in_loop_scores import InLoopScores
 from tombola.integrations.search_config import SearchConfig
 from tombola.integrations.state_serialization import cpu_copy, flatten, unflatten
 from tombola.pruning.held_weight import held_weight
 from tombola.pruning.hold import Held, check_held, held, hold
-from tombola.pruning.mask import Mask, pack_bits, unpack_bits
+from tombola.pruning.mask import Mask, State, pack_bits, unpack_bits
 from tombola.pruning.network_state import named_tensors, network_state, persistent_tensors, prune_state
-from tombola.pruning.scores.inputs import ScoreInputs
+from tombola.runs.outcome import Measures, Outcome, figures_of
+from tombola.runs.run import BaseRun
+from tombola.studies.request import RunRequest
+from tombola.studies.search import iterative_search
+from tombola.tickets.origin import provenance_of
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
-from tombola.utils.libraries import versions
+from tombola.utils.random_state import seeded
 from tombola.utils.seeds import Purpose, derive
 from tombola.utils.text import first_line
+from tombola.zoo.models.description import Network, Start
 
 LoggedMetrics = Callable[[], Mapping[str, float]]
 """Returns the framework's latest metrics."""
@@ -36,19 +46,23 @@ class Stateful(Protocol):
 
 
 @dataclass(frozen=True)
-class LevelMetrics:
-    """One row of the table of levels."""
+class LevelMetrics(Row):
+    """A finished level: its row in the table of levels, and the framework's metrics."""
 
-    level: int
-    """How many times the network was pruned; level 0 is the dense network."""
-    weights: int
-    """How many prunable weights are kept."""
-    density: float
-    """That number as a fraction of all prunable weights."""
-    density_of_all: float
-    """The fraction left of all matrix weights of the network, prunable or not."""
+    matrix_weights: int
+    """The number of all matrix weights of the network, prunable or not."""
     metrics: Mapping[str, float]
     """The framework's metrics at the end of the level."""
+
+    @property
+    def density(self) -> float:
+        """The fraction of prunable weights left."""
+        return self.weights_left
+
+    @property
+    def density_of_all(self) -> float | None:
+        """The fraction left of all matrix weights of the network, prunable or not."""
+        return self.weights_left_of(self.matrix_weights)
 
 
 class InLoopSearch:
@@ -79,8 +93,10 @@ class InLoopSearch:
         schedulers: Sequence[Stateful],
         steps_per_epoch: int | None,
         metrics: LoggedMetrics = dict,
+        train: str = "own loop",
     ) -> None:
-        """`steps_per_epoch` counts optimizer steps; None if unknown.
+        """`steps_per_epoch` counts optimizer steps; None if unknown. `train` says what trains the network: the import
+        path of a function, if it has one.
 
         Raises `InputError` if this network cannot be searched with this config.
         """
@@ -91,28 +107,43 @@ class InLoopSearch:
         self.config = config
         self.network = network
         self.begin, self.end = config.iterations(steps_per_epoch)
-        self.level = 0
         self.iteration = 0
         """The iteration within the level, counted from the beginning of a dense training."""
         self._stateful = {"optimizers": list(optimizers), "schedules": list(schedulers)}
         self._read_metrics: LoggedMetrics | None = metrics
         self._metrics: dict[str, float] = {}
         self._level_metrics: list[dict[str, float]] = []  # of the finished levels
+        self._recipe = config.recipe(import_path(type(network)), train)
         prunable = config.options.prunable(network)
-        self._masks = [prunable.dense]
         self._matrix_weights = prunable.matrix_weights
-        self._pruner = config.pruner(prunable)
+        self._scores = InLoopScores(config.pruner(prunable), self._weights(prunable.dense))
+        self._known: list[Mask] = []  # from a checkpoint: masks of the next levels
+        dense = self._dense_run(prunable.dense)
+        self._search = iterative_search(dense, config.levels, self._prune)
+        self._tickets = [next(self._search)]  # of the levels reached
         self._start: dict[str, Tensor] = {}  # the weights at the rewinding point, by name
         self._states: Any = None  # the states of optimizers and schedulers at the rewinding point
-        self._initial: dict[str, Tensor] = {}  # the initial weights, if the score uses them
         self._held: Held | None = None
         self._shapes: Shapes | None = None  # of all parameters at the first step
-        self._check_score()
+        self._prepare_score()
+
+    def _dense_run(self, mask: Mask) -> BaseRun:
+        """The training of the dense network, from the rewinding point."""
+        network = Network(name=f"own:{type(self.network).__qualname__}", inputs=(), classes=0)
+        whole = CustomRun(
+            start=Start(network=network, seed=0), mask=mask, seed=self._recipe.seed, procedure=""
+        ).until(self.end)
+        return whole.after(whole.until(self.begin), self.begin, self.end) if self.begin else whole
+
+    @property
+    def level(self) -> int:
+        """How many times the network was pruned."""
+        return self._tickets[-1].level
 
     @property
     def mask(self) -> Mask:
         """The mask of the current level."""
-        return self._masks[-1]
+        return self._tickets[-1].run.mask
 
     @property
     def total(self) -> int:
@@ -136,9 +167,7 @@ class InLoopSearch:
             self._save_rewinding_point()
         elif self.iteration == self.end and self.level < self.config.levels:
             self._check_network()
-            self._level_metrics.append(self._update_metrics())
-            self._masks.append(self._pruner(self._score_inputs()))
-            self.level += 1
+            self._end_level(self._update_metrics(), self._weights(self.mask))
             self._rewind()
 
     def after_step(self) -> None:
@@ -166,13 +195,12 @@ class InLoopSearch:
     @property
     def levels(self) -> list[LevelMetrics]:
         """The finished levels."""
-        rows = [*self._level_metrics, self._update_metrics()] if self.complete else self._level_metrics
-        masks = self._masks[: len(rows)]
-        return [self._level(n, mask, row) for n, (mask, row) in enumerate(zip(masks, rows, strict=True))]
+        found = [*self._level_metrics, self._update_metrics()] if self.complete else self._level_metrics
+        return [self._row(ticket, metrics) for ticket, metrics in zip(self._tickets, found, strict=False)]
 
-    def _level(self, level: int, mask: Mask, metrics: Mapping[str, float]) -> LevelMetrics:
-        of_all = 1 - (mask.size - mask.count) / self._matrix_weights
-        return LevelMetrics(level, mask.count, mask.density, of_all, metrics)
+    def _row(self, ticket: RunRequest, metrics: dict[str, float]) -> LevelMetrics:
+        row = Row.of(0, ticket, self._outcome(metrics, {}))
+        return LevelMetrics(**vars(row), matrix_weights=self._matrix_weights, metrics=metrics)
 
     @property
     def ticket(self) -> Ticket:
@@ -186,17 +214,13 @@ class InLoopSearch:
         """
         if self._states is None or not 0 <= level <= self.level:
             raise InputError(f"there is no ticket of level {level} yet: this search is at level {self.level}")
-        mask, start = self._masks[level], {n: self._start[n].clone() for n in persistent_tensors(self.network)}
-        prune_state(self.network, start, mask)
-        table = [vars(row) for row in self.levels]
-        provenance = {
-            "search": self.config.description,
-            "level": level,
-            "levels": table,
-            "matrix_weights": self._matrix_weights,
-            "versions": versions(),
-        }
-        return Ticket(mask, start, provenance)
+        ticket, start = self._tickets[level], {n: self._start[n].clone() for n in persistent_tensors(self.network)}
+        prune_state(self.network, start, ticket.run.mask)
+        measured = {row.level: row.measures for row in self.levels}
+        provenance = provenance_of(
+            self._recipe, 0, ticket, self._matrix_weights, measured.get(level), measured.get(0)
+        )
+        return Ticket(ticket.run.mask, start, provenance)
 
     def state(self) -> tuple[dict[str, Tensor], Any]:
         """The state for a checkpoint, as tensors and JSON values. It does not include what the framework saves
@@ -211,9 +235,9 @@ class InLoopSearch:
             "iteration": self.iteration,
             "measured": self._level_metrics,
             "metrics": self._metrics,
-            "masks": [{name: pack_bits(kept) for name, kept in mask.items()} for mask in self._masks[1:]],
+            "masks": [{name: pack_bits(kept) for name, kept in t.run.mask.items()} for t in self._tickets[1:]],
             "start": self._start,
-            "initial": self._initial,
+            "initial": self._scores.initial,
             "states": self._states,
         }
         return tensors, flatten(value, "rounds", tensors)
@@ -230,19 +254,40 @@ class InLoopSearch:
                 raise InputError(
                     f"the checkpoint is of another search: {name} is {saved.get(name)} there and {current[name]} here"
                 )
-        shapes = self._masks[0].shapes
+        shapes = self.mask.shapes
         masks = [Mask({n: unpack_bits(bits, shapes[n]) for n, bits in packed.items()}) for packed in value["masks"]]
-        self._masks = [self._masks[0], *masks]
-        parameters = dict(self.network.named_parameters())
+        self._known = masks.copy()
+        for metrics in value["measured"][: len(masks)]:
+            self._end_level(metrics, {})
         for name, kept in self.mask.items():
-            if parameters[name].detach().cpu()[~kept].any():
+            if self.network.get_parameter(name).detach().cpu()[~kept].any():
                 raise InputError(
                     f"the checkpoint of the search does not match the weights: pruned weights of {name} are not zero"
                 )
-        self.level, self.iteration = value["level"], value["iteration"]
-        self._level_metrics, self._metrics = value["measured"], value["metrics"]
-        self._start, self._initial, self._states = value["start"], value["initial"], value["states"]
+        self.iteration, self._metrics = value["iteration"], value["metrics"]
+        self._start, self._scores.initial, self._states = value["start"], value["initial"], value["states"]
         self._hold()
+
+    def _end_level(self, metrics: dict[str, float], final: State) -> None:
+        self._tickets.append(self._search.send(self._outcome(metrics, final)))
+        self._level_metrics.append(metrics)
+
+    def _outcome(self, metrics: Mapping[str, float], final: State) -> Outcome:
+        """Of the training of a level. `final`: the weights that can be pruned, where they are used."""
+        figures: Any = figures_of("{}", {n: v for n, v in metrics.items() if n not in Measures.model_fields})
+        measures = Measures(diverged=False, iterations=self.end, **figures)
+        return Outcome(final, {}, measures, self._recipe.functions.train, seconds=0)
+
+    def _weights(self, mask: Mask) -> State:
+        """The network's own weights that can be pruned, not copies."""
+        tensors = named_tensors(self.network)
+        return {name: tensors[name].detach() for name in mask}
+
+    def _prune(self, outcome: Outcome, run: BaseRun, level: int) -> Mask:
+        return self._known.pop(0) if self._known else prune(self._scores, run, outcome, self._seed(level))
+
+    def _seed(self, level: int) -> int:
+        return derive(self.config.seed, Purpose.SCORE, 0, level)
 
     def _save_rewinding_point(self) -> None:
         self._start = network_state(self.network)
@@ -285,31 +330,17 @@ class InLoopSearch:
             self._metrics |= self._read_metrics()
         return dict(self._metrics)
 
-    def _score_inputs(self) -> ScoreInputs:
-        parameters = dict(self.network.named_parameters())
-        return ScoreInputs(
-            weights={name: parameters[name].detach() for name in self.mask},
-            mask=self.mask,
-            seed=derive(self.config.seed, Purpose.SCORE, 0, self.level + 1),
-            _start=lambda: {name: tensor.to(parameters[name].device) for name, tensor in self._initial.items()},
-        )
-
-    def _check_score(self) -> None:
+    def _prepare_score(self) -> None:
         """Refuse a score that would fail at the end of the first level. Copy the initial weights if it uses them."""
-        inputs, used = self._score_inputs(), []
-
-        def start() -> Mapping[str, Tensor]:
-            used.append(True)
-            return inputs.weights
-
+        seed, outcome = self._seed(1), self._outcome({}, self._scores.initial)
         try:
-            self._pruner.score(replace(inputs, _start=start))
+            with seeded(seed):
+                self._scores.pruner.score(score_inputs(self._scores, self._tickets[0].run, outcome, seed))
         except InputError as error:
             raise InputError(
                 f"score: within a training only trained and initial weights are available: {error}"
             ) from error
-        if used:
-            self._initial = cpu_copy(dict(inputs.weights))
+        self._scores.initial = cpu_copy(outcome.final) if self._scores.used_initial else {}
 
 
 def _load(kind: str, one: Stateful, state: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from tombola.experiments.custom_config import import_path
 from tombola.integrations.callback_base import SearchCallback
 from tombola.integrations.in_loop_search import InLoopSearch
 from tombola.integrations.search_config import SearchConfig
@@ -104,6 +105,7 @@ class LotteryTicket(SearchCallback, _Callback):  # type: ignore[misc]
             [config.scheduler for config in trainer.lr_scheduler_configs],
             _steps_per_epoch(trainer, pl_module),
             lambda: {name: float(value) for name, value in trainer.callback_metrics.items()},
+            import_path(type(trainer).fit),
         )
         self._steps = trainer.global_step
         if self._loaded:

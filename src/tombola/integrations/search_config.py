@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tombola.experiments.custom_config import CustomConfig, custom_config, described_search, experiment_name
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scores import Score
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
+from tombola.utils.seeds import check_seed
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class SearchConfig:
                 object.__setattr__(self, name, Duration.parse(getattr(self, name)))
             except ValueError as error:
                 raise InputError(f"{name}: {error}, not {getattr(self, name)!r}") from None
+        check_seed(self.seed)
         _ = self.options
 
     @property
@@ -82,9 +85,22 @@ class SearchConfig:
         pruner.check_levels(prunable.dense, self.levels)
         return pruner
 
+    def recipe(self, model: str, train: str) -> CustomConfig:
+        """The configuration of this search, with the import paths of the network's class and of what trains it."""
+        return custom_config(
+            {
+                "name": experiment_name(model.rpartition(":")[2]),
+                "replicates": 1,
+                "seed": int(self.seed),
+                "search": described_search(self.options, one_shot=False),
+                "rewind": {"to": str(self.rewind)},
+                "functions": {"model": model, "train": train},
+            }
+        )
+
     @property
     def description(self) -> dict[str, Any]:
-        """The options as JSON values."""
+        """The options as JSON values, for checkpoints."""
         return {
             "levels": self.levels,
             "every": str(self.every),

@@ -66,6 +66,7 @@ class LotteryTicketCallback(SearchCallback, _Callback):  # type: ignore[misc]
             [parts["lr_scheduler"]],
             _steps_per_epoch(args, parts["train_dataloader"]),
             lambda: _latest_metrics(state.log_history),
+            "transformers:Trainer.train",
         )
         if state.max_steps < search.total:
             raise InputError(

@@ -27,9 +27,11 @@ from tombola.report.formatting import (
 from tombola.report.measure_columns import measure_columns
 from tombola.report.prose import conclusion, first_undecided, improvements, legend, rewind_choice, warnings
 from tombola.report.ticket_lines import barriers_text, connections
+from tombola.runs.outcome import Measures
 from tombola.stats.experiment_comparison import ExperimentComparison
 from tombola.stats.summary import StabilitySummary, Summary, VerdictSummary
 from tombola.tickets.mask_codec import entropy
+from tombola.tickets.origin import own_training
 from tombola.tickets.ticket import Ticket
 from tombola.utils.text import plural, printable
 
@@ -216,12 +218,26 @@ def _storage(summary: dict[str, Any]) -> list[str]:
 
 def _provenance(provenance: dict[str, Any]) -> list[str]:
     try:
+        train = own_training(provenance)
+        source = f"recipe {provenance['recipe']['name']}" if train is None else train
+        place = f"replicate {provenance['replicate']}, level {provenance['level']}; run {provenance['key']}"
         measures = provenance["measures"]
-        return [
-            f"From recipe {provenance['recipe']['name']}, replicate {provenance['replicate']}, level "
-            f"{provenance['level']}; run {provenance['key']}.",
-            f"Trained from these weights: test accuracy {measures['test_accuracy_at_stop']:.2%} at early stop "
-            f"(iteration {measures['stop_iteration']:,}), {measures['test_accuracy']:.2%} at the end.",
-        ]
-    except (LookupError, TypeError, ValueError):  # not written by an experiment
+        figures = _accuracies(measures) if train is None else _figures(Measures.model_validate(measures))
+        return [f"From {source}, {place}.", f"Trained from these weights: {figures}."]
+    except (LookupError, TypeError, ValueError, OverflowError):  # not written by an experiment
         return [f"Provenance: {json.dumps(provenance)}" if provenance else "The file has no provenance."]
+
+
+def _accuracies(measures: dict[str, Any]) -> str:
+    return (
+        f"test accuracy {measures['test_accuracy_at_stop']:.2%} at early stop (iteration "
+        f"{measures['stop_iteration']:,}), {measures['test_accuracy']:.2%} at the end"
+    )
+
+
+def _figures(measures: Measures) -> str:
+    """Those of an own training, by name."""
+    stop = measures.stop_iteration
+    found = [f"{name} {value:g}" for name, value in measures.figures.items()]
+    found += [] if stop is None else [f"early stop at iteration {stop:,}"]
+    return ", ".join([f"{measures.iterations:,} iterations", *found])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from tombola.pruning.mask import Mask
 from tombola.runs.outcome import Outcome
@@ -16,7 +16,7 @@ Prune = Callable[[Outcome, BaseRun, int], Mask]
 
 def iterative_search(
     dense: BaseRun, levels: int, prune: Prune, retrain: Retrain = rewind_weights
-) -> Study[list[RunRequest]]:
+) -> Generator[RunRequest, Outcome, list[RunRequest]]:
     """Train, prune, reset the kept weights to their initial values, and repeat (Frankle & Carbin 2019, section 1).
 
     Every run has the initial weights of `dense`, which is the reset, unless `retrain` does something else.
@@ -25,7 +25,7 @@ def iterative_search(
     ticket = RunRequest("ticket", 0, dense)
     tickets = [ticket]
     while True:
-        outcome: Outcome = yield ticket
+        outcome = yield ticket
         if ticket.level == levels or outcome.measures.diverged:
             return tickets
         mask = prune(outcome, ticket.run, ticket.level + 1)

@@ -79,6 +79,12 @@ def custom_claim(
 ) -> CustomClaim:
     """The runs as `find_ticket` made them, with which the rest of the provenance must agree. Raises `InputError`."""
     check_claimed(config, provenance)
+    stated = config.functions.fingerprint
+    if stated is None:
+        raise InputError(
+            f"it was found within a training by {config.functions.train}, which is not in the file: to verify it, "
+            "train with the callback again, with another seed"
+        )
     judged = config.judged([provenance.measures]).at_stop
     for measures in filter(None, (provenance.measures, provenance.dense)):
         if not math.isfinite(measures[judged] or 0.0) or measures[judged] is None:
@@ -86,7 +92,6 @@ def custom_claim(
     functions = {role: import_named(role, name, trust) for role, name in named_functions(ticket).items()}
     train, evaluate, test = (functions.get(role) for role in ("train", "evaluate", "test"))
     tested = [] if test is None else [test]
-    stated = config.functions.fingerprint
     if stated and training_fingerprint(train, evaluate, settings, *tested) != stated:
         raise InputError(
             "its functions are not those here: their code, or what they refer to, has changed; or find_ticket had "
@@ -121,7 +126,7 @@ def _workload(config: CustomConfig, source: CustomModel) -> CustomWorkload:
         mask=prunable.dense,
         pruner=options.pruner(prunable),
         matrix_weights=prunable.matrix_weights,
-        template={"procedure": config.functions.fingerprint, **config.evaluation.model_dump()},
+        template={"procedure": config.functions.fingerprint or "", **config.evaluation.model_dump()},
         data=None,
         loss=loss_function("cross_entropy"),
         seed=config.seed,

@@ -7,7 +7,6 @@ these.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,6 +14,7 @@ from tombola.experiments.custom_config import CustomConfig
 from tombola.experiments.recipe import Recipe, parse_config
 from tombola.tickets.claim import Provenance, TicketClaim
 from tombola.tickets.custom_claim import custom_claim
+from tombola.tickets.origin import own_training
 from tombola.tickets.recipe_claim import recipe_claim
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
@@ -48,14 +48,13 @@ def _claim(path: Path, ticket: Ticket, data_dir: str | Path | None, trust: bool,
 
 
 def _provenance(ticket: Ticket) -> Provenance:
-    given: Any = ticket.provenance
-    if isinstance(given, dict) and "recipe" not in given and ("figures" in given or "search" in given):
+    if "recipe" not in ticket.provenance and (train := own_training(ticket.provenance)) is not None:
         raise InputError(
-            "it was found with a training function, which is not in the file: to verify it, call find_ticket or "
-            "train with the callback again, with another seed"
+            f"it was trained by {train}, which is not in the file: to verify it, call find_ticket or train with the "
+            "callback again, with another seed"
         )
     try:
-        return Provenance.model_validate(given)
+        return Provenance.model_validate(ticket.provenance)
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         where, message = ".".join(map(str, found["loc"])), found["msg"].removeprefix("Value error, ")

@@ -10,8 +10,8 @@ from tombola.experiments.results_schema import Row
 from tombola.runs.run import Run
 from tombola.runs.store import Store
 from tombola.stats.summary import LevelSummary, Summary
+from tombola.tickets.origin import provenance_of
 from tombola.tickets.ticket import Ticket
-from tombola.utils.libraries import versions
 
 ROUNDING = 1e-9
 """A mean at the margin is within it, whatever is lost in rounding the difference."""
@@ -48,19 +48,11 @@ def ticket_of(
     rows = [row for row in collector.rows if row.branch == "ticket"]
     best = _best([row for row in rows if row.level == level.level], summary)
     dense = next(row for row in rows if (row.level, row.replicate) == (0, best.replicate))
-    run = collector.tickets[best.level, best.replicate].run
-    provenance = {
-        "recipe": experiment.config.resolved(),
-        "replicate": best.replicate,
-        "level": best.level,
-        "run": run.description,
-        "key": run.key,
-        "matrix_weights": collector.matrix_weights,
-        "measures": best.measures.model_dump(),
-        "dense": dense.measures.model_dump(),
-        "verdict": level.verdict.to_dict() | {"sentence": conclusion},
-        "versions": versions(),
-    }
+    request = collector.tickets[best.level, best.replicate]
+    run, verdict = request.run, level.verdict.to_dict() | {"sentence": conclusion}
+    provenance = provenance_of(
+        experiment.config, best.replicate, request, collector.matrix_weights, best.measures, dense.measures, verdict
+    )
     start = experiment.workload.masked_state(run, store.load_state)
     final = store.load_state(run.key)
     trained = {name: final[name] for name in start if name in final}

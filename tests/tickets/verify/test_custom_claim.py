@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from tests.support.custom_search import Small, X, Y
 from tests.support.errors import raises_input_error
+from tests.support.in_loop_training import Training
 from tombola import mark
 from tombola._find_ticket import find_ticket
 from tombola.report.verification_report import reproduction, verification_conclusion
@@ -156,3 +157,10 @@ def test_without_other_initial_weights_there_is_no_control(tmp_path: Path) -> No
     with raises_input_error("reinit", "0"):
         verify_ticket(claim, repeats=3, store=tmp_path / "check")
     assert verify_ticket(claim, repeats=3, reinit=0, store=tmp_path / "check").build_summary().reproduction.exact
+
+
+def test_the_training_of_a_callback_is_not_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "callback.safetensors"
+    Training().run().search.ticket.save(path)
+    with raises_input_error("own loop", "callback", "again"):
+        read_claim(path, trust=True)

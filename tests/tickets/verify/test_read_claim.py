@@ -56,6 +56,7 @@ from tombola.zoo.datasets import load
         (set_in("recipe", "search", "method", value="set"), ["no claim", "mask"]),
         (set_in("recipe", "rewind", value={"to": "0it", "method": "fine-tuning"}), ["no claim"]),
         (lambda provenance: {}, ["recipe", "missing"]),  # noqa: ARG005
+        (set_in("recipe", "functions", value={"train": "mine:train\x1b"}), ["recipe"]),
         (lambda provenance: {"figures": {}, "run": {}}, ["find_ticket"]),  # noqa: ARG005
         (lambda provenance: {"search": {}, "levels": []}, ["callback"]),  # noqa: ARG005
     ],
