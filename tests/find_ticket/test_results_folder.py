@@ -20,8 +20,12 @@ from tombola._find_ticket import SearchResult, find_ticket
 from tombola._run_experiment import run_experiment
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.experiments.results import read_results
-from tombola.report.page import write_report
+from tombola.report.comparison_page import comparison
+from tombola.report.document import Table
+from tombola.report.figures.figure import Figure
+from tombola.report.page import write_comparison, write_report
 from tombola.report.printable_results import read_results as read_printable
+from tombola.report.report_data import read_report_data
 from tombola.stats.summarise import build_summary, summarise
 from tombola.tickets.ticket import Ticket
 from tombola.zoo.batches import batches
@@ -227,3 +231,19 @@ def test_random_tickets_are_not_better_than_random_controls(tmp_path: Path) -> N
         )
         wins += build_summary(levels).smallest_winning is not None
     assert wins <= 2
+
+
+def test_experiments_with_different_metrics_are_compared_each_in_its_own(
+    searched: tuple[SearchResult, Path], tmp_path: Path
+) -> None:
+    _, folder = searched
+    other = tmp_path / "accuracies"
+    find_ticket(Small, train, evaluate=lambda network: {"accuracy": evaluate(network)}, out=other, **OPTIONS)
+    page = comparison([read_report_data(folder), read_report_data(other)])
+    drawn = {each.name: {row["experiment"] for row in each.rows} for each in page.figures if isinstance(each, Figure)}
+    assert drawn["metric"] == {"search"}
+    assert drawn["accuracy"] == {"accuracies"}
+    tables = {table.name: table for section in page.sections for table in section.of(Table)}
+    dense = [row[3].rpartition(" ")[0] for row in tables["experiments-table"].rows]
+    assert dense == ["test loss", "validation accuracy"]
+    assert write_comparison([folder, other], tmp_path / "page.html") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from tombola.report.comparison_tables import common_table
 from tombola.report.document import Document, Section, Table
@@ -21,6 +22,7 @@ from tombola.report.figures.style import DENSE
 from tombola.report.formatting import NONE, density, mean
 from tombola.report.prose import conclusion, without_winner
 from tombola.report.report_data import ReportData
+from tombola.report.units import units_of
 from tombola.stats.experiment_comparison import unique_labels
 from tombola.utils.differences import differences
 from tombola.utils.text import plural
@@ -38,7 +40,7 @@ def comparison(experiments: Sequence[ReportData]) -> Document:
         "the lowest to the highest value."
     )
     first = [
-        _overlaid(named, judged_measure(experiments[0].summary), caption),
+        *(_overlaid(named, measure, caption) for measure in _judged(experiments)),
         _overlaid(named, STOP, "Lower is sooner."),
     ]
     conclusions = [(label, conclusion(data.summary)) for label, data in named.items()]
@@ -53,7 +55,7 @@ def comparison(experiments: Sequence[ReportData]) -> Document:
         title="Experiments side by side",
         about=f"{plural(len(named), 'experiment')}: {', '.join(named)}",
         conclusions=conclusions if few else [],
-        first=Section("first", "Accuracy and early stop", parts=first),
+        first=Section("first", "What is judged, and early stop", parts=first),
         sections=[
             Section("experiments", "The experiments", paragraphs, [_table(named), *_common(named)]),
             Section("generalisation", "Generalisation and cost", parts=[_overlaid(named, GAP, ""), _costs(named)]),
@@ -61,6 +63,16 @@ def comparison(experiments: Sequence[ReportData]) -> Document:
         ],
         problems=problems,
     )
+
+
+def _judged(experiments: Sequence[ReportData]) -> list[Measure]:
+    """The judged metric of each experiment, once; their names tell them apart."""
+    found = {data.summary.metric: judged_measure(data.summary) for data in experiments}
+    names = [measure.name for measure in found.values()]
+    return [
+        measure if names.count(measure.name) == 1 else replace(measure, name=f"{measure.name}-{index}")
+        for index, measure in enumerate(found.values(), 1)
+    ]
 
 
 def _overlaid(named: Mapping[str, ReportData], measure: Measure, caption: str) -> Figure | MissingFigure:
@@ -82,22 +94,25 @@ def _costs(named: Mapping[str, ReportData]) -> Figure | MissingFigure:
 
 def _table(named: Mapping[str, ReportData]) -> Table:
     rows = []
+    units = {label: units_of(data.summary) for label, data in named.items()}
+    names = {each.name for each in units.values()}
     for label, data in named.items():
         summary = data.summary
         dense, found = summary.dense, summary.smallest_winning
+        judged = NONE if dense is None else units[label].mean(dense[summary.metric.at_stop])
         rows.append(
             [
                 label,
                 str(data.folder),
                 f"{summary.replicates:,}",
-                NONE if dense is None else mean(dense["test_accuracy_at_stop"], ".2%"),
+                judged if len(names) == 1 else f"{units[label].name} {judged}",
                 NONE if dense is None else mean(dense["stop_iteration"], ",.0f"),
                 density(found) if found else without_winner(summary),
                 f"{found.weights:,}" if found else NONE,
                 f"{sum(engine.seconds for engine in summary.engines.values()):,.0f} s",
             ]
         )
-    means = ["dense: test accuracy", "dense: early stop"]
+    means = [f"dense: {names.pop()}" if len(names) == 1 else "dense", "dense: early stop"]
     head = ["experiment", "folder", "replicates", *means, "smallest winning", "weights", "computing"]
     return Table("experiments-table", "Side by side", head, rows, frozenset({0, 1}))
 

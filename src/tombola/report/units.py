@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tombola.experiments.margin import Margin
 from tombola.experiments.metric import Metric
-from tombola.report.formatting import percent, points
+from tombola.report.formatting import NONE, percent, points
 from tombola.stats.summary import NOT_MEASURED, BranchSummary, MeasureSummary, Summary
 
 DIGITS = 4
@@ -34,6 +34,10 @@ class Units:
     def text(self, value: float) -> str:
         """A value: `96.42%`, `0.0312`."""
         return f"{self.factor * value:{self.form}}{'%' if self.factor != 1 else ''}"
+
+    def mean(self, measure: MeasureSummary) -> str:
+        """The mean of a measure, or `–`."""
+        return NONE if measure.interval is None else self.text(measure.interval.mean)
 
     @property
     def label(self) -> str:
