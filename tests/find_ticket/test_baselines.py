@@ -125,3 +125,11 @@ def test_names_may_be_given_and_are_told_apart() -> None:
 def test_what_is_no_function_is_refused(baselines: Any) -> None:
     with raises_input_error("baselines", "function"):
         search(baselines)
+
+
+def test_curves_are_those_of_the_early_stop_where_the_judged_figure_has_none(tmp_path: Path) -> None:
+    search([], test=accuracy, every=4, out=tmp_path / "out")
+    page = document_of(tmp_path / "out")
+    (curves,) = (figure for figure in page.figures if figure.name == "validation-curves")
+    assert curves.title == "Validation loss during training"
+    assert {row["iteration"] for row in curves.rows} == {4, 8, 12}

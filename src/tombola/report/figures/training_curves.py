@@ -25,14 +25,24 @@ MEANS = f"Means over replicates, of at most {MAX_CURVES} levels"
 
 
 def training_curves(data: ReportData) -> list[Figure | MissingFigure]:
-    """The judged metric on the validation examples, and the loss, against iterations."""
-    metric = data.summary.metric
+    """The judged metric on the validation examples, that of the early stop if it is another, and the loss, against
+    iterations."""
     if not data.summary.timed:
         return []
-    return [validation_curves(data, metric), *([loss_curves(data)] if data.summary.has_gap else [])]
+    judged, stop = data.summary.metric, data.results.config.chosen_by(row.measures for row in data.results.rows)
+    metrics = {metric.name: metric for metric in (judged, stop)}
+    measured = [metric for metric in metrics.values() if f"validation_{metric.name}" in _columns(data)] or [judged]
+    names = ["validation-curves", *(f"validation-{metric.name}" for metric in measured[1:])]
+    curves = [validation_curves(data, *each) for each in zip(measured, names, strict=True)]
+    return [*curves, *([loss_curves(data)] if data.summary.has_gap else [])]
 
 
-def validation_curves(data: ReportData, metric: Metric) -> Figure | MissingFigure:
+def _columns(data: ReportData) -> set[str]:
+    """The curves that have values."""
+    return {name for row in data.curves for name, value in row.items() if value is not None}
+
+
+def validation_curves(data: ReportData, metric: Metric, name: str = "validation-curves") -> Figure | MissingFigure:
     """The metric on the validation examples against iterations."""
     factor, unit = (100, " (%)") if metric.fraction else (1, "")
     rows = curve_rows(data, f"validation_{metric.name}", factor)
@@ -42,7 +52,7 @@ def validation_curves(data: ReportData, metric: Metric) -> Figure | MissingFigur
     high = float(np.quantile(seen, 1.0 if metric.maximize else 0.92)) if seen else 1.0
     edge = "lower" if metric.maximize else "upper"
     return figure(
-        "validation-curves",
+        name,
         f"Validation {metric.name} during training",
         f"{MEANS}; the thick grey curve is the dense network. Values beyond the {edge} edge are not shown.",
         _chart(
