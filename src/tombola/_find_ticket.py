@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from tombola._perform import collector_of, perform
 from tombola.engines.custom.direction import Minimize, is_valid
-from tombola.engines.custom.engine import CustomEngine, TrainFunction
+from tombola.engines.custom.engine import CustomEngine, TrainFunction, accepts_begin
 from tombola.engines.custom.evaluations import EvaluateFunction
 from tombola.engines.custom.fingerprint import training_fingerprint
 from tombola.engines.custom.model import CustomModel, Model
@@ -23,6 +23,7 @@ from tombola.pruning.options import PruningOptions
 from tombola.pruning.scores import Score
 from tombola.pruning.scores.losses import Loss, loss_function
 from tombola.pruning.structures import Heads
+from tombola.report.page import REPORT, write_report
 from tombola.report.printable_results import PrintableResults
 from tombola.report.progress import live_display
 from tombola.report.prose import conclusion
@@ -175,7 +176,12 @@ def find_ticket(
     def fingerprint(function: TrainFunction) -> str:
         return training_fingerprint(function, evaluate, settings, *tested) if kept else ""
 
-    others = [*by_label(baselines).items()]
+    others = [*by_label(train, baselines).items()]
+    if others and rewind != 0 and not accepts_begin(train):
+        raise InputError(
+            "baselines: with rewind, train needs a parameter `begin`; otherwise it trains longer than the baselines, "
+            "which start from initial weights"
+        )
     procedures = [fingerprint(function) or f"baseline {draw}" for draw, (_, function) in enumerate(others)]
     config = custom_config(
         {
@@ -184,8 +190,8 @@ def find_ticket(
             "seed": seed,
             "search": described_search(options, one_shot),
             "rewind": {"to": f"{rewind}it" if isinstance(rewind, int) else rewind},
-            "stability": stability and dict(stability),
-            "controls": dict(controls or {}),
+            "stability": _table(stability),
+            "controls": _table(controls or {}),
             "verdict": {"margin": margin, "confidence": confidence, **(verdict or {})},
             "functions": named | {"fingerprint": fingerprint(train)},
             "baseline": [
@@ -227,9 +233,16 @@ def find_ticket(
         by_procedure = dict(zip(procedures, (function for _, function in others), strict=True))
         engine = CustomEngine(source, train, evaluate, test, by_procedure)
         results = perform(experiment, runs, engine, InlineExecutor(), collector, folder, [display, *listeners])
+        if folder is not None:
+            write_report(folder, folder / REPORT)
         summary = results.summary
         level = best_level(summary) or summary.levels[0]
         return SearchResult(ticket_of(experiment, collector, summary, level, runs, conclusion(summary)), results)
+
+
+def _table(given: object) -> object:
+    """A section of the configuration, as TOML values."""
+    return dict(given) if isinstance(given, Mapping) else given
 
 
 def _names(minimize: Minimize | None) -> bool | list[str] | None:

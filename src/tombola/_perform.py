@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -19,6 +20,8 @@ from tombola.runs.store import Store, check_writable
 from tombola.studies.conductor import Listener, ListenerGroup, conduct
 from tombola.tickets.selection import ticket_of
 from tombola.zoo.models.description import Start
+
+log = logging.getLogger(__name__)
 
 
 def collector_of(
@@ -61,7 +64,9 @@ def perform(
     if writer is not None:
         summary, path = results.summary, writer.folder / TICKET
         if summary.smallest_winning is None:
-            path.unlink(missing_ok=True)
+            if path.exists():
+                log.warning("no level is winning any more: %s, which was, is removed", path)
+                path.unlink()
         else:
             level = summary.smallest_winning
             ticket_of(experiment, collector, summary, level, store, conclusion(summary)).save(path)

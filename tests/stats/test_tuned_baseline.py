@@ -110,7 +110,7 @@ def test_too_few_or_missing_replicates_decide_nothing() -> None:
     found = tuned.compare({row.replicate: [row] for row in rows if row.level}, criteria.alpha)
     assert found is not None
     assert found.gain.p_below(-0.01) <= criteria.alpha
-    assert tuned.decide(found, criteria) == (False, False)
+    assert tuned.decide(found, criteria.margin) == (False, False)
     missing = tuned_summary([(0.96, 0.99)], change=lambda rows: rows[:-1])
     assert (comparison(missing).accurate, comparison(missing).worse) == (False, False)
 

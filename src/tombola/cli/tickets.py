@@ -25,7 +25,7 @@ from tombola.tickets.verify import expected_runs, verify_ticket
 from tombola.utils.errors import InputError
 from tombola.utils.text import plural
 
-Trust = Annotated[bool, typer.Option("--trust", help="Import the network code that the file names.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Import and run the code that the file names.")]
 
 ticket_app = typer.Typer(help="Show, export and check ticket files.", no_args_is_help=True)
 app.add_typer(ticket_app, name="ticket")

@@ -12,15 +12,16 @@ Baselines = Sequence[TrainFunction] | Mapping[str, TrainFunction]
 """Training functions, or these by their names in tables."""
 
 
-def by_label(baselines: Baselines) -> dict[str, TrainFunction]:
-    """Training functions by what tells them apart. Raises `InputError` for anything else."""
+def by_label(train: TrainFunction, baselines: Baselines) -> dict[str, TrainFunction]:
+    """Training functions by what tells them apart from each other and from `train`. Raises `InputError` for anything
+    else."""
     if isinstance(baselines, Mapping):
         labelled = {str(name): function for name, function in baselines.items()}
     elif isinstance(baselines, Sequence):
         labelled = {}
         for function in baselines:
             label, alike = import_path(function), 1
-            while (numbered := f"{label} ({alike})" if alike > 1 else label) in labelled:
+            while (numbered := f"{label} ({alike})" if alike > 1 else label) in {import_path(train), *labelled}:
                 alike += 1
             labelled[numbered] = function
     else:

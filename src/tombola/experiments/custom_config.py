@@ -47,7 +47,7 @@ class EvaluationSection(FrozenModel):
     every: int | None = Field(default=None, ge=1)
     """The number of optimizer steps between evaluations; None if it is evaluated at the end."""
     minimize: bool | list[str] | None = None
-    """Whether lower is better: of the judged figure, or the figures of which it is; None if known by their names."""
+    """Whether lower is better: of the first figure, or the figures of which it is; None if known by their names."""
     stop_on: str | None = None
     """The figure whose best value is the early stop; None is the judged one."""
 
@@ -165,7 +165,8 @@ class CustomConfig(SearchConfig):
                 found.setdefault(figure[len(prefix) : -len(suffix)], []).append(value)
         name = wanted if wanted in found else next(iter(found), "figure")
         fraction = name.lower() in FRACTIONS and all(0 <= value <= 1 for value in found[name])
-        return Metric(name, split, not lower_is_better(name, self.evaluation.minimize), fraction)
+        lower = lower_is_better(name, self.evaluation.minimize, name == next(iter(found), name))
+        return Metric(name, split, not lower, fraction)
 
 
 def custom_config(table: Mapping[str, Any]) -> CustomConfig:
@@ -215,5 +216,5 @@ def import_path(thing: object) -> str:
 
 def _short(value: object) -> str:
     """The value as code, if that is short; otherwise the name of its class."""
-    text = repr(value)
+    text = getattr(value, "__qualname__", repr(value))  # of a class or function its name
     return text if len(text) <= MAX_VALUE else type(value).__name__

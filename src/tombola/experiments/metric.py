@@ -47,7 +47,7 @@ class Metric:
     @property
     def worse(self) -> str:
         """In words."""
-        return "less accurate" if self.name == "accuracy" else f"worse in {self.name}"
+        return "less accurate" if self.name == "accuracy" and self.maximize else f"worse in {self.name}"
 
 
 ACCURACY = Metric("accuracy", fraction=True)

@@ -148,7 +148,14 @@ class ResultsCollector(Listener):
         """Look at what the user's functions returned in the first training."""
         curves = {name: curve for name, curve in outcome.curves.items() if name.startswith(FIGURE_PREFIX)}
         figures = {name.removeprefix(FIGURE_PREFIX): float(curve[-1]) for name, curve in curves.items()}
-        check_direction(figures, config.evaluation.minimize)
+        tested = {
+            name.removeprefix("test_").removesuffix("_at_stop"): value
+            for name, value in outcome.measures.figures.items()
+            if name.startswith("test_") and name.endswith("_at_stop")
+        }
+        check_direction(
+            tested | {name: v for name, v in figures.items() if name not in tested}, config.evaluation.minimize
+        )
         if figures:
             self._judged = config.judged([outcome.measures])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.table import Table as TerminalTable
+from rich.text import Text
 
 from tombola.report.document import Section, Table
 from tombola.report.formatting import density, percent, text_table
@@ -12,14 +13,14 @@ from tombola.report.units import margin_amount, units_of
 from tombola.stats.summary import BaselineComparison, BaselineSummary, Summary
 
 
-def trainings_table(summary: Summary, baseline: BaselineSummary) -> TerminalTable:
+def trainings_table(summary: Summary, baseline: BaselineSummary, intervals: bool = True) -> TerminalTable:
     """The trainings of the dense network, for the terminal."""
     columns = _columns(summary, baseline)
     head = ("trained with", *(column.head for column in columns), "")
     table = text_table(head, left=("trained with", ""), title="The dense network")
     table.columns[0].no_wrap = False  # several options may be wider than the terminal
     for index in range(len(baseline.trainings)):
-        table.add_row(*_cells(baseline, index, columns), _remark(baseline, index))
+        table.add_row(*map(Text, (*_cells(baseline, index, columns, intervals), _remark(baseline, index))))
     return table
 
 
@@ -64,9 +65,9 @@ def _trainings(summary: Summary, baseline: BaselineSummary) -> Table:
     return Table("baseline-trainings", caption, head, rows, frozenset({0, len(head) - 1}))
 
 
-def _cells(baseline: BaselineSummary, index: int, columns: list[MeasureColumn]) -> list[str]:
+def _cells(baseline: BaselineSummary, index: int, columns: list[MeasureColumn], intervals: bool = True) -> list[str]:
     training = baseline.trainings[index]
-    return [training.training, *(column.cell(training.figures, "diverged") for column in columns)]
+    return [training.training, *(column.cell(training.figures, "diverged", intervals) for column in columns)]
 
 
 def _remark(baseline: BaselineSummary, index: int) -> str:

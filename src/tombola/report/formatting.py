@@ -107,7 +107,13 @@ def text_table(
     columns: Sequence[str], left: Container[str], title: str | None = None, gap: int = 1, wrap: bool = False
 ) -> Table:
     """A table for the terminal with `gap` spaces between columns; those not in `left` are right-aligned."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, gap - 1, 0, 0), title=title, title_justify="left")
+    table = Table(
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, gap - 1, 0, 0),
+        title=None if title is None else Text(title),
+        title_justify="left",
+    )
     for name in columns:
         justify: JustifyMethod = "left" if name in left else "right"
         table.add_column(Text(name), justify=justify, vertical="bottom", no_wrap=not wrap)

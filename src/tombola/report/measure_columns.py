@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tombola.report.formatting import mean
+from tombola.report.formatting import NONE, mean
 from tombola.report.units import plain_form, units_of
 from tombola.stats.summary import BranchSummary, Summary
 
@@ -27,7 +27,7 @@ class MeasureColumn:
     def cell(self, branch: BranchSummary, missing: str, intervals: bool = True) -> str:
         """The mean over replicates."""
         half = " ±" if self.interval and intervals else ""
-        return mean(branch[self.key], self.form, self.factor, half, missing)
+        return mean(branch[self.key], self.form, self.factor, half, missing if branch.diverged else NONE)
 
 
 def measure_columns(summary: Summary) -> list[MeasureColumn]:

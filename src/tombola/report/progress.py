@@ -144,7 +144,8 @@ def live_display(
     collector: ResultsCollector, runs: int, progress: bool | None, folder: Path | None = None
 ) -> Iterator[Listener]:
     """Show the progress of a search of `runs` runs, unless `progress` is False: in a notebook its results, otherwise
-    on standard error a `ProgressDisplay`. Before that, say by what it extends the experiment in `folder`.
+    on standard error a `ProgressDisplay`. Before that, say by what it extends the experiment in `folder`, and at the
+    end where that is.
 
     Raises `InputError` if the folder has another experiment.
     """
@@ -159,3 +160,5 @@ def live_display(
     else:
         with ProgressDisplay(Console(stderr=True), runs) as display:
             yield display
+    if folder is not None:
+        Console(stderr=True).print(f"Results are in {folder}.", markup=False, highlight=False, soft_wrap=True)

@@ -12,6 +12,9 @@ from tombola.stats.summary import LevelSummary, StabilitySummary, Summary, Verdi
 from tombola.tickets.verification_summary import VerificationSummary
 from tombola.utils.text import plural
 
+WIDE_MARGIN = 0.1
+"""Of the dense network's figure."""
+
 
 def conclusion(summary: Summary) -> str:
     """The result of an experiment, how certain it is, and how tickets compare with a tuned baseline; of an unfinished
@@ -105,7 +108,7 @@ def warnings(summary: Summary) -> list[str]:
     found += late_minimum(summary.dense_without_early_stop, summary.replicates)
     if text := copies_text(summary.copies):
         found.append(text)
-    found += unplanned_looks(summary)
+    found += unplanned_looks(summary) + _wide_margin(summary) + _untuned(summary)
     if summary.transfer:
         found.append(
             f"Rows named transfer are of {summary.transfer}: the dense network at level 0, then tickets found on the "
@@ -118,6 +121,28 @@ def warnings(summary: Summary) -> list[str]:
         more = f" and {len(where) - 1} more" if len(where) > 1 else ""
         found.append(f"Layer collapse: {layer} has no weights left at {where[0]}{more}.")
     return found
+
+
+def _wide_margin(summary: Summary) -> list[str]:
+    """A warning about a margin that allows nearly anything."""
+    metric, margin, dense = summary.metric, summary.criteria.margin, summary.dense
+    typical = dense[metric.at_stop].interval if dense else None
+    if typical is None or metric.fraction or margin.relative or margin.value <= WIDE_MARGIN * abs(typical.mean):
+        return []
+    share = percent(margin.value / abs(typical.mean)) if typical.mean else "any part"
+    return [
+        f"The margin, {margin.value:g}, is {share} of the dense network's {metric.name}, so tickets may be much "
+        f'worse. Give another, in its units, or relative, such as margin = "1%".'
+    ]
+
+
+def _untuned(summary: Summary) -> list[str]:
+    """A warning about trainings of the dense network that are all the same."""
+    trainings = summary.baseline.trainings if summary.baseline else []
+    values = [training.figures[summary.metric.at_stop].values for training in trainings]
+    if len(values) < 2 or not values[0] or any(each != values[0] for each in values):
+        return []
+    return ["All trainings of the dense network gave the same figures: it was not tuned."]
 
 
 def late_minimum(count: int, networks: int) -> list[str]:
@@ -166,7 +191,7 @@ def _not_asked(summary: Summary) -> str:
 def legend(summary: Summary) -> str:
     """What the columns of the table of levels are."""
     metric = summary.metric
-    direction = "" if metric.maximize else " Lower is better."
+    direction = f" {'Higher' if metric.maximize else 'Lower'} is better."
     if summary.has_gap:
         what = "Accuracies are at early stop, the iteration of minimum validation loss."
         what += " gap: training minus test accuracy, in points."

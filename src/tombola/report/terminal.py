@@ -44,14 +44,17 @@ def show_summary(console: Console, summary: Summary) -> None:
     console.print(conclusion(summary), style="bold", markup=False, highlight=False)
     console.print()
     table = level_table(summary)
-    if Measurement.get(console, console.options.update(width=1000), table).maximum > console.width:  # too wide
+    if _is_too_wide(console, table):
         table = level_table(summary, stop_intervals=False)
     console.print(table)
     if summary.smallest_winning and (undecided := first_undecided(summary)):
         console.print(undecided, markup=False, highlight=False)
     if summary.baseline:
         console.print()
-        console.print(trainings_table(summary, summary.baseline))
+        trainings = trainings_table(summary, summary.baseline)
+        if _is_too_wide(console, trainings):
+            trainings = trainings_table(summary, summary.baseline, intervals=False)
+        console.print(trainings)
     elif summary.levels:
         console.print(NOT_TUNED, style="dim", highlight=False)
     for line in warnings(summary):
@@ -70,6 +73,10 @@ def show_summary(console: Console, summary: Summary) -> None:
     for name, engine in summary.engines.items():
         line = f"Engine: {name}; {plural(engine.runs, 'run')}, {engine.seconds:,.1f} s of computing."
         console.print(line, style="dim", markup=False, highlight=False)
+
+
+def _is_too_wide(console: Console, table: Table) -> bool:
+    return Measurement.get(console, console.options.update(width=1000), table).maximum > console.width
 
 
 def level_table(summary: Summary, stop_intervals: bool = True) -> Table:

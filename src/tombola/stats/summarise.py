@@ -150,20 +150,24 @@ def _level(
         weights_left=ticket.weights_left,
         weights_left_of_all=ticket.weights_left_of(results.matrix_weights),
         branches={b: _branch([row for row in rows if row.branch == b], names, criteria.confidence) for b in branches},
-        verdict=_verdict(verdict, criteria, metric, rewound, _tuned(tuned, rows, criteria)),
+        verdict=_verdict(verdict, criteria, metric, rewound, _tuned(tuned, rows, criteria, verdict)),
         controls={name: _differences(comparison, metric) for name, comparison in verdict.controls.items()},
     )
 
 
-def _tuned(tuned: TunedBaseline | None, rows: Sequence[Row], criteria: VerdictSection) -> BaselineComparison | None:
-    """The tickets among the rows of a level, compared with the best training; None for the dense network."""
+def _tuned(
+    tuned: TunedBaseline | None, rows: Sequence[Row], criteria: VerdictSection, verdict: Verdict
+) -> BaselineComparison | None:
+    """The tickets among the rows of a level, compared with the best training, at the level of the look; None for the
+    dense network."""
     if tuned is None:
         return None
     tickets = {row.replicate: [row] for row in rows if row.branch == "ticket" and row.level > 0}
-    comparison = tuned.compare(tickets, criteria.alpha)
+    alpha = verdict.dense.gain.alpha if verdict.dense else criteria.alpha
+    comparison = tuned.compare(tickets, alpha)
     if comparison is None or tuned.best is None:
         return None
-    accurate, worse = tuned.decide(comparison, criteria)
+    accurate, worse = tuned.decide(comparison, criteria.margin)
     return BaselineComparison(
         training=tuned.labels[tuned.best],
         accurate=accurate,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tombola.experiments.margin import Margin
 from tombola.experiments.metric import Metric
 from tombola.experiments.results import Results
 from tombola.experiments.results_schema import Row
-from tombola.experiments.sections import VerdictSection
 from tombola.stats.paired_comparison import BranchRows, PairedComparison, compare_branches, rows_by_level
 from tombola.stats.verdict import FEWEST_REPLICATES
 from tombola.studies.request import BASELINE
@@ -78,10 +78,11 @@ class TunedBaseline:
             return None
         return compare_branches(tickets, self.trainings[self.best], alpha, self.metric)
 
-    def decide(self, comparison: PairedComparison, criteria: VerdictSection) -> tuple[bool, bool]:
+    def decide(self, comparison: PairedComparison, margin: Margin) -> tuple[bool, bool]:
         """Whether tests show that tickets are at most the margin worse, and that they are worse by more. Neither with
         too few replicates, or if some diverged or are copies."""
         if self.copies or comparison.gain.n < max(self.replicates, FEWEST_REPLICATES):
             return False, False
-        tested, worst = comparison.worse_by(criteria.margin)
-        return tested.p_above(worst) <= criteria.alpha, tested.p_below(worst) <= criteria.alpha
+        tested, worst = comparison.worse_by(margin)
+        alpha = comparison.gain.alpha
+        return tested.p_above(worst) <= alpha, tested.p_below(worst) <= alpha

@@ -107,6 +107,11 @@ class TicketClaim(ABC):
         another network."""
 
     @property
+    def code(self) -> str:
+        """The fingerprint of the code from outside tombola that trains the runs; empty if there is none."""
+        return ""
+
+    @property
     def draws_anew(self) -> bool:
         """Whether other seeds give other initial weights."""
         return True

@@ -34,6 +34,8 @@ class CustomClaim(TicketClaim):
     workload: CustomWorkload
     dense: CustomRun
     trainer: CustomEngine
+    fingerprint: str
+    """Of the functions here."""
     parallel: ClassVar[bool] = False
     relative_tolerance: ClassVar[bool] = True
 
@@ -70,6 +72,10 @@ class CustomClaim(TicketClaim):
         return self.trainer.evaluate_network(network, self.dense).get(self.end_figure.removeprefix("validation_"))
 
     @property
+    def code(self) -> str:
+        return self.fingerprint
+
+    @property
     def draws_anew(self) -> bool:
         return self.workload.source.draws_anew
 
@@ -85,14 +91,18 @@ def custom_claim(
             f"it was found within a training by {config.functions.train}, which is not in the file: to verify it, "
             "train with the callback again, with another seed"
         )
-    judged = config.judged([provenance.measures]).at_stop
+    metric = config.judged([provenance.measures])
+    judged = metric.at_stop
+    if metric.fraction and not metric.maximize:
+        raise InputError(f"it makes no claim to verify: its {metric.name} is minimized")
     for measures in filter(None, (provenance.measures, provenance.dense)):
         if not math.isfinite(measures[judged] or 0.0) or measures[judged] is None:
             raise InputError(f"its provenance is incomplete: {judged} is missing")
     functions = {role: import_named(role, name, trust) for role, name in named_functions(ticket).items()}
     train, evaluate, test = (functions.get(role) for role in ("train", "evaluate", "test"))
     tested = [] if test is None else [test]
-    if stated and training_fingerprint(train, evaluate, settings, *tested) != stated:
+    fingerprint = training_fingerprint(train, evaluate, settings, *tested)
+    if stated and fingerprint != stated:
         raise InputError(
             "its functions are not those here: their code, or what they refer to, has changed; or find_ticket had "
             "`settings`, which read_claim(settings=...) needs too"
@@ -113,7 +123,7 @@ def custom_claim(
     else:
         check_level(pruner, provenance.level, dense.mask, ticket.mask)
     trainer = CustomEngine(source, train, evaluate, test)  # type: ignore[arg-type]
-    return CustomClaim(path, ticket, provenance, config, workload, dense, k, trainer)
+    return CustomClaim(path, ticket, provenance, config, workload, dense, k, trainer, fingerprint)
 
 
 def _workload(config: CustomConfig, source: CustomModel) -> CustomWorkload:

@@ -31,13 +31,18 @@ from tombola.utils.seeds import Purpose, derive
 from tombola.utils.workers import parallel_executor, worker_count
 
 
-def default_store(file: str | Path) -> Path:
-    """A folder in the user's cache, named by a hash of the file's content.
+def default_store(file: str | Path, code: str = "") -> Path:
+    """A folder in the user's cache, named by a hash of the file's content and, if runs are trained by `code` from
+    outside tombola, its fingerprint.
 
     The store of the experiment would answer the runs that should be trained again; so would a store that came with
     the file.
     """
-    return Path(user_cache_dir("tombola")) / "checks" / hashlib.sha256(Path(file).read_bytes()).hexdigest()[:32]
+    return (
+        Path(user_cache_dir("tombola"))
+        / "checks"
+        / hashlib.sha256(Path(file).read_bytes() + code.encode()).hexdigest()[:32]
+    )
 
 
 def expected_runs(claim: TicketClaim, repeats: int, reinit: int) -> int:
@@ -73,7 +78,7 @@ def verify_ticket(
         raise InputError("reinit: should be 0, because the model has the same initial weights for every seed")
     workers = worker_count(workers, device) if claim.parallel else 1
     trainer, figure = claim.engine(engine, device), _measure_trained(claim, device)
-    run_store = Store(default_store(claim.path) if store is None else Path(store), checkpoint_every)
+    run_store = Store(default_store(claim.path, claim.code) if store is None else Path(store), checkpoint_every)
     check_writable(run_store.folder)
     collector = ResultCollector()
     listener = ListenerGroup([collector, *listeners])

@@ -58,3 +58,26 @@ def test_unknown_names_are_refused(minimize: Any) -> None:
     with raises_input_error("minimize", '"los"', '"loss"?'):
         check_direction({"loss": 1.0, "accuracy": 1.0}, minimize)
     check_direction({"loss": 1.0}, "loss")
+
+
+@pytest.mark.parametrize(
+    "name", ["cross_entropy", "bce", "neg_log_likelihood", "valCE", "brier", "rmsle", "kl_divergence"]
+)
+def test_lower_is_better_by_name(name: str) -> None:
+    assert lower_is_better(name, None)
+
+
+@pytest.mark.parametrize("name", ["log_likelihood", "entropy", "f1", "R2", "negative cross entropy", "force"])
+def test_higher_is_better_by_name(name: str) -> None:
+    assert not lower_is_better(name, None)
+
+
+def test_a_choice_is_about_the_first_figure_of_a_function() -> None:
+    assert lower_is_better("energy", True, first=True)
+    assert not lower_is_better("accuracy", True, first=False)
+    assert lower_is_better("loss", False, first=False)
+
+
+def test_minimizing_an_accuracy_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    check_direction({"val_accuracy": 0.5}, True)
+    assert "val_accuracy" in caplog.text

@@ -11,9 +11,65 @@ from tombola.utils.errors import unknown
 _log = logging.getLogger(__name__)
 
 Minimize = bool | str | Collection[str]
-"""Whether lower is better: for the judged figure, or for the figures of these names."""
+"""Whether lower is better: for the first figure of each function, or the figures of which it is."""
 
-_LOWER = {"loss", "losses", "error", "errors", "err", "perplexity", "ppl", "nll", "mse", "rmse", "mae", "bpc", "wer"}
+_LOSSES = [
+    "loss",
+    "losses",
+    "logloss",
+    "crossentropy",
+    "xent",
+    "ce",
+    "bce",
+    "nll",
+    "kl",
+    "kld",
+    "divergence",
+    "deviance",
+    "brier",
+    "perplexity",
+    "ppl",
+    "bpc",
+]
+_ERRORS = [
+    "error",
+    "errors",
+    "err",
+    "mse",
+    "rmse",
+    "msle",
+    "rmsle",
+    "mae",
+    "mape",
+    "smape",
+    "wer",
+    "cer",
+    "eer",
+    "fid",
+    "cost",
+    "risk",
+    "regret",
+]
+_LOWER = {*_LOSSES, *_ERRORS}
+_HIGHER = {
+    *[
+        "accuracy",
+        "acc",
+        "precision",
+        "recall",
+        "f1",
+        "auc",
+        "auroc",
+        "auprc",
+        "bleu",
+        "rouge",
+        "iou",
+        "miou",
+        "dice",
+        "map",
+        "r2",
+    ]
+}
 _NEGATED = {"minus", "neg", "negative", "negated", "inverse"}
 
 
@@ -26,10 +82,10 @@ def is_valid(minimize: object) -> bool:
     )
 
 
-def lower_is_better(name: str, minimize: Minimize | None) -> bool:
-    """Whether the figure `name`, if it is judged, is better if it is lower. None for `minimize` means that this is
-    known by its name: lower is better for losses, errors, perplexities and the like."""
-    if minimize is None:
+def lower_is_better(name: str, minimize: Minimize | None, first: bool = True) -> bool:
+    """Whether the figure `name` is better if it is lower; `first`: of its function. Where `minimize` does not say so,
+    this is known by its name: lower is better for losses, errors, perplexities and the like."""
+    if minimize is None or (isinstance(minimize, bool) and not first):
         return _named_like_a_loss(name)
     if isinstance(minimize, bool):
         return minimize
@@ -44,6 +100,8 @@ def check_direction(figures: Mapping[str, float], minimize: Minimize | None) -> 
             if name not in figures:
                 raise unknown("figure in minimize", name, figures)
     for name, value in [*figures.items()][:1]:
+        if _words(name) & _HIGHER and not _words(name) & _NEGATED and lower_is_better(name, minimize):
+            _log.warning('"%s" is judged, and lower counts as better, because of minimize', name)
         if not _named_like_a_loss(name):
             continue
         if value > 0 and not lower_is_better(name, minimize):
@@ -53,5 +111,11 @@ def check_direction(figures: Mapping[str, float], minimize: Minimize | None) -> 
 
 
 def _named_like_a_loss(name: str) -> bool:
-    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
-    return bool(words & _LOWER) and not words & _NEGATED and not re.match(r"\s*1?\s*[-−]", name)
+    words, negated = _words(name), bool(re.match(r"\s*1?\s*[-−]", name))
+    if "likelihood" in words:
+        return negated or bool(words & _NEGATED)
+    return (bool(words & _LOWER) or {"cross", "entropy"} <= words) and not words & _NEGATED and not negated
+
+
+def _words(name: str) -> set[str]:
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*", name)}

@@ -110,7 +110,7 @@ class Evaluations:
         if self._stop_on and metrics and name not in metrics:
             raise unknown("figure in stop_on", name, metrics)
         value = metrics.get(name, math.nan)
-        sign = -1 if lower_is_better(name, self._minimize) else 1
+        sign = -1 if lower_is_better(name, self._minimize, name == next(iter(metrics), "")) else 1
         return sign * value if math.isfinite(value) else -math.inf
 
     def tested(self) -> dict[str, float]:

@@ -15,7 +15,7 @@ _COMPILERS = ("numba", "llvmlite", "tombola.engines.sparse.compiled")
 
 
 _parsing = threading.Lock()
-"""Python 3.11 may fail with a `SystemError` if several threads parse at once."""
+"""Held while a text is parsed, and not while a module is imported, which may come back here."""
 
 
 @functools.cache
@@ -27,20 +27,24 @@ def kernel_hash(*modules: str) -> str:
     """
     found: set[str] = set()
     pending = list(modules)
-    with _parsing:
-        while pending:
-            name = pending.pop()
-            if name not in found:
-                found.add(name)
-                pending += [other for other in _imported(name) if other.startswith("tombola.") and _is_kernel(other)]
-        hashes = [f"{name} {_module_hash(name)}" for name in sorted(found)]
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            pending += [other for other in _imported(name) if other.startswith("tombola.") and _is_kernel(other)]
+    hashes = [f"{name} {_module_hash(name)}" for name in sorted(found)]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:8]
 
 
 def syntax_hash(source: str) -> str:
     """A hash of the syntax tree of a module without docstrings."""
-    tree = _RemoveDocstrings().visit(ast.parse(source))
+    tree = _RemoveDocstrings().visit(_parse(source))
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _parse(source: str) -> ast.Module:
+    with _parsing:  # Python 3.11 may fail with a `SystemError` if several threads parse at once
+        return ast.parse(source)
 
 
 class _RemoveDocstrings(ast.NodeTransformer):
@@ -60,7 +64,7 @@ def _source(module: str) -> str:
 @functools.cache
 def _imported(module: str) -> frozenset[str]:
     """The names of the modules that a module imports."""
-    return frozenset(_import_names(ast.parse(_source(module))))
+    return frozenset(_import_names(_parse(_source(module))))
 
 
 def _import_names(tree: ast.Module) -> Iterator[str]:
