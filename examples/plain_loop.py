@@ -4,8 +4,8 @@
 depends on tombola.
 
 With the defaults (8 replicates, 88 trainings, a minute on one core) tickets win down to 19.8% of the weights: they
-have 96.8%, as the dense network, stop after 230 iterations instead of 320, and newly drawn weights under the same masks
-have 95.8%. At 13.2% the test cannot tell. The learning rate was chosen by trial.
+have 96.8%, as the dense network, stop after 230 iterations instead of 320, and newly drawn weights under the same
+masks have 95.8%. At 13.2% the test cannot tell. The learning rate was chosen by trial.
 """
 
 from __future__ import annotations

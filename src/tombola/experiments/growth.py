@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from tombola.experiments.recipe import parse_config
+from tombola.experiments.recipe import Recipe, parse_config
 from tombola.experiments.recipe_parsing import read_toml
 from tombola.experiments.results import CONFIGURATION
 from tombola.experiments.search_config import SearchConfig
@@ -73,6 +73,8 @@ def _comparable(config: SearchConfig) -> dict[str, Any]:
         control = config.controls.get(name, ControlSection(draws=0))
         levels = every if control.levels is None else control.levels
         table["controls"][name] = {"draws": control.draws, "levels": levels if control.draws else []}
+    if isinstance(config, Recipe) and config.baseline:
+        table["baseline"] = [{"label": label} for label in config.baseline_labels[1:]]
     if config.transferred_to:
         table["transfer"]["levels"] = every if config.transferred_to.levels is None else config.transferred_to.levels
     return table

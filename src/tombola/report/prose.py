@@ -26,7 +26,8 @@ def conclusion(summary: Summary) -> str:
         summary.runs.trained + summary.runs.from_store,
         sum(branch.runs for level in summary.levels for branch in level.branches.values()),
     )
-    return f"Unfinished: {runs:,} of {plural(max(runs, summary.expected_runs), 'run')}. {text}"
+    most = "at most " if summary.stability else ""  # lines share ends, which are counted for each
+    return f"Unfinished: {runs:,} of {most}{plural(max(runs, summary.expected_runs), 'run')}. {text}"
 
 
 def _result(summary: Summary) -> str:

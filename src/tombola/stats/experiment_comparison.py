@@ -31,12 +31,12 @@ class ExperimentComparison(SummaryModel):
 
 
 def unique_labels(folders: Sequence[str | Path], names: Sequence[str]) -> list[str]:
-    """A different label for each experiment: the recipes' names; if these are not all different, the folders' names;
-    else the folders' paths, numbered if a folder is given twice."""
-    full = [Path(folder).resolve() for folder in folders]
-    numbered = [f"{folder} ({number})" for number, folder in enumerate(full, 1)]
-    candidates = (list(names), [folder.name for folder in full], [str(folder) for folder in full], numbered)
-    return next(column for column in candidates if len(set(column)) == len(column))
+    """A different label for each experiment: the recipes' names; if these are not all different, the ends of the
+    folders' paths, as short as they tell them apart, numbered if a folder is given twice."""
+    parts = [Path(folder).resolve().parts for folder in folders]
+    ends = (["/".join(each[-depth:]) for each in parts] for depth in range(1, max(map(len, parts), default=0)))
+    numbered = [f"{Path(*each)} ({number})" for number, each in enumerate(parts, 1)]
+    return next(column for column in (list(names), *ends, numbered) if len(set(column)) == len(column))
 
 
 def compare(folders: Sequence[str | Path], results: Sequence[Results]) -> ExperimentComparison:

@@ -37,7 +37,7 @@ def accepted_criteria(own: VerdictSection, figure: float = 1.0) -> VerdictSectio
     """The stricter of each of the file's criteria and `WIDEST_CRITERIA`; the margin of a metric that is no fraction
     should be at most the same part of its `figure`. The control is `reinit`."""
     widest = replace(WIDEST_CRITERIA.margin, relative=own.margin.relative)
-    largest = widest.value if own.margin.relative else widest.value * abs(figure)
+    largest = widest.value if own.margin.relative else float(f"{widest.value * abs(figure):.3g}")
     return VerdictSection(
         margin=own.margin if own.margin.value <= largest else replace(widest, value=largest),
         stop_margin=min(own.stop_margin, WIDEST_CRITERIA.stop_margin),
