@@ -207,18 +207,8 @@ def find_ticket(
             'controls: "reinit" needs new initial weights: give a function that makes the model and draws them from '
             "the global random states"
         )
-    workload = CustomWorkload(
-        source=source,
-        mask=prunable.dense,
-        pruner=pruner,
-        matrix_weights=prunable.matrix_weights,
-        template={"procedure": config.functions.fingerprint or "", **config.evaluation.model_dump()},
-        data=data,
-        loss=loss_function(loss),
-        seed=seed,
-        device=next(network.parameters()).device,
-        other_procedures=procedures,
-    )
+    given = {"data": data, "loss": loss_function(loss), "other_procedures": procedures}
+    workload = CustomWorkload.of(config, source, prunable, pruner, **given)
     candidates = [length.iterations for length in config.stability.candidates] if config.stability else []
     experiment = Experiment(config, workload, rewind if isinstance(rewind, int) else None, candidates)
     with contextlib.ExitStack() as stack:

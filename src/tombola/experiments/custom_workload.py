@@ -11,11 +11,13 @@ from torch import nn
 
 from tombola.engines.custom.engine import CustomRun
 from tombola.engines.custom.model import CustomModel, restore_network
+from tombola.experiments.custom_config import CustomConfig
 from tombola.pruning.mask import Mask, State
 from tombola.pruning.network_state import network_state, persistent_tensors
+from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scores.inputs import generators, repeatable
-from tombola.pruning.scores.losses import Loss
+from tombola.pruning.scores.losses import Loss, cross_entropy
 from tombola.runs.initial_state import StateLoader
 from tombola.runs.run import BaseRun, Run
 from tombola.utils.random_state import RandomGenerator, seeded
@@ -34,13 +36,29 @@ class CustomWorkload:
     matrix_weights: int
     template: dict[str, Any]
     """What the runs have in common: fields of `CustomRun`."""
-    data: Iterable[Any] | None
-    """Batches of training examples for scores."""
-    loss: Loss
     seed: int
     device: torch.device
+    data: Iterable[Any] | None = None
+    """Batches of training examples for scores."""
+    loss: Loss = cross_entropy
     other_procedures: Sequence[str] = ()
     """Those of the dense network's other trainings."""
+
+    @classmethod
+    def of(
+        cls, config: CustomConfig, source: CustomModel, prunable: PrunableNetwork, pruner: Pruner, **given: Any
+    ) -> CustomWorkload:
+        """The workload of this configuration; `given`: further fields."""
+        return cls(
+            source=source,
+            mask=prunable.dense,
+            pruner=pruner,
+            matrix_weights=prunable.matrix_weights,
+            template={"procedure": config.functions.fingerprint or "", **config.evaluation.model_dump()},
+            seed=config.seed,
+            device=next(prunable.network.parameters()).device,
+            **given,
+        )
 
     def __post_init__(self) -> None:
         with seeded(derive(self.seed, Purpose.SCORE)):  # an iterator is exhausted now

@@ -15,7 +15,6 @@ from tombola.experiments.custom_config import CustomConfig
 from tombola.experiments.custom_workload import CustomWorkload
 from tombola.experiments.sections import AUTO, MARK
 from tombola.pruning.options import PruningOptions
-from tombola.pruning.scores.losses import loss_function
 from tombola.runs.run import BaseRun
 from tombola.studies.request import Study
 from tombola.studies.rewinding import train_to_mark, train_trunk
@@ -108,40 +107,23 @@ def custom_claim(
             "`settings`, which read_claim(settings=...) needs too"
         )
     source = CustomModel(functions["model"])
-    workload = _workload(config, source)
+    try:
+        options, described = config.search.options, True
+    except InputError:  # a score or structure that is an object
+        search = config.search
+        options, described = PruningOptions(search.levels, include=search.include, leave_out=search.leave_out), False
+    prunable = options.prunable(source.initial_network(source.start(0)))
+    workload = CustomWorkload.of(config, source, prunable, options.pruner(prunable))
     dense, k = workload.dense(provenance.replicate), _rewound(config, provenance)
     if ticket.mask.shapes != dense.mask.shapes:
         raise InputError(f"its mask does not fit the network of {config.functions.model}")
     marked = config.rewind.to == MARK
     rest = dense.after(dense.until_mark() if marked else dense.until(k), begin=k) if marked or k else dense
     check_run(rest.masked(ticket.mask), provenance)
-    try:
-        options = config.search.options
-        pruner = options.pruner(options.prunable(source.initial_network(dense.start)))
-    except InputError:  # a score or structure that is an object
-        pass
-    else:
-        check_level(pruner, provenance.level, dense.mask, ticket.mask)
+    if described:
+        check_level(workload.pruner, provenance.level, dense.mask, ticket.mask)
     trainer = CustomEngine(source, train, evaluate, test)  # type: ignore[arg-type]
     return CustomClaim(path, ticket, provenance, config, workload, dense, k, trainer, fingerprint)
-
-
-def _workload(config: CustomConfig, source: CustomModel) -> CustomWorkload:
-    """Trains the network as in the search; it cannot prune."""
-    network = source.initial_network(source.start(0))
-    options = PruningOptions(levels=1, include=config.search.include, leave_out=config.search.leave_out)
-    prunable = options.prunable(network)
-    return CustomWorkload(
-        source=source,
-        mask=prunable.dense,
-        pruner=options.pruner(prunable),
-        matrix_weights=prunable.matrix_weights,
-        template={"procedure": config.functions.fingerprint or "", **config.evaluation.model_dump()},
-        data=None,
-        loss=loss_function("cross_entropy"),
-        seed=config.seed,
-        device=next(network.parameters()).device,
-    )
 
 
 def _rewound(config: CustomConfig, provenance: Provenance) -> int:
