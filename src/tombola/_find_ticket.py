@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
 from tombola.utils.seeds import check_seed
 from tombola.utils.workers import InlineExecutor
+
+log = logging.getLogger(__name__)
 
 
 class SearchResult(NamedTuple):
@@ -128,8 +131,8 @@ def find_ticket(
     - `margin`: how much worse than the dense network's the judged figure may be, in its own units, or relative, as
       `"1%"`. `confidence`, and the other keys of a recipe's `[verdict]` as a dictionary, `verdict`: see
       docs/verdict.md.
-    - `out`: a results folder, with the same files as a recipe's; `tombola show`, `report` and `compare` work on it.
-      The same call resumes; one with more replicates, levels or controls extends it.
+    - `out`: a results folder, with the same files as a recipe's, the page `report.html` among them; the commands of
+      `tombola` work on it. The same call resumes; one with more replicates, levels, controls or baselines extends it.
     - `store`: a folder for finished trainings, from which the same call resumes; by default `.tombola` beside `out`,
       and without that nothing is kept. They are identified by the source of the functions, and by the plain values,
       arrays and functions that these refer to; put anything else that they depend on into `settings` (see
@@ -161,6 +164,9 @@ def find_ticket(
     for name, given in (("every", every), ("test", test), ("stability", stability)):
         if given is not None and evaluate is None:
             raise InputError(f"{name}: needs evaluate, a function that says how good the network is")
+    for name, table in (("controls", controls), ("stability", stability), ("verdict", verdict)):
+        if not isinstance(table, Mapping | None):
+            raise InputError(f"{name}: should be a dictionary, not {table!r}")
     if not is_valid(minimize):
         raise InputError(f"minimize: should be True, False, or names of figures, not {minimize!r}")
     source = CustomModel(model)
@@ -190,8 +196,8 @@ def find_ticket(
             "seed": seed,
             "search": described_search(options, one_shot),
             "rewind": {"to": f"{rewind}it" if isinstance(rewind, int) else rewind},
-            "stability": _table(stability),
-            "controls": _table(controls or {}),
+            "stability": stability and dict(stability),
+            "controls": dict(controls or {}),
             "verdict": {"margin": margin, "confidence": confidence, **(verdict or {})},
             "functions": named | {"fingerprint": fingerprint(train)},
             "baseline": [
@@ -224,15 +230,13 @@ def find_ticket(
         engine = CustomEngine(source, train, evaluate, test, by_procedure)
         results = perform(experiment, runs, engine, InlineExecutor(), collector, folder, [display, *listeners])
         if folder is not None:
-            write_report(folder, folder / REPORT)
+            try:
+                write_report(folder, folder / REPORT)
+            except InputError as error:  # the results are there all the same
+                log.warning("%s was not written: %s", folder / REPORT, error)
         summary = results.summary
         level = best_level(summary) or summary.levels[0]
         return SearchResult(ticket_of(experiment, collector, summary, level, runs, conclusion(summary)), results)
-
-
-def _table(given: object) -> object:
-    """A section of the configuration, as TOML values."""
-    return dict(given) if isinstance(given, Mapping) else given
 
 
 def _names(minimize: Minimize | None) -> bool | list[str] | None:

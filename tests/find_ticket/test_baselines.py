@@ -133,3 +133,14 @@ def test_curves_are_those_of_the_early_stop_where_the_judged_figure_has_none(tmp
     (curves,) = (figure for figure in page.figures if figure.name == "validation-curves")
     assert curves.title == "Validation loss during training"
     assert {row["iteration"] for row in curves.rows} == {4, 8, 12}
+
+
+@pytest.mark.parametrize("option", ["controls", "stability", "verdict"])
+def test_tables_should_be_dictionaries(option: str) -> None:
+    with raises_input_error(option, "dictionary", "True"):
+        search([], **{option: True})
+
+
+def test_trainings_of_one_length_are_compared() -> None:
+    with raises_input_error("baselines", "begin"):
+        search([partial(train, lr=0.1)], rewind=3)
