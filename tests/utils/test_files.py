@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pytest
@@ -128,3 +131,21 @@ def test_a_cancelled_thread_stops_waiting_for_a_lock(tmp_path: Path) -> None:
     with file_lock(tmp_path / "lock"), pytest.raises(KeyboardInterrupt):
         cancel_while_waiting()
     assert isinstance(futures[0].exception(), Cancelled)
+
+
+def test_ctrl_c_while_a_file_is_read_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, convert = tmp_path / "file.safetensors", torch.asarray
+    write_tensors(path, TENSORS, ABOUT)
+    seen: list[object] = []
+
+    def interrupted(*given: Any, **options: Any) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGINT)
+        seen.append(given)
+        return convert(*given, **options)
+
+    monkeypatch.setattr(torch, "asarray", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        read_tensors(path)
+    assert len(seen) > 1  # it was read to its end
+    assert signal.getsignal(signal.SIGINT) is before

@@ -6,9 +6,12 @@ import errno
 import hashlib
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import filelock
@@ -94,7 +97,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(path)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with interrupts_deferred(), safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (safetensors.SafetensorError, ValueError, LookupError, AttributeError, RuntimeError, TypeError) as error:
@@ -112,6 +115,24 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(about, dict):
         raise DamagedFile(f"{path} was not written by tombola: its header is not a table")
     return tensors, about
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Within it, Ctrl-C waits: `torch.asarray`, which safetensors calls, turns a `KeyboardInterrupt` into a
+    `ValueError`, and a file that was being read would count as damaged."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield  # Python raises nothing here
+        return
+    received: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *call: received.append(call))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        for call in received[:1]:
+            before(*call)
 
 
 def digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
