@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from tombola.pruning.scores import SCORES
 from tombola.pruning.scores.inputs import ScoreInputs, cross_entropy
 from tombola.pruning.scores.weights import magnitude
 from tombola.pruning.structures import Heads
+from tombola.utils.errors import InputError
 
 
 class Residual(nn.Module):
@@ -269,7 +270,12 @@ def test_synflow_empties_no_layer_if_there_is_a_weight_for_each(
     full = Mask.full(network)
     count = choice.draw(st.integers(len(full), full.size))
     examples = [(torch.ones(1, *inputs), None)]
-    mask = prune(network, count / full.size, score="synflow", scope="global", data=examples, rounds=rounds)
+    try:
+        mask = prune(network, count / full.size, score="synflow", scope="global", data=examples, rounds=rounds)
+    except InputError as error:
+        if "all scores" not in str(error):
+            raise
+        reject()  # nearly a weight a layer, in two rounds: the first left no path
     assert mask.count == count
     assert mask.empty_layers == []
 
