@@ -20,9 +20,9 @@ from tombola.report.terminal import show_ticket, ticket_summary
 from tombola.report.verification_report import show_verification, verification_conclusion
 from tombola.tickets.provenance import read_claim
 from tombola.tickets.ticket import Precision, Ticket
-from tombola.tickets.user_code import import_object
 from tombola.tickets.verify import expected_runs, verify_ticket
 from tombola.utils.errors import InputError
+from tombola.utils.import_paths import import_object
 from tombola.utils.text import plural
 
 Trust = Annotated[bool, typer.Option("--trust", help="Import and run the code that the file names.")]

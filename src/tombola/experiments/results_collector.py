@@ -153,9 +153,7 @@ class ResultsCollector(Listener):
             for name, value in outcome.measures.figures.items()
             if name.startswith("test_") and name.endswith("_at_stop")
         }
-        check_direction(
-            tested | {name: v for name, v in figures.items() if name not in tested}, config.evaluation.minimize
-        )
+        check_direction(tested | figures, config.evaluation.minimize)
         if figures:
             self._judged = config.judged([outcome.measures])
 

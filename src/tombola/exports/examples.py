@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tombola.exports.model_inputs import Inputs, batch_size, check_batch
-from tombola.tickets.user_code import import_object
 from tombola.utils.errors import InputError
+from tombola.utils.import_paths import import_object
 from tombola.utils.text import first_line
 
 

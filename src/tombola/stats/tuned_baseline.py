@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class TunedBaseline:
         trainings, metric = [dense.get("ticket", {}), *others], results.metric
         return cls(trainings, labels, config.replicates, metric, chosen_by, results.copies)
 
-    @property
+    @cached_property
     def best(self) -> int | None:
         """The index of the training that is best on the validation examples at early stop, on average over
         replicates; the first, if several are. A training that diverged in a replicate is not chosen. None if all of

@@ -95,7 +95,7 @@ def custom_claim(
     if metric.fraction and not metric.maximize:
         raise InputError(f"it makes no claim to verify: its {metric.name} is minimized")
     for measures in filter(None, (provenance.measures, provenance.dense)):
-        if not math.isfinite(measures[judged] or 0.0) or measures[judged] is None:
+        if (figure := measures[judged]) is None or not math.isfinite(figure):
             raise InputError(f"its provenance is incomplete: {judged} is missing")
     functions = {role: import_named(role, name, trust) for role, name in named_functions(ticket).items()}
     train, evaluate, test = (functions.get(role) for role in ("train", "evaluate", "test"))

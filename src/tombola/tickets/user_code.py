@@ -1,14 +1,13 @@
-"""Code outside tombola that a ticket, or a command, names by import path: `package.module:name`."""
+"""Code outside tombola that a ticket names by import path: `package.module:name`."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
-from tombola.utils.text import first_line
+from tombola.utils.import_paths import import_object
 
 
 def named_functions(ticket: Ticket) -> dict[str, str]:
@@ -41,17 +40,3 @@ def require_trust(what: str, trust: bool) -> None:
             f"{what} is code from outside tombola, which would be imported and run; if you know that code and trust "
             "the file, say --trust"
         )
-
-
-def import_object(what: str, path: str) -> Any:
-    """The object at an import path. Raises `InputError` if it cannot be imported."""
-    module, colon, name = path.partition(":")
-    if not (module and colon and name):
-        raise InputError(f'{what}: should be an import path, "package.module:name", not "{path}"')
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # the module may raise anything
-        raise InputError(f'{what}: cannot import "{path}": {first_line(error)}') from error
-    return found

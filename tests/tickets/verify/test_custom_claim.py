@@ -42,11 +42,8 @@ def evaluate(network: nn.Module) -> dict[str, float]:
     return {"loss": float(functional.cross_entropy(network(X[:100]), Y[:100]))}
 
 
-def test_hits(network: nn.Module) -> dict[str, float]:
+def hits(network: nn.Module) -> dict[str, float]:
     return {"hits": float((network(X[100:]).argmax(1) == Y[100:]).sum())}
-
-
-test_hits.__test__ = False  # type: ignore[attr-defined]
 
 
 def accuracy_at_end(network: nn.Module) -> float:
@@ -82,7 +79,7 @@ def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
 @pytest.mark.parametrize(
     ("options", "k"),
     [
-        ({"evaluate": evaluate, "test": test_hits, "every": 4}, 0),
+        ({"evaluate": evaluate, "test": hits, "every": 4}, 0),
         ({"evaluate": evaluate, "rewind": 3}, 3),
         ({"evaluate": evaluate, "rewind": "mark"}, 4),
         ({"evaluate": evaluate, "rewind": "auto", "stability": {"candidates": [2], "points": 3}}, 2),

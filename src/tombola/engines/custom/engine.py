@@ -85,8 +85,7 @@ class CustomEngine:
         network = self.network.initial_network(run.start, load_state)
         run.mask.apply_(network)
         start = network_state(network)  # before it is held, which tells used weights from unused ones
-        seed = derive(run.seed, Purpose.EVALUATION)
-        evaluations = Evaluations(network, start, self.evaluate, seed, run.minimize, run.stop_on, self.test)
+        evaluations = self._evaluations(network, start, run)
         with seeded(run.seed), hold(network, run.mask):
             if run.interpolates:
                 final: State = {}
@@ -108,10 +107,13 @@ class CustomEngine:
 
     def evaluate_network(self, network: nn.Module, run: CustomRun) -> dict[str, float]:
         """What `evaluate`, which must be given, returns for this network, as at the end of the run."""
-        seed = derive(run.seed, Purpose.EVALUATION)
-        evaluations = Evaluations(network, network_state(network), self.evaluate, seed)
+        evaluations = self._evaluations(network, network_state(network), run)
         evaluations.evaluate_at(run.begin)
         return evaluations.metrics[-1]
+
+    def _evaluations(self, network: nn.Module, start: State, run: CustomRun) -> Evaluations:
+        seed = derive(run.seed, Purpose.EVALUATION)
+        return Evaluations(network, start, self.evaluate, seed, run.minimize, run.stop_on, self.test)
 
     def _train(
         self, network: nn.Module, run: CustomRun, start: State, evaluations: Evaluations

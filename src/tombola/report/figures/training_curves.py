@@ -25,13 +25,13 @@ MEANS = f"Means over replicates, of at most {MAX_CURVES} levels"
 
 
 def training_curves(data: ReportData) -> list[Figure | MissingFigure]:
-    """The judged metric on the validation examples, that of the early stop if it is another, and the loss, against
-    iterations."""
+    """The judged metric on the validation examples, that by which trainings are chosen if it is another, and the
+    loss, against iterations."""
     if not data.summary.timed:
         return []
-    judged, stop = data.summary.metric, data.results.config.chosen_by(row.measures for row in data.results.rows)
-    metrics = {metric.name: metric for metric in (judged, stop)}
-    measured = [metric for metric in metrics.values() if f"validation_{metric.name}" in _columns(data)] or [judged]
+    judged, chosen_by = data.summary.metric, data.results.config.chosen_by(row.measures for row in data.results.rows)
+    metrics, columns = {metric.name: metric for metric in (judged, chosen_by)}, _columns(data)
+    measured = [metric for metric in metrics.values() if f"validation_{metric.name}" in columns] or [judged]
     names = ["validation-curves", *(f"validation-{metric.name}" for metric in measured[1:])]
     curves = [validation_curves(data, *each) for each in zip(measured, names, strict=True)]
     return [*curves, *([loss_curves(data)] if data.summary.has_gap else [])]

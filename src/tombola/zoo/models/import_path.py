@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from tombola.utils.errors import InputError
+from tombola.utils.import_paths import import_object
 from tombola.utils.text import first_line
 from tombola.zoo.models.description import Network
 
@@ -24,12 +25,8 @@ def find(path: str) -> tuple[Factory, str | None]:
 
     Raises `InputError` if it cannot be imported.
     """
-    module_name, _, name = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-        factory = getattr(module, name)
-    except Exception as error:
-        raise InputError(f'model.name: cannot import "{path}": {first_line(error)}') from error
+    factory = import_object("model.name", path)
+    module = importlib.import_module(path.partition(":")[0])
     modules = [module]
     if inspect.isfunction(factory) or inspect.isclass(factory):  # not a functools.partial, say
         modules.append(inspect.getmodule(factory) or module)
