@@ -81,7 +81,15 @@ def load_optimizer_state(optimizer: optim.Optimizer, parameters: Mapping[str, Te
     """Load the state of another optimizer of the same class."""
     for entry, value in state.items():
         kind, _, name = entry.partition("/")
-        optimizer.state[parameters[name]][kind] = value.to(parameters[name].device, copy=True)
+        optimizer.state[parameters[name]][kind] = _laid_out_for(parameters[name], value)
+
+
+def _laid_out_for(parameter: Tensor, value: Tensor) -> Tensor:
+    """A copy of an entry of the parameter's state, on its device, with its strides if it has its shape: fused
+    optimizers go through the memory of both in one order."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device, copy=True)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def training_state(optimizer: optim.Optimizer, device: torch.device) -> dict[str, Tensor]:
@@ -105,6 +113,8 @@ def restore_training_state(tensors: Mapping[str, Tensor], optimizer: optim.Optim
         index, _, name = entry.partition("/")
         states.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, state in optimizer.state.items():
+        state.update({name: _laid_out_for(parameter, value) for name, value in state.items() if value is not None})
     torch.set_rng_state(tensors["random/cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random/cuda"], device)

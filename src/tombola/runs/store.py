@@ -78,6 +78,10 @@ class Checkpoint:
             self.clear()
             return None
 
+    def part(self, index: int) -> Checkpoint:
+        """The checkpoint of a part of the runs."""
+        return Checkpoint(self.path.with_stem(f"{self.path.stem}-{index}"), self.every)
+
     def clear(self) -> None:
         """Delete the saved state."""
         self.path.unlink(missing_ok=True)

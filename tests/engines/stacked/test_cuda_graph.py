@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tombola.engines.stacked.cuda_graph import WARM_UP_CALLS, CapturedGraph
+from tombola.engines.stacked.cuda_graph import WARM_UP_CALLS, CudaGraphs
 
 log: list[str] = []
 
@@ -29,7 +29,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     log.clear()
 
     @contextlib.contextmanager
-    def recording(graph: FakeGraph, stream: FakeStream) -> Iterator[None]:  # noqa: ARG001
+    def recording(graph: FakeGraph, pool: object, stream: FakeStream) -> Iterator[None]:  # noqa: ARG001
         before = len(log)
         try:
             yield
@@ -40,14 +40,15 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
     monkeypatch.setattr(torch.cuda, "current_stream", FakeStream)
     monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     for name in ("device", "stream"):
         monkeypatch.setattr(torch.cuda, name, lambda _: contextlib.nullcontext())
 
 
 def calls(work: Callable[[], Any], device: str, count: int) -> None:
-    captured = CapturedGraph(work, torch.device(device))
+    graphs = CudaGraphs(torch.device(device))
     for _ in range(count):
-        captured()
+        graphs.call("work", work)
 
 
 def test_on_a_cpu_the_function_is_called() -> None:
@@ -87,8 +88,8 @@ def test_on_cuda_a_function_that_cannot_be_captured_is_still_called(caplog: pyte
         total.add_(1)
         total.item()
 
-    work = CapturedGraph(waits, device)
+    graphs = CudaGraphs(device)
     for _ in range(6):
-        work()
+        graphs.call("waits", waits)
     assert total.item() == 6
     assert len(caplog.records) == 1

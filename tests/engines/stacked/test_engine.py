@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.support.training import (
 )
 from tombola.engines.stacked import stackability
 from tombola.engines.stacked.engine import Stacked, noise_seed
+from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.engines.stacked.stackability import StackCost, max_stacked_runs, measure_cost
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.initial_state import StateLoader, masked_network
@@ -200,7 +202,8 @@ def test_the_cost_of_a_run_counts_its_tensors_and_activations() -> None:
     split = prepare(run.data)
     cost = measure_cost(run, split)
     weights = 4 * (64 * 20 + 20 + 20 * 10 + 10 + 10 * 10 + 10)
-    assert cost.fixed == 6 * weights + split.validation.x.nbytes + 8 * 1797  # 6 copies: 2 of them Adam's moments
+    fixed = 5 * weights + weights // 4  # 5 copies, 2 of them Adam's moments, and a byte of mask for each weight
+    assert cost.fixed == fixed + split.validation.x.nbytes + 8 * 1797
     per_example = 4 * (64 + 20 + 10 + 10)  # the input, the output of each ReLU, and the logits
     assert per_example <= cost.example <= per_example + 100
 
@@ -226,6 +229,59 @@ def test_as_many_runs_are_stacked_as_fit_into_memory(monkeypatch: pytest.MonkeyP
     assert stackability.stack_evaluation_batch_size(64, StackCost(0, 2**20), cuda) == 16
     assert stackability.stack_evaluation_batch_size(10**9, small, cuda) == 1
     assert stackability.stack_evaluation_batch_size(1, small, cuda) == 5000
+
+
+def test_processes_share_the_memory_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = dense_run()
+    split, cost, cuda = prepare(run.data), StackCost(2**20, 0), torch.device("cuda")
+    free = [8 * 2**30]
+    monkeypatch.setattr(stackability, "_FREE_AT_FIRST", {})
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free[0], 16 * 2**30))
+    for name in ("memory_reserved", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: 0)
+    shared = split.train.x.nbytes + split.test.x.nbytes
+    expected = int(0.7 * (4 * 2**30) - shared - 2**29) // 2**20
+    assert max_stacked_runs(run, cost, split, cuda, sharing=2) == expected
+    free[0] //= 4  # the other process has taken its part
+    assert max_stacked_runs(run, cost, split, cuda, sharing=2) == expected
+    assert stackability.stack_evaluation_batch_size(64, StackCost(0, 2**20), cuda, sharing=2) == 8
+
+
+def test_a_stack_that_does_not_fit_is_trained_in_halves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    runs, sizes = variants(dense_run(), 5), []
+    whole = train_stacked(runs)
+
+    class Fits(EnsembleLearner):
+        def __init__(self, networks: Sequence[nn.Module], *arguments: Any) -> None:
+            sizes.append(len(networks))
+            if len(networks) > 2:
+                raise torch.cuda.OutOfMemoryError
+            super().__init__(networks, *arguments)
+
+    monkeypatch.setattr("tombola.engines.stacked.engine.EnsembleLearner", Fits)
+    monkeypatch.setattr("tombola.engines.stacked.engine._LIMITS", {})
+    checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", every=0)
+    outcomes = Stacked().train(runs, checkpoint)
+    assert sizes == [5, 3, 2, 1, 2]
+    for outcome, expected in zip(outcomes, whole, strict=True):
+        assert_close(outcome.final, expected.final)
+    assert Stacked().capacity(runs[0]).max_runs == 2
+    assert len(caplog.records) == 2
+    assert not list(tmp_path.iterdir())  # the checkpoints of the parts are deleted
+
+
+def test_a_single_run_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("tombola.engines.stacked.engine.EnsembleLearner", full)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        train_stacked([dense_run()])
+    monkeypatch.setattr(stackability, "EnsembleLearner", full)
+    with pytest.raises(torch.cuda.OutOfMemoryError):  # it is not a reason to train one by one for ever
+        stackability.why_not_stackable(dense_run())
 
 
 def test_the_capacity_of_a_shape_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.networks import BATCH_NORM, MLP_WITH_DROPOUT, TIED_WEIGHTS
 from tests.support.training import CPU, batch_orders, dense_run, ensemble_learner, module_learner, variants
@@ -137,3 +140,55 @@ def test_arrays_that_runs_share_are_stored_once() -> None:
     assert len(train.y) == len(one.train.y) + len(two.train.y)  # labels with noise differ
     validation = SharedExamples.of([one.validation, two.validation, one.validation], CPU)
     assert len(validation.x) == 400
+
+
+def test_a_learner_is_freed_without_the_garbage_collector() -> None:
+    learner = ensemble_learner(variants(dense_run(model=BATCH_NORM), 2))
+    learner.train(batch_orders(variants(dense_run(), 2), 2), 0)
+    learner.evaluate("validation")
+    tensors = [weakref.ref(learner), *map(weakref.ref, [*learner.parameters.values(), *learner.best.values()])]
+    gc.disable()
+    try:
+        del learner
+        assert [reference() for reference in tensors] == [None] * len(tensors)
+    finally:
+        gc.enable()
+
+
+class Copies(TorchDispatchMode):
+    """Counts the numbers that are copied."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.copy_.default, torch.ops.aten.clone.default):
+            self.numbers += args[0].numel()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_no_gradient_is_copied(optimizer: str) -> None:
+    runs = variants(dense_run(training__optimizer=optimizer), 3)
+    learner = ensemble_learner(runs)
+    orders = batch_orders(runs, 2)
+    learner.train(orders[:, :1], 0)  # it makes the optimizer's state
+    with Copies() as copies:
+        learner.train(orders[:, 1:], 1)
+    assert copies.numbers <= 2 * orders[:, 1:].numel()  # the order of the examples only
+
+
+@pytest.mark.parametrize("changes", [{}, {"training__optimizer": "sgd", "training__momentum": 0.9}])
+def test_optimizer_states_have_the_strides_of_their_weights(changes: dict[str, Any]) -> None:
+    runs = variants(dense_run(**changes), 3)
+    learner, orders = ensemble_learner(runs), batch_orders(runs, 6)
+    learner.train(orders[:, :3], 0)
+    resumed = [ensemble_learner(runs), ensemble_learner(runs)]
+    resumed[0].load_state_dict(learner.state_dict())
+    resumed[1].load_state_dict(learner.state_dict())
+    resumed[1].load_optimizer_states(learner.optimizer_states())
+    for other in (learner, *resumed):
+        other.train(orders[:, 3:], 3)
+        for parameter, state in other.optimizer.state.items():
+            strides = {value.stride() for value in state.values() if value is not None and value.dim()}
+            assert strides == {parameter.stride()}
+        assert all(map(torch.equal, other.parameters.values(), learner.parameters.values()))

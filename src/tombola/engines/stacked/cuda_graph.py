@@ -1,67 +1,83 @@
-"""CUDA graphs: a function that does the same work in every call, launched on a GPU as one."""
+"""CUDA graphs: functions that do the same work in every call, each launched on a GPU as one."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 
 import torch
 
 log = logging.getLogger(__name__)
 
 WARM_UP_CALLS = 3
-"""Calls before the capture, in which libraries initialise themselves and optimizers create their state."""
+"""Calls before a capture, in which libraries initialise themselves and optimizers create their state."""
 
 
-class CapturedGraph:
-    """Calls `function`. On CUDA, after a few calls, it replays a CUDA graph of it instead, with far less overhead.
+class CudaGraphs:
+    """Calls functions. On CUDA, after a few calls, it replays a CUDA graph of each instead, with far less overhead.
 
-    `function` must read and write the same tensors each time, and never wait for the device. Random draws are as
+    A function must read and write the same tensors each time, and never wait for the device. Random draws are as
     without a graph: torch gives a replay the current state of its generator. If capturing fails, the reason is logged
-    and `function` is called without a graph.
+    and functions are called without graphs.
+
+    All graphs share one side stream and one memory pool, so their temporary tensors use the same memory: nothing
+    that a function leaves in a temporary tensor may be read after another one was called.
     """
 
-    def __init__(self, function: Callable[[], None], device: torch.device) -> None:
-        self.function = function
+    def __init__(self, device: torch.device) -> None:
         self.device = device
         self.capturing = device.type == "cuda"
-        self.calls = 0
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self._calls: Counter[Hashable] = Counter()
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        if self.capturing:
+            with torch.cuda.device(device):
+                self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                self._pool = torch.cuda.graph_pool_handle()
 
-    def __call__(self) -> None:
-        """Call the function, or replay its graph."""
+    def __contains__(self, name: Hashable) -> bool:
+        """Whether the function called by this name is replayed."""
+        return name in self._graphs
+
+    def call(self, name: Hashable, function: Callable[[], None]) -> None:
+        """Call `function`, which is the same in all calls with this name, or replay its graph.
+
+        It is not kept: it may be a method of an object that owns this one, which then is freed without the garbage
+        collector, and its GPU memory with it.
+        """
         if not self.capturing:
-            self.function()
+            function()
             return
         with torch.cuda.device(self.device):
-            if self.graph is None and self.calls >= WARM_UP_CALLS:
-                self._capture()
-            if self.graph is not None:
-                self.graph.replay()
+            if name not in self._graphs and self._calls[name] >= WARM_UP_CALLS:
+                self._capture(name, function)
+            if name in self._graphs:
+                self._graphs[name].replay()
             elif self.capturing:
-                self._call_on_side_stream()
+                self._call_on_side_stream(function)
             else:
-                self.function()
-        self.calls += 1
+                function()
+        self._calls[name] += 1
 
-    def _call_on_side_stream(self) -> None:
+    def _call_on_side_stream(self, function: Callable[[], None]) -> None:
         """Call the function on another stream, which torch requires before a capture."""
         current = torch.cuda.current_stream()
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
-            self.function()
-        current.wait_stream(side)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            function()
+        current.wait_stream(self._stream)
 
-    def _capture(self) -> None:
+    def _capture(self, name: Hashable, function: Callable[[], None]) -> None:
         """Record the function's work, which does not execute it."""
         graph = torch.cuda.CUDAGraph()
         try:
-            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            with torch.cuda.graph(graph, stream=stream):
-                self.function()
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                function()
+        except torch.cuda.OutOfMemoryError:
+            raise
         except Exception as error:  # noqa: BLE001 - torch raises several kinds; without a graph it is only slower
             self.capturing = False
+            self._graphs.clear()  # a failed capture may leave the pool unusable
             log.warning("no CUDA graph is used: %s", str(error).partition("\n")[0])
             return
-        self.graph = graph
+        self._graphs[name] = graph

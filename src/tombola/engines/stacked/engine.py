@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from tombola.engines.eager import Eager, reproducible
 from tombola.engines.precision import matmul_precision
 from tombola.engines.stacked import stackability
 from tombola.engines.stacked.ensemble import EnsembleLearner
+from tombola.engines.stacked.stackability import StackCost
 from tombola.engines.training_loop import Capacity, TrainingLoop, run_to_end
 from tombola.runs.initial_state import StateLoader, masked_network, no_stored_states
 from tombola.runs.outcome import Outcome
@@ -32,11 +34,14 @@ class Stacked:
 
     The other runs of a stack may change the last bits of a run's weights, and determine its dropout noise; the same
     stack gives the same bits. Which runs share a stack depends on the number of workers, the memory, and where an
-    experiment was interrupted. On CUDA, iterations are replayed as a CUDA graph.
+    experiment was interrupted. On CUDA, iterations are replayed as a CUDA graph. A stack that turns out not to fit
+    into a GPU's memory is trained in halves.
     """
 
     data_dir: str | Path | None = None
     device: str = "cpu"
+    sharing: int = 1
+    """How many processes share the device."""
 
     @property
     def name(self) -> str:
@@ -54,22 +59,65 @@ class Stacked:
         _, cost = self._limits(runs[0])
         if cost is None:
             return Eager(self.data_dir, self.device).train(runs, checkpoint, load_state)
+        try:
+            return self._train(runs, cost, checkpoint, load_state)
+        except torch.cuda.OutOfMemoryError:
+            if len(runs) == 1:
+                raise
+        # Not in the `except` block, in which the error keeps the stack alive.
+        return self._train_halves(runs, cost, checkpoint, load_state)
+
+    def _train_halves(
+        self, runs: Sequence[Run], cost: StackCost, checkpoint: Checkpoint, load_state: StateLoader
+    ) -> list[Outcome]:
+        half = -(-len(runs) // 2)
+        log.warning(
+            "%d runs do not fit into the memory of %s: stacks of %d are trained", len(runs), self.device, half
+        )
+        _LIMITS[self._limits_key(runs[0])] = half, cost
+        gc.collect()
+        torch.cuda.empty_cache()
+        parts = [(runs[:half], checkpoint.part(0)), (runs[half:], checkpoint.part(1))]
+        outcomes = [outcome for some, part in parts for outcome in self.train(some, part, load_state)]
+        for _, part in parts:
+            part.clear()
+        return outcomes
+
+    def _train(
+        self, runs: Sequence[Run], cost: StackCost, checkpoint: Checkpoint, load_state: StateLoader
+    ) -> list[Outcome]:
         device = torch.device(self.device)
         training = runs[0].training
         prepared = {data: prepare(data, self.data_dir) for data in {run.data for run in runs}}
         splits = [prepared[run.data] for run in runs]
         with reproducible(noise_seed(runs), device), matmul_precision(training.precision, device):
             networks = [masked_network(run, load_state) for run in runs]
-            examples = stackability.stack_evaluation_batch_size(len(runs), cost, device)
+            examples = stackability.stack_evaluation_batch_size(len(runs), cost, device, self.sharing)
             learner = EnsembleLearner(networks, runs, splits, device, examples)
             del networks  # one copy of the weights is enough
             return run_to_end(TrainingLoop(runs, learner, len(splits[0].train), load_state), checkpoint, self.name)
 
-    def _limits(self, run: Run) -> tuple[int, stackability.StackCost | None]:
-        key = (run.shape, self.data_dir, self.device)
+    def _limits_key(self, run: Run) -> tuple[object, ...]:
+        return run.shape, self.data_dir, self.device, self.sharing
+
+    def _limits(self, run: Run) -> tuple[int, StackCost | None]:
+        key = self._limits_key(run)
         if key not in _LIMITS:
-            _LIMITS[key] = _stack_limits(run, self.data_dir, torch.device(self.device))
+            _LIMITS[key] = self._stack_limits(run)
         return _LIMITS[key]
+
+    def _stack_limits(self, run: Run) -> tuple[int, StackCost | None]:
+        device = torch.device(self.device)
+        key = run.start.network.model_dump_json(), self.device
+        if key not in _REASONS:
+            _REASONS[key] = stackability.why_not_stackable(run, device)
+        if reason := _REASONS[key]:
+            if multiprocessing.parent_process() is None:  # workers do not repeat it
+                log.warning('runs of "%s" are trained one by one: %s', run.start.network.name, reason)
+            return 1, None
+        split = prepare(run.data, self.data_dir)
+        cost = stackability.measure_cost(run, split)
+        return stackability.max_stacked_runs(run, cost, split, device, self.sharing), cost
 
 
 def noise_seed(runs: Sequence[Run]) -> int:
@@ -77,24 +125,9 @@ def noise_seed(runs: Sequence[Run]) -> int:
     return derive(runs[0].seed, Purpose.NOISE, *(run.seed for run in runs[1:]))
 
 
-_LIMITS: dict[tuple[object, ...], tuple[int, stackability.StackCost | None]] = {}
-"""By shape, data folder and device: how many runs can be stacked, and their memory, or None if they cannot. Testing a
-network takes time, and the conductor asks often."""
+_LIMITS: dict[tuple[object, ...], tuple[int, StackCost | None]] = {}
+"""By shape, data folder, device and how many share it: how many runs can be stacked, and their memory, or None if
+they cannot. Testing a network takes time, and the conductor asks often."""
 
-_REASONS: dict[str, str | None] = {}
-"""Why a network cannot be stacked, or None if it can, by its description, which is all this depends on."""
-
-
-def _stack_limits(
-    run: Run, data_dir: str | Path | None, device: torch.device
-) -> tuple[int, stackability.StackCost | None]:
-    key = run.start.network.model_dump_json()
-    if key not in _REASONS:
-        _REASONS[key] = stackability.why_not_stackable(run)
-    if reason := _REASONS[key]:
-        if multiprocessing.parent_process() is None:  # workers do not repeat it
-            log.warning('runs of "%s" are trained one by one: %s', run.start.network.name, reason)
-        return 1, None
-    split = prepare(run.data, data_dir)
-    cost = stackability.measure_cost(run, split)
-    return stackability.max_stacked_runs(run, cost, split, device), cost
+_REASONS: dict[tuple[str, str], str | None] = {}
+"""Why a network cannot be stacked, or None if it can, by its description and the device."""

@@ -17,7 +17,7 @@ from tombola.engines.augmentation import Augmentation
 from tombola.engines.eager import MAX_EVALUATION_BATCH
 from tombola.engines.history import Evaluation
 from tombola.engines.precision import at_least_float32, autocast
-from tombola.engines.stacked.cuda_graph import CapturedGraph
+from tombola.engines.stacked.cuda_graph import CudaGraphs
 from tombola.engines.training_loop import SplitName
 from tombola.pruning.mask import State
 from tombola.runs.run import Run
@@ -63,6 +63,29 @@ def _concatenate_unique(arrays: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return concatenated, torch.tensor([[offsets[array.data_ptr()]] for array in arrays])
 
 
+def _call(network: nn.Module, parameters: State, buffers: State, x: Tensor) -> Tensor:
+    """The network with the weights of one run. A function, not a method of the learner, which would hold itself."""
+    return cast(Tensor, functional_call(network, (parameters, buffers), (x,)))
+
+
+def _in_gradient_layout(network: nn.Module, parameters: State) -> State:
+    """The stacked parameters, laid out in memory as their gradients come, so that autograd need not copy these: the
+    gradient of a linear layer's weight is a batched product x'd, transposed."""
+    linear = {
+        id(module.weight) for module in network.modules() if isinstance(module, nn.Linear) and module.weight.ndim == 2
+    }
+    transposed = [name for name, parameter in network.named_parameters() if id(parameter) in linear]
+    return parameters | {
+        name: parameters[name].detach().mT.contiguous().mT.requires_grad_(parameters[name].requires_grad)
+        for name in transposed
+    }
+
+
+def _laid_out_as(tensor: Tensor, values: Tensor) -> Tensor:
+    """`values` on the device of `tensor`, of the same shape, and with the same strides."""
+    return torch.empty_like(tensor, dtype=values.dtype, requires_grad=False).copy_(values)
+
+
 class EnsembleLearner:
     """A `Learner` of `networks` of one architecture, their pruned weights zero. Run r is entry r of every list and
     of the first axis of every tensor.
@@ -86,19 +109,16 @@ class EnsembleLearner:
         # Only the structure of this one is used: forward passes substitute the weights of the runs.
         self.network = networks[0].to(device)
         parameters, buffers = stack_module_state([network.to(device) for network in networks])
-        self.parameters: State = parameters
+        self.parameters: State = _in_gradient_layout(self.network, parameters)
         self.buffers: State = buffers
-        self.forward = vmap(self._call, randomness="different")
+        self.forward = vmap(functools.partial(_call, self.network), randomness="different")
         cuda = device.type == "cuda"
         self.optimizer = optimizers.build_optimizer(
             self.parameters, optimizers.normalisation_parameters(self.network), training, capturable=cuda
         )
         self.augmentation = Augmentation.of(runs, splits, device)
         self.masked = [
-            (
-                self.parameters[name],
-                torch.stack([mask[name] for mask in masks]).to(device, self.parameters[name].dtype),
-            )
+            (self.parameters[name], _laid_out_as(self.parameters[name], torch.stack([~mask[name] for mask in masks])))
             for name in masks[0]
             if not all(mask[name].all() for mask in masks)
         ]
@@ -111,23 +131,16 @@ class EnsembleLearner:
         self.loss_sums = torch.zeros(len(runs), device=device)
         self.sums = torch.zeros(2, len(runs), dtype=torch.float64, device=device)
         self.best = {name: tensor.detach().clone() for name, tensor in self._network_state().items()}
-        self._make_graphs()
+        self.graphs = CudaGraphs(device)
 
-    def _make_graphs(self) -> None:
-        """The functions that are captured as CUDA graphs, which keep the optimizer's current state tensors."""
-        self.step = CapturedGraph(self._step, self.device)
-        self.evaluations = {
-            (name, best): CapturedGraph(functools.partial(self._evaluate, name, best), self.device)
-            for name in self.examples
-            for best in (False, True)
-        }
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        """Copied without waiting for the device."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()  # or the copy would wait
+        return tensor.to(self.device, non_blocking=True)
 
     def _network_state(self) -> State:
         return self.parameters | self.buffers
-
-    def _call(self, parameters: State, buffers: State, x: Tensor) -> Tensor:
-        """The network of one run."""
-        return cast(Tensor, functional_call(self.network, (parameters, buffers), (x,)))
 
     def _losses(self, parameters: State, buffers: State, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of shape (runs, batch, classes), and the cross-entropy of every example, (runs, batch)."""
@@ -139,9 +152,7 @@ class EnsembleLearner:
 
     def train(self, orders: Tensor, first: int) -> None:
         runs, iterations, batch = orders.shape
-        if self.device.type == "cuda":
-            orders = orders.pin_memory()  # or the copy would wait for the device
-        orders = orders.to(self.device, non_blocking=True)
+        orders = self._to_device(orders)
         places = self.examples["train"].rows.gather(1, orders.flatten(1)).view(runs, iterations, batch)
         self.network.train()
         rates = optimizers.learning_rates(self.training, first, iterations).tolist()
@@ -151,7 +162,7 @@ class EnsembleLearner:
             self.rows.copy_(rows)
             if choices is not None:
                 self.choice.copy_(choices[index].view_as(self.choice))
-            self.step()
+            self.graphs.call("step", self._step)
 
     def _step(self) -> None:
         """One iteration, on the examples in `rows`."""
@@ -160,14 +171,14 @@ class EnsembleLearner:
             x = self.augmentation(x.flatten(0, 1), self.choice.flatten(0, 1)).view_as(x)
         _, losses = self._losses(self.parameters, self.buffers, x, y)
         means = losses.mean(1)
-        self.optimizer.zero_grad(set_to_none=True)
         # The gradient of the sum is, for each run's weights, that of its own loss, even if others are NaN.
         means.sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # evaluations need the memory
         # Momentum and weight decay may have changed pruned weights; they are zero again before the next forward pass.
         with torch.no_grad():
-            for weight, kept in self.masked:
-                weight.mul_(kept)
+            for weight, pruned in self.masked:
+                weight.masked_fill_(pruned, 0)
         self.loss_sums += means.detach()
 
     def take_losses(self) -> list[float]:
@@ -178,7 +189,7 @@ class EnsembleLearner:
     def evaluate(self, split_name: SplitName, best: bool = False) -> list[Evaluation]:
         """It waits for the device once."""
         self.network.eval()
-        self.evaluations[split_name, best]()
+        self.graphs.call((split_name, best), functools.partial(self._evaluate, split_name, best))
         count = self.examples[split_name].rows.shape[1]
         return [Evaluation(loss / count, correct / count) for loss, correct in zip(*self.sums.tolist(), strict=True)]
 
@@ -198,10 +209,10 @@ class EnsembleLearner:
 
     @torch.no_grad()
     def keep_best(self, improved: Sequence[bool]) -> None:
-        which = torch.tensor(improved, device=self.device)
+        which = self._to_device(torch.tensor(improved))
         for name, current in self._network_state().items():
             best = self.best[name]
-            best.copy_(torch.where(which.view(-1, *[1] * (best.ndim - 1)), current, best))
+            torch.where(which.view(-1, *[1] * (best.ndim - 1)), current, best, out=best)  # no temporary tensor
 
     def weights(self) -> list[State]:
         states = []
@@ -233,7 +244,7 @@ class EnsembleLearner:
                     raise ValueError("optimizers that have made different numbers of steps cannot be stacked")
                 stacked[entry] = values[0]
         optimizers.load_optimizer_state(self.optimizer, self.parameters, stacked)
-        self._make_graphs()
+        self.graphs = CudaGraphs(self.device)  # the others have the former state tensors
 
     def state_dict(self) -> dict[str, Tensor]:
         tensors = {f"network/{name}": tensor.detach().clone() for name, tensor in self._network_state().items()}
@@ -247,4 +258,4 @@ class EnsembleLearner:
             self.best[name].copy_(state[f"best/{name}"])
         self.loss_sums.copy_(state["losses"])
         optimizers.restore_training_state(state, self.optimizer, self.device)
-        self._make_graphs()
+        self.graphs = CudaGraphs(self.device)  # the others have the former state tensors

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.engines.eager import MAX_EVALUATION_BATCH, ModuleLearner, reproducible
+from tombola.engines.precision import matmul_precision
 from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.engines.training_loop import Learner
 from tombola.pruning.mask import Mask, State
@@ -34,24 +35,27 @@ TRIAL_BATCH = 4
 """Examples in a batch of the test trainings."""
 
 
-def why_not_stackable(run: Run) -> str | None:
-    """Why runs with the network of `run` cannot be stacked, in one line, or None if they can.
+def why_not_stackable(run: Run, device: torch.device = CPU) -> str | None:
+    """Why runs with the network of `run` cannot be stacked on `device`, in one line, or None if they can.
 
-    Two of them are trained for two iterations on random examples, on the CPU: stacked, and one by one. In deep
-    networks, batch normalisation over few examples amplifies rounding, so a difference is tested in double precision.
+    Two of them are trained there for two iterations on random examples: stacked, and one by one. In deep networks,
+    batch normalisation over few examples amplifies rounding, so a difference is tested in double precision. Raises
+    `torch.cuda.OutOfMemoryError`, which is no property of the network.
     """
     try:
-        if _trains_alike(run, torch.float32):
+        if _trains_alike(run, torch.float32, device):
             return None
+    except torch.cuda.OutOfMemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - vmap and modules raise all kinds of errors
         return (str(error).splitlines() or [type(error).__name__])[0]
     with contextlib.suppress(Exception):  # a module may require single precision
-        if _trains_alike(run, torch.float64):
+        if _trains_alike(run, torch.float64, device):
             return None
     return "its stacked training differs: it has state outside its parameters and buffers"
 
 
-def _trains_alike(run: Run, dtype: torch.dtype) -> bool:
+def _trains_alike(run: Run, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether two runs give the same weights stacked and one by one, or draw random numbers, which differ anyway."""
     runs = [_trial_run(run, seed) for seed in (0, 1)]
     x, y = _random_examples(run.start)
@@ -59,11 +63,11 @@ def _trains_alike(run: Run, dtype: torch.dtype) -> bool:
     split = Split(examples, examples, examples)
 
     def one_by_one(seed: int) -> list[State]:
-        learners = [ModuleLearner(build(trial.start).to(dtype), trial, split, CPU) for trial in runs]
-        return [state for learner in learners for state in _trained_states(learner, 1, seed)]
+        learners = [ModuleLearner(build(trial.start).to(device, dtype), trial, split, device) for trial in runs]
+        return [state for learner in learners for state in _trained_states(learner, 1, seed, device)]
 
-    learner = EnsembleLearner([build(trial.start).to(dtype) for trial in runs], runs, [split] * 2, CPU)
-    stacked, expected = _trained_states(learner, 2, seed=0), one_by_one(seed=0)
+    learner = EnsembleLearner([build(trial.start).to(dtype) for trial in runs], runs, [split] * 2, device)
+    stacked, expected = _trained_states(learner, 2, 0, device), one_by_one(seed=0)
     return _all_close(stacked, expected) or not _all_close(expected, one_by_one(seed=1))
 
 
@@ -84,9 +88,9 @@ def _random_examples(start: Start) -> tuple[Tensor, Tensor]:
     return x, torch.arange(TRIAL_BATCH) % start.network.classes
 
 
-def _trained_states(learner: Learner, runs: int, seed: int) -> list[State]:
+def _trained_states(learner: Learner, runs: int, seed: int, device: torch.device) -> list[State]:
     """The weights and the validation loss after two iterations."""
-    with reproducible(seed, CPU):
+    with reproducible(seed, device), matmul_precision("fp32", device):
         learner.train(torch.arange(TRIAL_BATCH).expand(runs, 2, TRIAL_BATCH), 0)
         scores = learner.evaluate("validation")
         return [
@@ -108,7 +112,7 @@ class StackCost:
     """The memory of one run in a stack, in bytes."""
 
     fixed: int
-    """Of weights, gradients, best weights, masks, optimizer, and examples that runs do not share."""
+    """Of weights, gradients, best weights, optimizer, masks, and examples that runs do not share."""
     example: int
     """Of the activations kept for the backward pass, per example of a batch."""
 
@@ -125,8 +129,9 @@ def measure_cost(run: Run, split: Split) -> StackCost:
     x, y = _random_examples(run.start)
     with reproducible(0, CPU):
         kept = _kept_for_backward(network, lambda: functional.cross_entropy(network(x), y))
-    # weights, gradients, best weights and masks: four times the network's size
-    return StackCost((4 + optimizer_states) * size + unshared + rows, -(-kept // TRIAL_BATCH))
+    masks = sum(parameter.numel() for parameter in network.parameters())  # a byte for each weight
+    # Weights, gradients and best weights: three times the network's size.
+    return StackCost((3 + optimizer_states) * size + masks + unshared + rows, -(-kept // TRIAL_BATCH))
 
 
 def _kept_for_backward(network: nn.Module, loss: Callable[[], Tensor]) -> int:
@@ -146,21 +151,33 @@ def _kept_for_backward(network: nn.Module, loss: Callable[[], Tensor]) -> int:
     return sum(kept.values())
 
 
-def max_stacked_runs(run: Run, cost: StackCost, split: Split, device: torch.device) -> int:
+def max_stacked_runs(run: Run, cost: StackCost, split: Split, device: torch.device, sharing: int = 1) -> int:
     """How many runs of the shape of `run` are stacked on `device`; at least one. As many as fit into its memory, each
-    with its fixed cost and twice (for gradients) that of a batch."""
+    with its fixed cost and twice (for gradients) that of a batch. `sharing` processes use the device alike."""
     each = cost.fixed + 2 * cost.example * run.training.batch_size
     if device.type != "cuda":
         return max(1, min(CPU_RUNS, CPU_MEMORY // each))
-    free, total = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # of earlier stacks
+    free, total = _memory(device, sharing)
     shared = split.train.x.nbytes + split.test.x.nbytes
     return max(1, int(CUDA_SHARE * free - shared - EVALUATION_SHARE * total) // each)
 
 
-def stack_evaluation_batch_size(runs: int, cost: StackCost, device: torch.device) -> int:
+_FREE_AT_FIRST: dict[torch.device, int] = {}
+"""The free memory of devices that processes share, before these used it."""
+
+
+def _memory(device: torch.device, sharing: int) -> tuple[int, int]:
+    """The free and the total memory of one of the processes that share `device`, in bytes."""
+    free, total = torch.cuda.mem_get_info(device)
+    if sharing == 1:
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
+    # Later less is free, because the other processes have taken their parts.
+    return _FREE_AT_FIRST.setdefault(device, free) // sharing, total // sharing
+
+
+def stack_evaluation_batch_size(runs: int, cost: StackCost, device: torch.device, sharing: int = 1) -> int:
     """How many examples of each of `runs` runs are evaluated at once."""
     memory = CPU_MEMORY
     if device.type == "cuda":
-        memory = int(EVALUATION_SHARE * torch.cuda.mem_get_info(device)[1])
+        memory = int(EVALUATION_SHARE * torch.cuda.mem_get_info(device)[1] / sharing)
     return max(1, min(MAX_EVALUATION_BATCH, memory // (runs * max(1, cost.example))))
