@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tombola.engines.transfers import to_device
 from tombola.runs.run import Run
 from tombola.utils.seeds import Purpose, sequence
 from tombola.zoo.datasets.split import Split
@@ -42,10 +43,7 @@ class Augmentation:
         drawn = {
             run.seed: draw_augmentation(run.seed, batch, first, count, data.flip, data.crop) for run in self.runs
         }
-        choices = torch.cat([drawn[run.seed] for run in self.runs], 1)
-        if self.device.type == "cuda":
-            choices = choices.pin_memory()  # or the copy would wait for the device
-        return choices.to(self.device, non_blocking=True)
+        return to_device(torch.cat([drawn[run.seed] for run in self.runs], 1), self.device)
 
     def __call__(self, x: Tensor, choices: Tensor) -> Tensor:
         """The augmented images of `x`, of shape (images, channels, height, width) or (images, height, width)."""

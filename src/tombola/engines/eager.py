@@ -17,6 +17,7 @@ from tombola.engines.augmentation import Augmentation
 from tombola.engines.history import Evaluation
 from tombola.engines.precision import at_least_float32, autocast, matmul_precision
 from tombola.engines.training_loop import Capacity, SplitName, TrainingLoop, run_to_end
+from tombola.engines.transfers import to_device
 from tombola.pruning.mask import Mask, State
 from tombola.runs.initial_state import StateLoader, masked_network, no_stored_states
 from tombola.runs.outcome import Outcome
@@ -113,7 +114,7 @@ class ModuleLearner:
         ]
 
     def train(self, orders: Tensor, first: int) -> None:
-        (order,) = orders.to(self.device)
+        (order,) = to_device(orders, self.device)
         self.network.train()
         rates = optimizers.learning_rates(self.training, first, len(order)).tolist()
         choices = self.augmentation.choices(first, len(order)) if self.augmentation else None

@@ -19,6 +19,7 @@ from tombola.engines.history import Evaluation
 from tombola.engines.precision import at_least_float32, autocast
 from tombola.engines.stacked.cuda_graph import CudaGraphs
 from tombola.engines.training_loop import SplitName
+from tombola.engines.transfers import to_device
 from tombola.pruning.mask import State
 from tombola.runs.run import Run
 from tombola.zoo.datasets.split import ExampleSet, Split
@@ -133,12 +134,6 @@ class EnsembleLearner:
         self.best = {name: tensor.detach().clone() for name, tensor in self._network_state().items()}
         self.graphs = CudaGraphs(device)
 
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        """Copied without waiting for the device."""
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()  # or the copy would wait
-        return tensor.to(self.device, non_blocking=True)
-
     def _network_state(self) -> State:
         return self.parameters | self.buffers
 
@@ -152,7 +147,7 @@ class EnsembleLearner:
 
     def train(self, orders: Tensor, first: int) -> None:
         runs, iterations, batch = orders.shape
-        orders = self._to_device(orders)
+        orders = to_device(orders, self.device)
         places = self.examples["train"].rows.gather(1, orders.flatten(1)).view(runs, iterations, batch)
         self.network.train()
         rates = optimizers.learning_rates(self.training, first, iterations).tolist()
@@ -209,7 +204,7 @@ class EnsembleLearner:
 
     @torch.no_grad()
     def keep_best(self, improved: Sequence[bool]) -> None:
-        which = self._to_device(torch.tensor(improved))
+        which = to_device(torch.tensor(improved), self.device)
         for name, current in self._network_state().items():
             best = self.best[name]
             torch.where(which.view(-1, *[1] * (best.ndim - 1)), current, best, out=best)  # no temporary tensor
