@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support.cuda_device import CudaDevice, cuda_device
 from tests.support.recipes import tiny
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.run import Run
@@ -33,3 +35,17 @@ def _one_thread() -> None:
 @pytest.fixture
 def store_folder(tmp_path: Path) -> Path:
     return tmp_path / "store"
+
+
+@pytest.fixture
+def cuda() -> Iterator[CudaDevice]:
+    """A CUDA device: that of this machine, or a pretended one. `pytest -m cuda` selects the tests that use it."""
+    with cuda_device() as device:
+        yield device
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "cuda" in getattr(item, "fixturenames", ()):
+            item.add_marker("cuda")

@@ -181,20 +181,3 @@ def test_unsupported_dtypes_and_gpus_are_an_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     with pytest.raises(InputError, match=r"7\.5"):
         semi_structured(nn.Linear(64, 32))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_linear_layers_use_two_four_kernels_on_a_gpu(dtype: torch.dtype) -> None:
-    made = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
-    with pytest.raises(InputError, match='structure="2:4"'):
-        semi_structured(made, dtype)
-    tombola.prune(made, structure="2:4").apply_(made)
-    fast = semi_structured(made, dtype)
-    kinds = [isinstance(fast[place].weight, torch.sparse.SparseSemiStructuredTensor) for place in (0, 2)]
-    assert kinds == [True, False]  # 10 outputs are not a multiple of 32
-    assert made[0].weight.dtype == torch.float32
-    inputs = torch.randn(48, 128, device="cuda", dtype=dtype)
-    with torch.no_grad():
-        expected = made.to("cuda", dtype)(inputs)
-        torch.testing.assert_close(fast(inputs), expected, rtol=2e-2, atol=2e-2)

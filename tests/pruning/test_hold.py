@@ -159,28 +159,6 @@ def test_an_error_for_a_network_pruned_by_torch_points_to_absorb() -> None:
         hold(network_, mask)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_hold_does_not_synchronise_with_the_gpu() -> None:
-    network_ = network().cuda()
-    mask = mask_of(network_)
-    hold(network_, mask)
-    x = torch.randn(10, 6, device="cuda")
-    for options in ({"foreach": True}, {"fused": True}):
-        optimizer = torch.optim.SGD(network_.parameters(), lr=0.1, momentum=0.9, **options)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            for _ in range(3):
-                optimizer.zero_grad()
-                network_(x).square().sum().backward()
-                optimizer.step()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        assert_pruned(network_.cpu(), mask)
-        network_.cuda()
-        network_(x).sum().backward()  # the masks are moved to the device again
-        optimizer.step()
-
-
 def test_a_layer_may_have_the_name_of_a_wrappers_attribute() -> None:
     network = nn.ModuleDict({"fc": nn.Linear(4, 4), "module": nn.ModuleDict({"fc": nn.Linear(4, 4)})})
     mask = Mask({name: torch.eye(4, dtype=torch.bool) for name in ("fc.weight", "module.fc.weight")})

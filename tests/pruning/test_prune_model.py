@@ -137,15 +137,6 @@ def test_other_dtypes_are_pruned(score: str, dtype: torch.dtype) -> None:
     assert {parameter.dtype for parameter in network.parameters()} == {dtype}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-@pytest.mark.parametrize("score", SCORES)
-def test_a_network_on_a_gpu_is_pruned_there(score: str) -> None:
-    network = classifier().cuda()
-    start = {name: value.cpu() + 1 for name, value in network.state_dict().items()}
-    batches = [(x.cuda(), y.cuda()) for x, y in data()]
-    assert prune(network, 0.5, score=score, data=batches, start=start, rounds=2).count == 112
-
-
 def test_batches_may_come_from_an_iterator() -> None:
     from_list, from_iterator = (
         prune(classifier(), 0.3, score="grasp", data=batches, rounds=3) for batches in (data(), iter(data()))

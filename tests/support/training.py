@@ -108,8 +108,8 @@ def train_stacked(runs: Sequence[Run]) -> list[Outcome]:
     return Stacked().train(runs, Checkpoint(NO_CHECKPOINT))
 
 
-def ensemble_learner(runs: Sequence[Run]) -> EnsembleLearner:
-    return EnsembleLearner([masked_network(run) for run in runs], runs, [prepare(run.data) for run in runs], CPU)
+def ensemble_learner(runs: Sequence[Run], device: torch.device = CPU) -> EnsembleLearner:
+    return EnsembleLearner([masked_network(run) for run in runs], runs, [prepare(run.data) for run in runs], device)
 
 
 def module_learner(run: Run) -> ModuleLearner:

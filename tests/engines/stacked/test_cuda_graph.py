@@ -79,7 +79,7 @@ def test_without_a_capture_the_function_is_still_called(caplog: pytest.LogCaptur
     assert record.getMessage().endswith("operation not permitted when stream is capturing")  # one line
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.usefixtures("cuda")
 def test_on_cuda_a_function_that_cannot_be_captured_is_still_called(caplog: pytest.LogCaptureFixture) -> None:
     device = torch.device("cuda")
     total = torch.zeros((), device=device)

@@ -15,9 +15,6 @@ from tests.support.networks import BATCH_NORM, CONVOLUTIONAL, MLP_WITH_DROPOUT, 
 from tests.support.recipes import tiny
 from tests.support.training import (
     CPU,
-    NO_CHECKPOINT,
-    Interrupted,
-    InterruptingCheckpoint,
     assert_close,
     dense_run,
     same_bits,
@@ -39,7 +36,6 @@ from tombola.utils.workers import InlineExecutor
 from tombola.zoo.datasets import prepare
 
 SGD_MOMENTUM = {"training__optimizer": "sgd", "training__lr": 0.05, "training__momentum": 0.9}
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def test_outcomes_are_those_of_the_eager_engine() -> None:
@@ -122,29 +118,6 @@ def test_all_runs_of_an_experiment_are_trained_in_stacks(tmp_path: Path) -> None
         assert outcome.engine.startswith("stacked")
         if request.level == 0:
             assert_close(outcome.final, train_alone(request.run).final)
-
-
-@needs_cuda
-@pytest.mark.parametrize("changes", [{"model": MLP_WITH_DROPOUT}, SGD_MOMENTUM])
-def test_on_cuda_a_graph_gives_the_bits_that_single_launches_give(
-    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    runs = variants(dense_run(**changes), 3)
-    captured = Stacked(None, "cuda").train(runs, Checkpoint(NO_CHECKPOINT))
-    assert not caplog.records  # the capture did not fail
-    monkeypatch.setattr("tombola.engines.stacked.cuda_graph.WARM_UP_CALLS", 10**9)
-    launched = Stacked(None, "cuda").train(runs, Checkpoint(NO_CHECKPOINT))
-    assert all(map(same_bits, captured, launched))
-
-
-@needs_cuda
-def test_on_cuda_a_resumed_stack_gives_the_same_bits(tmp_path: Path) -> None:
-    runs = variants(dense_run(model=MLP_WITH_DROPOUT), 3)
-    path = tmp_path / "checkpoint.safetensors"
-    whole = Stacked(None, "cuda").train(runs, Checkpoint(NO_CHECKPOINT))
-    with pytest.raises(Interrupted):
-        Stacked(None, "cuda").train(runs, InterruptingCheckpoint(path))
-    assert all(map(same_bits, whole, Stacked(None, "cuda").train(runs, Checkpoint(path))))
 
 
 class DataDependentBranch(nn.Module):
