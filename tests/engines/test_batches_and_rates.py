@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tombola.engines.augmentation import BLOCK, augment, draw_augmentation
+from tests.support.training import dense_run
+from tombola.engines import augmentation as module
+from tombola.engines.augmentation import BLOCK, Augmentation, AugmentationDraws, augment
 from tombola.engines.optimizers import learning_rates
 from tombola.runs.run import Training
+from tombola.utils.seeds import Purpose, sequence
 from tombola.zoo.batches import batches
+from tombola.zoo.datasets import prepare
 from tombola.zoo.datasets.dataset import Array
 
 
@@ -78,7 +85,7 @@ def test_augmentation_equals_a_simple_implementation(
     generator = np.random.default_rng(seed)
     per_image = () if channels is None else (channels,)
     x = generator.random((images, *per_image, height, width), dtype=np.float32)
-    choices = draw_augmentation(seed, images, 5, 1, flip, crop)[0]
+    choices = AugmentationDraws(seed, images, flip, crop).choices(5, 1)[0]
     shared = generator.random(per_image, dtype=np.float32)
     separate = generator.random((images, *per_image), dtype=np.float32)
     for black in (shared, separate):
@@ -87,14 +94,32 @@ def test_augmentation_equals_a_simple_implementation(
         np.testing.assert_array_equal(result.numpy(), expected)
 
 
-@pytest.mark.parametrize(("first", "count"), [(0, 1), (99, 2), (37, 250), (200, 100), (250, 0)])
+@pytest.mark.parametrize(("first", "count"), [(0, 1), (99, 2), (37, 250), (200, 100)])
 def test_any_range_of_iterations_gives_the_same_choices(first: int, count: int) -> None:
-    all_choices = draw_augmentation(3, 8, 0, 400, True, 4)
-    assert torch.equal(draw_augmentation(3, 8, first, count, True, 4), all_choices[first : first + count])
+    all_choices = AugmentationDraws(3, 8, True, 4).choices(0, 400)
+    assert torch.equal(AugmentationDraws(3, 8, True, 4).choices(first, count), all_choices[first : first + count])
+
+
+def test_each_block_of_choices_is_drawn_once_however_many_runs_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Counter[tuple[int, ...]]()
+
+    def counted(*place: Any) -> Any:
+        drawn[place] += 1
+        return sequence(*place)
+
+    monkeypatch.setattr(module, "sequence", counted)
+    dense = dense_run(data={"name": "digits", "validation": 200, "flip": True, "crop": 1}, training__batch_size=4)
+    runs = [dense.model_copy(update={"seed": seed // 2}) for seed in range(600)]
+    augmentation = Augmentation.of(runs, [prepare(dense.data)] * 600, torch.device("cpu"))
+    assert augmentation is not None
+    chunks = [augmentation.choices(first, 30) for first in range(0, 210, 30)]
+    assert drawn == {(seed, Purpose.AUGMENT, block): 1 for seed in range(300) for block in range(3)}
+    alone = AugmentationDraws(7, 4, True, 1).choices(0, 210)
+    assert torch.equal(torch.cat(chunks)[:, 15 * 4 : 16 * 4], alone)
 
 
 def test_choices_are_uniformly_distributed() -> None:
-    choices = draw_augmentation(0, 100, 0, 10 * BLOCK, True, 4)
+    choices = AugmentationDraws(0, 100, True, 4).choices(0, 10 * BLOCK)
     assert (choices.shape, choices.dtype) == ((1000, 100, 3), torch.int64)
     assert choices[:, :, 0].sum() == 50_078  # of 100,000; the standard deviation is 158
     for axis in (1, 2):
@@ -105,12 +130,12 @@ def test_choices_are_uniformly_distributed() -> None:
 
 
 def test_choices_depend_on_the_seed_and_flips_not_on_the_crop() -> None:
-    choices = draw_augmentation(0, 50, 0, 10, True, 4)
-    assert not torch.equal(choices, draw_augmentation(1, 50, 0, 10, True, 4))
-    assert torch.equal(choices[:, :, 0], draw_augmentation(0, 50, 0, 10, True, 2)[:, :, 0])
-    assert not draw_augmentation(0, 50, 0, 10, False, 4)[:, :, 0].any()
-    assert torch.equal(choices[:, :, 1:], draw_augmentation(0, 50, 0, 10, False, 4)[:, :, 1:])
-    assert not draw_augmentation(0, 50, 0, 10, True, 0)[:, :, 1:].any()
+    choices = AugmentationDraws(0, 50, True, 4).choices(0, 10)
+    assert not torch.equal(choices, AugmentationDraws(1, 50, True, 4).choices(0, 10))
+    assert torch.equal(choices[:, :, 0], AugmentationDraws(0, 50, True, 2).choices(0, 10)[:, :, 0])
+    assert not AugmentationDraws(0, 50, False, 4).choices(0, 10)[:, :, 0].any()
+    assert torch.equal(choices[:, :, 1:], AugmentationDraws(0, 50, False, 4).choices(0, 10)[:, :, 1:])
+    assert not AugmentationDraws(0, 50, True, 0).choices(0, 10)[:, :, 1:].any()
 
 
 STEPS = {"schedule": "step", "milestones": ["6it", "9it"]}

@@ -22,6 +22,7 @@ from tests.support.training import (
     assert_close,
     dense_run,
     same_bits,
+    same_state,
     train_alone,
     train_in_order,
     variants,
@@ -32,6 +33,7 @@ from tombola.engines.optimizers import build_optimizer, normalisation_parameters
 from tombola.engines.sparse.engine import Sparse
 from tombola.engines.sparse.speeds import Speeds
 from tombola.engines.stacked.engine import Stacked
+from tombola.pruning.mask import State
 from tombola.runs.initial_state import initial_network
 from tombola.runs.run import Run, Training
 from tombola.runs.store import Checkpoint
@@ -221,6 +223,38 @@ def test_an_interrupted_training_gives_the_same_bits(
     with pytest.raises(Interrupted):
         engine().train(runs, InterruptingCheckpoint(path))
     assert all(map(same_bits, whole, engine().train(runs, Checkpoint(path))))
+
+
+class KeepingCheckpoint(Checkpoint):
+    """Keeps what is saved at every opportunity, and copies of it."""
+
+    def __init__(self) -> None:
+        super().__init__(NO_CHECKPOINT)
+        self.saved: list[State] = []
+        self.copies: list[State] = []
+
+    def due(self) -> bool:
+        return True
+
+    def save(self, tensors: Any, about: Any, engine: str) -> None:  # noqa: ARG002
+        self.saved.append(tensors)
+        self.copies.append({name: tensor.clone() for name, tensor in tensors.items()})
+
+
+@with_every_engine
+@pytest.mark.usefixtures("_always_sparse")
+@pytest.mark.parametrize("changes", [{"model": BATCH_NORM}, {"model": BATCH_NORM} | MOMENTUM, {}, MOMENTUM])
+def test_a_saved_state_does_not_change_when_the_training_goes_on(
+    changes: dict[str, Any], engine: Callable[[], Engine[Run]]
+) -> None:
+    checkpoint = KeepingCheckpoint()
+    engine().train(pruned_runs(engine, **changes), checkpoint)
+    assert len(checkpoint.saved) > 2
+    assert all(map(same_state, checkpoint.saved, checkpoint.copies))
+    changed = {
+        name for name, tensor in checkpoint.saved[0].items() if not torch.equal(tensor, checkpoint.saved[1][name])
+    }
+    assert {"learner", "history"} <= {name.partition("/")[0] for name in changed}
 
 
 @with_every_engine

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.support.several_runs import Clock, TimedLearner
 from tests.support.training import NO_CHECKPOINT, dense_run
+from tombola.engines import training_loop
 from tombola.engines.history import Evaluation
 from tombola.engines.training_loop import SplitName, TrainingLoop, run_to_end
 from tombola.pruning.mask import State
 from tombola.runs.outcome import Outcome
 from tombola.runs.store import Checkpoint
+from tombola.utils.seeds import Purpose, sequence
+from tombola.zoo import batches
 
 
 class GivenLosses:
     """A learner of one run whose validation losses are given by iteration; its accuracies identify its weights."""
+
+    device = torch.device("cpu")
 
     def __init__(self, losses: dict[int, float]) -> None:
         self.losses = losses
@@ -102,3 +110,52 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(loss: float) -> None
     assert outcome.measures.iterations == 20
     assert outcome.measures["test_accuracy"] is None
     assert outcome.curves["validation_loss"].tolist() == [0.5]
+
+
+SECONDS = 1 / 128
+"""Of an iteration; sums of it are exact."""
+
+
+@pytest.mark.parametrize(
+    ("device", "first"),
+    [("cpu", [10, 20, 40, 80, 128, 42]), ("cuda", [10] * 32)],  # the time of a launch says nothing
+)
+def test_about_a_second_is_trained_at_once(device: str, first: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(training_loop, "time", clock)
+    learner = TimedLearner(1, clock, device, SECONDS)
+    run = dense_run(training__length="960it", training__evaluate_every="320it")
+    training = TrainingLoop([run], learner, 1000)
+    while not training.finished:
+        training.advance()
+        if len(learner.steps) == 3:
+            training.snapshot()
+            clock.now += 1000.0  # to write it is no training
+    assert learner.steps == first + 2 * [128, 128, 64]
+    (outcome,) = training.outcomes("timed")
+    assert outcome.seconds == 960 * SECONDS
+
+
+def test_each_permutation_is_drawn_once_however_many_runs_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Counter[tuple[int, ...]]()
+
+    def counted(*place: Any) -> Any:
+        drawn[place] += 1
+        return sequence(*place)
+
+    monkeypatch.setattr(batches, "sequence", counted)
+    dense = dense_run(training__length="120it", training__batch_size=10)
+    runs = [dense.model_copy(update={"seed": seed // 2}) for seed in range(400)]
+    learner = TimedLearner(400, Clock())
+    training = TrainingLoop(runs, learner, 300)
+    while not training.finished:
+        training.advance()
+    assert len(learner.steps) > 10
+    assert drawn == {(seed, Purpose.ORDER, epoch): 1 for seed in range(200) for epoch in range(4)}
+
+
+def test_a_checkpoint_has_no_values_for_each_evaluation_or_run_outside_its_tensors() -> None:
+    training = TrainingLoop([dense_run()] * 3, TimedLearner(3, Clock()), 300)
+    training.advance()
+    _, about = training.snapshot()
+    assert all(isinstance(value, int | float) for value in about.values())

@@ -4,11 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from tombola.experiments.copies import TOLERANCE, copied_replicates, copies_text, sketch, tolerances
+from tombola.experiments import copies as module
+from tombola.experiments.copies import TOLERANCE, Copies, Sketch, copies_text, sketch, tolerances
 from tombola.pruning.mask import Mask
 
 ONE, OTHER = {"w": (0.1, 1.0, 2.0)}, {"w": (0.1, 1.0, 2.2)}
 """Sketches that are too far apart."""
+
+
+def copied_replicates(sketches: dict[tuple[int, int], Sketch]) -> list[int]:
+    copies = Copies()
+    for place, found in sketches.items():
+        copies.add(*place, found)
+    return copies.replicates
 
 
 def test_copies_have_the_same_weights_at_the_same_level() -> None:
@@ -17,6 +25,13 @@ def test_copies_have_the_same_weights_at_the_same_level() -> None:
     assert copied_replicates({(0, 3): ONE, (0, 1): ONE, (1, 2): OTHER, (1, 0): OTHER}) == [0, 1, 2, 3]
     assert copied_replicates({(0, 0): {}, (0, 1): {}}) == []  # unknown weights
     assert copied_replicates({}) == []
+
+
+def test_a_sketch_is_compared_with_those_of_its_level_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[object] = []
+    monkeypatch.setattr(module, "are_alike", lambda *pair: compared.append(pair))
+    copied_replicates({(level, replicate): ONE for level in range(10) for replicate in range(4)})
+    assert len(compared) == 10 * 6
 
 
 def test_the_text_names_them_and_both_reasons() -> None:

@@ -12,6 +12,7 @@ from tests.support.custom_search import small, train
 from tests.support.experiments import simulate
 from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
+from tests.support.several_runs import Clock
 from tombola._find_ticket import find_ticket
 from tombola.experiments.results_collector import ResultsCollector
 from tombola.report import progress as module
@@ -80,9 +81,13 @@ def test_a_terminal_gets_progress_on_standard_error(monkeypatch: pytest.MonkeyPa
     assert "2/2" in shown.getvalue() or "1/2" in shown.getvalue()
 
 
-def test_a_notebook_gets_a_table_that_is_updated(notebook: Any) -> None:  # noqa: ARG001
+def test_a_notebook_gets_a_table_that_is_updated(
+    notebook: Any,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from IPython.utils.capture import capture_output
 
+    monkeypatch.setattr(module, "UPDATE_PAUSE", 0)
     assert in_notebook()
     with capture_output() as captured:
         find_ticket(small, train, evaluate=lambda _: 0.5, levels=2)
@@ -113,3 +118,38 @@ def test_the_progress_display_counts_runs_and_names_levels(dense: Run) -> None:
     assert "1/4" in text
     assert "reinit level 2" in text
     assert "s left" in text
+
+
+def test_a_table_that_takes_long_to_show_is_shown_rarely(
+    notebook: Any,  # noqa: ARG001
+    dense: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, shown = Clock(), []
+
+    def show(self: NotebookDisplay) -> str:
+        shown.append(len(self._answered))
+        clock.now += 1.0
+        return ""
+
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(NotebookDisplay, "_repr_html_", show)
+    display = NotebookDisplay(collector(), runs=50)
+    for seed in range(50):
+        run = dense.reinitialised(seed)
+        display.answered(0, RunRequest("ticket", 0, run, seed), outcome_of(run), trained=True)
+        clock.now += 2.0
+    display.close()
+    assert shown == [0, 1, 11, 21, 31, 41, 50]
+
+
+def test_runs_that_train_together_are_counted_by_level(dense: Run) -> None:
+    progress = ProgressDisplay(Console(file=io.StringIO()), runs=9)
+    asks = [RunRequest("reinit", level, dense.reinitialised(seed)) for seed, level in enumerate([1, 1, 2])]
+    for ask in asks:
+        progress.started(0, ask)
+    assert progress._current() == "reinit level 1 ×2, reinit level 2"
+    for ask in asks[1:]:
+        progress.answered(0, ask, outcome_of(dense), trained=True)
+        progress.answered(1, ask, outcome_of(dense), trained=False)  # shares the run, and did not start it
+    assert progress._current() == "reinit level 1"

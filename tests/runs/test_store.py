@@ -76,8 +76,10 @@ def test_a_damaged_entry_is_moved_away_with_a_warning(
     assert store.get(dense) is not None
 
 
-LOCK = """import filelock, sys
-with filelock.FileLock(sys.argv[1]):
+LOCK = """import filelock, json, pathlib, sys
+path = pathlib.Path(sys.argv[1])
+with filelock.FileLock(path):
+    path.with_suffix(".json").write_text(json.dumps(sys.argv[2:]))
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -85,10 +87,10 @@ with filelock.FileLock(sys.argv[1]):
 
 @contextmanager
 def locked_by_another_process(store: Store, run: Run) -> Iterator[subprocess.Popen[bytes]]:
-    """The lock file of `run` is held by a process, without the cost of importing torch there."""
-    lock = store.folder / "locks" / f"{run.key}.lock"
+    """`run` is claimed by a process, without the cost of importing torch there."""
+    lock = store.folder / "locks" / "0123.lock"
     lock.parent.mkdir(parents=True)
-    command = [sys.executable, "-c", LOCK, str(lock)]
+    command = [sys.executable, "-c", LOCK, str(lock), run.key]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == b"held"
@@ -100,13 +102,13 @@ def test_a_claim_waits_until_the_process_that_holds_it_ends(dense: Run, store_fo
     store, claimed = Store(store_folder), threading.Event()
 
     def claim() -> None:
-        with store.claim(dense):
+        with store.claim([dense]):
             claimed.set()
 
     thread = threading.Thread(target=claim)
     with locked_by_another_process(store, dense) as process:
         thread.start()
-        with store.claim(dense.reinitialised(5)):
+        with store.claim([dense.reinitialised(5)]):
             pass  # another run is free at once
         assert not claimed.wait(0.7)
         if end == "is killed":
@@ -122,10 +124,10 @@ def test_a_worker_thread_that_waits_for_a_claim_can_be_cancelled(dense: Run, sto
 
     def interrupted() -> None:
         with parallel_executor(2, threads=True) as executor:
-            waiting.append(executor.submit(lambda: Store(store_folder).claim(dense).__enter__()))
+            waiting.append(executor.submit(lambda: Store(store_folder).claim([dense]).__enter__()))
             raise KeyboardInterrupt
 
-    with Store(store_folder).claim(dense):
+    with Store(store_folder).claim([dense]):
         with pytest.raises(KeyboardInterrupt):
             interrupted()
         assert isinstance(waiting[0].exception(timeout=120), Cancelled)
@@ -151,6 +153,7 @@ def test_a_checkpoint_that_is_damaged_or_of_another_engine_is_dropped_with_a_war
     checkpoint = Checkpoint(tmp_path / "a.safetensors")
     checkpoint.save({"a": torch.ones(2)}, {}, "eager on cpu")
     if damaged:
+        checkpoint.wait()
         checkpoint.path.write_bytes(b"nonsense")
     assert checkpoint.load("eager on cpu" if damaged else "eager on cuda") is None
     assert (str(checkpoint.path) if damaged else "eager on cpu, not by eager on cuda") in caplog.text
@@ -206,7 +209,7 @@ def test_temporary_files_of_a_killed_process_are_deleted(dense: Run, store_folde
     (entry,) = (store_folder / "runs").rglob("*.safetensors")
     half_written = entry.with_name(f".{entry.name}.12345.tmp")
     half_written.write_bytes(b"half")
-    with store.claim(dense):
+    with store.claim([dense]):
         assert list(entry.parent.iterdir()) == [entry]
 
 

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from tests.support.custom_runs import custom_run
 from tests.support.experiments import Recorder
 from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
+from tombola.engines.custom.engine import CustomRun
 from tombola.engines.eager import Eager
 from tombola.engines.training_loop import Capacity
 from tombola.experiments.recipe_experiment import RecipeExperiment
@@ -164,3 +169,67 @@ def test_worker_processes_change_no_bit(tmp_path: Path) -> None:
     assert two is not None
     assert one.measures == two.measures
     assert all((one.final[name] == two.final[name]).all() for name in one.final)
+
+
+class CountedRun(CustomRun):
+    """Counts how often runs are described, or compared, which compares their masks."""
+
+    counts: ClassVar[Counter[str]] = Counter()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        self.counts["described"] += 1
+        return super().description
+
+    def __eq__(self, other: object) -> bool:
+        self.counts["compared"] += 1
+        return super().__eq__(other)
+
+    __hash__ = CustomRun.__hash__
+
+
+@pytest.mark.parametrize("max_runs", [1, 1000])
+@pytest.mark.parametrize("alike", [False, True])
+def test_the_work_for_a_run_does_not_grow_with_the_number_of_runs(
+    store_folder: Path, monkeypatch: pytest.MonkeyPatch, max_runs: int, alike: bool
+) -> None:
+    if alike:
+        monkeypatch.setattr(CountedRun, "shape", ())
+    run = custom_run()
+    counts = []
+    for count in (20, 40):
+        CountedRun.counts.clear()
+        runs = [CountedRun(start=run.start, mask=run.mask, seed=seed, procedure=f"{count}") for seed in range(count)]
+        engine: Any = RecordingEngine(max_runs)
+        conduct([request_together(*runs)], Store(store_folder), engine, InlineExecutor(), Recorder())  # type: ignore[arg-type]
+        assert len(engine.trained) == count
+        assert CountedRun.counts["compared"] == 0
+        counts.append(CountedRun.counts["described"])
+    assert counts[1] == 2 * counts[0]
+    assert counts[0] <= 10 * 20
+
+
+@dataclass
+class LoggingEngine:
+    """Makes outcomes up, and logs what it trains in a file for each process."""
+
+    folder: Path
+
+    def capacity(self, run: Run) -> Capacity:  # noqa: ARG002
+        return Capacity(100)
+
+    def train(self, runs: Sequence[Run], checkpoint: Any, load_state: Any = None) -> list[Outcome]:  # noqa: ARG002
+        with (self.folder / str(os.getpid())).open("a") as file:
+            file.writelines(f"{run.key}\n" for run in runs)
+        return [outcome_of(run) for run in runs]
+
+
+def test_processes_that_share_some_runs_train_each_once(dense: Run, tmp_path: Path) -> None:
+    runs, store = runs_like(dense, 9), Store(tmp_path / "store")
+    (logs := tmp_path / "logs").mkdir()
+    with parallel_executor(2) as executor:
+        parts = [runs[:6], runs[3:], runs[::-2]]
+        trained = [executor.submit(train_missing, part, store, LoggingEngine(logs)) for part in parts]
+        assert sum(sum(each.result()) for each in trained) == 9
+    keys = [key for log in logs.iterdir() for key in log.read_text().split()]
+    assert sorted(keys) == sorted(run.key for run in runs)

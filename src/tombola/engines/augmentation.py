@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from tombola.engines.transfers import to_device
 from tombola.runs.run import Run
+from tombola.utils.random_stream import Array, RandomStream
 from tombola.utils.seeds import Purpose, sequence
 from tombola.zoo.datasets.split import Split
 
@@ -27,22 +27,22 @@ class Augmentation:
     black: Tensor
     """The value of a black pixel for each image of all batches: (images, channels)."""
     device: torch.device
+    draws: Mapping[int, AugmentationDraws]
+    """By the seeds of the runs."""
 
     @classmethod
     def of(cls, runs: Sequence[Run], splits: Sequence[Split], device: torch.device) -> Augmentation | None:
         """None where images are not augmented."""
         if not runs[0].data.augmented:
             return None
-        batch = runs[0].training.batch_size
+        data, batch = runs[0].data, runs[0].training.batch_size
         black = torch.stack([split.black for split in splits]).repeat_interleave(batch, 0)
-        return cls(runs, black.to(device), device)
+        draws = {seed: AugmentationDraws(seed, batch, data.flip, data.crop) for seed in {run.seed for run in runs}}
+        return cls(runs, black.to(device), device, draws)
 
     def choices(self, first: int, count: int) -> Tensor:
         """The random draws for each image in `count` iterations from `first`, of shape (count, images, 3)."""
-        data, batch = self.runs[0].data, self.runs[0].training.batch_size
-        drawn = {
-            run.seed: draw_augmentation(run.seed, batch, first, count, data.flip, data.crop) for run in self.runs
-        }
+        drawn = {seed: draws.choices(first, count) for seed, draws in self.draws.items()}
         return to_device(torch.cat([drawn[run.seed] for run in self.runs], 1), self.device)
 
     def __call__(self, x: Tensor, choices: Tensor) -> Tensor:
@@ -50,35 +50,38 @@ class Augmentation:
         return augment(x, choices, self.black, self.runs[0].data.crop)
 
 
-def draw_augmentation(seed: int, batch_size: int, first: int, count: int, flip: bool, crop: int) -> Tensor:
-    """The random choices for each image in the batches of iterations `first` to `first + count - 1`.
+class AugmentationDraws:
+    """The random choices of the run with this seed, for each image in its batches. The last block that was drawn is
+    kept."""
 
-    int64 of shape (count, batch_size, 3): whether the image is flipped left to right, 0 or 1, and the first row and
-    column of the crop in the padded image, each from 0 to 2 x crop. Any range of iterations gives the same choices,
-    and flips do not depend on `crop`.
-    """
-    if count == 0:
-        return torch.zeros(0, batch_size, 3, dtype=torch.int64)
-    blocks = range(first // BLOCK, -(-(first + count) // BLOCK))
-    drawn = np.concatenate([_block(seed, batch_size, block, flip, crop) for block in blocks])
-    offset = blocks.start * BLOCK
-    return torch.from_numpy(drawn[first - offset : first + count - offset].astype(np.int64))
+    def __init__(self, seed: int, batch_size: int, flip: bool, crop: int) -> None:
+        self.seed = seed
+        self.batch_size = batch_size
+        self.flip = flip
+        self.crop = crop
+        self._stream = RandomStream(self._block, BLOCK)
 
+    def choices(self, first: int, count: int) -> Tensor:
+        """Of iterations `first` to `first + count - 1`: int64 of shape (count, batch_size, 3).
 
-@functools.lru_cache(maxsize=256)  # runs in a stack take turns
-def _block(
-    seed: int, batch_size: int, block: int, flip: bool, crop: int
-) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    generator = np.random.default_rng(sequence(seed, Purpose.AUGMENT, block))
-    flipped = generator.integers(0, 2, (BLOCK, batch_size, 1), dtype=np.int32)
-    corners = generator.integers(0, 2 * crop + 1, (BLOCK, batch_size, 2), dtype=np.int32)
-    return np.concatenate([flipped * np.int32(flip), corners], axis=2)
+        Whether the image is flipped left to right, 0 or 1, and the first row and column of the crop in the padded
+        image, each from 0 to 2 x crop. Any range of iterations gives the same choices, and flips do not depend on
+        `crop`.
+        """
+        return torch.from_numpy(self._stream.read(first, first + count).astype(np.int64))
+
+    def _block(self, block: int) -> Array:
+        generator = np.random.default_rng(sequence(self.seed, Purpose.AUGMENT, block))
+        flipped = generator.integers(0, 2, (BLOCK, self.batch_size, 1), dtype=np.int32)
+        corners = generator.integers(0, 2 * self.crop + 1, (BLOCK, self.batch_size, 2), dtype=np.int32)
+        choices = np.concatenate([flipped * np.int32(self.flip), corners], axis=2)
+        return choices.astype(np.min_scalar_type(max(1, 2 * self.crop)))
 
 
 def augment(x: Tensor, choices: Tensor, black: Tensor, crop: int) -> Tensor:
     """The images, padded with `crop` black pixels on each side, cropped to their former size, and some flipped.
 
-    `x`: (images, channels, height, width) or (images, height, width); `choices`: (images, 3), of `draw_augmentation`.
+    `x`: (images, channels, height, width) or (images, height, width); `choices`: (images, 3), of `AugmentationDraws`.
     `black`: the value of a black pixel after scaling, (channels,) or (images, channels); for images without channels,
     () or (images,). All tensors are on one device, with which the CPU never synchronises.
     """

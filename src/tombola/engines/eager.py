@@ -24,6 +24,7 @@ from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.runs.sparse_state import strip_prefix
 from tombola.runs.store import Checkpoint
+from tombola.utils.host_copies import host_copies
 from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.seeds import Purpose, derive
 from tombola.zoo.datasets import prepare
@@ -171,7 +172,7 @@ class ModuleLearner:
         self.best = self._copy()
 
     def weights(self) -> list[State]:
-        return [{name: tensor.cpu() for name, tensor in self._copy().items()}]
+        return [host_copies(self.network.state_dict())]
 
     def optimizer_states(self) -> list[State]:
         return [optimizers.optimizer_state(self.optimizer, self.parameters)]
@@ -184,9 +185,9 @@ class ModuleLearner:
         return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        tensors = {f"network/{name}": tensor for name, tensor in self._copy().items()}
-        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
-        return tensors | {"loss": self.loss_sum} | optimizers.training_state(self.optimizer, self.device)
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()} | {"loss": self.loss_sum}
+        return host_copies(tensors) | optimizers.training_state(self.optimizer, self.device)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.network.load_state_dict(strip_prefix(state, "network"))

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from tombola.pruning.mask import State
 from tombola.runs.run import Training
 from tombola.runs.sparse_state import strip_prefix
+from tombola.utils.host_copies import host_copies
 
 
 def build_optimizer(
@@ -69,12 +70,13 @@ def set_learning_rate(optimizer: optim.Optimizer, rate: float) -> None:
 
 def optimizer_state(optimizer: optim.Optimizer, parameters: Mapping[str, Tensor]) -> State:
     """The state that `optimizer` has for these parameters, as in `Outcome.optimizer`."""
-    return {
-        f"{kind}/{name}": value.detach().cpu().clone()
+    values = {
+        f"{kind}/{name}": value
         for name, parameter in parameters.items()
         for kind, value in optimizer.state.get(parameter, {}).items()
         if value is not None
     }
+    return host_copies(values)
 
 
 def load_optimizer_state(optimizer: optim.Optimizer, parameters: Mapping[str, Tensor], state: State) -> None:
@@ -93,13 +95,14 @@ def _laid_out_for(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def training_state(optimizer: optim.Optimizer, device: torch.device) -> dict[str, Tensor]:
-    """The states of `optimizer` and of torch's random generators."""
-    tensors = {
+    """Copies, on the host, of the states of `optimizer` and of torch's random generators."""
+    values = {
         f"optimizer/{index}/{name}": value
         for index, state in optimizer.state_dict()["state"].items()
         for name, value in state.items()
         if value is not None
     }
+    tensors = host_copies(values)
     tensors["random/cpu"] = torch.get_rng_state()
     if device.type == "cuda":
         tensors["random/cuda"] = torch.cuda.get_rng_state(device)

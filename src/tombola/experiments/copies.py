@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -64,15 +63,25 @@ Sketch = Mapping[str, tuple[float, ...]]
 """See `sketch`."""
 
 
-def copied_replicates(sketches: Mapping[tuple[int, int], Sketch]) -> list[int]:
-    """The replicates that have a training which ended, almost exactly, in the same weights as that of another
-    replicate, given the sketches by level and replicate. They are no independent evidence."""
-    levels: defaultdict[int, dict[int, Sketch]] = defaultdict(dict)
-    for (level, replicate), found in sketches.items():
-        if found:
-            levels[level][replicate] = found
-    pairs = (pair for each in levels.values() for pair in combinations(each.items(), 2))
-    return sorted({place for (one, a), (other, b) in pairs if are_alike(a, b) for place in (one, other)})
+class Copies:
+    """Finds the replicates that have a training which ended, almost exactly, in the same weights as that of another
+    replicate. They are no independent evidence."""
+
+    def __init__(self) -> None:
+        self._sketches: defaultdict[int, dict[int, Sketch]] = defaultdict(dict)  # by level and replicate
+        self._found: set[int] = set()
+
+    def add(self, level: int, replicate: int, found: Sketch) -> None:
+        """Compare the sketch of a ticket with the others of its level."""
+        others = self._sketches[level]
+        if alike := [other for other, theirs in others.items() if found and are_alike(found, theirs)]:
+            self._found |= {replicate, *alike}
+        others[replicate] = found
+
+    @property
+    def replicates(self) -> list[int]:
+        """Those found so far."""
+        return sorted(self._found)
 
 
 def are_alike(one: Sketch, other: Sketch) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from tombola.engines.custom.direction import check_direction
-from tombola.experiments.copies import copied_replicates, copies_text, sketch, tolerances
+from tombola.experiments.copies import Copies, copies_text, sketch, tolerances
 from tombola.experiments.custom_config import CustomConfig
 from tombola.experiments.layer_stats import layer_stats
 from tombola.experiments.line_ends import LineEnds
@@ -93,7 +93,7 @@ class ResultsCollector(Listener):
         """The sizes at which the experiment was finished before."""
         self._initial_states = InitialStates(initial_state)
         self._find_copies = find_copies
-        self._sketches: dict[tuple[int, int], dict[str, tuple[float, ...]]] = {}  # of tickets, by (level, replicate)
+        self._copies = Copies()
         self._tolerated: dict[int, dict[str, float]] = {}  # by replicate, of its dense training
         self._tables: dict[RowKey, RunTables] = {}
         self._points: dict[tuple[int, int, int, InterpolationPoint], dict[str, Any]] = {}
@@ -181,14 +181,15 @@ class ResultsCollector(Listener):
         mask = request.run.mask
         if request.level == 0:
             self._tolerated[study] = tolerances(mask, start, outcome.final)
-        self._sketches[request.level, study] = sketch(outcome.final, mask, self._tolerated.get(study, {}))
+        found = sketch(outcome.final, mask, self._tolerated.get(study, {}))
+        self._copies.add(request.level, study, found)
         if "copies" not in self._warned and (text := copies_text(self.copies)):
             self._warn_once("copies", text)
 
     @property
     def copies(self) -> list[int]:
         """The replicates whose dense network or tickets ended in the same weights as those of another replicate."""
-        return copied_replicates(self._sketches)
+        return self._copies.replicates
 
     @property
     def keys(self) -> set[RowKey]:

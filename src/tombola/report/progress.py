@@ -24,6 +24,9 @@ from tombola.studies.request import RequestId, RunRequest
 LINE_INTERVAL = 60.0
 """Seconds between lines if the console is not a terminal."""
 
+UPDATE_PAUSE = 20
+"""How many times as long as it took to show the results in a notebook they stay as they are."""
+
 
 class ProgressDisplay(Listener):
     """Shows the finished runs, what is training now, and the time left, from the first run on.
@@ -37,7 +40,8 @@ class ProgressDisplay(Listener):
         self._answered: set[tuple[int, RequestId]] = set()
         self._trained = 0
         self._began = self._printed = time.monotonic()
-        self._training: dict[tuple[int, RunRequest], None] = {}
+        self._training: set[tuple[int, RequestId]] = set()
+        self._levels = Counter[tuple[str, int]]()  # of those that are training, by branch and level
         self._progress = Progress(
             TextColumn(f"[bold]{action}"),
             BarColumn(bar_width=24),
@@ -59,13 +63,17 @@ class ProgressDisplay(Listener):
 
     def started(self, study: int, request: RunRequest) -> None:
         """Show the run as training."""
-        self._training[study, request] = None
+        self._training.add((study, request.request_id))
+        self._levels[request.branch, request.level] += 1
         self._show()
 
     def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """Count the run; a study may request the same run again."""
-        self._training.pop((study, request), None)
-        self._answered.add((study, request.request_id))
+        place = study, request.request_id
+        if place in self._training:
+            self._training.remove(place)
+            self._levels[request.branch, request.level] -= 1
+        self._answered.add(place)
         self._trained += trained
         self._show()
 
@@ -79,10 +87,9 @@ class ProgressDisplay(Listener):
             self._console.print(f"{finished}/{self._runs} runs · {now}", soft_wrap=True)
 
     def _current(self) -> str:
-        levels = Counter((request.branch, request.level) for _, request in self._training)
         return ", ".join(
             f"{branch} level {level}" + (f" ×{times}" if times > 1 else "")
-            for (branch, level), times in sorted(levels.items())
+            for (branch, level), times in sorted((+self._levels).items())
         )
 
     def _left(self) -> str:
@@ -107,17 +114,25 @@ class NotebookDisplay(Listener):
         self._answered: set[tuple[int, RequestId]] = set()
         self._current = "starting"
         self._closed = False
+        self._next_update = 0.0
         self._handle: Any = display(self, display_id=True)  # type: ignore[no-untyped-call]
 
     def started(self, study: int, request: RunRequest) -> None:
         """See `Listener`."""
         self._current = f"replicate {study}, {request.branch} level {request.level}"
-        self._handle.update(self)
+        self._update()
 
     def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """See `Listener`."""
         self._answered.add((study, request.request_id))  # a study may request the same run again
-        self._handle.update(self)
+        self._update()
+
+    def _update(self) -> None:
+        began = time.monotonic()
+        if began >= self._next_update:
+            self._handle.update(self)
+            ended = time.monotonic()
+            self._next_update = ended + (ended - began) * UPDATE_PAUSE
 
     def _repr_html_(self) -> str:
         table = printable(self._collector.results(finished=self._closed))._repr_html_()

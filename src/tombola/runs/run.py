@@ -168,11 +168,16 @@ class BaseRun(FrozenModel):
     @property
     def key(self) -> str:
         """The run's name in the store: 32 hexadecimal digits, a hash of the description."""
-        text = json.dumps([KEY_FORMAT, self.description], sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return key_of(self.description)
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+def key_of(description: dict[str, Any]) -> str:
+    """The key of the run with this description."""
+    text = json.dumps([KEY_FORMAT, description], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class Run(BaseRun):

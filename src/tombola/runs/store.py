@@ -2,7 +2,7 @@
 
     STORE/runs/ab/abcdef….safetensors        an outcome, under the key of its run
     STORE/unfinished/abcdef….safetensors     the last checkpoint of an unfinished training
-    STORE/locks/abcdef….lock                 held while a process trains that run
+    STORE/locks/                             which runs are being trained by whom; see `claims`
     STORE/damaged/…                          entries that could not be read
 
 An entry is written to a temporary file and renamed, so it is complete or missing, even if the process is killed.
@@ -17,6 +17,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,36 +29,73 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tombola.pruning.mask import State
+from tombola.runs.claims import claim
 from tombola.runs.outcome import Outcome
-from tombola.runs.run import BaseRun
+from tombola.runs.run import BaseRun, key_of
 from tombola.utils.errors import DamagedFile
-from tombola.utils.files import file_lock, read_tensors, remove_temporary, write_tensors, writing
+from tombola.utils.files import read_tensors, remove_temporary, write_tensors, writing
 from tombola.utils.former_names import former_attribute
 
 log = logging.getLogger(__name__)
 
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 """Of what engines save; it changes when they save something else."""
+
+MAX_SHARE = 0.05
+"""The share of the time that is spent on writing checkpoints, at most."""
 
 
 @dataclass
 class Checkpoint:
-    """The state of an unfinished training, saved from time to time, so that a killed process loses little."""
+    """The state of an unfinished training, saved from time to time, so that a killed process loses little.
+
+    It is written beside the training, in a thread.
+    """
 
     path: Path
     every: float = 30.0
-    """Seconds between saves."""
-    _last: float = field(default_factory=time.monotonic)
+    """Seconds between saves, at least."""
+    _next: float = field(init=False)
+    _write: Future[None] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._next = time.monotonic() + self.every
 
     def due(self) -> bool:
-        """Whether it is time to save again."""
-        return time.monotonic() - self._last >= self.every
+        """Whether it is time to save again; not while the last state is being written. Raises `InputError` if that
+        could not be written."""
+        if self._write is not None and not self._write.done():
+            return False
+        self._finish_write()
+        return time.monotonic() >= self._next
 
     def save(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any], engine: str) -> None:
-        """Replace the saved state. Only the same `engine` resumes from it."""
-        write_tensors(self.path, tensors, {"format": CHECKPOINT_FORMAT, "engine": engine, "state": about})
-        self._last = time.monotonic()
+        """Begin to replace the saved state; only the same `engine` resumes from it. `tensors` must not change any
+        more. Raises `InputError` if the state before could not be written."""
+        self._finish_write()
+        executor = ThreadPoolExecutor(1)
+        contents = {"format": CHECKPOINT_FORMAT, "engine": engine, "state": about}
+        self._write = executor.submit(self._write_timed, tensors, contents)
+        executor.shutdown(wait=False)  # the thread ends after this write
+
+    def _write_timed(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        began = time.monotonic()
+        write_tensors(self.path, tensors, about)
+        ended = time.monotonic()
+        self._next = ended + max(self.every, (ended - began) / MAX_SHARE)
+
+    def wait(self) -> None:
+        """Wait until nothing is being written. It raises nothing: that the last state could not be written is no
+        reason to lose a training that has ended."""
+        if self._write is not None:
+            wait([self._write])
+
+    def _finish_write(self) -> None:
+        """Wait for what is being written, and raise its failure, once."""
+        write, self._write = self._write, None
+        if write is not None:
+            write.result()
 
     def load(self, engine: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The state that `engine` saved last, or None.
@@ -65,11 +103,14 @@ class Checkpoint:
         A checkpoint that is damaged, or that another engine, device or version wrote, is deleted with a warning: a
         training continued by another engine could not be reproduced.
         """
+        self.wait()
+        remove_temporary([self.path])
         try:
             tensors, about = read_tensors(self.path)
-            written_by = (about.get("format"), about.get("engine"))
-            if written_by != (CHECKPOINT_FORMAT, engine):
-                raise DamagedFile(f"the checkpoint {self.path} was written by {written_by[1]}, not by {engine}")
+            if about.get("format") != CHECKPOINT_FORMAT:
+                raise DamagedFile(f"the checkpoint {self.path} was written by another version of tombola")
+            if about.get("engine") != engine:
+                raise DamagedFile(f"the checkpoint {self.path} was written by {about.get('engine')}, not by {engine}")
             return tensors, about["state"]
         except FileNotFoundError:
             return None
@@ -83,7 +124,8 @@ class Checkpoint:
         return Checkpoint(self.path.with_stem(f"{self.path.stem}-{index}"), self.every)
 
     def clear(self) -> None:
-        """Delete the saved state."""
+        """Delete the saved state, also one that is still being written."""
+        self.wait()
         self.path.unlink(missing_ok=True)
 
 
@@ -98,11 +140,13 @@ class Store:
     def get(self, run: BaseRun) -> Outcome | None:
         """The outcome of `run`, or None if it was never trained. A damaged entry is moved to the folder `damaged`,
         with a warning, and counts as never trained."""
-        path = self._entry(run.key)
+        description = run.description
+        key = key_of(description)
+        path = self._entry(key)
         before = _stamp(path)
         try:
-            outcome, description = self._read(run.key)
-            if description != json.loads(json.dumps(run.description)):  # JSON turns tuples into lists
+            outcome, found = self._read(key)
+            if found != json.loads(json.dumps(description)):  # JSON turns tuples into lists
                 raise DamagedFile(f"{path} is the outcome of another run")
             return outcome
         except FileNotFoundError:
@@ -141,21 +185,17 @@ class Store:
     def put(self, run: BaseRun, outcome: Outcome) -> None:
         """Save the outcome of `run`."""
         tensors, about = outcome.to_tensors(run.mask)
-        write_tensors(self._entry(run.key), tensors, about | {"run": run.description})
+        description = run.description
+        write_tensors(self._entry(key_of(description)), tensors, about | {"run": description})
 
     @contextmanager
-    def claim(self, run: BaseRun) -> Iterator[None]:
-        """Lock `run` for this process. Others that want to train it wait, and then find its outcome. The operating
-        system releases the lock of a process that dies."""
-        path = self.folder / "locks" / f"{run.key}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(path):
-            for place in (self._entry(run.key), self.checkpoint([run]).path):
-                remove_temporary(place.parent, f".{run.key}")
+    def claim(self, runs: Sequence[BaseRun]) -> Iterator[None]:
+        """Hold `runs`, all of them, in this block. Others that want to train one of them wait, and then find its
+        outcome. A process that dies holds nothing."""
+        keys = [run.key for run in runs]
+        with claim(self.folder / "locks", keys):
+            remove_temporary(map(self._entry, keys))
             yield
-            # A process that still waits for this very file looks the run up next, and finds it.
-            with contextlib.suppress(OSError):  # Windows does not delete open files
-                path.unlink(missing_ok=True)
 
     def checkpoint(self, runs: Sequence[BaseRun]) -> Checkpoint:
         """The checkpoint of `runs`, which are trained as one."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import heapq
-import itertools
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field, replace
@@ -15,6 +12,7 @@ from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
 from tombola.runs.store import Store
 from tombola.studies.request import RunRequest, Study
+from tombola.studies.run_queue import QueuedRun, RunQueue
 
 
 class Listener(Protocol):
@@ -52,17 +50,15 @@ def train_missing(runs: Sequence[BaseRun], store: Store, engine: Engine[Any]) ->
 
     Any number of processes may do this with the same runs: each run is trained by one of them.
     """
-    with contextlib.ExitStack() as claims:
-        # All processes claim in the same order, so that they cannot deadlock.
-        for run in sorted(runs, key=lambda run: run.key):
-            claims.enter_context(store.claim(run))
-        new = [run for run in runs if store.get(run) is None]
+    with store.claim(runs):
+        known = [store.get(run) is not None for run in runs]
+        new = [run for run, found in zip(runs, known, strict=True) if not found]
         if new:
             checkpoint = store.checkpoint(new)
             for run, outcome in zip(new, engine.train(new, checkpoint, store.load_state), strict=True):
                 store.put(run, outcome)
             checkpoint.clear()
-        return [run in new for run in runs]
+        return [not found for found in known]
 
 
 @dataclass
@@ -99,21 +95,19 @@ class Conductor:
     def __post_init__(self) -> None:
         self.results: list[Any] = [None] * len(self.studies)
         self.waiting: dict[str, list[tuple[_Pending, int]]] = {}  # key of a run -> the requests it answers
-        # By the runs' shape, a heap: runs of the shortest lists of requests first, then in order of arrival.
-        self.queues: dict[tuple[object, ...], list[tuple[int, int, BaseRun]]] = {}
-        self.training: dict[Future[list[bool]], list[BaseRun]] = {}
-        self.arrivals = itertools.count()
+        self.queue = RunQueue()
+        self.training: dict[Future[list[bool]], list[QueuedRun]] = {}
 
     def conduct(self) -> list[Any]:
         for study in range(len(self.studies)):
             self._advance(study, None)
-        while self.queues or self.training:
-            while self.queues and len(self.training) < self.at_once:
+        while self.queue or self.training:
+            while self.queue and len(self.training) < self.at_once:
                 self._start(self._next_runs())
             finished, _ = wait(self.training, return_when=FIRST_COMPLETED)
             for future in finished:
-                for run, trained in zip(self.training.pop(future), future.result(), strict=True):
-                    self._finish(run, trained)
+                for queued, trained in zip(self.training.pop(future), future.result(), strict=True):
+                    self._finish(queued, trained)
         return self.results
 
     def _advance(self, study: int, reply: Any) -> None:
@@ -133,35 +127,30 @@ class Conductor:
                     continue
                 if key not in self.waiting:
                     # A single request blocks its whole study; the runs of a long list wait for one another anyway.
-                    entry = len(pending.requests), next(self.arrivals), run
-                    heapq.heappush(self.queues.setdefault(run.shape, []), entry)
+                    self.queue.add(run, key, len(pending.requests))
                 self.waiting.setdefault(key, []).append((pending, index))
             if not pending.complete:
                 return
             reply = pending.reply
 
-    def _next_runs(self) -> list[BaseRun]:
-        """The first run of the queues, with as many of its shape as the engine trains together; if several trainings
+    def _next_runs(self) -> list[QueuedRun]:
+        """The first run of the queue, with as many of its shape as the engine trains together; if several trainings
         may run at once, an even share of them."""
-        shape, queue = min(self.queues.items(), key=lambda item: item[1][0])
-        capacity = self.engine.capacity(queue[0][2]).max_runs
-        share = -(-len(queue) // (self.at_once - len(self.training)))
-        runs = [heapq.heappop(queue)[2] for _ in range(min(share, capacity))]
-        if not queue:
-            del self.queues[shape]
-        return runs
+        share = -(-self.queue.alike // (self.at_once - len(self.training)))
+        return self.queue.take(min(share, self.engine.capacity(self.queue.first).max_runs))
 
-    def _start(self, runs: list[BaseRun]) -> None:
-        for run in runs:
-            pending, index = self.waiting[run.key][0]
+    def _start(self, queued: list[QueuedRun]) -> None:
+        for each in queued:
+            pending, index = self.waiting[each.key][0]
             self.listener.started(pending.study, pending.requests[index])
-        self.training[self.executor.submit(train_missing, runs, self.store, self.engine)] = runs
+        runs = [each.run for each in queued]
+        self.training[self.executor.submit(train_missing, runs, self.store, self.engine)] = queued
 
-    def _finish(self, run: BaseRun, trained: bool) -> None:
-        outcome = self.store.get(run)
+    def _finish(self, queued: QueuedRun, trained: bool) -> None:
+        outcome = self.store.get(queued.run)
         if outcome is None:
-            raise RuntimeError(f"the outcome of run {run.key} disappeared from {self.store.folder}")
-        for pending, index in self.waiting.pop(run.key):
+            raise RuntimeError(f"the outcome of run {queued.key} disappeared from {self.store.folder}")
+        for pending, index in self.waiting.pop(queued.key):
             self._answer(pending, index, outcome, trained)
             trained = False  # it counts once, however many requests it answers
             if pending.complete:

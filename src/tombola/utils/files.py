@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -71,10 +71,15 @@ def _temporary_for(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_temporary(folder: Path, prefix: str = ".") -> None:
-    """Remove the temporary files of processes that were killed in `atomic_write`; no process may be writing now."""
-    for temporary in folder.glob(f"{prefix}*.tmp"):
-        temporary.unlink(missing_ok=True)
+def remove_temporary(paths: Iterable[Path]) -> None:
+    """Remove the temporary files of processes that were killed in `atomic_write` of these paths, to which no process
+    may be writing now. Each folder is listed once."""
+    targets = set(paths)
+    for folder in {path.parent for path in targets}:
+        for temporary in folder.glob(".*.tmp"):
+            name, _process, _suffix = temporary.name[1:].rsplit(".", 2)
+            if folder / name in targets:
+                temporary.unlink(missing_ok=True)
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -141,7 +146,7 @@ def digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
     for name, tensor in sorted(tensors.items()):
         sha.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         flat = torch.empty(tensor.numel(), dtype=tensor.dtype).copy_(tensor.reshape(-1))
-        sha.update(flat.view(torch.uint8).numpy().tobytes())  # NumPy does not have all of torch's dtypes
+        sha.update(flat.view(torch.uint8).numpy().data)  # NumPy does not have all of torch's dtypes
     return sha.hexdigest()
 
 

@@ -28,6 +28,8 @@ EVALUATION_WIDTH = 64
 class StackLearner:
     """A `Learner` of one run of `stack`, from the weights in `state`, without global state."""
 
+    device = torch.device("cpu")
+
     def __init__(self, stack: Stack, state: State, run: Run, split: Split) -> None:
         self.layout = StackLayout(stack, run.mask)
         self.split = split
@@ -109,13 +111,14 @@ class StackLearner:
 
     def state_dict(self) -> dict[str, Tensor]:
         """There is no random state: the draws of dropout depend on the iteration."""
-        return {
-            "parameters": torch.from_numpy(self.current.parameters),
-            "first": torch.from_numpy(self.current.first),
-            "second": torch.from_numpy(self.current.second),
-            "best": torch.from_numpy(self.best),
-            "losses": torch.tensor(self.losses, dtype=torch.float64),
+        arrays = {
+            "parameters": self.current.parameters,
+            "first": self.current.first,
+            "second": self.current.second,
+            "best": self.best,
+            "losses": np.float64(self.losses),
         }
+        return {name: torch.tensor(values) for name, values in arrays.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name in ("parameters", "first", "second"):

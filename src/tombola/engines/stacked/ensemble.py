@@ -22,6 +22,7 @@ from tombola.engines.training_loop import SplitName
 from tombola.engines.transfers import to_device
 from tombola.pruning.mask import State
 from tombola.runs.run import Run
+from tombola.utils.host_copies import host_copies
 from tombola.zoo.datasets.split import ExampleSet, Split
 
 
@@ -242,9 +243,9 @@ class EnsembleLearner:
         self.graphs = CudaGraphs(self.device)  # the others have the former state tensors
 
     def state_dict(self) -> dict[str, Tensor]:
-        tensors = {f"network/{name}": tensor.detach().clone() for name, tensor in self._network_state().items()}
-        tensors |= {f"best/{name}": tensor.clone() for name, tensor in self.best.items()}
-        return tensors | {"losses": self.loss_sums.clone()} | optimizers.training_state(self.optimizer, self.device)
+        tensors = {f"network/{name}": tensor for name, tensor in self._network_state().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()} | {"losses": self.loss_sums}
+        return host_copies(tensors) | optimizers.training_state(self.optimizer, self.device)
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

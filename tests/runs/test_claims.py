@@ -1,0 +1,130 @@
+"""Claims on sets of runs, among threads and processes."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tombola.runs.claims import GUARD, claim
+from tombola.runs.run import Run
+from tombola.runs.store import Store
+from tombola.utils.errors import InputError
+
+CLAIM = """import sys
+from pathlib import Path
+from tombola.runs.claims import claim
+with claim(Path(sys.argv[1]), sys.argv[2:]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_thousands_of_runs_are_claimed_with_few_open_files(dense: Run, store_folder: Path) -> None:
+    resource = pytest.importorskip("resource")
+    runs = [dense.reinitialised(seed) for seed in range(3000)]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        with Store(store_folder).claim(runs):
+            assert len(names(store_folder / "locks")) == 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_no_key_is_held_twice_and_nobody_waits_for_ever(tmp_path: Path) -> None:
+    held, failures, most = Counter[str](), [], 0
+    compare = threading.Lock()
+
+    def claim_some(seed: int) -> None:
+        nonlocal most
+        keys = random.Random(seed).sample("abcdefgh", 3)
+        with claim(tmp_path, keys):
+            with compare:
+                held.update(keys)
+                failures.extend(key for key in keys if held[key] > 1)
+            most = max(most, held.total())
+            threading.Event().wait(0.01)
+            with compare:
+                held.subtract(keys)
+
+    with ThreadPoolExecutor(6) as executor:
+        list(executor.map(claim_some, range(24)))
+    assert failures == []
+    assert most > 3  # others are not kept waiting
+    assert names(tmp_path) == {GUARD}
+
+
+def test_what_a_killed_process_claimed_can_be_claimed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CLAIM, str(tmp_path), "a", "b"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == b"held"
+        waiting, claimed = threading.Event(), threading.Event()
+
+        def claim_too() -> None:
+            waiting.set()
+            with claim(tmp_path, ["b", "c"]):
+                claimed.set()
+
+        thread = threading.Thread(target=claim_too)
+        thread.start()
+        assert waiting.wait(60)
+        with claim(tmp_path, ["c"]):
+            pass  # who waits holds nothing
+        assert not claimed.wait(0.5)
+        process.kill()
+        thread.join(60)
+    assert claimed.is_set()
+    assert names(tmp_path) == {GUARD}
+
+
+@pytest.mark.parametrize("keys", [None, "", '["a", "b'])
+def test_a_process_that_was_killed_while_it_claimed_holds_nothing(tmp_path: Path, keys: str | None) -> None:
+    (tmp_path / "0.lock").touch()
+    if keys is not None:
+        (tmp_path / "0.json").write_text(keys)
+    with claim(tmp_path, ["a"]):
+        assert {"0.lock", "0.json"}.isdisjoint(names(tmp_path))
+
+
+def test_an_error_releases_the_claim(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), claim(tmp_path, ["a"]):
+        raise KeyError
+    with claim(tmp_path, ["a"]):
+        pass
+
+
+def test_a_claim_that_cannot_be_written_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **options: object) -> None:  # noqa: ARG001
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(InputError, match="No space left"), claim(tmp_path, ["a"]):
+            pytest.fail("it was not written")
+    assert names(tmp_path) == {GUARD}
+    with claim(tmp_path, ["a"]):
+        pass
+
+
+def test_the_temporary_files_of_claimed_runs_are_deleted_and_no_others(dense: Run, store_folder: Path) -> None:
+    runs = [dense.reinitialised(seed) for seed in range(4)]
+    left = []
+    for run in runs:
+        folder = store_folder / "runs" / run.key[:2]
+        folder.mkdir(parents=True, exist_ok=True)
+        left.append(folder / f".{run.key}.safetensors.123.tmp")
+        left[-1].touch()
+    with Store(store_folder).claim(runs[:3]):
+        assert [path.exists() for path in left] == [False] * 3 + [True]
