@@ -18,7 +18,8 @@ from rich.table import Table
 
 from benchmarks.common import ContinuedTraining, check_first_losses, console, machine, median, take_turns, write
 from benchmarks.step import FIRST_STEPS, masks
-from tombola.engines.eager import ModuleLearner, reproducible
+from tombola.engines.determinism import reproducible
+from tombola.engines.eager import ModuleLearner
 from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.engines.training_loop import Learner
 from tombola.experiments.recipe import load_recipe

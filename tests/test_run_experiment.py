@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,9 @@ import torch
 from rich.console import Console
 
 from tests.support.experiments import Recorder, rotated_digits, simulate, train
+from tests.support.fake_engine import FakeEngine
 from tests.support.recipes import TINY, tiny
+from tombola._run_experiment import run_experiment
 from tombola.experiments.methods import METHODS
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.results import Results
@@ -22,11 +29,14 @@ from tombola.report.page import write_report
 from tombola.report.page_sections import document
 from tombola.report.report_data import read_report_data
 from tombola.report.terminal import show_summary
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import Run
 from tombola.runs.store import Store
 from tombola.stats.error_barriers import BarrierCriteria, interpolation_paths, stable_rewind_points
 from tombola.stats.summarise import build_summary
 from tombola.studies.request import INTERMEDIATE
 from tombola.tickets.ticket import Ticket
+from tombola.utils.workers import InlineExecutor
 
 SHORT = {"training__length": "40it", "search__levels": 2, "controls__reinit": 1}
 STABILITY = {"candidates": ["0it", "10it", "20it"], "points": 4, "tolerance": 0.5}
@@ -272,3 +282,49 @@ def test_transferring_tickets_changes_nothing_in_the_search(tmp_path: Path) -> N
     runs = [request.run for _, request in recorder.answers if (request.branch, request.level) == ("transfer", 2)]
     weights = Store(tmp_path / "both/store").load_state(runs[0].key)
     assert all(weights[name][kept].any() and not weights[name][~kept].any() for name, kept in runs[0].mask.items())
+
+
+class SeeingEngine(FakeEngine):
+    """Its outcomes name the GPUs that were visible."""
+
+    def train(self, runs: Sequence[Run], checkpoint: object, load_state: Any) -> list[Outcome]:
+        outcomes = super().train(runs, checkpoint, load_state)
+        return [replace(outcome, engine=os.environ["CUDA_VISIBLE_DEVICES"]) for outcome in outcomes]
+
+
+def test_several_gpus_have_a_worker_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[tuple[Any, ...]] = []
+
+    def named(*arguments: Any) -> SeeingEngine:
+        chosen.append(arguments)
+        return SeeingEngine()
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    monkeypatch.setattr("tombola._run_experiment.named_engine", named)
+    results = run_experiment(tiny(**SHORT), tmp_path / "out", device="cuda", progress=False)
+    assert set(results.engines) <= {"GPU-a", "GPU-b"}
+    run_experiment(tiny(**SHORT), tmp_path / "out", device="cuda", workers=1, progress=False)  # nothing is left to do
+    assert [arguments[2:] for arguments in chosen] == [("cuda", 1), ("cuda", 1)]
+
+
+def test_the_device_is_chosen_before_workers_and_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    @contextmanager
+    def executor(*arguments: Any) -> Iterator[Executor]:
+        seen["executor"] = arguments
+        yield InlineExecutor()
+
+    def named(*arguments: Any) -> FakeEngine:
+        seen["engine"] = arguments
+        return FakeEngine()
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    monkeypatch.setattr("tombola.engines.device_choice.CUDA_START", -1.0)
+    monkeypatch.setattr("tombola._run_experiment.parallel_executor", executor)
+    monkeypatch.setattr("tombola._run_experiment.named_engine", named)
+    run_experiment(tiny(**SHORT), tmp_path / "out", workers=4, progress=False)
+    assert seen["engine"] == ("auto", None, "cuda", 2)
+    assert seen["executor"] == (4, False, ["4", "5", "6"])

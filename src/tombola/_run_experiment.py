@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tombola._perform import collector_of, perform
+from tombola.engines import check_engine
 from tombola.engines import engine as named_engine
+from tombola.engines.device_choice import choose_device
 from tombola.experiments.experiment import count_runs
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
@@ -14,6 +16,7 @@ from tombola.report.printable_results import PrintableResults, read_results
 from tombola.report.progress import live_display
 from tombola.runs.store import Store
 from tombola.studies.conductor import Listener
+from tombola.utils.gpus import count_sharing, worker_gpus
 from tombola.utils.workers import parallel_executor, worker_count
 
 
@@ -23,7 +26,7 @@ def run_experiment(
     *,
     store: str | Path | None = None,
     engine: str = "auto",
-    device: str = "cpu",
+    device: str = "auto",
     workers: int | None = None,
     data_dir: str | Path | None = None,
     checkpoint_every: float = 30.0,
@@ -34,22 +37,26 @@ def run_experiment(
     """Run or resume the experiment of `recipe`; the results are written to the folder `out`.
 
     Trained runs are stored in the folder `store` (default: `.tombola` beside `out`), which experiments may share.
-    `workers` runs are trained side by side, by default one on each core (on CUDA one), in threads or processes, as
+    `device` is `cpu`, `cuda` (all visible GPUs), `cuda:N` (one of them), or `auto`: CUDA where there is a GPU that is
+    estimated to be faster, otherwise the CPU.
+    `workers` runs are trained side by side, by default one on each core, or on each GPU, in threads or processes, as
     the engine requires; only the last bits and the dropout of stacked runs depend on that. After an interruption,
     call it again to resume: finished runs are in the store, and runs in training save a checkpoint every
     `checkpoint_every` seconds. `progress` is shown in a notebook, otherwise on standard error: a bar in a terminal,
     elsewhere a line a minute; not if False. `command` is recorded in the results.
     Raises `InputError` if the recipe, the data or a folder is invalid.
     """
-    out, workers = Path(out), worker_count(workers, device)
-    chosen_engine = named_engine(engine, data_dir, device)
-    experiment = RecipeExperiment(recipe, data_dir)
+    check_engine(engine, device)
+    out, experiment = Path(out), RecipeExperiment(recipe, data_dir)
+    device = choose_device(device, engine, experiment.demand)
+    workers = worker_count(workers, device)
+    chosen_engine = named_engine(engine, data_dir, device, count_sharing(workers, device))
     runs = Store(out.parent / ".tombola" if store is None else Path(store), checkpoint_every)
     # Plain PyTorch draws from its global generator, which threads would share.
     threads = all(chosen_engine.capacity(run).threads for run in experiment.sample_runs)
     collector = collector_of(experiment, runs, command)
     with (
-        parallel_executor(workers, threads) as executor,
+        parallel_executor(workers, threads, worker_gpus(device)) as executor,
         live_display(collector, count_runs(recipe), progress, out) as display,
     ):
         perform(experiment, runs, chosen_engine, executor, collector, out, [display, *listeners], workers)

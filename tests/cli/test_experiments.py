@@ -271,3 +271,18 @@ def test_an_interrupt_that_a_library_turns_into_another_error_has_status_130(mon
     assert "interrupted" in result.stderr
     assert "determine" not in result.stderr
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("_fake_engine")
+def test_where_there_is_a_gpu_the_choice_of_the_device_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run()
+    assert not caplog.messages
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    result = run("--json", "--out", "other")
+    (message,) = caplog.messages
+    assert message.startswith("device auto: cpu")
+    assert json.loads(result.stdout)["finished"] is True
+    run("--device", "cpu", "--out", "other")
+    assert len(caplog.messages) == 1

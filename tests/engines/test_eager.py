@@ -12,12 +12,9 @@ from torch.nn import functional
 
 from tests.support.networks import CONVOLUTIONAL
 from tests.support.outcomes import random_mask
-from tests.support.training import assert_close, dense_run, pruned_run, same_bits, train_alone
-from tombola.engines import engine
-from tombola.engines.eager import Eager, ModuleLearner
-from tombola.engines.precision import autocast, matmul_precision
-from tombola.runs.run import Precision, Run
-from tombola.utils.errors import InputError
+from tests.support.training import assert_close, dense_run, pruned_run, train_alone
+from tombola.engines.eager import ModuleLearner
+from tombola.runs.run import Run
 from tombola.zoo.batches import batches
 from tombola.zoo.datasets import prepare
 from tombola.zoo.models import build
@@ -114,53 +111,3 @@ def test_batch_norm_updates_its_statistics_in_training_only() -> None:
     outcome = train_alone(dense_run(model=CONVOLUTIONAL))
     assert int(outcome.final["norm.num_batches_tracked"]) == 60
     assert not torch.equal(outcome.final["norm.running_mean"], torch.zeros(4))
-
-
-def test_engines_and_devices_are_found_by_name() -> None:
-    assert engine("eager") == Eager(None, "cpu")
-    with pytest.raises(InputError, match='"eager"'):
-        engine("eagre")
-    with pytest.raises(InputError, match="gpu"):
-        engine("eager", device="gpu")
-    missing = f"cuda:{torch.cuda.device_count()}"
-    with pytest.raises(InputError, match=missing):
-        engine("eager", device=missing)
-
-
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-
-
-def settings() -> tuple[str, bool]:
-    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-
-
-def test_tf32_changes_nothing_on_a_cpu() -> None:
-    before = settings()
-    assert same_bits(train_alone(dense_run()), train_alone(dense_run(training__precision="tf32")))
-    with matmul_precision("tf32", CPU):
-        assert settings() == before
-
-
-@pytest.mark.parametrize(
-    ("precision", "within"), [("fp32", ("highest", False)), ("bf16", ("highest", False)), ("tf32", ("high", True))]
-)
-def test_on_cuda_the_settings_of_torch_are_changed_and_restored(
-    precision: Precision, within: tuple[str, bool]
-) -> None:
-    before, seen = settings(), []
-
-    def failing() -> None:
-        with matmul_precision(precision, CUDA):
-            seen.append(settings())
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        failing()
-    assert seen == [within]
-    assert settings() == before
-
-
-@pytest.mark.parametrize(("precision", "wanted"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_autocast_is_used_for_bfloat16_only(precision: Precision, wanted: torch.dtype) -> None:
-    with autocast(precision, CPU):
-        assert torch.nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == wanted

@@ -88,7 +88,7 @@ def test_worker_processes_do_not_start_trainings() -> None:
 
 def test_by_default_there_is_a_worker_for_each_core() -> None:
     assert worker_count(None) == cores()
-    assert worker_count(None, "cuda") == 1
+    assert worker_count(None, "cuda:0") == 1
     assert worker_count(3, "cuda") == 3
     with raises_input_error("workers", "at least 1"):
         worker_count(0)

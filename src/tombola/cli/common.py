@@ -17,6 +17,7 @@ import typer
 from rich.logging import RichHandler
 
 from tombola.cli.output import err_console, print_message
+from tombola.engines import device_choice
 from tombola.utils.errors import InputError
 
 app = typer.Typer(
@@ -29,8 +30,8 @@ INTERRUPTED = "interrupted; finished runs are kept, and the same command resumes
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 EngineName = Annotated[str, typer.Option("--engine", help="Training engine: eager, sparse, stacked or auto.")]
-DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Parallel runs (default: one per core; on CUDA one).")]
+DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda (all GPUs) or cuda:N.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Parallel runs (default: one per core, or per GPU).")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder that is searched for datasets first.")]
 
 Parameters = ParamSpec("Parameters")
@@ -44,6 +45,7 @@ def handle_errors(function: Callable[Parameters, None]) -> Callable[Parameters, 
         logging.basicConfig(
             format="%(message)s", handlers=[RichHandler(console=err_console, show_time=False, show_path=False)]
         )
+        logging.getLogger(device_choice.__name__).setLevel(logging.INFO)  # a line, where there is a choice
         with _count_interrupts() as interrupts:
             try:
                 function(*args, **kwargs)

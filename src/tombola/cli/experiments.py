@@ -39,7 +39,7 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value.")
     ] = None,
     engine: EngineName = "auto",
-    device: DeviceName = "cpu",
+    device: DeviceName = "auto",
     workers: Workers = None,
     checkpoint_every: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="Checkpoint interval.")] = 30.0,
     data_dir: DataDir = None,

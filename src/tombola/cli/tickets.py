@@ -104,7 +104,7 @@ def ticket_check(
     reinit: Annotated[int, typer.Option(min=0, help="Draws of other initial weights for each order.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of these orders and draws.")] = 0,
     engine: EngineName = "auto",
-    device: DeviceName = "cpu",
+    device: DeviceName = "auto",
     workers: Workers = None,
     data_dir: DataDir = None,
     store: Annotated[Path | None, typer.Option(help="Store of finished runs (default: in the user's cache).")] = None,

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from tombola.engines.determinism import fix_cublas_workspace
 from tombola.engines.eager import Eager
 from tombola.engines.sparse.engine import Sparse
 from tombola.engines.stacked.engine import Stacked
@@ -42,30 +43,44 @@ class Engine(Protocol[RunT]):
         """
 
 
-ENGINES: dict[str, Callable[[str | Path | None, str], Engine[Run]]] = {
+ENGINES: dict[str, Callable[[str | Path | None, str, int], Engine[Run]]] = {
     "eager": Eager,
-    "sparse": Sparse,
+    "sparse": lambda data_dir, device, sharing: Sparse(data_dir, device),  # noqa: ARG005 - only on a CPU
     "stacked": Stacked,
 }
-"""Each is called with the folder to search for data first (or None), and the device."""
+"""Each is called with the folder to search for data first (or None), the device, and how many workers share it."""
 
 AUTO = "auto"
 
 
-def engine(name: str, data_dir: str | Path | None = None, device: str = "cpu") -> Engine[Run]:
-    """The engine with this name, or the fastest for `auto`, on a device: `cpu`, `cuda` or `cuda:N`. Raises
-    `InputError` for an unknown name, and for a device that is missing or that the engine does not support."""
-    if name not in (AUTO, *ENGINES):
-        raise unknown("engine", name, [AUTO, *ENGINES])
-    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
-    if match is None:
-        raise unknown("device", device, ["cpu", "cuda", "cuda:0"])
-    if device != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
-        raise InputError(f'device "{device}" is not available: torch finds {torch.cuda.device_count()} CUDA devices')
+def engine(name: str, data_dir: str | Path | None = None, device: str = AUTO, sharing: int = 1) -> Engine[Run]:
+    """The engine with this name, or the fastest for `auto`, on a device: `cpu`, `cuda` or `cuda:N`, of which each of
+    `sharing` workers uses a share. `auto` is the CPU, because a GPU may be slower: for an experiment
+    `tombola.engines.device_choice` estimates it.
+
+    Raises `InputError` for an unknown name, and for a device that is missing or that the engine does not support."""
+    check_engine(name, device)
+    if device == AUTO:
+        device = "cpu"
+    if device != "cpu":
+        fix_cublas_workspace()
     if name == AUTO:
         name = "sparse" if device == "cpu" else "stacked"
-    if name == "sparse" and device != "cpu":
+    return ENGINES[name](data_dir, device, sharing)
+
+
+def check_engine(name: str, device: str) -> None:
+    """Raises `InputError` where `engine` does."""
+    if name not in (AUTO, *ENGINES):
+        raise unknown("engine", name, [AUTO, *ENGINES])
+    match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", device)
+    if match is None:
+        raise unknown("device", device, [AUTO, "cpu", "cuda", "cuda:0"])
+    if device in (AUTO, "cpu"):
+        return
+    if int(match[1] or 0) >= torch.cuda.device_count():
+        raise InputError(f'device "{device}" is not available: torch finds {torch.cuda.device_count()} CUDA devices')
+    if name == "sparse":
         raise InputError(
             f'engine "sparse" supports only device "cpu", not "{device}"; "eager" and "stacked" support both'
         )
-    return ENGINES[name](data_dir, device)

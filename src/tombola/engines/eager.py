@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from torch.nn import functional
 
 from tombola.engines import optimizers
 from tombola.engines.augmentation import Augmentation
+from tombola.engines.determinism import device_and_version, reproducible
 from tombola.engines.history import Evaluation
 from tombola.engines.precision import at_least_float32, autocast, matmul_precision
 from tombola.engines.training_loop import Capacity, SplitName, TrainingLoop, run_to_end
@@ -45,11 +44,13 @@ class Eager:
 
     data_dir: str | Path | None = None
     device: str = "cpu"
+    sharing: int = 1
+    """The number of workers that share the device."""
 
     @property
     def name(self) -> str:
-        """`eager`, the device, and the version of torch, which the bits of a result may depend on."""
-        return f"eager on {self.device}, torch {torch.__version__}"
+        """`eager`, and what else the bits of a result may depend on."""
+        return f"eager on {device_and_version(torch.device(self.device))}"
 
     def capacity(self, run: Run) -> Capacity:  # noqa: ARG002 - the same for all
         return Capacity()
@@ -65,29 +66,6 @@ class Eager:
             network = masked_network(run, load_state).to(device)
             learner = ModuleLearner(network, run, split, device)
             return run_to_end(TrainingLoop(runs, learner, len(split.train), load_state), checkpoint, self.name)
-
-
-@contextlib.contextmanager
-def reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Within it, torch's random state starts at `seed`, and torch is deterministic and uses one CPU thread. On CUDA,
-    operations without a deterministic implementation warn."""
-    threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    cuda = device.type == "cuda"
-    with preserve_rng_state([device] if cuda else []):
-        torch.default_generator.manual_seed(seed)
-        torch.set_num_threads(1)
-        if cuda:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 class ModuleLearner:

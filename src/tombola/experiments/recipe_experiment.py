@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tombola.experiments.experiment import Experiment
+from tombola.engines.device_choice import Demand
+from tombola.experiments.experiment import Experiment, count_runs
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_workload import set_up, set_up_transfer
+from tombola.pruning.mask import Mask
 from tombola.runs.run import Run
 from tombola.utils.former_names import former_attribute
 
@@ -32,3 +34,21 @@ class RecipeExperiment(Experiment):
         dense, workload = self.dense(0), self._recipe_workload
         others = self.config.search_method.other_networks(self._context(0), dense)
         return [dense, *others, *workload.baselines(0), *([self._transferred.dense(0)] if self._transferred else [])]
+
+    def demand(self) -> Demand:
+        """What it asks an engine for: the searches, side by side, train level after level, then all the rest."""
+        config, dense = self.config, self.dense(0)
+        chain = 2 if config.search_method.name == "one-shot" else 1 + config.search.levels
+        rest = count_runs(config) - chain * config.replicates
+        at_once = [config.replicates] * chain + ([rest] if rest > 0 else [])
+        return Demand.of(dense, at_once, self._mean_density(dense.mask))
+
+    def _mean_density(self, dense: Mask) -> float:
+        """The mean, over the levels, of the fraction of units left."""
+        pruner = self.workload.pruner
+        first = left = pruner.units_left(dense)
+        densities = [1.0]
+        for _ in range(self.config.search.levels):
+            left = pruner.scope.keeps(left)
+            densities.append(sum(left.values()) / max(1, sum(first.values())))
+        return sum(densities) / len(densities)

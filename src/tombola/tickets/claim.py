@@ -94,8 +94,13 @@ class TicketClaim(ABC):
     """Whether the least tolerances are relative to figures; otherwise, these are accuracies or losses."""
 
     @abstractmethod
-    def engine(self, name: str, device: str) -> Engine[Any]:
-        """What trains the runs; `name` and `device` choose an engine where there are several."""
+    def engine(self, name: str, device: str, sharing: int = 1) -> Engine[Any]:
+        """What trains the runs; `name` and `device` choose an engine where there are several. `sharing`: how many
+        workers use the same device."""
+
+    def choose_device(self, device: str, engine: str, repeats: int, reinit: int) -> str:  # noqa: ARG002
+        """The device on which this many repeats are trained, where `device` may be `auto`."""
+        return device
 
     @abstractmethod
     def trunk(self) -> Study[BaseRun]:

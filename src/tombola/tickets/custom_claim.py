@@ -55,7 +55,7 @@ class CustomClaim(TicketClaim):
         wanted = f"validation_{self.metric.name}"
         return wanted if wanted in ends else next(iter(ends), None)
 
-    def engine(self, name: str, device: str) -> Engine[Any]:  # noqa: ARG002 - there is one
+    def engine(self, name: str, device: str, sharing: int = 1) -> Engine[Any]:  # noqa: ARG002 - there is one
         return self.trainer
 
     def trunk(self) -> Study[BaseRun]:

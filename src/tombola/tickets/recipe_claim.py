@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 import torch
 from pydantic import ValidationError
 
-from tombola.engines import Engine
+from tombola.engines import Engine, check_engine
 from tombola.engines import engine as named_engine
-from tombola.engines.eager import ModuleLearner, reproducible
+from tombola.engines.determinism import reproducible
+from tombola.engines.device_choice import Demand, choose_device
+from tombola.engines.eager import ModuleLearner
 from tombola.engines.precision import matmul_precision
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
@@ -55,8 +57,14 @@ class RecipeClaim(TicketClaim):
     def end_figure(self) -> str:
         return "test_accuracy"
 
-    def engine(self, name: str, device: str) -> Engine[Any]:
-        return named_engine(name, self.data_dir, device)
+    def engine(self, name: str, device: str, sharing: int = 1) -> Engine[Any]:
+        return named_engine(name, self.data_dir, device, sharing)
+
+    def choose_device(self, device: str, engine: str, repeats: int, reinit: int) -> str:
+        check_engine(engine, device)
+        dense, sparse = 1 + repeats, 1 + repeats * (1 + reinit)
+        density = (dense + sparse * self.ticket.mask.density) / (dense + sparse)
+        return choose_device(device, engine, lambda: Demand.of(self.dense, [dense + sparse], density))
 
     def trunk(self) -> Study[Run]:
         return (yield from train_trunk(self.dense, self.k))

@@ -27,6 +27,7 @@ from tombola.tickets.claim import TicketClaim
 from tombola.tickets.reproduction import compare_weights
 from tombola.tickets.verification import RECORDED_RUN, Verification
 from tombola.utils.errors import InputError
+from tombola.utils.gpus import count_sharing, worker_gpus
 from tombola.utils.seeds import Purpose, derive
 from tombola.utils.workers import parallel_executor, worker_count
 
@@ -58,7 +59,7 @@ def verify_ticket(
     seed: int = 0,
     store: str | Path | None = None,
     engine: str = "auto",
-    device: str = "cpu",
+    device: str = "auto",
     workers: int | None = None,
     checkpoint_every: float = 30.0,
     listeners: Sequence[Listener] = (),
@@ -76,13 +77,15 @@ def verify_ticket(
             raise InputError(f"{name}: should be at least {minimum}, not {number}")
     if reinit and not claim.draws_anew:
         raise InputError("reinit: should be 0, because the model has the same initial weights for every seed")
+    device = claim.choose_device(device, engine, repeats, reinit)
     workers = worker_count(workers, device) if claim.parallel else 1
-    trainer, figure = claim.engine(engine, device), _measure_trained(claim, device)
+    trainer = claim.engine(engine, device, count_sharing(workers, device))
+    figure = _measure_trained(claim, device)
     run_store = Store(default_store(claim.path, claim.code) if store is None else Path(store), checkpoint_every)
     check_writable(run_store.folder)
     collector = ResultCollector()
     listener = ListenerGroup([collector, *listeners])
-    with parallel_executor(workers, trainer.capacity(claim.dense).threads) as executor:
+    with parallel_executor(workers, trainer.capacity(claim.dense).threads, worker_gpus(device)) as executor:
         (dense,) = conduct([claim.trunk()], run_store, trainer, executor, listener, workers)
         claim.check_start(claim.workload.masked_state(dense.masked(claim.ticket.mask), run_store.load_state))
         studies = _studies(claim, dense, repeats, reinit, seed)

@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -20,6 +20,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from tombola.utils.errors import InputError
+from tombola.utils.gpus import GpuTurns, worker_gpus
 
 
 def cores() -> int:
@@ -30,13 +31,13 @@ def cores() -> int:
 
 
 def worker_count(workers: int | None, device: str = "cpu") -> int:
-    """How many runs are trained in parallel; by default one on each core, and on other devices one.
+    """How many runs are trained in parallel: by default one on each core, for `cuda` on each GPU, for `cuda:N` one.
 
     Raises `InputError` for fewer than one.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers: should be at least 1, not {workers}")
-    return workers or (cores() if device == "cpu" else 1)
+    return workers or (cores() if device == "cpu" else max(1, len(worker_gpus(device))))
 
 
 def processor() -> str:
@@ -63,8 +64,9 @@ class InlineExecutor(Executor):
 
 
 @contextmanager
-def parallel_executor(workers: int, threads: bool = False) -> Iterator[Executor]:
-    """An executor for `workers` parallel calls: this thread for one, otherwise as many threads or processes.
+def parallel_executor(workers: int, threads: bool = False, gpus: Sequence[str] = ()) -> Iterator[Executor]:
+    """An executor for `workers` parallel calls: this thread for one, otherwise as many threads or processes. Each
+    process sees one of `gpus` (see `worker_gpus`), in turns; all that this process sees if none are given.
 
     Linear algebra libraries use one thread per call, because the workers already use the cores. If an exception
     leaves the block, even a keyboard interrupt, running calls are cancelled: processes immediately, threads at their
@@ -82,7 +84,7 @@ def parallel_executor(workers: int, threads: bool = False) -> Iterator[Executor]
         if workers == 1:
             yield InlineExecutor()
         else:
-            with _threads(workers) if threads else _processes(workers) as executor:
+            with _threads(workers) if threads else _processes(workers, gpus) as executor:
                 yield executor
 
 
@@ -133,9 +135,10 @@ class _WorkerContext(SpawnContext):
 
 
 @contextmanager
-def _processes(workers: int) -> Iterator[Executor]:
-    others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(workers, mp_context=_WorkerContext(), initializer=_start_worker)
+def _processes(workers: int, gpus: Sequence[str]) -> Iterator[Executor]:
+    others, context = set(multiprocessing.active_children()), _WorkerContext()
+    turns = GpuTurns.of(gpus, context)
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(turns,))
     with _interrupts_blocked():
         for _ in range(workers):  # each starts a process
             executor.submit(os.getpid)
@@ -166,10 +169,11 @@ _is_worker = False
 """Whether this process is one of those that train."""
 
 
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent process, and exit when the parent does."""
+def _start_worker(turns: GpuTurns) -> None:
+    """Leave Ctrl-C to the parent process, exit when the parent does, and use one GPU."""
     global _is_worker
     _is_worker = True
+    turns.take()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpool_limits(1, user_api="blas")
     parent = multiprocessing.parent_process()

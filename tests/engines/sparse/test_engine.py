@@ -17,7 +17,6 @@ from tests.support.networks import CONVOLUTIONAL
 from tests.support.outcomes import random_mask
 from tests.support.recipes import tiny
 from tests.support.training import NO_CHECKPOINT, dense_run, pruned_run, same_bits, train_alone
-from tombola.engines import engine
 from tombola.engines.sparse import engine as module
 from tombola.engines.sparse.engine import Sparse
 from tombola.engines.sparse.speeds import Speeds
@@ -27,7 +26,6 @@ from tombola.runs.run import Run
 from tombola.runs.store import Store
 from tombola.studies.conductor import conduct
 from tombola.studies.request import RunRequest
-from tombola.utils.errors import InputError
 from tombola.utils.workers import parallel_executor
 
 MODULE = {"model": CONVOLUTIONAL | {"channels": 8}}
@@ -163,11 +161,3 @@ def test_without_numba_it_trains_dense_with_a_warning(
 
 def test_bfloat16_is_trained_by_the_eager_engine() -> None:
     assert sparse(dense_run(training__precision="bf16", training__length="10it")).engine.startswith("eager")
-
-
-def test_auto_is_sparse_on_a_cpu_and_sparse_supports_no_other_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert engine("auto") == Sparse(None, "cpu")
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    assert type(engine("auto", device="cuda")).__name__ == "Stacked"
-    with pytest.raises(InputError, match="cuda"):
-        engine("sparse", device="cuda")

@@ -15,6 +15,7 @@ import torch
 from tests.support.experiments import Recorder
 from tests.support.tickets import experiment_ticket, set_in, with_provenance
 from tombola.engines import engine
+from tombola.engines.device_choice import Demand
 from tombola.pruning.mask import State
 from tombola.runs.outcome import Outcome
 from tombola.tickets.provenance import read_claim
@@ -261,3 +262,21 @@ def test_an_automatic_rewind_point_must_be_a_candidate(tmp_path: Path) -> None:
 def test_unknown_engines_and_devices_are_refused(plain: Path, option: str, value: str) -> None:
     with pytest.raises(InputError, match=value):
         verify_ticket(read_claim(plain), **{option: value})  # type: ignore[arg-type]
+
+
+def test_a_verification_may_be_faster_on_a_gpu(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = read_claim(plain)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    demands: list[Demand] = []
+
+    def choose(demand: Demand, *_: Any) -> tuple[str, str]:
+        demands.append(demand)
+        return "cuda", "cuda"
+
+    monkeypatch.setattr("tombola.engines.device_choice.choose", choose)
+    assert claim.choose_device("auto", "auto", repeats=3, reinit=2) == "cuda"
+    assert claim.choose_device("cpu", "auto", repeats=3, reinit=2) == "cpu"
+    (demand,) = demands
+    assert list(demand.at_once) == [2 + 3 * (2 + 2)]
+    tickets = 1 + 3 * 3
+    assert demand.density == pytest.approx((14 - tickets + tickets * claim.ticket.mask.density) / 14)

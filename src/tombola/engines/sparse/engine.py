@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tombola.engines.eager import Eager, reproducible
+from tombola.engines.determinism import reproducible
+from tombola.engines.eager import Eager
 from tombola.engines.training_loop import Capacity, TrainingLoop, run_to_end
 from tombola.runs.initial_state import StateLoader, masked_network, no_stored_states
 from tombola.runs.outcome import Outcome

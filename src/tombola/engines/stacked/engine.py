@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from tombola.engines.eager import Eager, reproducible
+from tombola.engines.determinism import device_and_version, reproducible
+from tombola.engines.eager import Eager
 from tombola.engines.precision import matmul_precision
 from tombola.engines.stacked import stackability
 from tombola.engines.stacked.ensemble import EnsembleLearner
@@ -41,12 +42,12 @@ class Stacked:
     data_dir: str | Path | None = None
     device: str = "cpu"
     sharing: int = 1
-    """How many processes share the device."""
+    """How many workers share the device."""
 
     @property
     def name(self) -> str:
-        """`stacked`, the device, and the version of torch, which the bits of a result may depend on."""
-        return f"stacked on {self.device}, torch {torch.__version__}"
+        """`stacked`, and what else the bits of a result may depend on."""
+        return f"stacked on {device_and_version(torch.device(self.device))}"
 
     def capacity(self, run: Run) -> Capacity:
         """The first call for a shape tests its network, which takes time."""
@@ -58,7 +59,7 @@ class Stacked:
         """Train `runs` as one."""
         _, cost = self._limits(runs[0])
         if cost is None:
-            return Eager(self.data_dir, self.device).train(runs, checkpoint, load_state)
+            return Eager(self.data_dir, self.device, self.sharing).train(runs, checkpoint, load_state)
         try:
             return self._train(runs, cost, checkpoint, load_state)
         except torch.cuda.OutOfMemoryError:

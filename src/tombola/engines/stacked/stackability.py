@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tombola.engines.eager import MAX_EVALUATION_BATCH, ModuleLearner, reproducible
+from tombola.engines.determinism import reproducible
+from tombola.engines.eager import MAX_EVALUATION_BATCH, ModuleLearner
 from tombola.engines.precision import matmul_precision
 from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.engines.training_loop import Learner

@@ -80,7 +80,8 @@ class _TopK(torch.autograd.Function):
         if not keep:
             return torch.zeros_like(scores)
         flat = scores.flatten()
-        least = torch.kthvalue(flat, flat.numel() - keep + 1).values  # much faster than sorting
+        # As fast as `kthvalue`, which is not deterministic on CUDA, and much faster than sorting.
+        least = flat.topk(keep, sorted=False).values.amin()
         above, equal = flat > least, flat == least
         last_of_equal = equal & (equal.flip(0).cumsum(0).flip(0) <= keep - above.sum())
         return (above | last_of_equal).to(scores.dtype).view_as(scores)
