@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from tests.support.cuda_device import CudaDevice, cuda_device
 from tests.support.recipes import tiny
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.run import Run
+
+
+def pytest_configure() -> None:
+    """Without a GPU, Triton's kernels are interpreted; triton reads this when it is imported, once for a process.
+    Where it is set, engines do not use kernels by themselves."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture

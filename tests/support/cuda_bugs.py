@@ -81,9 +81,7 @@ _RANKING = "tombola.pruning.ranking"
 _MASK = "tombola.pruning.mask"
 
 BUGS = [
-    Bug(
-        "mask on the CPU", _ENSEMBLE, "requires_grad=False).copy_", "requires_grad=False).cpu().copy_", "adam", MIXED
-    ),
+    Bug("masks of a stack on the CPU", _BITMASK, ".copy_(bits)", ".copy_(bits).cpu()", "adam", WAITS),
     Bug("rows on the CPU", _ENSEMBLE, "rows.to(device), (y_offsets", "rows, (y_offsets", "adam", MIXED),
     Bug("label offset on the CPU", _ENSEMBLE, "x_offsets).to(device))", "x_offsets))", "adam", MIXED),
     Bug("item() in the step", _ENSEMBLE, "+= means.detach()", "+= means.sum().item()", "adam", WAITS),

@@ -27,6 +27,11 @@ class StackLayer:
         """The name of its weight."""
         return f"{self.name}.weight" if self.name else "weight"
 
+    @property
+    def bias_name(self) -> str:
+        """The name of its bias, if it has one."""
+        return f"{self.name}.bias" if self.name else "bias"
+
 
 @dataclass(frozen=True)
 class Stack:

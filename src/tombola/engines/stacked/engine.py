@@ -17,6 +17,7 @@ from tombola.engines.precision import matmul_precision
 from tombola.engines.stacked import stackability
 from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.engines.stacked.stackability import StackCost
+from tombola.engines.stacked.triton_support import triton_version
 from tombola.engines.training_loop import Capacity, TrainingLoop, run_to_end
 from tombola.runs.initial_state import StateLoader, masked_network, no_stored_states
 from tombola.runs.outcome import Outcome
@@ -47,7 +48,9 @@ class Stacked:
     @property
     def name(self) -> str:
         """`stacked`, and what else the bits of a result may depend on."""
-        return f"stacked on {device_and_version(torch.device(self.device))}"
+        device = torch.device(self.device)
+        triton = triton_version(device)
+        return f"stacked on {device_and_version(device)}" + (f", triton {triton}" if triton else "")
 
     def capacity(self, run: Run) -> Capacity:
         """The first call for a shape tests its network, which takes time."""

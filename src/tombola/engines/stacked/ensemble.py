@@ -18,6 +18,9 @@ from tombola.engines.eager import MAX_EVALUATION_BATCH
 from tombola.engines.history import Evaluation
 from tombola.engines.precision import at_least_float32, autocast
 from tombola.engines.stacked.cuda_graph import CudaGraphs
+from tombola.engines.stacked.fusion import make_fused_step
+from tombola.engines.stacked.masked_optimizer import MaskedOptimizer
+from tombola.engines.stacked.triton_support import triton_usable
 from tombola.engines.training_loop import SplitName
 from tombola.engines.transfers import to_device
 from tombola.pruning.mask import State
@@ -46,11 +49,16 @@ class SharedExamples:
         x, x_offsets = _concatenate_unique([examples.x for examples in example_sets])
         y, y_offsets = _concatenate_unique([examples.y for examples in example_sets])
         rows = torch.stack([e.rows_of(torch.arange(len(e))) for e in example_sets]) + x_offsets
-        return cls(x.to(device), y.to(device), rows.to(device), (y_offsets - x_offsets).to(device))
+        x = x.to(device).contiguous()
+        return cls(x, y.to(device), rows.to(device), (y_offsets - x_offsets).to(device))
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The inputs at `rows` and their labels, of shape (runs, batch, *shape) and (runs, batch)."""
-        return self.x[rows], self.y[rows + self.label_offset]
+        return self.x[rows], self.labels(rows)
+
+    def labels(self, rows: Tensor) -> Tensor:
+        """The labels of the inputs at `rows`, of shape (runs, batch)."""
+        return self.y[rows + self.label_offset]
 
 
 def _concatenate_unique(arrays: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -83,17 +91,12 @@ def _in_gradient_layout(network: nn.Module, parameters: State) -> State:
     }
 
 
-def _laid_out_as(tensor: Tensor, values: Tensor) -> Tensor:
-    """`values` on the device of `tensor`, of the same shape, and with the same strides."""
-    return torch.empty_like(tensor, dtype=values.dtype, requires_grad=False).copy_(values)
-
-
 class EnsembleLearner:
     """A `Learner` of `networks` of one architecture, their pruned weights zero. Run r is entry r of every list and
     of the first axis of every tensor.
 
     Its memory grows with the number of runs, except for shared data. `evaluation_batch_size` examples of every run
-    are evaluated at once.
+    are evaluated at once. `kernels`: whether it uses Triton's, where they can be.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class EnsembleLearner:
         splits: Sequence[Split],
         device: torch.device,
         evaluation_batch_size: int = MAX_EVALUATION_BATCH,
+        kernels: bool = True,
     ) -> None:
         self.device = device
         training = self.training = runs[0].training
@@ -119,11 +123,21 @@ class EnsembleLearner:
             self.parameters, optimizers.normalisation_parameters(self.network), training, capturable=cuda
         )
         self.augmentation = Augmentation.of(runs, splits, device)
-        self.masked = [
-            (self.parameters[name], _laid_out_as(self.parameters[name], torch.stack([~mask[name] for mask in masks])))
+        pruned = {
+            name: torch.stack([~mask[name] for mask in masks]).to(device)
             for name in masks[0]
             if not all(mask[name].all() for mask in masks)
-        ]
+        }
+        self.masked_optimizer = MaskedOptimizer(
+            self.optimizer, self.parameters, pruned, kernels and triton_usable(device)
+        )
+        self.fused_step = (
+            make_fused_step(
+                self.network, training, self.parameters, self.masked_optimizer.pruned, self.optimizer, device
+            )
+            if kernels
+            else None
+        )
         names: tuple[SplitName, ...] = ("train", "validation", "test")
         self.examples = {
             name: SharedExamples.of([getattr(split, name) for split in splits], device) for name in names
@@ -162,19 +176,22 @@ class EnsembleLearner:
 
     def _step(self) -> None:
         """One iteration, on the examples in `rows`."""
-        x, y = self.examples["train"].batch(self.rows)
+        examples = self.examples["train"]
+        if self.fused_step is not None and not self.augmentation:
+            self.fused_step(examples.x, self.rows, examples.labels(self.rows), self.loss_sums)
+            return
+        x, y = examples.batch(self.rows)
         if self.augmentation:
             x = self.augmentation(x.flatten(0, 1), self.choice.flatten(0, 1)).view_as(x)
+        if self.fused_step is not None:
+            self.fused_step(x, None, y, self.loss_sums)
+            return
         _, losses = self._losses(self.parameters, self.buffers, x, y)
         means = losses.mean(1)
         # The gradient of the sum is, for each run's weights, that of its own loss, even if others are NaN.
         means.sum().backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        self.masked_optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)  # evaluations need the memory
-        # Momentum and weight decay may have changed pruned weights; they are zero again before the next forward pass.
-        with torch.no_grad():
-            for weight, pruned in self.masked:
-                weight.masked_fill_(pruned, 0)
         self.loss_sums += means.detach()
 
     def take_losses(self) -> list[float]:

@@ -67,7 +67,9 @@ def _trains_alike(run: Run, dtype: torch.dtype, device: torch.device) -> bool:
         learners = [ModuleLearner(build(trial.start).to(device, dtype), trial, split, device) for trial in runs]
         return [state for learner in learners for state in _trained_states(learner, 1, seed, device)]
 
-    learner = EnsembleLearner([build(trial.start).to(dtype) for trial in runs], runs, [split] * 2, device)
+    learner = EnsembleLearner(
+        [build(trial.start).to(dtype) for trial in runs], runs, [split] * 2, device, kernels=False
+    )
     stacked, expected = _trained_states(learner, 2, 0, device), one_by_one(seed=0)
     return _all_close(stacked, expected) or not _all_close(expected, one_by_one(seed=1))
 
@@ -130,9 +132,8 @@ def measure_cost(run: Run, split: Split) -> StackCost:
     x, y = _random_examples(run.start)
     with reproducible(0, CPU):
         kept = _kept_for_backward(network, lambda: functional.cross_entropy(network(x), y))
-    masks = sum(parameter.numel() for parameter in network.parameters())  # a byte for each weight
-    # Weights, gradients and best weights: three times the network's size.
-    return StackCost((3 + optimizer_states) * size + masks + unshared + rows, -(-kept // TRIAL_BATCH))
+    # Weights, gradients, best weights, and masks: without kernels these have the width of weights.
+    return StackCost((4 + optimizer_states) * size + unshared + rows, -(-kept // TRIAL_BATCH))
 
 
 def _kept_for_backward(network: nn.Module, loss: Callable[[], Tensor]) -> int:

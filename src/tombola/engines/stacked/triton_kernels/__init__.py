@@ -1,0 +1,1 @@
+"""Triton kernels of the stacked engine. Import them only where `triton_support.triton_usable` says so."""
