@@ -13,7 +13,7 @@ PORTABLE := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=S
 # Tests that train nothing. All others are run by `test-portable`, new ones too.
 UNTRAINED := stats utils acceptance/test_wheel.py report/test_browser.py tickets/test_ticket_fuzz.py test_architecture.py
 
-.PHONY: demo test test-portable slow lint clean
+.PHONY: demo test test-portable slow gpu lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/tombola run digits
@@ -29,6 +29,10 @@ test-portable: $(VENV)/.test
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+# On a machine with a CUDA device: whether everything is right there, and how fast.
+gpu: $(VENV)/.test
+	$(BIN)/python -m benchmarks.device
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check src tests benchmarks examples

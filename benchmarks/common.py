@@ -7,12 +7,13 @@ import json
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from rich.console import Console
@@ -24,7 +25,9 @@ from tombola.pruning.mask import Mask
 from tombola.utils.workers import cores, processor
 
 RESULTS = Path(__file__).parent / "results"
-console = Console(soft_wrap=True)
+FIRST_STEPS = 5
+"""Steps whose losses are compared."""
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 def machine() -> dict[str, Any]:
@@ -34,12 +37,22 @@ def machine() -> dict[str, Any]:
         "processor": processor(),
         "cores": cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": torch.version.cuda,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numba": numba.__version__,
+        "numba": _version("numba"),
+        "triton": _version("triton"),
         "numpy": np.__version__,
         "commit": _commit(),
     }
+
+
+def _version(package: str) -> str | None:
+    """None if it is not installed: no GPU needs numba, and no CPU Triton."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _commit() -> str | None:
@@ -63,24 +76,45 @@ def take_turns(sides: Mapping[str, Callable[[], Any]], turns: int, warm_up: bool
     return seconds
 
 
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_per_call(call: Callable[[], Any], device: torch.device, calls: int = 10, turns: int = 5) -> float:
+    """The median of `turns` means over `calls` calls."""
+
+    def turn() -> None:
+        for _ in range(calls):
+            call()
+        wait(device)
+
+    return median(take_turns({"": turn}, turns)[""]) / calls
+
+
 def median(seconds: list[float]) -> float:
     return statistics.median(seconds)
 
 
 def write(name: str, result: Mapping[str, Any]) -> Path:
     """Write a result and the machine to `results/NAME.json`."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    return write_to(RESULTS / f"{name}.json", result)
+
+
+def write_to(path: Path, result: Mapping[str, Any]) -> Path:
+    """Write a result and the machine to a JSON file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), **result}, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def check_first_losses(losses: Mapping[str, float]) -> None:
+def check_first_losses(losses: Mapping[str, float], tolerance: float = 1e-3) -> None:
     """Exit unless the sides have the same summed losses, to rounding, in their first steps from the same weights.
 
     Later losses may differ more: once the examples are learnt, Adam magnifies rounding errors.
     """
-    if max(losses.values()) - min(losses.values()) > 1e-3 * max(losses.values()):
+    if max(losses.values()) - min(losses.values()) > tolerance * max(losses.values()):
         raise SystemExit(f"the sides disagree: summed losses of the first steps {dict(losses)}")
 
 

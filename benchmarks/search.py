@@ -22,8 +22,8 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.common import Loop, check_first_losses, console, machine, median, take_turns, write
-from benchmarks.step import FIRST_STEPS, sparse_learner
+from benchmarks.common import FIRST_STEPS, Loop, check_first_losses, console, machine, median, take_turns, write
+from benchmarks.step import sparse_learner
 from tombola._run_experiment import run_experiment
 from tombola.experiments.recipe import Recipe, load_recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment

@@ -21,6 +21,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from benchmarks.common import (
+    FIRST_STEPS,
     ContinuedTraining,
     Loop,
     check_accuracies,
@@ -48,8 +49,6 @@ from tombola.zoo.datasets.split import Split
 from tombola.zoo.models import build
 
 CPU = torch.device("cpu")
-FIRST_STEPS = 5
-"""Steps whose losses are compared."""
 
 
 def masks(recipe: Recipe, run: Run, levels: int) -> list[Mask]:

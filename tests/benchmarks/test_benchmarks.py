@@ -9,14 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, gpu, hold, kernels, layers, search, ship, step
-
-
-@pytest.fixture(autouse=True)
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # noqa: ARG005
-    return tmp_path / "results"
+from benchmarks import common, hold, kernels, layers, search, ship, step
 
 
 def test_sides_take_turns() -> None:
@@ -56,14 +49,9 @@ def test_searches(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 searches of 3 levels" in capsys.readouterr().out
 
 
-def test_stacks(results: Path) -> None:
-    gpu.main(device="cpu", sizes=[2], steps=3, turns=1, data="digits")
-    (row,) = json.loads((results / "stacked-cpu.json").read_text())["rows"]
-    assert row["ratio"] == pytest.approx(row["stacked"] / row["one_by_one"])
-
-
 def test_holds(results: Path) -> None:
-    hold.main(device="cpu", density=0.2, batch=4, width=8, lr=1e-7, steps=1, turns=2, save=True)
+    settings = {"density": 0.2, "batch": 4, "width": 8, "lr": 1e-7, "precision": "bf16", "compiled": False}
+    hold.main(device="cpu", **settings, steps=1, turns=2, save=True)
     written = json.loads((results / "hold.json").read_text())
     assert written["ratio"] == pytest.approx(written["ms"]["held"] / written["ms"]["dense"])
 
@@ -85,6 +73,7 @@ def test_sides_that_disagree_are_not_compared() -> None:
     with pytest.raises(SystemExit, match="disagree"):
         common.check_first_losses({"a": 1.0, "b": 1.01})
     common.check_first_losses({"a": 1.0, "b": 1.0001})
+    common.check_first_losses({"a": 1.0, "b": 1.01}, tolerance=0.02)
     with pytest.raises(SystemExit, match="disagree"):
         common.check_accuracies({"a": 0.9, "b": 0.8})
     common.check_accuracies({"a": 0.9, "b": 0.89})

@@ -7,6 +7,8 @@ import html
 import json
 import re
 import shutil
+import subprocess
+import sys
 from itertools import permutations
 from pathlib import Path
 
@@ -50,6 +52,11 @@ def test_a_page_has_all_sections(page: Path, finished: Path) -> None:
         assert said in text
     assert "Incomplete." not in text
     assert page.stat().st_size < 2 * MEBIBYTE
+
+
+def test_plotting_libraries_are_imported_only_for_a_page() -> None:
+    code = "import sys, tombola, tombola.cli; print({'altair', 'vl_convert', 'jinja2'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_a_page_loads_nothing(page: Path) -> None:

@@ -10,7 +10,8 @@ import altair as alt
 import numpy as np
 
 from tombola.report.barrier_units import BarrierUnits
-from tombola.report.figures.figure import DATA, HOVER, Figure, FigureRow, MissingFigure, figure, tooltip
+from tombola.report.figures.chart import DATA, tooltip
+from tombola.report.figures.figure import HOVER, Figure, FigureRow, MissingFigure, figure
 from tombola.report.figures.style import BRANCHES, DENSE, ramp
 from tombola.stats.error_barriers import InterpolationPath
 from tombola.stats.summary import StabilitySummary

@@ -7,14 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import altair as alt
-
 Value = str | int | float | None
 FigureRow = dict[str, Value]
 """One row of a figure's table."""
-
-DATA = alt.NamedData("rows")
-"""The data source of charts. The rows are stored beside the chart, once, for the chart and for the CSV file."""
 
 HEIGHT = 250
 """The height of charts with one panel, in pixels."""
@@ -56,8 +51,8 @@ class MissingFigure:
 def figure(
     name: str, title: str, caption: str, chart: Any, rows: Sequence[FigureRow], cell: int = 0
 ) -> Figure | MissingFigure:
-    """A figure of an Altair `chart` that reads `DATA`; a `MissingFigure` if there are no rows. It is wide if it has
-    panels of the width `cell`."""
+    """A figure of an Altair `chart` that reads `tombola.report.figures.chart.DATA`; a `MissingFigure` if there are no
+    rows. It is wide if it has panels of the width `cell`."""
     if not rows:
         return MissingFigure(name, title, "these results have no data for it.")
     finite = [{key: _finite(value) for key, value in row.items()} for row in rows]
@@ -66,17 +61,6 @@ def figure(
     for key in ("$schema", "config"):
         drawn.pop(key, None)
     return Figure(name, title, caption, drawn, finite, cell)
-
-
-def tooltip(**formats: str) -> list[Any]:
-    """The tooltip of these columns: the format of a number, which may be empty, or `text`."""
-    titles = {"weights_left": "weights left (%)", "relative": "of the mean"}
-    return [
-        alt.Tooltip(f"{name}:N")
-        if form == "text"
-        else alt.Tooltip(f"{name}:Q", title=titles.get(name, alt.Undefined), format=form or alt.Undefined)
-        for name, form in formats.items()
-    ]
 
 
 def _finite(value: Value) -> Value:

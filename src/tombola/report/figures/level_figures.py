@@ -9,7 +9,8 @@ from typing import Any
 
 import altair as alt
 
-from tombola.report.figures.figure import DATA, Figure, FigureRow, MissingFigure, figure, tooltip
+from tombola.report.figures.chart import DATA, tooltip
+from tombola.report.figures.figure import Figure, FigureRow, MissingFigure, figure
 from tombola.report.figures.style import DASHES, DENSE, EXPERIMENTS, SHAPES, TUNED, colours, cycle, ordered
 from tombola.report.report_data import ReportData
 from tombola.report.units import units_of

@@ -7,7 +7,8 @@ from typing import Any
 
 import altair as alt
 
-from tombola.report.figures.figure import DATA, Figure
+from tombola.report.figures.chart import DATA
+from tombola.report.figures.figure import Figure
 from tombola.report.figures.style import theme
 
 WIDTH = 380

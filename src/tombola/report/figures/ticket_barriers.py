@@ -7,7 +7,8 @@ from dataclasses import asdict
 import altair as alt
 
 from tombola.report.barrier_units import barrier_units
-from tombola.report.figures.figure import DATA, Figure, FigureRow, MissingFigure, figure, tooltip
+from tombola.report.figures.chart import DATA, tooltip
+from tombola.report.figures.figure import Figure, FigureRow, MissingFigure, figure
 from tombola.report.figures.level_figures import weights_left_axis
 from tombola.report.figures.style import BRANCHES, DENSE
 from tombola.report.ticket_lines import OTHER_END

@@ -10,7 +10,8 @@ import altair as alt
 import numpy as np
 
 from tombola.experiments.metric import Metric
-from tombola.report.figures.figure import DATA, HOVER, Figure, FigureRow, MissingFigure, figure, tooltip
+from tombola.report.figures.chart import DATA, tooltip
+from tombola.report.figures.figure import HOVER, Figure, FigureRow, MissingFigure, figure
 from tombola.report.figures.level_figures import logarithmic, spaced_ticks
 from tombola.report.figures.style import BRANCHES, DENSE, DENSE_TO_SPARSE
 from tombola.report.report_data import ReportData

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tombola.experiments.layer_stats import BINS, REACH
-from tombola.report.figures.figure import DATA, Figure, FigureRow, MissingFigure, figure, rounded, tooltip
+from tombola.report.figures.chart import DATA, tooltip
+from tombola.report.figures.figure import Figure, FigureRow, MissingFigure, figure, rounded
 from tombola.report.figures.style import BRANCHES, DENSE, ramp
 from tombola.report.report_data import ReportData
 
