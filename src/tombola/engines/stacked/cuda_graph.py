@@ -33,7 +33,6 @@ class CudaGraphs:
         if self.capturing:
             with torch.cuda.device(device):
                 self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-                self._pool = torch.cuda.graph_pool_handle()
 
     def __contains__(self, name: Hashable) -> bool:
         """Whether the function called by this name is replayed."""
@@ -71,7 +70,8 @@ class CudaGraphs:
         """Record the function's work, which does not execute it."""
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            pool = next((other.pool() for other in self._graphs.values()), None)
+            with torch.cuda.graph(graph, pool=pool, stream=self._stream):
                 function()
         except torch.cuda.OutOfMemoryError:
             raise
