@@ -17,7 +17,8 @@ from tombola.runs.run import Run
 
 def pytest_configure() -> None:
     """Without a GPU, Triton's kernels are interpreted; triton reads this when it is imported, once for a process.
-    Where it is set, engines do not use kernels by themselves. Tests use CUDA before an engine sets the other variable.
+    Where it is set, engines do not use kernels by themselves. The other variable is for tests that use CUDA before an
+    engine sets it.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if not torch.cuda.is_available():

@@ -323,6 +323,7 @@ def test_the_device_is_chosen_before_workers_and_engine(tmp_path: Path, monkeypa
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
     monkeypatch.setattr("tombola.engines.device_choice.CUDA_START", -1.0)
+    monkeypatch.setattr("tombola.engines.device_choice._why_not_usable", lambda: None)
     monkeypatch.setattr("tombola._run_experiment.parallel_executor", executor)
     monkeypatch.setattr("tombola._run_experiment.named_engine", named)
     run_experiment(tiny(**SHORT), tmp_path / "out", workers=4, progress=False)

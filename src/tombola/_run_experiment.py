@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tombola._perform import collector_of, perform
-from tombola.engines import check_engine
+from tombola.engines import check_engine, trains_in_threads
 from tombola.engines import engine as named_engine
 from tombola.engines.device_choice import choose_device
 from tombola.experiments.experiment import count_runs
@@ -48,12 +48,11 @@ def run_experiment(
     """
     check_engine(engine, device)
     out, experiment = Path(out), RecipeExperiment(recipe, data_dir)
-    device = choose_device(device, engine, experiment.demand)
+    device = choose_device(device, engine, workers, experiment.demand)
     workers = worker_count(workers, device)
     chosen_engine = named_engine(engine, data_dir, device, count_sharing(workers, device))
     runs = Store(out.parent / ".tombola" if store is None else Path(store), checkpoint_every)
-    # Plain PyTorch draws from its global generator, which threads would share.
-    threads = all(chosen_engine.capacity(run).threads for run in experiment.sample_runs)
+    threads = trains_in_threads(chosen_engine, experiment.sample_runs, device)
     collector = collector_of(experiment, runs, command)
     with (
         parallel_executor(workers, threads, worker_gpus(device)) as executor,

@@ -20,7 +20,11 @@ from tests.support.cuda_trainings import (
     stacked,
 )
 from tests.support.networks import BATCH_NORM
-from tests.support.training import assert_close, pruned_run, same_bits, train_alone
+from tests.support.training import NO_CHECKPOINT, assert_close, pruned_run, same_bits, train_alone
+from tombola.engines.stacked.cuda_graph import WARM_UP_CALLS
+from tombola.engines.stacked.engine import Stacked
+from tombola.engines.stacked.masked_optimizer import MaskedOptimizer
+from tombola.runs.store import Checkpoint
 
 every_training = pytest.mark.parametrize("name", CHANGES)
 
@@ -67,3 +71,26 @@ def test_a_finished_stack_leaves_no_memory_allocated(cuda: CudaDevice) -> None:
         assert torch.cuda.memory_allocated(cuda.device) == before
     finally:
         gc.enable()
+
+
+def test_a_capture_that_fails_changes_nothing(
+    cuda: CudaDevice, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = cuda_runs("sgd with momentum")
+    whole = stacked(runs)
+    calls, step = [0], MaskedOptimizer.step
+
+    def fails_once(optimizer: MaskedOptimizer) -> None:
+        calls[0] += 1
+        if calls[0] == WARM_UP_CALLS + 1:
+            torch.ones((), device=cuda.device).item()  # after the backward pass
+        step(optimizer)
+
+    monkeypatch.setattr(MaskedOptimizer, "step", fails_once)
+    stream = torch.cuda.current_stream()
+    launched = Stacked(None, "cuda").train(runs, Checkpoint(NO_CHECKPOINT))
+    assert calls[0] > WARM_UP_CALLS + 1
+    (record,) = caplog.records
+    assert "previous error" not in record.getMessage()  # but the error itself
+    assert torch.cuda.current_stream() == stream
+    assert all(map(same_bits, launched, whole))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.support.cuda_device import CudaDevice
 from tests.support.recipes import tiny
 from tests.support.training import dense_run
 from tombola.engines import device_choice
@@ -22,6 +23,7 @@ from tombola.engines.device_choice import (
     cpu_seconds,
     cuda_seconds,
 )
+from tombola.experiments.recipe import load_recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
 
 LENET = Demand([5] * 22 + [300], iterations=50_000, multiply_adds=48_000_000, density=0.2, stackable=True)
@@ -33,7 +35,7 @@ def never() -> Demand:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1"])
 def test_a_named_device_is_used(device: str) -> None:
-    assert choose_device(device, "auto", never) == device
+    assert choose_device(device, "auto", None, never) == device
 
 
 def test_without_a_gpu_nothing_is_estimated_and_nothing_is_said(
@@ -41,39 +43,71 @@ def test_without_a_gpu_nothing_is_estimated_and_nothing_is_said(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert choose_device("auto", "stacked", never) == "cpu"
+    assert choose_device("auto", "stacked", None, never) == "cpu"
     assert not caplog.records
 
 
 def test_the_sparse_engine_is_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    assert choose_device("auto", "sparse", never) == "cpu"
+    assert choose_device("auto", "sparse", None, never) == "cpu"
 
 
-@pytest.mark.parametrize(("iterations", "expected"), [(50_000, "cuda"), (5, "cpu")])
-def test_with_a_gpu_the_choice_is_said_in_one_line_with_both_estimates(
-    iterations: int, expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs and four cores, and whatever is computed there succeeds."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(device_choice, "cores", lambda: 4)
-    assert choose_device("auto", "auto", lambda: replace(LENET, iterations=iterations)) == expected
+    monkeypatch.setattr(device_choice, "_why_not_usable", lambda: None)
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("iterations", "workers", "expected", "said"),
+    [
+        (50_000, None, "cuda", ["4 cores", "2 GPUs"]),
+        (5, None, "cpu", ["4 cores", "2 GPUs"]),
+        (50_000, 1, "cuda", ["1 core,", "1 GPU"]),
+        (50_000, 8, "cuda", ["8 cores", "2 GPUs"]),
+    ],
+)
+def test_with_a_gpu_the_choice_is_said_in_one_line_with_both_estimates(
+    iterations: int, workers: int | None, expected: str, said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    demand = replace(LENET, iterations=iterations)
+    assert choose_device("auto", "auto", workers, lambda: demand) == expected
     (record,) = caplog.records
-    for part in (f"auto: {expected};", "4 cores", "2 GPUs"):
+    for part in (f"auto: {expected};", *said):
         assert part in record.getMessage()
     assert "\n" not in record.getMessage()
 
 
-def test_the_choice_follows_the_shorter_estimate() -> None:
-    for demand, cores in [(LENET, 2), (LENET, 10_000), (replace(LENET, at_once=[1], iterations=100), 1)]:
-        faster = cuda_seconds(demand, "auto", 1) < cpu_seconds(demand, "auto", cores)
-        assert choose(demand, "auto", cores, 1)[0] == ("cuda" if faster else "cpu")
+def test_a_gpu_that_nothing_can_be_computed_on_is_not_chosen(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+    def no_kernel(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with ...")
+
+    monkeypatch.setattr("torch.zeros", no_kernel)
+    assert choose_device("auto", "auto", None, lambda: LENET) == "cpu"
+    (record,) = caplog.records
+    assert record.getMessage().endswith("no kernel image is available for execution on the device")
 
 
-def test_short_experiments_of_small_networks_stay_on_the_cpu() -> None:
-    digits = Demand([20] * 9, iterations=400, multiply_adds=9_000_000, density=0.3, stackable=True)
-    assert choose(digits, "auto", cpu_cores=2, gpus=1)[0] == "cpu"
+def test_a_gpu_that_works_is_chosen(cuda: CudaDevice) -> None:  # noqa: ARG001
+    assert choose_device("auto", "auto", None, lambda: LENET) == "cuda"
+
+
+@pytest.mark.parametrize("cores", [4, 64])
+def test_short_experiments_of_small_networks_stay_on_the_cpu_and_long_ones_do_not(cores: int) -> None:
+    digits = RecipeExperiment(load_recipe("digits")).demand()
+    resnet = Demand([5] * 12, iterations=30_000, multiply_adds=15_600_000_000, density=0.3, stackable=True)
+    devices = [choose(demand, "auto", cores, 1)[0] for demand in (digits, LENET, resnet)]
+    assert devices == ["cpu", "cuda", "cuda"]
 
 
 def test_a_stack_takes_as_long_as_its_launches_or_its_arithmetic() -> None:

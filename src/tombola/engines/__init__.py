@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -67,6 +67,12 @@ def engine(name: str, data_dir: str | Path | None = None, device: str = AUTO, sh
     if name == AUTO:
         name = "sparse" if device == "cpu" else "stacked"
     return ENGINES[name](data_dir, device, sharing)
+
+
+def trains_in_threads(engine: Engine[RunT], runs: Iterable[RunT], device: str) -> bool:
+    """Whether trainings like `runs` can be parallel in threads of one process. On a GPU none can: plain PyTorch draws
+    from its global generator, which threads would share; the engine is not asked, which would use the GPU."""
+    return device == "cpu" and all(engine.capacity(run).threads for run in runs)
 
 
 def check_engine(name: str, device: str) -> None:

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from tombola.engines import AUTO
+from tombola.engines.determinism import fix_cublas_workspace
 from tombola.runs.run import Precision, Run
 from tombola.utils.gpus import visible_gpus
 from tombola.utils.random_state import preserve_rng_state
-from tombola.utils.text import plural
+from tombola.utils.text import first_line, plural
 from tombola.utils.workers import cores
 from tombola.zoo.models import build
 
@@ -65,16 +66,31 @@ class Demand:
         return cls(at_once, run.last, run.training.batch_size * each, density, stackable, run.training.precision)
 
 
-def choose_device(device: str, engine: str, demand: Callable[[], Demand]) -> str:
-    """`device`, or what `auto` is for this engine and demand; the choice is logged in one line if there is a GPU."""
+def choose_device(device: str, engine: str, workers: int | None, demand: Callable[[], Demand]) -> str:
+    """`device`, or what `auto` is for this engine, number of workers (None: as many as the device suits) and demand;
+    the choice is logged in one line if there is a GPU."""
     if device != AUTO:
         return device
     gpus = len(visible_gpus())
     if engine == "sparse" or not gpus:
         return "cpu"
-    chosen, why = choose(demand(), engine, cores(), gpus)
+    chosen, why = choose(demand(), engine, workers or cores(), min(workers or gpus, gpus))
+    if chosen == "cuda" and (reason := _why_not_usable()):
+        log.warning("device auto: cpu; the GPU cannot be used: %s", reason)
+        return "cpu"
     log.info("device auto: %s", why)
     return chosen
+
+
+def _why_not_usable() -> str | None:
+    """Why nothing can be computed on the first GPU: its driver may be too old for this torch, or the GPU itself."""
+    fix_cublas_workspace()  # before CUDA is used
+    try:
+        torch.zeros(1, device="cuda").add_(1)
+        torch.cuda.synchronize()
+    except Exception as error:  # noqa: BLE001 - drivers and torch fail in many ways
+        return first_line(error)
+    return None
 
 
 def choose(demand: Demand, engine: str, cpu_cores: int, gpus: int) -> tuple[Literal["cpu", "cuda"], str]:

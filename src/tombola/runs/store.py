@@ -120,13 +120,15 @@ class Checkpoint:
             return None
 
     def part(self, index: int) -> Checkpoint:
-        """The checkpoint of a part of the runs."""
+        """The checkpoint of a part of the runs. It is cleared with this one."""
         return Checkpoint(self.path.with_stem(f"{self.path.stem}-{index}"), self.every)
 
     def clear(self) -> None:
         """Delete the saved state, also one that is still being written."""
         self.wait()
         self.path.unlink(missing_ok=True)
+        for part in self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"):
+            part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class TicketClaim(ABC):
         """What trains the runs; `name` and `device` choose an engine where there are several. `sharing`: how many
         workers use the same device."""
 
-    def choose_device(self, device: str, engine: str, repeats: int, reinit: int) -> str:  # noqa: ARG002
+    def choose_device(self, device: str, engine: str, workers: int | None, repeats: int, reinit: int) -> str:  # noqa: ARG002
         """The device on which this many repeats are trained, where `device` may be `auto`."""
         return device
 

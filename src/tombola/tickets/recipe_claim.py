@@ -60,11 +60,11 @@ class RecipeClaim(TicketClaim):
     def engine(self, name: str, device: str, sharing: int = 1) -> Engine[Any]:
         return named_engine(name, self.data_dir, device, sharing)
 
-    def choose_device(self, device: str, engine: str, repeats: int, reinit: int) -> str:
+    def choose_device(self, device: str, engine: str, workers: int | None, repeats: int, reinit: int) -> str:
         check_engine(engine, device)
         dense, sparse = 1 + repeats, 1 + repeats * (1 + reinit)
         density = (dense + sparse * self.ticket.mask.density) / (dense + sparse)
-        return choose_device(device, engine, lambda: Demand.of(self.dense, [dense + sparse], density))
+        return choose_device(device, engine, workers, lambda: Demand.of(self.dense, [dense + sparse], density))
 
     def trunk(self) -> Study[Run]:
         return (yield from train_trunk(self.dense, self.k))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
+from tombola.engines import trains_in_threads
 from tombola.experiments.results_schema import Row, Tally
 from tombola.pruning.mask import State
 from tombola.runs.outcome import Outcome
@@ -77,7 +78,7 @@ def verify_ticket(
             raise InputError(f"{name}: should be at least {minimum}, not {number}")
     if reinit and not claim.draws_anew:
         raise InputError("reinit: should be 0, because the model has the same initial weights for every seed")
-    device = claim.choose_device(device, engine, repeats, reinit)
+    device = claim.choose_device(device, engine, workers, repeats, reinit)
     workers = worker_count(workers, device) if claim.parallel else 1
     trainer = claim.engine(engine, device, count_sharing(workers, device))
     figure = _measure_trained(claim, device)
@@ -85,7 +86,8 @@ def verify_ticket(
     check_writable(run_store.folder)
     collector = ResultCollector()
     listener = ListenerGroup([collector, *listeners])
-    with parallel_executor(workers, trainer.capacity(claim.dense).threads, worker_gpus(device)) as executor:
+    threads = trains_in_threads(trainer, [claim.dense], device)
+    with parallel_executor(workers, threads, worker_gpus(device)) as executor:
         (dense,) = conduct([claim.trunk()], run_store, trainer, executor, listener, workers)
         claim.check_start(claim.workload.masked_state(dense.masked(claim.ticket.mask), run_store.load_state))
         studies = _studies(claim, dense, repeats, reinit, seed)

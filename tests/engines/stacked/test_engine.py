@@ -175,7 +175,8 @@ def test_the_cost_of_a_run_counts_its_tensors_and_activations() -> None:
     split = prepare(run.data)
     cost = measure_cost(run, split)
     weights = 4 * (64 * 20 + 20 + 20 * 10 + 10 + 10 * 10 + 10)
-    assert cost.fixed == 6 * weights + split.validation.x.nbytes + 8 * 1797  # 6 copies: 2 of them Adam's moments
+    indices = 8 * 1797 + 3 * 8 * 10 * 40  # of all examples, and three times of the batches of an interval
+    assert cost.fixed == 6 * weights + split.validation.x.nbytes + indices  # 6 copies: 2 of them Adam's moments
     per_example = 4 * (64 + 20 + 10 + 10)  # the input, the output of each ReLU, and the logits
     assert per_example <= cost.example <= per_example + 100
 
@@ -191,6 +192,7 @@ def test_as_many_runs_are_stacked_as_fit_into_memory(monkeypatch: pytest.MonkeyP
     assert max_stacked_runs(run, large, split, CPU) == 1
     assert max_stacked_runs(run, StackCost(2**20, 2**20), split, CPU) == 1  # 40 examples in a batch
     cuda = torch.device("cuda")
+    monkeypatch.setattr(stackability, "_MOST_FREE", {})
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (8 * 2**30, 16 * 2**30))
     for name, held in (("memory_reserved", 2**30), ("memory_allocated", 2**29)):
         monkeypatch.setattr(torch.cuda, name, lambda _, held=held: held)
@@ -207,7 +209,7 @@ def test_processes_share_the_memory_of_a_device(monkeypatch: pytest.MonkeyPatch)
     run = dense_run()
     split, cost, cuda = prepare(run.data), StackCost(2**20, 0), torch.device("cuda")
     free = [8 * 2**30]
-    monkeypatch.setattr(stackability, "_FREE_AT_FIRST", {})
+    monkeypatch.setattr(stackability, "_MOST_FREE", {})
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free[0], 16 * 2**30))
     for name in ("memory_reserved", "memory_allocated"):
         monkeypatch.setattr(torch.cuda, name, lambda _: 0)
@@ -241,7 +243,11 @@ def test_a_stack_that_does_not_fit_is_trained_in_halves(
         assert_close(outcome.final, expected.final)
     assert Stacked().capacity(runs[0]).max_runs == 2
     assert len(caplog.records) == 2
-    assert not list(tmp_path.iterdir())  # the checkpoints of the parts are deleted
+    Stacked().train(runs, checkpoint)
+    assert sizes == [5, 3, 2, 1, 2, 2, 1, 2]  # it knows
+    assert list(tmp_path.iterdir())  # until the outcomes are stored
+    checkpoint.clear()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_single_run_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,14 +77,8 @@ class Graphs:
             self.off = before
 
     @contextlib.contextmanager
-    def capture(
-        self,
-        graph: PretendedGraph,
-        pool: Pool | None = None,
-        stream: object = None,  # noqa: ARG002
-        **_: object,
-    ) -> Iterator[None]:
-        """Stands for `torch.cuda.graph`."""
+    def capture(self, graph: PretendedGraph, pool: Pool | None = None) -> Iterator[None]:
+        """Record what is done to the tensors of the device, and undo it."""
         self.pools.setdefault(pool or self.new_pool(), weakref.WeakSet()).add(graph)
         self._captured[graph] = next(self._order)
         self.capturing, self.waits.capturing = graph, True

@@ -67,6 +67,18 @@ def cuda_functions(state: State, free: int, total: int, capability: tuple[int, i
         finally:
             state.current_device = before
 
+    @contextlib.contextmanager
+    def graph(captured: PretendedGraph, pool: Any = None, stream: Any = None, **_: object) -> Iterator[None]:
+        """As with torch, the end of a capture that failed raises an error of its own, and the stream stays."""
+        with contextlib.ExitStack() as entered:
+            entered.enter_context(state.streams.entered(stream))
+            try:
+                with state.graphs.capture(captured, pool):
+                    yield
+            except RuntimeError as error:
+                entered.pop_all()
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture") from error
+
     properties = SimpleNamespace(
         name=NAME, major=capability[0], minor=capability[1], total_memory=total, multi_processor_count=132
     )
@@ -100,7 +112,7 @@ def cuda_functions(state: State, free: int, total: int, capability: tuple[int, i
         "current_stream": state.streams.get,
         "default_stream": state.streams.get,
         "CUDAGraph": lambda *_, **__: PretendedGraph(state.graphs),
-        "graph": state.graphs.capture,
+        "graph": graph,
         "graph_pool_handle": state.graphs.new_pool,
         "is_current_stream_capturing": lambda: state.waits.capturing,
         "manual_seed": torch.default_generator.manual_seed,

@@ -62,20 +62,25 @@ class CurrentStream:
         self._waits = waits
         self._current_device = current_device
         self._entered: list[PretendedStream] = []
+        self._defaults: dict[torch.device, PretendedStream] = {}
 
     def new(self, device: object = None, **_: object) -> PretendedStream:
         return PretendedStream(self._waits, self._current_device() if device is None else torch.device(device))
 
     def get(self, device: object = None) -> PretendedStream:
-        return self._entered[-1] if self._entered else self.new(device)
+        default = self.new(device)
+        return self._entered[-1] if self._entered else self._defaults.setdefault(default.device, default)
 
     @contextlib.contextmanager
     def entered(self, stream: PretendedStream | None) -> Iterator[None]:
-        if stream is None:
-            yield
-            return
-        self._entered.append(stream)
+        before = list(self._entered)
+        self.enter(stream)
         try:
             yield
         finally:
-            self._entered.pop()
+            self._entered = before
+
+    def enter(self, stream: PretendedStream | None) -> None:
+        """Make a stream the current one, for good."""
+        if stream is not None:
+            self._entered.append(stream)

@@ -60,20 +60,22 @@ class Stacked:
         self, runs: Sequence[Run], checkpoint: Checkpoint, load_state: StateLoader = no_stored_states
     ) -> list[Outcome]:
         """Train `runs` as one."""
-        _, cost = self._limits(runs[0])
+        limit, cost = self._limits(runs[0])
         if cost is None:
             return Eager(self.data_dir, self.device, self.sharing).train(runs, checkpoint, load_state)
-        try:
-            return self._train(runs, cost, checkpoint, load_state)
-        except torch.cuda.OutOfMemoryError:
-            if len(runs) == 1:
-                raise
-        # Not in the `except` block, in which the error keeps the stack alive.
-        return self._train_halves(runs, cost, checkpoint, load_state)
+        if len(runs) <= limit:  # who asks may not know that it has become less
+            try:
+                return self._train(runs, cost, checkpoint, load_state)
+            except torch.cuda.OutOfMemoryError:
+                if len(runs) == 1:
+                    raise
+            # Not in the `except` block, in which the error keeps the stack alive.
+            self._lower_limit(runs, cost)
+        half = -(-len(runs) // 2)
+        parts = [(runs[:half], checkpoint.part(0)), (runs[half:], checkpoint.part(1))]
+        return [outcome for some, part in parts for outcome in self.train(some, part, load_state)]
 
-    def _train_halves(
-        self, runs: Sequence[Run], cost: StackCost, checkpoint: Checkpoint, load_state: StateLoader
-    ) -> list[Outcome]:
+    def _lower_limit(self, runs: Sequence[Run], cost: StackCost) -> None:
         half = -(-len(runs) // 2)
         log.warning(
             "%d runs do not fit into the memory of %s: stacks of %d are trained", len(runs), self.device, half
@@ -81,11 +83,6 @@ class Stacked:
         _LIMITS[self._limits_key(runs[0])] = half, cost
         gc.collect()
         torch.cuda.empty_cache()
-        parts = [(runs[:half], checkpoint.part(0)), (runs[half:], checkpoint.part(1))]
-        outcomes = [outcome for some, part in parts for outcome in self.train(some, part, load_state)]
-        for _, part in parts:
-            part.clear()
-        return outcomes
 
     def _train(
         self, runs: Sequence[Run], cost: StackCost, checkpoint: Checkpoint, load_state: StateLoader

@@ -188,6 +188,7 @@ class EnsembleLearner:
             return
         _, losses = self._losses(self.parameters, self.buffers, x, y)
         means = losses.mean(1)
+        self.optimizer.zero_grad(set_to_none=True)  # a capture that failed may have left gradients
         # The gradient of the sum is, for each run's weights, that of its own loss, even if others are NaN.
         means.sum().backward()  # type: ignore[no-untyped-call]
         self.masked_optimizer.step()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,13 +14,15 @@ from tombola.engines.determinism import reproducible
 from tombola.engines.eager import MAX_EVALUATION_BATCH, ModuleLearner
 from tombola.engines.precision import matmul_precision
 from tombola.engines.stacked.ensemble import EnsembleLearner
-from tombola.engines.training_loop import Learner
+from tombola.engines.training_loop import MAX_STEPS, Learner
 from tombola.pruning.mask import Mask, State
 from tombola.runs.run import Run, Training
 from tombola.zoo.datasets.description import Data
 from tombola.zoo.datasets.split import ExampleSet, Split
 from tombola.zoo.models import build
 from tombola.zoo.models.description import Start
+
+log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
 CPU_MEMORY = 64 * 2**20
@@ -50,9 +52,13 @@ def why_not_stackable(run: Run, device: torch.device = CPU) -> str | None:
         raise
     except Exception as error:  # noqa: BLE001 - vmap and modules raise all kinds of errors
         return (str(error).splitlines() or [type(error).__name__])[0]
-    with contextlib.suppress(Exception):  # a module may require single precision
+    try:
         if _trains_alike(run, torch.float64, device):
             return None
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception:
+        log.debug("a trial in double precision failed", exc_info=True)
     return "its stacked training differs: it has state outside its parameters and buffers"
 
 
@@ -128,7 +134,9 @@ def measure_cost(run: Run, split: Split) -> StackCost:
     unshared = split.validation.x.nbytes
     if run.data.scale == "standard" and run.data.mean is None:  # standardised by each split's own statistics
         unshared += split.train.x.nbytes + split.test.x.nbytes
-    rows = 8 * (len(split.train) + len(split.validation) + len(split.test))
+    steps = min(MAX_STEPS, run.training.evaluate_every.iterations)
+    batches = 3 * 8 * steps * run.training.batch_size  # indices of the next iterations, two copies of them
+    rows = 8 * (len(split.train) + len(split.validation) + len(split.test)) + batches
     x, y = _random_examples(run.start)
     with reproducible(0, CPU):
         kept = _kept_for_backward(network, lambda: functional.cross_entropy(network(x), y))
@@ -164,17 +172,16 @@ def max_stacked_runs(run: Run, cost: StackCost, split: Split, device: torch.devi
     return max(1, int(CUDA_SHARE * free - shared - EVALUATION_SHARE * total) // each)
 
 
-_FREE_AT_FIRST: dict[torch.device, int] = {}
-"""The free memory of devices that processes share, before these used it."""
+_MOST_FREE: dict[torch.device, int] = {}
+"""The most bytes that were free on a device. Later less is, because workers have taken their parts."""
 
 
 def _memory(device: torch.device, sharing: int) -> tuple[int, int]:
     """The free and the total memory of one of the processes that share `device`, in bytes."""
     free, total = torch.cuda.mem_get_info(device)
-    if sharing == 1:
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
-    # Later less is free, because the other processes have taken their parts.
-    return _FREE_AT_FIRST.setdefault(device, free) // sharing, total // sharing
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # of earlier stacks
+    _MOST_FREE[device] = max(free, _MOST_FREE.get(device, 0))
+    return _MOST_FREE[device] // sharing, total // sharing
 
 
 def stack_evaluation_batch_size(runs: int, cost: StackCost, device: torch.device, sharing: int = 1) -> int:
