@@ -42,8 +42,9 @@ def run_experiment(
     `workers` runs are trained side by side, by default one on each core, or on each GPU, in threads or processes, as
     the engine requires; only the last bits and the dropout of stacked runs depend on that. After an interruption,
     call it again to resume: finished runs are in the store, and runs in training save a checkpoint every
-    `checkpoint_every` seconds. `progress` is shown in a notebook, otherwise on standard error: a bar in a terminal,
-    elsewhere a line a minute; not if False. `command` is recorded in the results.
+    `checkpoint_every` seconds, or so seldom that it takes a twentieth of the time. `progress` is shown in a notebook,
+    otherwise on standard error: a bar in a terminal, elsewhere a line a minute; not if False. `command` is recorded
+    in the results.
     Raises `InputError` if the recipe, the data or a folder is invalid.
     """
     check_engine(engine, device)

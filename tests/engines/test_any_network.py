@@ -16,7 +16,6 @@ from tests.support.any_networks import KINDS, model, with_every_weight_masked
 from tests.support.recipes import TINY
 from tests.support.training import (
     ENGINES,
-    NO_CHECKPOINT,
     Interrupted,
     InterruptingCheckpoint,
     batch_orders,
@@ -169,7 +168,7 @@ def test_they_train_in_bfloat16(kind: str, engine: Callable[[], Engine[Run]]) ->
 def test_a_stack_with_pruned_biases_is_trained_as_a_module() -> None:
     run = with_every_weight_masked(dense_run(training__length="6it"), 0.3, biases=True)
     assert not Sparse().capacity(run).threads
-    outcome = train_alone(run, NO_CHECKPOINT, Sparse)
+    outcome = train_alone(run, engine=Sparse)
     assert outcome.engine.startswith("sparse (layers fc1, fc2, output)")
     assert not outcome.final["fc1.bias"][~run.mask["fc1.bias"]].any()
     assert outcome.final["fc1.bias"][run.mask["fc1.bias"]].any()

@@ -20,11 +20,10 @@ from tests.support.cuda_trainings import (
     stacked,
 )
 from tests.support.networks import BATCH_NORM
-from tests.support.training import NO_CHECKPOINT, assert_close, pruned_run, same_bits, train_alone
+from tests.support.training import assert_close, no_checkpoint, pruned_run, same_bits, train_alone
 from tombola.engines.stacked.cuda_graph import WARM_UP_CALLS
 from tombola.engines.stacked.engine import Stacked
 from tombola.engines.stacked.masked_optimizer import MaskedOptimizer
-from tombola.runs.store import Checkpoint
 
 every_training = pytest.mark.parametrize("name", CHANGES)
 
@@ -88,7 +87,7 @@ def test_a_capture_that_fails_changes_nothing(
 
     monkeypatch.setattr(MaskedOptimizer, "step", fails_once)
     stream = torch.cuda.current_stream()
-    launched = Stacked(None, "cuda").train(runs, Checkpoint(NO_CHECKPOINT))
+    launched = Stacked(None, "cuda").train(runs, no_checkpoint())
     assert calls[0] > WARM_UP_CALLS + 1
     (record,) = caplog.records
     assert "previous error" not in record.getMessage()  # but the error itself

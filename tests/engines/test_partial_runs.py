@@ -14,13 +14,13 @@ from tests.support.networks import BATCH_NORM, CONVOLUTIONAL, MLP_WITH_DROPOUT
 from tests.support.outcomes import random_mask
 from tests.support.training import (
     ENGINES,
-    NO_CHECKPOINT,
     SGD,
     STEP_SCHEDULE,
     Interrupted,
     InterruptingCheckpoint,
     assert_close,
     dense_run,
+    no_checkpoint,
     same_bits,
     same_state,
     train_alone,
@@ -112,7 +112,7 @@ def test_statistics_of_batch_norm_are_rewound_with_the_weights(engine: Callable[
 def test_an_unknown_parent_run_is_an_error(engine: Callable[[], Engine]) -> None:
     dense = dense_run(training=SGD)
     with pytest.raises(LookupError, match=dense.key):
-        engine().train([dense.after(dense, begin=20)], Checkpoint(NO_CHECKPOINT))
+        engine().train([dense.after(dense, begin=20)], no_checkpoint())
 
 
 def test_weight_decay_may_leave_out_normalisation_layers() -> None:
@@ -186,16 +186,16 @@ def test_the_same_runs_give_the_same_bits_whatever_the_global_state(
     model: dict[str, Any], engine: Callable[[], Engine[Run]]
 ) -> None:
     runs = pruned_runs(engine, model=model)
-    first = engine().train(runs, Checkpoint(NO_CHECKPOINT))
+    first = engine().train(runs, no_checkpoint())
     torch.manual_seed(1234)
     np.random.seed(1234)  # noqa: NPY002 - the global state
     torch.set_num_threads(2)
     state = torch.get_rng_state()
-    assert all(map(same_bits, first, engine().train(runs, Checkpoint(NO_CHECKPOINT))))
+    assert all(map(same_bits, first, engine().train(runs, no_checkpoint())))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == 2
     others = [run.model_copy(update={"seed": 77}) for run in runs]
-    assert not any(map(same_bits, first, engine().train(others, Checkpoint(NO_CHECKPOINT))))
+    assert not any(map(same_bits, first, engine().train(others, no_checkpoint())))
 
 
 @with_every_engine
@@ -218,7 +218,7 @@ def test_an_interrupted_training_gives_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     runs, path = pruned_runs(engine, **changes), tmp_path / "checkpoint.safetensors"
-    whole = engine().train(runs, Checkpoint(NO_CHECKPOINT))
+    whole = engine().train(runs, no_checkpoint())
     monkeypatch.setattr("tombola.engines.training_loop.MAX_STEPS", max_steps)
     with pytest.raises(Interrupted):
         engine().train(runs, InterruptingCheckpoint(path))
@@ -229,7 +229,7 @@ class KeepingCheckpoint(Checkpoint):
     """Keeps what is saved at every opportunity, and copies of it."""
 
     def __init__(self) -> None:
-        super().__init__(NO_CHECKPOINT)
+        super().__init__(Path("nowhere"))
         self.saved: list[State] = []
         self.copies: list[State] = []
 

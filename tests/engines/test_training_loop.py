@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from tests.support.several_runs import Clock, TimedLearner
-from tests.support.training import NO_CHECKPOINT, dense_run
+from tests.support.training import dense_run, no_checkpoint
 from tombola.engines import training_loop
 from tombola.engines.history import Evaluation
 from tombola.engines.training_loop import SplitName, TrainingLoop, run_to_end
 from tombola.pruning.mask import State
 from tombola.runs.outcome import Outcome
-from tombola.runs.store import Checkpoint
 from tombola.utils.seeds import Purpose, sequence
 from tombola.zoo import batches
 
@@ -68,7 +67,7 @@ class GivenLosses:
 
 def run_with(learner: GivenLosses, **training: object) -> Outcome:
     run = dense_run(training__length="40it", **{f"training__{name}": value for name, value in training.items()})
-    (outcome,) = run_to_end(TrainingLoop([run], learner, 1000), Checkpoint(NO_CHECKPOINT), "given")
+    (outcome,) = run_to_end(TrainingLoop([run], learner, 1000), no_checkpoint(), "given")
     return outcome
 
 

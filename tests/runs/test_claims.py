@@ -8,14 +8,17 @@ import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import filelock
 import pytest
 
 from tombola.runs.claims import GUARD, claim
 from tombola.runs.run import Run
 from tombola.runs.store import Store
 from tombola.utils.errors import InputError
+from tombola.utils.workers import Cancelled, parallel_executor
 
 CLAIM = """import sys
 from pathlib import Path
@@ -128,3 +131,56 @@ def test_the_temporary_files_of_claimed_runs_are_deleted_and_no_others(dense: Ru
         left[-1].touch()
     with Store(store_folder).claim(runs[:3]):
         assert [path.exists() for path in left] == [False] * 3 + [True]
+
+
+def test_a_run_that_an_earlier_version_trains_is_waited_for(tmp_path: Path) -> None:
+    lock = filelock.FileLock(tmp_path / "a.lock")  # it had a lock for each key, and no other file
+    lock.acquire()
+    claimed = threading.Event()
+
+    def wait_for_it() -> None:
+        with claim(tmp_path, ["a"]):
+            claimed.set()
+
+    thread = threading.Thread(target=wait_for_it)
+    thread.start()
+    with claim(tmp_path, ["b"]):
+        assert not claimed.is_set()
+    lock.release()
+    thread.join(60)
+    assert claimed.is_set()
+
+
+def test_a_claim_whose_keys_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
+    with filelock.FileLock(tmp_path / "f0.lock").acquire():
+        (tmp_path / "f0.json").write_text('["a')  # the disk was full, and its owner has not released it yet
+        with claim(tmp_path, ["a"]):
+            pass
+
+
+def test_a_guard_that_cannot_be_opened_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / GUARD).mkdir()
+    with pytest.raises(InputError, match=str(tmp_path)), claim(tmp_path, ["a"]):
+        pass
+
+
+def test_whoever_waits_for_a_claim_can_be_cancelled(tmp_path: Path) -> None:
+    with claim(tmp_path, ["a"]), suppress(KeyError), parallel_executor(2, threads=True) as executor:
+        waiting = executor.submit(lambda: claim(tmp_path, ["a"]).__enter__())
+        while not waiting.running():
+            pass
+        raise KeyError  # which cancels it
+    assert isinstance(waiting.exception(60), Cancelled)
+
+
+def test_files_of_others_are_left_alone(dense: Run, store_folder: Path) -> None:
+    entry = Store(store_folder)._entry(dense.key)
+    entry.parent.mkdir(parents=True)
+    others = [entry.parent / name for name in (".a.tmp", ".tmp", f".{entry.name}.tmp")]
+    for other in others:
+        other.touch()
+    half = entry.parent / f".{entry.name}.123.tmp"
+    half.mkdir()
+    (half / entry.name).write_bytes(b"half of it")
+    with Store(store_folder).claim([dense]):
+        assert set(entry.parent.iterdir()) == set(others)

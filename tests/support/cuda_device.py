@@ -44,7 +44,7 @@ def forbid_waits() -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_log_warnings() -> Iterator[None]:
-    """Raises `AssertionError` if something was logged as a warning, such as a graph that could not be captured."""
+    """Raises `RuntimeError` if something was logged as a warning, such as a graph that could not be captured."""
     logger, messages = logging.getLogger("tombola"), []
 
     class Collect(logging.Handler):
@@ -57,4 +57,5 @@ def no_log_warnings() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-    assert not messages, messages
+    if messages:
+        raise RuntimeError(f"warnings were logged: {messages}")

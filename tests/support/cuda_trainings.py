@@ -13,12 +13,12 @@ import torch
 from tests.support.cuda_device import forbid_waits, no_log_warnings
 from tests.support.networks import CONVOLUTIONAL
 from tests.support.training import (
-    NO_CHECKPOINT,
     Interrupted,
     InterruptingCheckpoint,
     batch_orders,
     dense_run,
     ensemble_learner,
+    no_checkpoint,
     same_bits,
     same_state,
     variants,
@@ -64,11 +64,11 @@ def stacked(
     runs: Sequence[Run], checkpoint: Checkpoint | None = None, load_state: StateLoader = no_stored_states
 ) -> list[Outcome]:
     with no_log_warnings():
-        return Stacked(None, "cuda").train(runs, checkpoint or Checkpoint(NO_CHECKPOINT), load_state)
+        return Stacked(None, "cuda").train(runs, checkpoint or no_checkpoint(), load_state)
 
 
 def eager(run: Run) -> Outcome:
-    (outcome,) = Eager(None, "cuda").train([run], Checkpoint(NO_CHECKPOINT))
+    (outcome,) = Eager(None, "cuda").train([run], no_checkpoint())
     return outcome
 
 

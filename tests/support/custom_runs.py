@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tombola.runs.initial_state import StateLoader, no_stored_states
 from tombola.runs.outcome import Outcome
 from tombola.runs.store import Checkpoint
 
-NO_CHECKPOINT = Checkpoint(Path("nowhere"))
+NO_CHECKPOINT = Checkpoint(Path("nowhere"), every=math.inf)
 
 
 class Noisy(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from tombola.zoo.batches import batches
 from tombola.zoo.datasets import prepare
 
 ENGINES: list[Callable[[], Engine[Run]]] = [Eager, Sparse, Stacked]
-NO_CHECKPOINT = Path("nowhere")
 SGD = {"optimizer": "sgd", "lr": 0.05, "batch_size": 40, "length": "40it", "evaluate_every": "10it"}
 """A [training] section."""
 STEP_SCHEDULE = SGD | {"schedule": "step", "milestones": ["15it", "30it"], "warmup": "5it"}
@@ -42,8 +42,13 @@ def pruned_run(density: float = 0.5, **changes: Any) -> Run:
     return run.masked(random_mask(run, density))
 
 
-def train_alone(run: Run, path: Path = NO_CHECKPOINT, engine: Callable[[], Engine[Run]] = Eager) -> Outcome:
-    (outcome,) = engine().train([run], Checkpoint(path))
+def no_checkpoint() -> Checkpoint:
+    """One that is never due."""
+    return Checkpoint(Path("nowhere"), every=math.inf)
+
+
+def train_alone(run: Run, path: Path | None = None, engine: Callable[[], Engine[Run]] = Eager) -> Outcome:
+    (outcome,) = engine().train([run], Checkpoint(path) if path else no_checkpoint())
     return outcome
 
 
@@ -52,7 +57,7 @@ def train_in_order(engine: Callable[[], Engine[Run]], *runs: Run) -> list[Outcom
     final: dict[str, State] = {}
     outcomes = []
     for run in runs:
-        (outcome,) = engine().train([run], Checkpoint(NO_CHECKPOINT), final.__getitem__)
+        (outcome,) = engine().train([run], no_checkpoint(), final.__getitem__)
         final[run.key] = outcome.final
         outcomes.append(outcome)
     return outcomes
@@ -105,7 +110,7 @@ def variants(run: Run, count: int, density: float = 0.5) -> list[Run]:
 
 
 def train_stacked(runs: Sequence[Run]) -> list[Outcome]:
-    return Stacked().train(runs, Checkpoint(NO_CHECKPOINT))
+    return Stacked().train(runs, no_checkpoint())
 
 
 def ensemble_learner(runs: Sequence[Run], device: torch.device = CPU) -> EnsembleLearner:

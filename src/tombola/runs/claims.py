@@ -17,7 +17,6 @@ from pathlib import Path
 import filelock
 
 from tombola.utils.files import file_lock, writing
-from tombola.utils.workers import raise_if_cancelled
 
 WAIT = 0.1
 """Seconds until a claim is tried again."""
@@ -38,23 +37,20 @@ def claim(folder: Path, keys: Collection[str]) -> Iterator[None]:
     try:
         while not _made(folder, lock, keys):
             time.sleep(WAIT)
-            raise_if_cancelled()
         yield
     finally:
-        _keys_file(Path(lock.lock_file)).unlink(missing_ok=True)
         lock.release()
         _remove(Path(lock.lock_file))
 
 
 def _made(folder: Path, lock: filelock.BaseFileLock, keys: Collection[str]) -> bool:
     """Make a claim, unless another has one of its keys."""
-    with file_lock(folder / GUARD):
+    with writing(folder), file_lock(folder / GUARD):
         wanted = set(keys)
         if any(not wanted.isdisjoint(others) for others in _claims(folder)):
             return False
-        with writing(folder):
-            lock.acquire(timeout=0)
-            _keys_file(Path(lock.lock_file)).write_text(json.dumps(sorted(wanted)), encoding="utf-8")
+        lock.acquire(timeout=0)
+        _keys_file(Path(lock.lock_file)).write_text(json.dumps(sorted(wanted)), encoding="utf-8")
     return True
 
 
@@ -67,10 +63,22 @@ def _claims(folder: Path) -> Iterator[list[str]]:
             with filelock.FileLock(path).acquire(timeout=0):
                 pass
         except filelock.Timeout:
-            with suppress(FileNotFoundError):  # it is being released
-                yield json.loads(_keys_file(path).read_text(encoding="utf-8"))
+            yield _keys(path)
+        except PermissionError:  # someone else's in a shared store
+            continue
         else:
             _remove(path)
+
+
+def _keys(lock_file: Path) -> list[str]:
+    """The keys of a claim that someone holds."""
+    try:
+        keys: list[str] = json.loads(_keys_file(lock_file).read_text(encoding="utf-8"))
+        return keys
+    except FileNotFoundError:
+        return [lock_file.stem]  # of an earlier version, which had a lock for each key; or it is being released
+    except (OSError, ValueError):  # it could not be written
+        return []
 
 
 def _keys_file(lock_file: Path) -> Path:

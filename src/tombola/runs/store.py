@@ -15,9 +15,9 @@ import hashlib
 import json
 import logging
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +57,9 @@ class Checkpoint:
     every: float = 30.0
     """Seconds between saves, at least."""
     _next: float = field(init=False)
-    _write: Future[None] | None = field(default=None, init=False)
+    _writer: threading.Thread | None = field(default=None, init=False)
+    _failure: Exception | None = field(default=None, init=False)
+    """Of the last write, until it is raised."""
 
     def __post_init__(self) -> None:
         self._next = time.monotonic() + self.every
@@ -65,37 +67,39 @@ class Checkpoint:
     def due(self) -> bool:
         """Whether it is time to save again; not while the last state is being written. Raises `InputError` if that
         could not be written."""
-        if self._write is not None and not self._write.done():
+        if self._writer is not None and self._writer.is_alive():
             return False
-        self._finish_write()
+        self._raise_failure()
         return time.monotonic() >= self._next
 
     def save(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any], engine: str) -> None:
         """Begin to replace the saved state; only the same `engine` resumes from it. `tensors` must not change any
         more. Raises `InputError` if the state before could not be written."""
-        self._finish_write()
-        executor = ThreadPoolExecutor(1)
+        self.wait()
+        self._raise_failure()
         contents = {"format": CHECKPOINT_FORMAT, "engine": engine, "state": about}
-        self._write = executor.submit(self._write_timed, tensors, contents)
-        executor.shutdown(wait=False)  # the thread ends after this write
+        self._writer = threading.Thread(target=self._write, args=(tensors, contents))
+        self._writer.start()
 
-    def _write_timed(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    def _write(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         began = time.monotonic()
-        write_tensors(self.path, tensors, about)
+        try:
+            write_tensors(self.path, tensors, about)
+        except Exception as error:  # noqa: BLE001 - it is raised in the thread that trains
+            self._failure = error
         ended = time.monotonic()
         self._next = ended + max(self.every, (ended - began) / MAX_SHARE)
 
     def wait(self) -> None:
         """Wait until nothing is being written. It raises nothing: that the last state could not be written is no
         reason to lose a training that has ended."""
-        if self._write is not None:
-            wait([self._write])
+        if self._writer is not None:
+            self._writer.join()
 
-    def _finish_write(self) -> None:
-        """Wait for what is being written, and raise its failure, once."""
-        write, self._write = self._write, None
-        if write is not None:
-            write.result()
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def load(self, engine: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The state that `engine` saved last, or None.
@@ -137,7 +141,7 @@ class Store:
 
     folder: Path
     checkpoint_every: float = 30.0
-    """Seconds between the checkpoints of a training."""
+    """Seconds between the checkpoints of a training, at least."""
 
     def get(self, run: BaseRun) -> Outcome | None:
         """The outcome of `run`, or None if it was never trained. A damaged entry is moved to the folder `damaged`,

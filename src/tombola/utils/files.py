@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,7 +40,8 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path to write to, which replaces `path` at the end of the block. Missing folders are created.
+    """Yield a temporary path of the same name to write to, in a temporary folder, which replaces `path` at the end of
+    the block. Missing folders are created.
 
     If the process is killed at any point, `path` has either its former content or all of the new one. Raises
     `InputError` if `path` cannot be written.
@@ -55,30 +57,37 @@ def _temporary_for(path: Path) -> Iterator[Path]:
     if path.exists() and not (path.is_file() or path.is_dir()):  # a device would be replaced by a file
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # In a folder of its own, because libraries write further temporary files beside theirs.
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    folder.mkdir(exist_ok=True)
+    temporary = folder / path.name
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
         if os.name == "posix":  # elsewhere folders cannot be opened, and renames are durable without this
-            folder = os.open(path.parent, os.O_RDONLY)
+            parent = os.open(path.parent, os.O_RDONLY)
             try:
-                os.fsync(folder)
+                os.fsync(parent)
             finally:
-                os.close(folder)
+                os.close(parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_temporary(paths: Iterable[Path]) -> None:
-    """Remove the temporary files of processes that were killed in `atomic_write` of these paths, to which no process
-    may be writing now. Each folder is listed once."""
+    """Remove what processes left that were killed in `atomic_write` of these paths. No process may be writing to them
+    now. Each folder is listed once."""
     targets = set(paths)
     for folder in {path.parent for path in targets}:
         for temporary in folder.glob(".*.tmp"):
-            name, _process, _suffix = temporary.name[1:].rsplit(".", 2)
-            if folder / name in targets:
+            name, _, _process = temporary.name.removeprefix(".").removesuffix(".tmp").rpartition(".")
+            if folder / name not in targets:
+                continue
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:  # of earlier versions
                 temporary.unlink(missing_ok=True)
 
 
@@ -90,7 +99,13 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Mappin
     # A single entry of metadata, because safetensors writes several in no fixed order.
     metadata = {"tombola": json.dumps({"digest": digest(contents, text), "about": text})}
     with atomic_write(path) as temporary:
-        temporary.write_bytes(safetensors.torch.save(contents, metadata))
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        try:  # not `save`, which holds the interpreter's lock all the time
+            safetensors.torch.save_file(contents, temporary, metadata)
+        except safetensors.SafetensorError as error:
+            raise OSError(one_line(error)) from error
+        temporary.chmod(mode)  # the library replaces the file by one that only its owner may read
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -16,7 +16,7 @@ from tests.support.experiments import Recorder
 from tests.support.networks import CONVOLUTIONAL
 from tests.support.outcomes import random_mask
 from tests.support.recipes import tiny
-from tests.support.training import NO_CHECKPOINT, dense_run, pruned_run, same_bits, train_alone
+from tests.support.training import dense_run, pruned_run, same_bits, train_alone
 from tombola.engines.sparse import engine as module
 from tombola.engines.sparse.engine import Sparse
 from tombola.engines.sparse.speeds import Speeds
@@ -31,7 +31,7 @@ from tombola.utils.workers import parallel_executor
 MODULE = {"model": CONVOLUTIONAL | {"channels": 8}}
 
 
-def sparse(run: Run, path: Path = NO_CHECKPOINT) -> Outcome:
+def sparse(run: Run, path: Path | None = None) -> Outcome:
     return train_alone(run, path, Sparse)
 
 

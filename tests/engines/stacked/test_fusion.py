@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,11 +16,14 @@ from tombola.engines.sparse.stack import Stack, recognise_stack
 from tombola.engines.stacked import ensemble, fusion
 from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.engines.stacked.fusion import fusable_stack
+from tombola.engines.stacked.optimizer_rule import Rule
 from tombola.engines.stacked.triton_support import triton_usable
 from tombola.runs.initial_state import masked_network
 from tombola.runs.run import Run
 from tombola.zoo.datasets import prepare
 from tombola.zoo.models import build
+
+SGD = {"training__optimizer": "sgd", "training__lr": 0.05}
 
 
 @pytest.mark.parametrize(
@@ -174,3 +178,48 @@ def test_stacks_know_the_names_of_their_biases() -> None:
         assert isinstance(stack, Stack)
         (layer,) = stack.layers
         assert {layer.weight, layer.bias_name} == {name for name, _ in network.named_parameters()}
+
+
+ALTERED: dict[str, tuple[dict[str, Any], str, float]] = {
+    "weight decay": ({"training__weight_decay": 1e-4}, "WEIGHT_DECAY", 0.0),
+    "weight decay of SGD": ({**SGD, "training__weight_decay": 1e-4}, "WEIGHT_DECAY", 0.0),
+    "momentum": ({**SGD, "training__momentum": 0.9}, "MOMENTUM", 0.8),
+    "second moment": ({}, "BETA2", 0.99),
+    "bias correction": ({}, "LOG_MOMENTUM", -0.2),
+}
+
+
+@needs_triton
+@pytest.mark.cuda
+@pytest.mark.parametrize(("changes", "constant", "value"), ALTERED.values(), ids=ALTERED)
+def test_the_trial_notices_a_wrong_rule(
+    changes: dict[str, Any], constant: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tombola.engines.stacked.fusion_trial import trial_agrees
+
+    run = dense_run(**changes)
+    stack = recognise_stack(build(run.start))
+    assert isinstance(stack, Stack)
+    names = {layer.weight for layer in stack.layers}
+    assert trial_agrees(stack, names, names, run.training, DEVICE)
+    right = Rule.constants
+    monkeypatch.setattr(Rule, "constants", lambda rule: right(rule) | {constant: value})
+    assert not trial_agrees(stack, names, names, run.training, DEVICE)
+
+
+@needs_triton
+@pytest.mark.cuda
+def test_the_trial_notices_another_learning_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tombola.engines.stacked import fused_step, fusion_trial
+
+    run = dense_run(**SGD)
+    stack = recognise_stack(build(run.start))
+    assert isinstance(stack, Stack)
+    update = fused_step.weight_update
+
+    def faster(*arguments: Any) -> None:
+        *others, rule, precision = arguments
+        update(*others, replace(rule, lr=1.05 * rule.lr), precision)
+
+    monkeypatch.setattr(fused_step, "weight_update", faster)
+    assert not fusion_trial.trial_agrees(stack, (), (), run.training, DEVICE)

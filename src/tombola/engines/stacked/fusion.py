@@ -36,8 +36,8 @@ def make_fused_step(
     if stack is None or not triton_usable(device):
         return None
     transposed = frozenset(layer.weight for layer in stack.layers if parameters[layer.weight].stride(1) == 1)
-    moderate = training.model_copy(update={"lr": 1e-3})  # kernels are the same with any rate
-    if not _passes_trial(stack, frozenset(pruned), transposed, moderate, device):
+    any_rate = training.model_copy(update={"lr": 1.0})  # the trial has its own
+    if not _passes_trial(stack, frozenset(pruned), transposed, any_rate, device):
         return None
     from tombola.engines.stacked.fused_step import FusedStep
 
