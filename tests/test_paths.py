@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tomli_w
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 import tombola
@@ -144,9 +145,18 @@ def test_files_that_cannot_be_written_are_named(writer: str, tmp_path: Path, mon
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "file", "folder", "new", "ticket"]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            "No space left",
+        ),
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+    ],
+)
 def test_a_full_disk_or_missing_permission_is_one_line(
-    error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise error
@@ -155,8 +165,8 @@ def test_a_full_disk_or_missing_permission_is_one_line(
     small_ticket().save(path)
     before = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", fail)
-        with raises_input_error(path, error.strerror):
+        patch.setattr("safetensors.torch.save_file", fail)
+        with raises_input_error(path, reason):
             small_ticket().save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tombola.utils.errors import DamagedFile
+from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import atomic_write, digest, file_lock, read_tensors, write_tensors
 from tombola.utils.workers import Cancelled, parallel_executor
 
@@ -149,3 +149,16 @@ def test_ctrl_c_while_a_file_is_read_is_no_damage(tmp_path: Path, monkeypatch: p
         read_tensors(path)
     assert len(seen) > 1  # it was read to its end
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_file_that_is_too_large_is_one_clear_line_and_leaves_nothing(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(InputError, match="too large") as raised:
+            write_tensors(tmp_path / "a.safetensors", {"a": torch.ones(1000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
