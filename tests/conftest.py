@@ -11,6 +11,8 @@ import torch
 
 from tests.support.cuda_device import CudaDevice, cuda_device
 from tests.support.recipes import tiny
+from tombola.engines.stacked.cuda_graph import _side_stream
+from tombola.engines.stacked.stackability import _MOST_FREE
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.run import Run
 
@@ -60,3 +62,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "cuda" in getattr(item, "fixturenames", ()):
             item.add_marker("cuda")
+
+
+@pytest.fixture(autouse=True)
+def _forget_devices() -> Iterator[None]:
+    """What a process remembers of its GPUs; those of a test are gone after it."""
+    yield
+    _side_stream.cache_clear()
+    _MOST_FREE.clear()

@@ -192,7 +192,6 @@ def test_as_many_runs_are_stacked_as_fit_into_memory(monkeypatch: pytest.MonkeyP
     assert max_stacked_runs(run, large, split, CPU) == 1
     assert max_stacked_runs(run, StackCost(2**20, 2**20), split, CPU) == 1  # 40 examples in a batch
     cuda = torch.device("cuda")
-    monkeypatch.setattr(stackability, "_MOST_FREE", {})
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (8 * 2**30, 16 * 2**30))
     for name, held in (("memory_reserved", 2**30), ("memory_allocated", 2**29)):
         monkeypatch.setattr(torch.cuda, name, lambda _, held=held: held)
@@ -209,7 +208,6 @@ def test_processes_share_the_memory_of_a_device(monkeypatch: pytest.MonkeyPatch)
     run = dense_run()
     split, cost, cuda = prepare(run.data), StackCost(2**20, 0), torch.device("cuda")
     free = [8 * 2**30]
-    monkeypatch.setattr(stackability, "_MOST_FREE", {})
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free[0], 16 * 2**30))
     for name in ("memory_reserved", "memory_allocated"):
         monkeypatch.setattr(torch.cuda, name, lambda _: 0)
