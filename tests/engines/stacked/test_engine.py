@@ -212,7 +212,7 @@ def test_processes_share_the_memory_of_a_device(monkeypatch: pytest.MonkeyPatch)
     for name in ("memory_reserved", "memory_allocated"):
         monkeypatch.setattr(torch.cuda, name, lambda _: 0)
     shared = split.train.x.nbytes + split.test.x.nbytes
-    expected = int(0.7 * (4 * 2**30) - shared - 2**29) // 2**20
+    expected = int(0.7 * (8 * 2**30) - shared - 2**29) // 2**20
     assert max_stacked_runs(run, cost, split, cuda, sharing=2) == expected
     free[0] //= 4  # the other process has taken its part
     assert max_stacked_runs(run, cost, split, cuda, sharing=2) == expected

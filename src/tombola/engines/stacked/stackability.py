@@ -181,7 +181,8 @@ def _memory(device: torch.device, sharing: int) -> tuple[int, int]:
     free, total = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # of earlier stacks
     _MOST_FREE[device] = max(free, _MOST_FREE.get(device, 0))
-    return _MOST_FREE[device] // sharing, total // sharing
+    # What is free says little where other workers may have taken their parts already.
+    return (_MOST_FREE[device] if sharing == 1 else total // sharing), total // sharing
 
 
 def stack_evaluation_batch_size(runs: int, cost: StackCost, device: torch.device, sharing: int = 1) -> int:
