@@ -87,8 +87,8 @@ def load_optimizer_state(optimizer: optim.Optimizer, parameters: Mapping[str, Te
 
 
 def _laid_out_for(parameter: Tensor, value: Tensor) -> Tensor:
-    """A copy of an entry of the parameter's state, on its device, with its strides if it has its shape: fused
-    optimizers go through the memory of both in one order."""
+    """A copy of an entry of the parameter's state, on its device, with its strides if it has its shape: kernels
+    that update both go through their memory in one order."""
     if value.shape != parameter.shape:
         return value.to(parameter.device, copy=True)
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

@@ -34,10 +34,6 @@ class CudaGraphs:
         self._calls: Counter[Hashable] = Counter()
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
 
-    def __contains__(self, name: Hashable) -> bool:
-        """Whether the function called by this name is replayed."""
-        return name in self._graphs
-
     def call(self, name: Hashable, function: Callable[[], None]) -> None:
         """Call `function`, which is the same in all calls with this name, or replay its graph.
 

@@ -17,6 +17,7 @@ from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.engines.training_loop import MAX_STEPS, Learner
 from tombola.pruning.mask import Mask, State
 from tombola.runs.run import Run, Training
+from tombola.utils.text import first_line
 from tombola.zoo.datasets.description import Data
 from tombola.zoo.datasets.split import ExampleSet, Split
 from tombola.zoo.models import build
@@ -51,13 +52,13 @@ def why_not_stackable(run: Run, device: torch.device = CPU) -> str | None:
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - vmap and modules raise all kinds of errors
-        return (str(error).splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     try:
         if _trains_alike(run, torch.float64, device):
             return None
     except torch.cuda.OutOfMemoryError:
         raise
-    except Exception:
+    except Exception:  # a module may require single precision
         log.debug("a trial in double precision failed", exc_info=True)
     return "its stacked training differs: it has state outside its parameters and buffers"
 
