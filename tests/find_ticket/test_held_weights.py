@@ -93,6 +93,21 @@ def test_changes_that_are_not_counted_are_refused(assign: Assign, evaluate: Any)
         tombola.find_ticket(make, train, evaluate=evaluate, levels=2, rate=0.9, progress=False)
 
 
+def test_a_parameter_that_has_the_id_of_a_former_one_is_new() -> None:
+    def train(model: nn.Sequential) -> float:
+        layer, others = model[0], []
+        number = id(layer.weight)
+        layer.weight = nn.Parameter(torch.randn(64, 10))
+        accuracy(model)
+        while id(layer.weight) != number:
+            others.append(layer.weight)
+            layer.weight = nn.Parameter(torch.randn(64, 10))
+        return accuracy(model)
+
+    with raises_input_error("train", "0.weight", "not zero"):
+        tombola.find_ticket(make, train, evaluate=accuracy, levels=1, rate=0.9, progress=False)
+
+
 def test_the_training_loss_before_the_last_step_may_be_the_figure() -> None:
     def train(model: nn.Module) -> float:
         losses = []

@@ -37,6 +37,8 @@ class HeldWeight:
         self._bitmask = Bitmask(kept)
         self._handle: RemovableHandle | None = None
         self._attached: int | None = None  # the id of the parameter
+        self._hook: weakref.ref[_ZeroGradient] | None = None  # the hook on its gradient, which goes with it
+        self._replaced = False  # did the latest forward pass use another tensor?
         self._last_zeroed = _LastZeroed()
         self._passed: tuple[bool, bool] | None = None  # the latest forward pass: in training mode? with gradients?
         self._used = False
@@ -60,14 +62,15 @@ class HeldWeight:
             raise shape_error(self.name, self.kept, parameter)
         if self._attached != id(parameter):
             self._attached, self._last_zeroed = id(parameter), _last_zeroed.setdefault(id(parameter), _LastZeroed())
-            self._last_zeroed.version = None
-        if id(parameter) in _gradient_hooks or not parameter.requires_grad:  # another layer may share it
-            return
-        if self._handle is not None:
-            self._handle.remove()
-        hook = _ZeroGradient(self)
-        self._handle = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
-        _gradient_hooks[id(parameter)] = hook
+            self._last_zeroed.version, self._replaced = None, False
+        if id(parameter) not in _gradient_hooks and parameter.requires_grad:  # another layer may share it
+            if self._handle is not None:
+                self._handle.remove()
+            hook = _ZeroGradient(self)
+            self._handle = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+            _gradient_hooks[id(parameter)] = hook
+        registered = _gradient_hooks.get(id(parameter))
+        self._hook = None if registered is None else weakref.ref(registered)
 
     def zero(self, parameter: Tensor) -> None:
         """Set the pruned entries of the parameter to zero."""
@@ -91,7 +94,7 @@ class HeldWeight:
         `InputError` if a pruned weight is not zero there."""
         layer, parameter = self._layer(), self.parameter
         self._zero_if_changed()
-        self._used = parameter is not None and id(parameter) == self._attached
+        self._used = self._is_attached(parameter)
         if layer is None or parameter is None:
             return
         passed, self._passed = self._passed, (layer.training, torch.is_grad_enabled())
@@ -127,10 +130,22 @@ class HeldWeight:
 
     def _zero_if_changed(self) -> None:
         parameter = self.parameter
-        attached = parameter is not None and id(parameter) == self._attached
-        if parameter is not None and attached and _version(parameter) != self._last_zeroed.version:
+        if parameter is None or not self._is_attached(parameter):
+            return
+        if _version(parameter) != self._last_zeroed.version:
             self._note_revived()
             self.zero(parameter)
+
+    def _is_attached(self, parameter: Tensor | None) -> bool:
+        """Whether this is the parameter that is pruned. Once another has replaced it and been used by a forward pass,
+        a third one that happens to have its id is not."""
+        attached = parameter is not None and id(parameter) == self._attached
+        gone = self._hook is not None and self._hook() is None
+        if gone and (self._replaced or not attached):
+            self._attached = None
+            return False
+        self._replaced = not attached
+        return attached
 
     @property
     def active(self) -> bool:
