@@ -14,7 +14,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from tombola.runs.claims import GUARD, claim
+from tombola.runs.claims import GUARD, Claim, claim
 from tombola.runs.run import Run
 from tombola.runs.store import Store
 from tombola.utils.errors import InputError
@@ -184,3 +184,19 @@ def test_files_of_others_are_left_alone(dense: Run, store_folder: Path) -> None:
     (half / entry.name).write_bytes(b"half of it")
     with Store(store_folder).claim([dense]):
         assert set(entry.parent.iterdir()) == set(others)
+
+
+def test_a_claim_takes_more_keys_and_gives_some_back(tmp_path: Path) -> None:
+    one, other = Claim(tmp_path), Claim(tmp_path)
+    assert one.try_add("ab")
+    assert one.try_add("bc")  # one's own
+    assert not other.try_add("cd")
+    assert other.try_add("d")
+    one.remove("c")
+    assert other.try_add("cd")
+    assert not one.try_add("c")
+    assert len(names(tmp_path)) == 5
+    one.release()
+    assert other.try_add("ab")
+    other.release()
+    assert names(tmp_path) == {GUARD}

@@ -24,6 +24,44 @@ WAIT = 0.1
 GUARD = "guard.lock"
 
 
+class Claim:
+    """Keys that this process holds, by one open file whatever their number; none at first."""
+
+    def __init__(self, folder: Path) -> None:
+        """Claims of the same `folder` exclude each other. Raises `InputError` if it cannot be written."""
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._lock = filelock.FileLock(folder / f"{uuid.uuid4().hex}.lock")
+        self._keys: set[str] = set()
+
+    def try_add(self, keys: Collection[str]) -> bool:
+        """Hold `keys` too, all or none: none, and False is returned, if another claim has one of them."""
+        with writing(self._folder), file_lock(self._folder / GUARD):
+            own = Path(self._lock.lock_file)
+            if any(not others.isdisjoint(keys) for others in _claims(self._folder, own)):
+                return False
+            if not self._lock.is_locked:
+                self._lock.acquire(timeout=0)
+            self._hold(self._keys | set(keys))
+        return True
+
+    def remove(self, keys: Collection[str]) -> None:
+        """Hold these keys no longer."""
+        with writing(self._folder), file_lock(self._folder / GUARD):
+            self._hold(self._keys - set(keys))
+
+    def release(self) -> None:
+        """Hold nothing any longer."""
+        self._keys = set()
+        self._lock.release()
+        _remove(Path(self._lock.lock_file))
+
+    def _hold(self, keys: set[str]) -> None:
+        self._keys = keys
+        _keys_file(Path(self._lock.lock_file)).write_text(json.dumps(sorted(keys)), encoding="utf-8")
+
+
 @contextmanager
 def claim(folder: Path, keys: Collection[str]) -> Iterator[None]:
     """Hold all `keys` in this block, after waiting until no other claim in `folder` has any of them.
@@ -31,33 +69,19 @@ def claim(folder: Path, keys: Collection[str]) -> Iterator[None]:
     Who waits holds nothing, so claims cannot deadlock. Waiting is interrupted when the worker thread is cancelled.
     Raises `InputError` if the folder cannot be written.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / f"{uuid.uuid4().hex}.lock")
+    made = Claim(folder)
     try:
-        while not _made(folder, lock, keys):
+        while not made.try_add(keys):
             time.sleep(WAIT)
         yield
     finally:
-        lock.release()
-        _remove(Path(lock.lock_file))
+        made.release()
 
 
-def _made(folder: Path, lock: filelock.BaseFileLock, keys: Collection[str]) -> bool:
-    """Make a claim, unless another has one of its keys."""
-    with writing(folder), file_lock(folder / GUARD):
-        wanted = set(keys)
-        if any(not wanted.isdisjoint(others) for others in _claims(folder)):
-            return False
-        lock.acquire(timeout=0)
-        _keys_file(Path(lock.lock_file)).write_text(json.dumps(sorted(wanted)), encoding="utf-8")
-    return True
-
-
-def _claims(folder: Path) -> Iterator[list[str]]:
-    """The keys of each claim; the files of dead processes are removed. The guard must be held."""
+def _claims(folder: Path, own: Path) -> Iterator[set[str]]:
+    """The keys of each claim but `own`; the files of dead processes are removed. The guard must be held."""
     for path in folder.glob("*.lock"):
-        if path.name == GUARD:
+        if path.name == GUARD or path == own:
             continue
         try:
             with filelock.FileLock(path).acquire(timeout=0):
@@ -70,15 +94,14 @@ def _claims(folder: Path) -> Iterator[list[str]]:
             _remove(path)
 
 
-def _keys(lock_file: Path) -> list[str]:
+def _keys(lock_file: Path) -> set[str]:
     """The keys of a claim that someone holds."""
     try:
-        keys: list[str] = json.loads(_keys_file(lock_file).read_text(encoding="utf-8"))
-        return keys
+        return set(json.loads(_keys_file(lock_file).read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return [lock_file.stem]  # of an earlier version, which had a lock for each key; or it is being released
+        return {lock_file.stem}  # of an earlier version, which had a lock for each key; or it is being released
     except (OSError, ValueError):  # it could not be written
-        return []
+        return set()
 
 
 def _keys_file(lock_file: Path) -> Path:
