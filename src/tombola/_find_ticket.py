@@ -6,6 +6,7 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -87,6 +88,7 @@ def find_ticket(
     out: str | Path | None = None,
     store: str | Path | None = None,
     settings: object = None,
+    executor: Executor | None = None,
     progress: bool | None = None,
     listeners: Sequence[Listener] = (),
 ) -> SearchResult:
@@ -137,13 +139,17 @@ def find_ticket(
       and without that nothing is kept. They are identified by the source of the functions, and by the plain values,
       arrays and functions that these refer to; put anything else that they depend on into `settings` (see
       `tombola.engines.custom.fingerprint`).
+    - `executor`: any `concurrent.futures.Executor`, whose workers train: processes, or machines of a cluster (see
+      docs/clusters.md). The model and the functions are sent to them with pickle, or with cloudpickle where it is
+      installed. Each training has one CPU thread, unless a function sets more. One that fails is tried three times.
     - `progress`: shown in a notebook, otherwise on standard error: a bar in a terminal, elsewhere a line a minute;
       not if False, and in a distributed job by the first process only. `listeners` are notified of every training.
 
     In a distributed job all processes make the same call; a training counts as finished when all of them have it.
 
-    Raises `InputError` for invalid arguments. Exceptions of `train` and `evaluate` pass through; finished trainings
-    stay in `store`.
+    Raises `InputError` for invalid arguments. Exceptions of `train` and `evaluate` pass through, except with an
+    `executor`: then `TrainingsFailed` names the trainings that failed, once all others are finished. Finished
+    trainings stay in `store`.
     """
     options = PruningOptions(
         levels=levels,
@@ -228,7 +234,18 @@ def find_ticket(
         display = stack.enter_context(live_display(collector, count_runs(config), shown, folder))
         by_procedure = dict(zip(procedures, (function for _, function in others), strict=True))
         engine = CustomEngine(source, train, evaluate, test, by_procedure)
-        results = perform(experiment, runs, engine, InlineExecutor(), collector, folder, [display, *listeners])
+        remote = executor is not None
+        results = perform(
+            experiment,
+            runs,
+            engine,
+            executor or InlineExecutor(),
+            collector,
+            folder,
+            [display, *listeners],
+            workers=None if remote else 1,
+            remote=remote,
+        )
         if folder is not None:
             try:
                 write_report(folder, folder / REPORT)

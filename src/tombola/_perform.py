@@ -44,18 +44,19 @@ def perform(
     collector: ResultsCollector,
     out: Path | None,
     listeners: Sequence[Listener] = (),
-    workers: int = 1,
+    workers: int | None = 1,
+    remote: bool = False,
 ) -> PrintableResults:
     """Train what the store lacks, `workers` runs at a time, and write a results folder, if `out` is given, with the
-    smallest winning ticket. Returns the results.
+    smallest winning ticket. Returns the results. `remote` is explained in `conduct`.
 
-    Raises `InputError` if the folder cannot be used.
+    Raises `InputError` if the folder cannot be used, and what `conduct` raises.
     """
     writer = None if out is None else ResultsWriter(out, collector)
     check_writable(store.folder)
     listener = ListenerGroup([writer or collector, *listeners])
     try:
-        conduct(experiment.studies(), store, engine, executor, listener, workers)
+        conduct(experiment.studies(), store, engine, executor, listener, workers, remote)
     except BaseException:
         if writer is not None:
             writer.interrupted()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
 from pathlib import Path
 
 from tombola._perform import collector_of, perform
@@ -28,6 +30,7 @@ def run_experiment(
     engine: str = "auto",
     device: str = "auto",
     workers: int | None = None,
+    executor: Executor | None = None,
     data_dir: str | Path | None = None,
     checkpoint_every: float = 30.0,
     progress: bool | None = None,
@@ -40,24 +43,31 @@ def run_experiment(
     `device` is `cpu`, `cuda` (all visible GPUs), `cuda:N` (one of them), or `auto`: CUDA where there is a GPU that is
     estimated to be faster, otherwise the CPU.
     `workers` runs are trained side by side, by default one on each core, or on each GPU, in threads or processes, as
-    the engine requires; only the last bits and the dropout of stacked runs depend on that. After an interruption,
+    the engine requires; only the last bits and the dropout of stacked runs depend on that. With an `executor`, its
+    workers train instead, wherever they are; they are handed what they need, and a training that fails is tried three
+    times. `device` is then theirs (`auto`: the CPU), and `workers` the number of trainings submitted to it at once.
+    After an interruption,
     call it again to resume: finished runs are in the store, and runs in training save a checkpoint every
     `checkpoint_every` seconds, or so seldom that it takes a twentieth of the time. `progress` is shown in a notebook,
     otherwise on standard error: a bar in a terminal, elsewhere a line a minute; not if False. `command` is recorded
     in the results.
-    Raises `InputError` if the recipe, the data or a folder is invalid.
+    Raises `InputError` if the recipe, the data or a folder is invalid; `TrainingsFailed` if trainings in `executor`
+    failed three times, once all others are finished.
     """
-    check_engine(engine, device)
+    check_engine(engine, device, here=executor is None)
     out, experiment = Path(out), RecipeExperiment(recipe, data_dir)
-    device = choose_device(device, engine, workers, experiment.demand)
-    workers = worker_count(workers, device)
-    chosen_engine = named_engine(engine, data_dir, device, count_sharing(workers, device))
     runs = Store(out.parent / ".tombola" if store is None else Path(store), checkpoint_every)
-    threads = trains_in_threads(chosen_engine, experiment.sample_runs, device)
     collector = collector_of(experiment, runs, command)
-    with (
-        parallel_executor(workers, threads, worker_gpus(device)) as executor,
-        live_display(collector, count_runs(recipe), progress, out) as display,
-    ):
-        perform(experiment, runs, chosen_engine, executor, collector, out, [display, *listeners], workers)
+    with ExitStack() as stack:
+        remote = executor is not None
+        if executor is None:
+            device = choose_device(device, engine, workers, experiment.demand)
+            workers = worker_count(workers, device)
+            chosen = named_engine(engine, data_dir, device, count_sharing(workers, device))
+            threads = trains_in_threads(chosen, experiment.sample_runs, device)
+            executor = stack.enter_context(parallel_executor(workers, threads, worker_gpus(device)))
+        else:
+            chosen = named_engine(engine, data_dir, device, sharing=getattr(executor, "sharing", 1), here=False)
+        display = stack.enter_context(live_display(collector, count_runs(recipe), progress, out))
+        perform(experiment, runs, chosen, executor, collector, out, [display, *listeners], workers, remote)
     return read_results(out)

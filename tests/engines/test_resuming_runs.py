@@ -34,8 +34,8 @@ from tombola.runs.initial_state import initial_optimizer_state
 from tombola.runs.outcome import Outcome, without_pruned
 from tombola.runs.run import Run
 from tombola.runs.store import Checkpoint, Store
-from tombola.studies.conductor import train_missing
 from tombola.studies.dynamic_masks import train_in_segments
+from tombola.studies.local_training import train_missing
 from tombola.zoo.batches import batches
 from tombola.zoo.datasets import prepare
 from tombola.zoo.models import build

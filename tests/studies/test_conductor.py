@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from tests.support.conducting import RecordingEngine, request_in_turn, request_together, runs_like
 from tests.support.custom_runs import custom_run
 from tests.support.experiments import Recorder
 from tests.support.outcomes import outcome_of
@@ -20,43 +21,10 @@ from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.runs.store import Store
-from tombola.studies.conductor import Listener, ListenerGroup, conduct, train_missing
-from tombola.studies.request import RunRequest, Study
+from tombola.studies.conductor import Listener, ListenerGroup, conduct
+from tombola.studies.local_training import train_missing
+from tombola.studies.request import RunRequest
 from tombola.utils.workers import InlineExecutor, parallel_executor
-
-
-class RecordingEngine:
-    """Makes outcomes up, and records the runs it was given."""
-
-    def __init__(self, max_runs: int = 1) -> None:
-        self.max_runs = max_runs
-        self.trained: list[Run] = []
-        self.sizes: list[int] = []
-
-    def capacity(self, run: Run) -> Capacity:  # noqa: ARG002
-        return Capacity(self.max_runs)
-
-    def train(self, runs: Sequence[Run], checkpoint: Any, load_state: Any = None) -> list[Outcome]:  # noqa: ARG002
-        self.trained += runs
-        self.sizes.append(len(runs))
-        return [outcome_of(run) for run in runs]
-
-
-def request_together(*runs: Run) -> Study[list[Outcome]]:
-    outcomes: list[Outcome] = yield [RunRequest("ticket", 0, run, draw) for draw, run in enumerate(runs)]
-    return outcomes
-
-
-def request_in_turn(*runs: Run) -> Study[list[Outcome]]:
-    outcomes = []
-    for level, run in enumerate(runs):
-        outcome: Outcome = yield RunRequest("ticket", level, run)
-        outcomes.append(outcome)
-    return outcomes
-
-
-def runs_like(dense: Run, count: int) -> list[Run]:
-    return [dense.reinitialised(seed) for seed in range(count)]
 
 
 def test_studies_are_sent_the_outcomes_of_their_requests(dense: Run, store_folder: Path) -> None:

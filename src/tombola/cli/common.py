@@ -18,7 +18,7 @@ from rich.logging import RichHandler
 
 from tombola.cli.output import err_console, print_message
 from tombola.engines import device_choice
-from tombola.utils.errors import InputError
+from tombola.utils.errors import InputError, TrainingsFailed
 
 app = typer.Typer(
     help="Find, verify and export winning lottery tickets.",
@@ -55,6 +55,9 @@ def handle_errors(function: Callable[Parameters, None]) -> Callable[Parameters, 
             except KeyboardInterrupt:
                 print_message(INTERRUPTED, "yellow")
                 raise typer.Exit(130) from None
+            except TrainingsFailed as error:
+                print_message(f"failed: {error}; finished runs are kept, and the same command resumes", "red")
+                raise typer.Exit(1) from None
             except Exception as error:  # noqa: BLE001 - any other error: print it with its traceback
                 if interrupts:
                     print_message(INTERRUPTED, "yellow")

@@ -53,16 +53,18 @@ ENGINES: dict[str, Callable[[str | Path | None, str, int], Engine[Run]]] = {
 AUTO = "auto"
 
 
-def engine(name: str, data_dir: str | Path | None = None, device: str = AUTO, sharing: int = 1) -> Engine[Run]:
+def engine(
+    name: str, data_dir: str | Path | None = None, device: str = AUTO, sharing: int = 1, here: bool = True
+) -> Engine[Run]:
     """The engine with this name, or the fastest for `auto`, on a device: `cpu`, `cuda` or `cuda:N`, of which each of
     `sharing` workers uses a share. `auto` is the CPU, because a GPU may be slower: for an experiment
-    `tombola.engines.device_choice` estimates it.
+    `tombola.engines.device_choice` estimates it. The device is this machine's, unless the engine is not used `here`.
 
     Raises `InputError` for an unknown name, and for a device that is missing or that the engine does not support."""
-    check_engine(name, device)
+    check_engine(name, device, here)
     if device == AUTO:
         device = "cpu"
-    if device != "cpu":
+    if device != "cpu" and here:
         fix_cublas_workspace()
     if name == AUTO:
         name = "sparse" if device == "cpu" else "stacked"
@@ -75,7 +77,7 @@ def trains_in_threads(engine: Engine[RunT], runs: Iterable[RunT], device: str) -
     return device == "cpu" and all(engine.capacity(run).threads for run in runs)
 
 
-def check_engine(name: str, device: str) -> None:
+def check_engine(name: str, device: str, here: bool = True) -> None:
     """Raises `InputError` where `engine` does."""
     if name not in (AUTO, *ENGINES):
         raise unknown("engine", name, [AUTO, *ENGINES])
@@ -84,7 +86,7 @@ def check_engine(name: str, device: str) -> None:
         raise unknown("device", device, [AUTO, "cpu", "cuda", "cuda:0"])
     if device in (AUTO, "cpu"):
         return
-    if int(match[1] or 0) >= torch.cuda.device_count():
+    if here and int(match[1] or 0) >= torch.cuda.device_count():
         raise InputError(f'device "{device}" is not available: torch finds {torch.cuda.device_count()} CUDA devices')
     if name == "sparse":
         raise InputError(

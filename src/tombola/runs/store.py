@@ -3,6 +3,7 @@
     STORE/runs/ab/abcdef….safetensors        an outcome, under the key of its run
     STORE/unfinished/abcdef….safetensors     the last checkpoint of an unfinished training
     STORE/locks/                             which runs are being trained by whom; see `claims`
+    STORE/id                                 tells this store from others
     STORE/damaged/…                          entries that could not be read
 
 An entry is written to a temporary file and renamed, so it is complete or missing, even if the process is killed.
@@ -14,9 +15,11 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,11 +32,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tombola.pruning.mask import State
-from tombola.runs.claims import claim
+from tombola.runs.claims import Claim, claim
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun, key_of
 from tombola.utils.errors import DamagedFile
-from tombola.utils.files import read_tensors, remove_temporary, write_tensors, writing
+from tombola.utils.files import atomic_write, read_tensors, remove_temporary, write_tensors, writing
 from tombola.utils.former_names import former_attribute
 
 log = logging.getLogger(__name__)
@@ -41,6 +44,9 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = 2
 """Of what engines save; it changes when they save something else."""
+
+ID = "id"
+"""The file with `Store.store_id`."""
 
 MAX_SHARE = 0.05
 """The share of the time that is spent on writing checkpoints, at most."""
@@ -135,6 +141,23 @@ class Checkpoint:
             part.unlink(missing_ok=True)
 
 
+class NoCheckpoint(Checkpoint):
+    """Where nothing can be saved: a training that ends early is lost."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), math.inf)
+
+    def load(self, engine: str) -> None:
+        """There is nothing."""
+
+    def part(self, index: int) -> Checkpoint:  # noqa: ARG002
+        """There is nothing of the part either."""
+        return self
+
+    def clear(self) -> None:
+        """There is nothing to delete."""
+
+
 @dataclass(frozen=True)
 class Store:
     """Outcomes by the key of their run, in a folder that several processes may share."""
@@ -203,6 +226,19 @@ class Store:
             remove_temporary(map(self._entry, keys))
             yield
 
+    def claims(self) -> Claim:
+        """A claim that holds no run yet, for a process that has runs trained by others."""
+        return Claim(self.folder / "locks")
+
+    @property
+    def store_id(self) -> str | None:
+        """Random text by which a process on another machine sees that it reaches the same store; None if there is no
+        store here."""
+        try:
+            return (self.folder / ID).read_text(encoding="utf-8")
+        except OSError:
+            return None
+
     def checkpoint(self, runs: Sequence[BaseRun]) -> Checkpoint:
         """The checkpoint of `runs`, which are trained as one."""
         name = (
@@ -221,6 +257,9 @@ def check_writable(folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)  # another process may create it at the same time
             (folder / ".gitignore").write_text("*\n", encoding="utf-8")
         (folder / "runs").mkdir(exist_ok=True)
+        if not (folder / ID).exists():
+            with atomic_write(folder / ID) as path:
+                path.write_text(uuid.uuid4().hex, encoding="utf-8")
         tempfile.TemporaryFile(dir=folder).close()  # the folder may be from someone else
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor, Future
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from tombola.engines import Engine
 from tombola.runs.outcome import Outcome
-from tombola.runs.run import BaseRun
 from tombola.runs.store import Store
+from tombola.studies.local_training import LocalTraining, Training
+from tombola.studies.remote_training import RemoteTraining
 from tombola.studies.request import RunRequest, Study
 from tombola.studies.run_queue import QueuedRun, RunQueue
+from tombola.utils.errors import InputError, TrainingsFailed
+from tombola.utils.text import first_line
 
 
 class Listener(Protocol):
-    """Callbacks, called in the conductor's thread. Override what you need; any object with both methods will do.
+    """Callbacks, called in the conductor's thread. Override what you need; any object with the first two will do.
 
     `study` is the index of the study, which in an experiment is the replicate.
     """
@@ -27,6 +33,10 @@ class Listener(Protocol):
 
     def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """The outcome of `request` is known: it was just trained, or (`trained` is False) was in the store."""
+        return
+
+    def retried(self, study: int, request: RunRequest, error: Exception) -> None:  # noqa: ARG002
+        """The training that answers `request` failed on a worker, and will be tried again."""
         return
 
 
@@ -44,21 +54,14 @@ class ListenerGroup(Listener):
         for listener in self.listeners:
             listener.answered(study, request, outcome, trained)
 
+    def retried(self, study: int, request: RunRequest, error: Exception) -> None:
+        for listener in self.listeners:
+            if hasattr(listener, "retried"):
+                listener.retried(study, request, error)
 
-def train_missing(runs: Sequence[BaseRun], store: Store, engine: Engine[Any]) -> list[bool]:
-    """Train those of `runs`, which have one shape, that the store lacks. Returns whether each was trained.
 
-    Any number of processes may do this with the same runs: each run is trained by one of them.
-    """
-    with store.claim(runs):
-        known = [store.get(run) is not None for run in runs]
-        new = [run for run, found in zip(runs, known, strict=True) if not found]
-        if new:
-            checkpoint = store.checkpoint(new)
-            for run, outcome in zip(new, engine.train(new, checkpoint, store.load_state), strict=True):
-                store.put(run, outcome)
-            checkpoint.clear()
-        return [not found for found in known]
+RECHECK = 1.0
+"""Seconds until runs that another process trains are submitted again."""
 
 
 @dataclass
@@ -87,27 +90,32 @@ class Conductor:
 
     studies: Sequence[Study[Any]]
     store: Store
-    engine: Engine[Any]
-    executor: Executor
+    training: Training
     listener: Listener
-    at_once: int
 
     def __post_init__(self) -> None:
         self.results: list[Any] = [None] * len(self.studies)
         self.waiting: dict[str, list[tuple[_Pending, int]]] = {}  # key of a run -> the requests it answers
         self.queue = RunQueue()
-        self.training: dict[Future[list[bool]], list[QueuedRun]] = {}
+        self.under_way: dict[Future[Any], list[QueuedRun]] = {}
+        self.ended = SimpleQueue[Future[Any]]()
+        self.elsewhere: list[QueuedRun] = []  # another process trains them
+        self.look_again = 0.0
+        self.errors: dict[str, list[Exception]] = {}  # of each run that has failed, by its key
 
     def conduct(self) -> list[Any]:
         for study in range(len(self.studies)):
             self._advance(study, None)
-        while self.queue or self.training:
-            while self.queue and len(self.training) < self.at_once:
+        while self.queue or self.under_way or self.elsewhere:
+            while self.queue and len(self.under_way) < self.training.at_once:
                 self._start(self._next_runs())
-            finished, _ = wait(self.training, return_when=FIRST_COMPLETED)
-            for future in finished:
-                for queued, trained in zip(self.training.pop(future), future.result(), strict=True):
-                    self._finish(queued, trained)
+            with suppress(Empty):
+                self._collect(self.ended.get(timeout=RECHECK))
+            if self.elsewhere and time.monotonic() >= self.look_again:
+                while self.elsewhere:
+                    self.queue.add_again(self.elsewhere.pop())
+        if self.waiting:
+            raise self._failure()
         return self.results
 
     def _advance(self, study: int, reply: Any) -> None:
@@ -134,17 +142,57 @@ class Conductor:
             reply = pending.reply
 
     def _next_runs(self) -> list[QueuedRun]:
-        """The first run of the queue, with as many of its shape as the engine trains together; if several trainings
-        may run at once, an even share of them."""
-        share = -(-self.queue.alike // (self.at_once - len(self.training)))
-        return self.queue.take(min(share, self.engine.capacity(self.queue.first).max_runs))
+        """The first run of the queue, with as many of its shape as are trained together; if several trainings may run
+        at once, an even share of them."""
+        share = -(-self.queue.alike // (self.training.at_once - len(self.under_way)))
+        return self.queue.take(min(share, self.training.max_runs(self.queue.first)))
 
     def _start(self, queued: list[QueuedRun]) -> None:
+        future = self.training.submit([each.run for each in queued])
+        if future is None:
+            self.elsewhere += queued
+            self.look_again = time.monotonic() + RECHECK
+            return
         for each in queued:
-            pending, index = self.waiting[each.key][0]
-            self.listener.started(pending.study, pending.requests[index])
-        runs = [each.run for each in queued]
-        self.training[self.executor.submit(train_missing, runs, self.store, self.engine)] = queued
+            self.listener.started(*self._request(each.key))
+        self.under_way[future] = queued
+        future.add_done_callback(self.ended.put)
+
+    def _collect(self, future: Future[Any]) -> None:
+        queued = self.under_way.pop(future)
+        try:
+            trained = self.training.collect([each.run for each in queued], future)
+        except Exception as error:
+            if self.training.tries == 1:
+                raise
+            for each in queued:
+                self._failed(each, error)
+            return
+        for each, new in zip(queued, trained, strict=True):
+            self._finish(each, new)
+
+    def _failed(self, queued: QueuedRun, error: Exception) -> None:
+        """Try it again, unless this was the last time. Its study waits for it; the others go on."""
+        errors = self.errors.setdefault(queued.key, [])
+        errors.append(error)
+        if len(errors) < self.training.tries:
+            self.listener.retried(*self._request(queued.key), error)
+            self.queue.add_again(queued)
+
+    def _failure(self) -> Exception:
+        """What ends the experiment where runs have failed as often as they may."""
+        last = {key: errors[-1] for key, errors in self.errors.items() if key in self.waiting}
+        if all(isinstance(error, InputError) for error in last.values()):
+            return next(iter(last.values()))
+        return TrainingsFailed(
+            [f"{_described(*self._request(key))}: {first_line(error)}" for key, error in last.items()],
+            self.training.tries,
+        )
+
+    def _request(self, key: str) -> tuple[int, RunRequest]:
+        """The first request that the run with this key answers, and its study."""
+        pending, index = self.waiting[key][0]
+        return pending.study, pending.requests[index]
 
     def _finish(self, queued: QueuedRun, trained: bool) -> None:
         outcome = self.store.get(queued.run)
@@ -162,17 +210,33 @@ class Conductor:
         self.listener.answered(pending.study, pending.requests[index], outcome, trained)
 
 
+def _described(study: int, request: RunRequest) -> str:
+    return f"replicate {study}, {request.branch} level {request.level} (run {request.run.key})"
+
+
 def conduct(
     studies: Sequence[Study[Any]],
     store: Store,
     engine: Engine[Any],
     executor: Executor,
     listener: Listener,
-    at_once: int = 1,
+    at_once: int | None = 1,
+    remote: bool = False,
 ) -> list[Any]:
     """Run `studies` to completion and return their results.
 
-    Runs that the store lacks are trained in `executor`, `at_once` at a time. An outcome is stored before a listener
-    or a study gets it, so after any interruption the same studies can be resumed.
+    Runs that the store lacks are trained in `executor`, `at_once` at a time. Its workers use the store themselves,
+    unless they are `remote`: those are handed what they need, `at_once` may be None (see `RemoteTraining`), and a run
+    that fails is tried again. An outcome is stored before a listener or a study gets it, so after any interruption
+    the same studies can be resumed.
+
+    Raises what a local training raises. Raises `TrainingsFailed` if remote ones failed as often as they may, once
+    everything else is finished; `InputError` if each did so because of one.
     """
-    return Conductor(studies, store, engine, executor, listener, at_once).conduct()
+    training: Training = (
+        RemoteTraining(store, engine, executor, at_once)
+        if remote
+        else LocalTraining(store, engine, executor, at_once or 1)
+    )
+    with closing(training):
+        return Conductor(studies, store, training, listener).conduct()

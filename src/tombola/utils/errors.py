@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from tombola.utils.text import plural
+
+SHOWN = 5
+"""How many failures a message lists."""
 
 
 class InputError(ValueError):
@@ -11,6 +16,16 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+class TrainingsFailed(RuntimeError):
+    """Trainings failed as often as they were tried; everything else is finished."""
+
+    def __init__(self, failed: Sequence[str], tries: int) -> None:
+        """`failed` says of each training which it was, and why it failed."""
+        more = f"; and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+        super().__init__(f"{plural(len(failed), 'training')} failed {tries} times: {'; '.join(failed[:SHOWN])}{more}")
+        self.failed = list(failed)
 
 
 class DamagedFile(ValueError):

@@ -12,6 +12,7 @@ from tombola.utils.errors import InputError, unknown
 from tombola.zoo.datasets.csv_dataset import find_csv_parts, read_csv, read_csv_folder
 from tombola.zoo.datasets.dataset import Dataset
 from tombola.zoo.datasets.description import Data
+from tombola.zoo.datasets.handed import handed_dataset
 from tombola.zoo.datasets.hub import PREFIX, load_hub
 from tombola.zoo.datasets.image_folder import has_class_folders, read_image_folder
 from tombola.zoo.datasets.npz import read_npz
@@ -22,7 +23,7 @@ from tombola.zoo.datasets.registry import DATASETS, PARQUET_DATASETS
 from tombola.zoo.datasets.search_paths import file_versions, find_file, find_folder
 from tombola.zoo.datasets.split import Split, split
 
-__all__ = ["DATASETS", "PARQUET_DATASETS", "load", "prepare"]
+__all__ = ["DATASETS", "PARQUET_DATASETS", "described_dataset", "load", "prepare"]
 
 _PREPARING = threading.Lock()
 
@@ -115,7 +116,14 @@ def prepare(data: Data, data_dir: str | Path | None = None) -> Split:
     """The tensors that a run trains, validates and tests on; on the CPU. Raises `InputError` as `load` does, and if
     the arrays are not those that `data` describes."""
     with _PREPARING:  # threads that need the same arrays wait for the first to make them
-        dataset = load(data.name, data_dir, Columns(data.image, data.label, data.size))
-        if dataset.digest != data.digest:
-            raise InputError(f'dataset "{data.name}" has changed: its content is not that of the described run')
-        return split(dataset, data)
+        return split(described_dataset(data, data_dir), data)
+
+
+def described_dataset(data: Data, data_dir: str | Path | None = None) -> Dataset:
+    """The dataset that `data` describes, not yet split. Raises `InputError` as `prepare` does."""
+    if (handed := handed_dataset(data.digest)) is not None:
+        return handed
+    dataset = load(data.name, data_dir, Columns(data.image, data.label, data.size))
+    if dataset.digest != data.digest:
+        raise InputError(f'dataset "{data.name}" has changed: its content is not that of the described run')
+    return dataset

@@ -43,6 +43,11 @@ class Dataset:
         return len(self.inputs) == 3 and self.inputs[2] <= 4 < min(self.inputs[:2])
 
     @property
+    def nbytes(self) -> int:
+        """The size of all arrays in bytes."""
+        return sum(array.nbytes for array in (self.x_train, self.y_train, self.x_test, self.y_test))
+
+    @property
     def classes(self) -> int:
         """The number of classes: one more than the largest training label."""
         return int(self.y_train.max()) + 1

@@ -1,0 +1,79 @@
+"""LocalTraining: missing runs are trained by workers that share the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from typing import Any, Protocol
+
+from tombola.engines import Engine
+from tombola.runs.run import BaseRun
+from tombola.runs.store import Store
+
+
+class Training(Protocol):
+    """Has missing runs trained and their outcomes stored, for the conductor."""
+
+    tries: int
+    """How often a run is tried; the last failure ends the experiment."""
+
+    @property
+    def at_once(self) -> int:
+        """How many calls of `submit` may be under way. It may change while runs are trained."""
+
+    def max_runs(self, run: BaseRun) -> int:
+        """How many runs of the shape of `run` one call of `submit` takes."""
+
+    def submit(self, runs: Sequence[BaseRun]) -> Future[Any] | None:
+        """Begin to train `runs`, which have one shape; None if another process trains some of them, so that they
+        should be submitted again later."""
+
+    def collect(self, runs: Sequence[BaseRun], future: Future[Any]) -> list[bool]:
+        """Have the outcomes of `runs`, whose training has ended, in the store. Returns whether each was trained; the
+        others were there already. Raises what the training has raised."""
+
+    def close(self) -> None:
+        """Give up what is still under way."""
+
+
+class LocalTraining:
+    """Workers on this machine: they read from the store, and write outcomes to it. A failure ends the experiment."""
+
+    tries = 1
+
+    def __init__(self, store: Store, engine: Engine[Any], executor: Executor, at_once: int = 1) -> None:
+        self.at_once = at_once
+        self._store = store
+        self._engine = engine
+        self._executor = executor
+
+    def max_runs(self, run: BaseRun) -> int:
+        """See `Training`."""
+        return self._engine.capacity(run).max_runs
+
+    def submit(self, runs: Sequence[BaseRun]) -> Future[list[bool]]:
+        """See `Training`. A worker waits for runs that another process trains."""
+        return self._executor.submit(train_missing, runs, self._store, self._engine)
+
+    def collect(self, runs: Sequence[BaseRun], future: Future[list[bool]]) -> list[bool]:  # noqa: ARG002
+        """See `Training`."""
+        return future.result()
+
+    def close(self) -> None:
+        """See `Training`. The executor's block cancels what is running."""
+
+
+def train_missing(runs: Sequence[BaseRun], store: Store, engine: Engine[Any]) -> list[bool]:
+    """Train those of `runs`, which have one shape, that the store lacks. Returns whether each was trained.
+
+    Any number of processes may do this with the same runs: each run is trained by one of them.
+    """
+    with store.claim(runs):
+        known = [store.get(run) is not None for run in runs]
+        new = [run for run, found in zip(runs, known, strict=True) if not found]
+        if new:
+            checkpoint = store.checkpoint(new)
+            for run, outcome in zip(new, engine.train(new, checkpoint, store.load_state), strict=True):
+                store.put(run, outcome)
+            checkpoint.clear()
+        return [not found for found in known]

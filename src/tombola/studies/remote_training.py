@@ -1,0 +1,174 @@
+"""RemoteTraining: missing runs are trained by workers that are handed all they need, and return outcomes.
+
+Only the driver, the process that conducts the studies, needs the store. Workers save checkpoints in it where they can
+reach it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tombola.engines import Engine
+from tombola.engines.training_loop import Capacity
+from tombola.pruning.mask import State
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import BaseRun, Run
+from tombola.runs.store import Store
+from tombola.studies.training_task import Shared, TrainingTask, capacity_task, train_task
+from tombola.utils.pickling import dumps
+from tombola.zoo.datasets import described_dataset
+from tombola.zoo.datasets.dataset import Dataset
+from tombola.zoo.datasets.description import Data
+
+T = TypeVar("T")
+
+TRIES = 3
+"""How often a run is tried: workers and machines die, most errors of a training do not go away."""
+
+AHEAD = 1.25
+"""Trainings that are submitted for each one that can run, so that no worker waits for the driver."""
+
+AT_ONCE = 256
+"""Trainings that are submitted at once to an executor that does not say how many it can run."""
+
+MAX_SHARED = 16
+"""Final states of earlier runs that stay shared, for further runs that start from them."""
+
+MAX_DATASET = 2**30
+"""Bytes of a dataset that workers are handed; a larger one is read where it is needed."""
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A value that travels with each task."""
+
+    value: Any
+
+    def __call__(self) -> Any:
+        return self.value
+
+
+class RemoteTraining:
+    """Trains in any executor. What several tasks need is shared by the executor's method `share`, if it has one."""
+
+    tries = TRIES
+
+    def __init__(self, store: Store, engine: Engine[Any], executor: Executor, at_once: int | None = None) -> None:
+        """`at_once` is by default what the executor's method `slots` says, or its number of workers. Raises
+        `InputError` if `engine` cannot be pickled."""
+        self._store = store
+        self._engine = engine
+        self._executor = executor
+        self._at_once = at_once
+        self._claim = store.claims()
+        self._pickled = dumps(engine)
+        self._shared_engine = self._share(self._pickled)
+        self._states: dict[tuple[str, bool], Shared[State]] = {}
+        self._datasets: dict[str, Shared[Dataset] | None] = {}
+        self._capacities: dict[object, int] = {}
+        self._under_way: set[Future[Any]] = set()
+
+    @property
+    def at_once(self) -> int:
+        """See `Training`."""
+        if self._at_once is not None:
+            return self._at_once
+        slots: Callable[[], int] | None = getattr(self._executor, "slots", None)
+        if slots is not None:
+            return max(1, math.ceil(AHEAD * slots()))
+        workers: int | None = getattr(self._executor, "_max_workers", None)
+        return workers or AT_ONCE
+
+    def max_runs(self, run: BaseRun) -> int:
+        """See `Training`. The engine's capacity on a GPU is asked for where the GPU is."""
+        if getattr(self._engine, "device", "cpu") == "cpu":
+            capacity: Capacity = self._engine.capacity(run)
+            return capacity.max_runs
+        if run.shape not in self._capacities:
+            future: Future[int] = self._executor.submit(capacity_task, self._task([run]))
+            self._capacities[run.shape] = future.result()
+        return self._capacities[run.shape]
+
+    def submit(self, runs: Sequence[BaseRun]) -> Future[Any] | None:
+        """See `Training`. The future's result is the outcomes of those runs that the store lacks."""
+        keys = [run.key for run in runs]
+        if not self._claim.try_add(keys):
+            return None
+        missing = [run for run in runs if self._store.get(run) is None]
+        if not missing:
+            future: Future[Any] = Future()
+            future.set_result({})
+            return future
+        future = self._executor.submit(train_task, self._task(missing))
+        self._under_way.add(future)
+        return future
+
+    def collect(self, runs: Sequence[BaseRun], future: Future[Any]) -> list[bool]:
+        """See `Training`. Outcomes are stored here."""
+        self._under_way.discard(future)
+        try:
+            outcomes: Mapping[str, Outcome] = future.result()
+            for run in runs:
+                if run.key in outcomes:
+                    self._store.put(run, outcomes[run.key])
+        except Exception:
+            self._forget()
+            raise
+        finally:
+            self._claim.remove([run.key for run in runs])
+        if outcomes:
+            self._store.checkpoint([run for run in runs if run.key in outcomes]).clear()
+        return [run.key in outcomes for run in runs]
+
+    def close(self) -> None:
+        """See `Training`."""
+        for future in self._under_way:
+            future.cancel()
+        self._claim.release()
+
+    def _task(self, runs: Sequence[BaseRun]) -> TrainingTask:
+        states = {state: self._state(*state) for run in runs for state in _states(run)}
+        described = {run.data.digest: run.data for run in runs if isinstance(run, Run)}
+        datasets = {digest: self._dataset(data) for digest, data in described.items()}
+        handed = {digest: dataset for digest, dataset in datasets.items() if dataset is not None}
+        return TrainingTask(list(runs), self._shared_engine, states, handed, self._store, self._store.store_id)
+
+    def _share(self, value: T) -> Shared[T]:
+        share: Callable[[T], Shared[T]] = getattr(self._executor, "share", _Value)
+        return share(value)
+
+    def _state(self, key: str, optimizer: bool) -> Shared[State]:
+        """The final state of an earlier run, or of its optimizer."""
+        if (key, optimizer) not in self._states:
+            while len(self._states) >= MAX_SHARED:
+                self._states.pop(next(iter(self._states)))
+            self._states[key, optimizer] = self._share(self._store.load_state(key, optimizer=optimizer))
+        return self._states[key, optimizer]
+
+    def _dataset(self, data: Data) -> Shared[Dataset] | None:
+        """The dataset, where the executor can share it and it is not too large."""
+        if data.digest not in self._datasets:
+            dataset = described_dataset(data, getattr(self._engine, "data_dir", None))
+            fits = hasattr(self._executor, "share") and dataset.nbytes <= MAX_DATASET
+            self._datasets[data.digest] = self._share(dataset) if fits else None
+        return self._datasets[data.digest]
+
+    def _forget(self) -> None:
+        """Share everything anew: what was shared may have been lost with a machine."""
+        self._shared_engine = self._share(self._pickled)
+        self._states.clear()
+        self._datasets.clear()
+
+
+def _states(run: BaseRun) -> Iterator[tuple[str, bool]]:
+    """The final states, of weights or optimizers, that `run` starts from."""
+    if (trained := run.start.trained) is not None:
+        yield trained.run, False
+        if trained.towards is not None:
+            yield trained.towards, False
+        if trained.optimizer:
+            yield trained.run, True

@@ -1,0 +1,90 @@
+"""TrainingTask: what a worker is handed to train runs, wherever it is."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from tombola.engines import Engine
+from tombola.engines.training_loop import Capacity
+from tombola.pruning.mask import State
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import BaseRun
+from tombola.runs.store import NoCheckpoint, Store
+from tombola.utils.errors import InputError
+from tombola.utils.libraries import versions
+from tombola.zoo.datasets.dataset import Dataset
+from tombola.zoo.datasets.handed import handed_over
+
+T = TypeVar("T")
+Shared = Callable[[], T]
+"""Can be pickled; called in a worker, it returns the value."""
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """Runs of one shape, and all that their training needs."""
+
+    runs: Sequence[BaseRun]
+    engine: Shared[bytes]
+    """The engine, pickled."""
+    states: Mapping[tuple[str, bool], Shared[State]]
+    """The final states that the runs start from, by the key of their run; with True, those of its optimizer."""
+    datasets: Mapping[str, Shared[Dataset]]
+    """By their digest; others are read where the worker is."""
+    store: Store
+    """For checkpoints, if the worker reaches it."""
+    store_id: str | None
+    versions: Mapping[str, str] = field(default_factory=versions)
+    """Of the libraries that results depend on, where the task was made."""
+
+    def load_state(self, key: str, /, *, optimizer: bool = False) -> State:
+        """See `StateLoader`."""
+        return self.states[key, optimizer]()
+
+
+def train_task(task: TrainingTask) -> dict[str, Outcome]:
+    """Train the runs of the task with one thread. Returns their outcomes by key.
+
+    Raises `InputError` if this machine has other versions of the libraries, and what the engine raises.
+    """
+    with _prepared(task) as engine:
+        reached = task.store_id is not None and task.store.store_id == task.store_id
+        checkpoint = task.store.checkpoint(task.runs) if reached else NoCheckpoint()
+        outcomes = engine.train(task.runs, checkpoint, task.load_state)
+        return {run.key: outcome for run, outcome in zip(task.runs, outcomes, strict=True)}
+
+
+def capacity_task(task: TrainingTask) -> int:
+    """How many runs of the shape of the task's the engine trains at once here."""
+    with _prepared(task) as engine:
+        capacity: Capacity = engine.capacity(task.runs[0])
+        return capacity.max_runs
+
+
+@contextlib.contextmanager
+def _prepared(task: TrainingTask) -> Iterator[Engine[Any]]:
+    for name, here in versions().items():
+        if here != (there := task.versions[name]):
+            raise InputError(f"the worker has {name} {here}, but the machine that started the experiment {there}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1, user_api="blas"), handed_over(task.datasets):
+            yield _unpickled(task.engine())
+    finally:
+        torch.set_num_threads(threads)
+
+
+@functools.lru_cache(maxsize=1)
+def _unpickled(engine: bytes) -> Engine[Any]:
+    """Once in each process, with what the user's functions refer to."""
+    unpickled: Engine[Any] = pickle.loads(engine)
+    return unpickled
