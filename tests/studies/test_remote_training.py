@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import pytest
 
 from tests.support.conducting import RecordingEngine, request_in_turn, request_together, runs_like
 from tests.support.errors import raises_input_error
+from tests.support.executors import RecordingExecutor, SharingExecutor, processes
 from tests.support.experiments import Recorder
 from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
@@ -33,43 +32,11 @@ from tombola.studies import conductor
 from tombola.studies.conductor import conduct
 from tombola.studies.remote_training import MAX_SHARED, RemoteTraining
 from tombola.studies.request import RunRequest
-from tombola.studies.training_task import TrainingTask, train_task
+from tombola.studies.training_task import train_task
 from tombola.utils import libraries
 from tombola.utils.errors import InputError, TrainingsFailed
 from tombola.utils.workers import InlineExecutor
 from tombola.zoo import datasets
-
-
-class RecordingExecutor(InlineExecutor):
-    """Calls in this thread what was pickled for it, and records the tasks."""
-
-    def __init__(self) -> None:
-        self.tasks: list[TrainingTask] = []
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        fn, args = pickle.loads(pickle.dumps((fn, args)))
-        self.tasks += args
-        return super().submit(fn, *args, **kwargs)
-
-
-@dataclass
-class Shared:
-    """A value that a `SharingExecutor` keeps for its workers."""
-
-    place: int
-
-    def __call__(self) -> Any:
-        return SharingExecutor.kept[self.place]
-
-
-class SharingExecutor(RecordingExecutor):
-    """Keeps shared values where its workers find them."""
-
-    kept: list[Any] = []
-
-    def share(self, value: Any) -> Shared:
-        self.kept.append(value)
-        return Shared(len(self.kept) - 1)
 
 
 @dataclass
@@ -125,10 +92,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 RECIPE = tiny(rewind={"to": "2it"}, controls={"reinit": 1}, stability={"candidates": ["2it"], "points": 3})
-
-
-def processes(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
 
 
 @pytest.mark.parametrize(
@@ -376,3 +339,16 @@ def test_a_worker_that_dies_is_not_the_end(dense: Run, store: Store, tmp_path: P
     conduct([request_in_turn(*runs)], store, KillingOnce(tmp_path / "log"), renewing, listener, remote=True)
     assert [run for run, _ in listener.errors] == [runs[0]]
     assert all(store.get(run) for run in runs)
+
+
+def test_a_full_disk_of_the_driver_ends_the_experiment(
+    dense: Run, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Store, *_: object) -> None:
+        raise InputError(f"{self.folder} cannot be written: no space left on device")
+
+    monkeypatch.setattr(Store, "put", full)
+    engine, runs = Unreliable(tmp_path / "log"), runs_like(dense, 3)
+    with raises_input_error("no space left"):
+        conduct([request_together(*runs)], store, engine, InlineExecutor(), Recorder(), remote=True)
+    assert (tmp_path / "log").read_text().split() == ["0"]

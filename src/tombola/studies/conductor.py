@@ -160,16 +160,18 @@ class Conductor:
 
     def _collect(self, future: Future[Any]) -> None:
         queued = self.under_way.pop(future)
+        runs = [each.run for each in queued]
         try:
-            trained = self.training.collect([each.run for each in queued], future)
+            result = future.result()
         except Exception as error:
+            self.training.failed(runs)
             if self.training.tries == 1:
                 raise
             for each in queued:
                 self._failed(each, error)
-            return
-        for each, new in zip(queued, trained, strict=True):
-            self._finish(each, new)
+        else:
+            for each, trained in zip(queued, self.training.ended(runs, result), strict=True):
+                self._finish(each, trained)
 
     def _failed(self, queued: QueuedRun, error: Exception) -> None:
         """Try it again, unless this was the last time. Its study waits for it; the others go on."""

@@ -28,9 +28,12 @@ class Training(Protocol):
         """Begin to train `runs`, which have one shape; None if another process trains some of them, so that they
         should be submitted again later."""
 
-    def collect(self, runs: Sequence[BaseRun], future: Future[Any]) -> list[bool]:
-        """Have the outcomes of `runs`, whose training has ended, in the store. Returns whether each was trained; the
-        others were there already. Raises what the training has raised."""
+    def ended(self, runs: Sequence[BaseRun], result: Any) -> list[bool]:
+        """The training of `runs` has ended, with this result of the future. Returns whether each was trained; the
+        others were in the store already, where all of them are now. Raises `InputError` if it cannot be written."""
+
+    def failed(self, runs: Sequence[BaseRun]) -> None:
+        """The training of `runs` has raised an exception."""
 
     def close(self) -> None:
         """Give up what is still under way."""
@@ -55,9 +58,12 @@ class LocalTraining:
         """See `Training`. A worker waits for runs that another process trains."""
         return self._executor.submit(train_missing, runs, self._store, self._engine)
 
-    def collect(self, runs: Sequence[BaseRun], future: Future[list[bool]]) -> list[bool]:  # noqa: ARG002
+    def ended(self, runs: Sequence[BaseRun], result: list[bool]) -> list[bool]:  # noqa: ARG002
+        """See `Training`. The worker has stored the outcomes."""
+        return result
+
+    def failed(self, runs: Sequence[BaseRun]) -> None:
         """See `Training`."""
-        return future.result()
 
     def close(self) -> None:
         """See `Training`. The executor's block cancels what is running."""

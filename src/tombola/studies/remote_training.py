@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, TypeVar
 
 from tombola.engines import Engine
@@ -105,28 +106,31 @@ class RemoteTraining:
             return future
         future = self._executor.submit(train_task, self._task(missing))
         self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
         return future
 
-    def collect(self, runs: Sequence[BaseRun], future: Future[Any]) -> list[bool]:
+    def ended(self, runs: Sequence[BaseRun], result: Mapping[str, Outcome]) -> list[bool]:
         """See `Training`. Outcomes are stored here."""
-        self._under_way.discard(future)
-        try:
-            outcomes: Mapping[str, Outcome] = future.result()
-            for run in runs:
-                if run.key in outcomes:
-                    self._store.put(run, outcomes[run.key])
-        except Exception:
-            self._forget()
-            raise
-        finally:
-            self._claim.remove([run.key for run in runs])
-        if outcomes:
-            self._store.checkpoint([run for run in runs if run.key in outcomes]).clear()
-        return [run.key in outcomes for run in runs]
+        keys = [run.key for run in runs]
+        trained = [key in result for key in keys]
+        for run, key, new in zip(runs, keys, trained, strict=True):
+            if new:
+                self._store.put(run, result[key])
+        self._claim.remove(keys)
+        if result:
+            self._store.checkpoint(list(compress(runs, trained))).clear()
+        return trained
+
+    def failed(self, runs: Sequence[BaseRun]) -> None:
+        """See `Training`. What was shared may have been lost with a machine: it is shared again."""
+        self._claim.remove([run.key for run in runs])
+        self._shared_engine = self._share(self._pickled)
+        self._states.clear()
+        self._datasets.clear()
 
     def close(self) -> None:
         """See `Training`."""
-        for future in self._under_way:
+        for future in list(self._under_way):
             future.cancel()
         self._claim.release()
 
@@ -156,12 +160,6 @@ class RemoteTraining:
             fits = hasattr(self._executor, "share") and dataset.nbytes <= MAX_DATASET
             self._datasets[data.digest] = self._share(dataset) if fits else None
         return self._datasets[data.digest]
-
-    def _forget(self) -> None:
-        """Share everything anew: what was shared may have been lost with a machine."""
-        self._shared_engine = self._share(self._pickled)
-        self._states.clear()
-        self._datasets.clear()
 
 
 def _states(run: BaseRun) -> Iterator[tuple[str, bool]]:
