@@ -28,7 +28,7 @@ ORDER = [
 ]
 """From top to bottom: a package may import from itself and from those below it."""
 
-ENTRY_POINTS = {"__init__", "__main__", "_find_ticket", "_perform", "_run_experiment", "cli"}
+ENTRY_POINTS = {"__init__", "__main__", "_find_ticket", "_perform", "_run_experiment", "_sweep", "_trainers", "cli"}
 """The top level of the package."""
 
 

@@ -301,7 +301,7 @@ def test_several_gpus_have_a_worker_each(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
-    monkeypatch.setattr("tombola._run_experiment.named_engine", named)
+    monkeypatch.setattr("tombola._trainers.named_engine", named)
     results = run_experiment(tiny(**SHORT), tmp_path / "out", device="cuda", progress=False)
     assert set(results.engines) <= {"GPU-a", "GPU-b"}
     run_experiment(tiny(**SHORT), tmp_path / "out", device="cuda", workers=1, progress=False)  # nothing is left to do
@@ -324,8 +324,8 @@ def test_the_device_is_chosen_before_workers_and_engine(tmp_path: Path, monkeypa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
     monkeypatch.setattr("tombola.engines.device_choice.CUDA_START", -1.0)
     monkeypatch.setattr("tombola.engines.device_choice._why_not_usable", lambda: None)
-    monkeypatch.setattr("tombola._run_experiment.parallel_executor", executor)
-    monkeypatch.setattr("tombola._run_experiment.named_engine", named)
+    monkeypatch.setattr("tombola._trainers.parallel_executor", executor)
+    monkeypatch.setattr("tombola._trainers.named_engine", named)
     run_experiment(tiny(**SHORT), tmp_path / "out", workers=4, progress=False)
     assert seen["engine"] == ("auto", None, "cuda", 2)
     assert seen["executor"] == (4, False, ["4", "5", "6"])

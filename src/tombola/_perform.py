@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from tombola.experiments.results_writer import ResultsWriter
 from tombola.pruning.mask import State
 from tombola.report.printable_results import PrintableResults, printable
 from tombola.report.prose import conclusion
+from tombola.runs.outcome import Outcome
 from tombola.runs.store import Store, check_writable
 from tombola.studies.conductor import Listener, ListenerGroup, conduct
+from tombola.studies.request import RunRequest, Study
 from tombola.tickets.selection import ticket_of
 from tombola.zoo.models.description import Start
 
@@ -25,15 +29,58 @@ log = logging.getLogger(__name__)
 
 
 def collector_of(
-    experiment: Experiment, store: Store, command: str | None = None, find_copies: bool = False
+    experiment: Experiment, store: Store, command: str | None = None, find_copies: bool = False, among: int = 1
 ) -> ResultsCollector:
-    """Collects the results of an experiment."""
+    """Collects the results of an experiment, one `among` so many at the same time."""
     workload = experiment.workload
 
     def initial_state(start: Start) -> State:
         return workload.initial_state(start, store.load_state)
 
-    return ResultsCollector(experiment.config, initial_state, workload.matrix_weights, command, find_copies)
+    return ResultsCollector(experiment.config, initial_state, workload.matrix_weights, command, find_copies, among)
+
+
+@dataclass
+class Performance:
+    """An experiment that is to be performed, and where its results go."""
+
+    experiment: Experiment
+    collector: ResultsCollector
+    out: Path | None
+    """The results folder, if one is to be written."""
+    listeners: Sequence[Listener] = ()
+    results: PrintableResults | None = None
+    """Once it is finished."""
+    _writer: ResultsWriter | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` if the folder cannot be used."""
+        self._writer = None if self.out is None else ResultsWriter(self.out, self.collector)
+
+    @property
+    def listener(self) -> Listener:
+        """Is told of this experiment's runs."""
+        return ListenerGroup([self._writer or self.collector, *self.listeners])
+
+    def finish(self, store: Store) -> None:
+        """Write the results, with the smallest winning ticket."""
+        results, writer = printable(self.collector.results(finished=True)), self._writer
+        if writer is not None:
+            summary, path = results.summary, writer.folder / TICKET
+            if summary.smallest_winning is None:
+                if path.exists():
+                    log.warning("no level is winning any more: %s, which was, is removed", path)
+                    path.unlink()
+            else:
+                level = summary.smallest_winning
+                ticket_of(self.experiment, self.collector, summary, level, store, conclusion(summary)).save(path)
+            writer.write(finished=True)
+        self.results = results
+
+    def interrupted(self) -> None:
+        """Write the results so far, unless it is finished."""
+        if self._writer is not None and self.results is None:
+            self._writer.interrupted()
 
 
 def perform(
@@ -52,24 +99,68 @@ def perform(
 
     Raises `InputError` if the folder cannot be used, and what `conduct` raises.
     """
-    writer = None if out is None else ResultsWriter(out, collector)
+    performance = Performance(experiment, collector, out, listeners)
+    return perform_all([performance], store, engine, executor, workers, remote)[0]
+
+
+def perform_all(
+    performances: Sequence[Performance],
+    store: Store,
+    engine: Engine[Any],
+    executor: Executor,
+    workers: int | None = 1,
+    remote: bool = False,
+    listeners: Sequence[Listener] = (),
+) -> list[PrintableResults]:
+    """Perform several experiments at the same time, so that no worker waits for one of them; what several need is
+    trained once. Each is finished as soon as its own studies are. `listeners` are told of the runs of all, and
+    number their studies through. See `perform`."""
     check_writable(store.folder)
-    listener = ListenerGroup([writer or collector, *listeners])
+    studies: list[Study[None]] = []
+    told: list[tuple[Listener, int]] = []
+    for performance in performances:
+        own = performance.experiment.studies()
+        studies += _and_then(own, partial(performance.finish, store))
+        told += [(performance.listener, replicate) for replicate in range(len(own))]
+    listener = ListenerGroup([_Dispatcher(told), *listeners])
     try:
-        conduct(experiment.studies(), store, engine, executor, listener, workers, remote)
+        conduct(studies, store, engine, executor, listener, workers, remote)
     except BaseException:
-        if writer is not None:
-            writer.interrupted()
+        for performance in performances:
+            performance.interrupted()
         raise
-    results = printable(collector.results(finished=True))
-    if writer is not None:
-        summary, path = results.summary, writer.folder / TICKET
-        if summary.smallest_winning is None:
-            if path.exists():
-                log.warning("no level is winning any more: %s, which was, is removed", path)
-                path.unlink()
-        else:
-            level = summary.smallest_winning
-            ticket_of(experiment, collector, summary, level, store, conclusion(summary)).save(path)
-        writer.write(finished=True)
-    return results
+    return [performance.results for performance in performances if performance.results is not None]
+
+
+def _and_then(studies: Sequence[Study[None]], finish: Callable[[], None]) -> list[Study[None]]:
+    """The same studies, and `finish` is called when the last of them ends."""
+    left = len(studies)
+
+    def followed(study: Study[None]) -> Study[None]:
+        nonlocal left
+        yield from study
+        left -= 1
+        if left == 0:
+            finish()
+
+    return [followed(study) for study in studies]
+
+
+@dataclass(frozen=True)
+class _Dispatcher(Listener):
+    """Tells each experiment's listener of its own studies."""
+
+    listeners: Sequence[tuple[Listener, int]]
+    """By study, that of its experiment, and the number of the study there."""
+
+    def started(self, study: int, request: RunRequest) -> None:
+        listener, replicate = self.listeners[study]
+        listener.started(replicate, request)
+
+    def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:
+        listener, replicate = self.listeners[study]
+        listener.answered(replicate, request, outcome, trained)
+
+    def retried(self, study: int, request: RunRequest, error: Exception) -> None:
+        listener, replicate = self.listeners[study]
+        listener.retried(replicate, request, error)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack
 from pathlib import Path
 
 from tombola._perform import collector_of, perform
-from tombola.engines import check_engine, trains_in_threads
-from tombola.engines import engine as named_engine
-from tombola.engines.device_choice import choose_device
+from tombola._trainers import trainers
+from tombola.engines import check_engine
 from tombola.experiments.experiment import count_runs
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
@@ -18,8 +16,6 @@ from tombola.report.printable_results import PrintableResults, read_results
 from tombola.report.progress import live_display
 from tombola.runs.store import Store
 from tombola.studies.conductor import Listener
-from tombola.utils.gpus import count_sharing, worker_gpus
-from tombola.utils.workers import parallel_executor, worker_count
 
 
 def run_experiment(
@@ -46,11 +42,10 @@ def run_experiment(
     the engine requires; only the last bits and the dropout of stacked runs depend on that. With an `executor`, its
     workers train instead, wherever they are; they are handed what they need, and a training that fails is tried three
     times. `device` is then theirs (`auto`: the CPU), and `workers` the number of trainings submitted to it at once.
-    After an interruption,
-    call it again to resume: finished runs are in the store, and runs in training save a checkpoint every
-    `checkpoint_every` seconds, or so seldom that it takes a twentieth of the time. `progress` is shown in a notebook,
-    otherwise on standard error: a bar in a terminal, elsewhere a line a minute; not if False. `command` is recorded
-    in the results.
+    After an interruption, call it again to resume: finished runs are in the store, and runs in training save a
+    checkpoint every `checkpoint_every` seconds, or so seldom that it takes a twentieth of the time. `progress` is
+    shown in a notebook, otherwise on standard error: a bar in a terminal, elsewhere a line a minute; not if False.
+    `command` is recorded in the results.
     Raises `InputError` if the recipe, the data or a folder is invalid; `TrainingsFailed` if trainings in `executor`
     failed three times, once all others are finished.
     """
@@ -58,16 +53,19 @@ def run_experiment(
     out, experiment = Path(out), RecipeExperiment(recipe, data_dir)
     runs = Store(out.parent / ".tombola" if store is None else Path(store), checkpoint_every)
     collector = collector_of(experiment, runs, command)
-    with ExitStack() as stack:
-        remote = executor is not None
-        if executor is None:
-            device = choose_device(device, engine, workers, experiment.demand)
-            workers = worker_count(workers, device)
-            chosen = named_engine(engine, data_dir, device, count_sharing(workers, device))
-            threads = trains_in_threads(chosen, experiment.sample_runs, device)
-            executor = stack.enter_context(parallel_executor(workers, threads, worker_gpus(device)))
-        else:
-            chosen = named_engine(engine, data_dir, device, sharing=getattr(executor, "sharing", 1), here=False)
-        display = stack.enter_context(live_display(collector, count_runs(recipe), progress, out))
-        perform(experiment, runs, chosen, executor, collector, out, [display, *listeners], workers, remote)
+    with (
+        trainers([experiment], engine, device, workers, executor, data_dir) as chosen,
+        live_display(collector, count_runs(recipe), progress, out) as display,
+    ):
+        perform(
+            experiment,
+            runs,
+            chosen.engine,
+            chosen.executor,
+            collector,
+            out,
+            [display, *listeners],
+            chosen.workers,
+            chosen.remote,
+        )
     return read_results(out)

@@ -20,4 +20,4 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are not trained."""
-    monkeypatch.setattr("tombola._run_experiment.named_engine", lambda *_: FakeEngine())
+    monkeypatch.setattr("tombola._trainers.named_engine", lambda *_: FakeEngine())

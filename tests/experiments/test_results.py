@@ -291,8 +291,9 @@ def test_unsuitable_folders_are_refused(tmp_path: Path) -> None:
             writer_of(folder, tiny())
 
 
+@pytest.mark.parametrize("among", [1, 2])
 def test_initial_states_are_built_once_and_the_oldest_are_dropped(
-    dense: Run, monkeypatch: pytest.MonkeyPatch
+    dense: Run, monkeypatch: pytest.MonkeyPatch, among: int
 ) -> None:
     built: list[Start] = []
 
@@ -301,8 +302,8 @@ def test_initial_states_are_built_once_and_the_oldest_are_dropped(
         return build(start).state_dict()
 
     size = sum(tensor.nbytes for tensor in build(dense.start).state_dict().values())
-    monkeypatch.setattr(results_collector, "MAX_BYTES", 2 * size)
-    states = InitialStates(count)
+    monkeypatch.setattr(results_collector, "MAX_BYTES", 2 * among * size)
+    states = InitialStates(count, among)
     starts = [dense.reinitialised(seed).start for seed in range(3)]
     for start in (starts[0], starts[0], starts[1], starts[0], starts[2], starts[0]):
         states(start)

@@ -51,7 +51,7 @@ def train(recipe: Recipe, folder: Path, stop_after: int | None = None, **options
 def simulate(recipe: Recipe, folder: Path, stop_after: int | None = None, **options: Any) -> tuple[Results, Recorder]:
     """The same with a `FakeEngine`, which trains nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tombola._run_experiment.named_engine", lambda *_: FakeEngine())
+        patch.setattr("tombola._trainers.named_engine", lambda *_: FakeEngine())
         return train(recipe, folder, stop_after, **options)
 
 

@@ -87,7 +87,7 @@ def test_a_ticket_is_immutable(dense: Run) -> None:
 
 
 def test_an_experiment_saves_trained_weights_and_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tombola._run_experiment.named_engine", lambda *_: FakeEngine())
+    monkeypatch.setattr("tombola._trainers.named_engine", lambda *_: FakeEngine())
     results = run_experiment(tiny(**EASY), tmp_path / "out", store=tmp_path / "store")
     ticket = Ticket.load(tmp_path / "out" / "ticket.safetensors")
     assert ticket.stored is not None

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tombola.utils.errors import DamagedFile, InputError
-from tombola.utils.files import atomic_write, digest, file_lock, read_tensors, write_tensors
+from tombola.utils.files import atomic_write, digest, file_lock, read_about, read_tensors, write_tensors
 from tombola.utils.workers import Cancelled, parallel_executor
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([True, False]), "none": torch.zeros(0, 4)}
@@ -162,3 +162,25 @@ def test_a_file_that_is_too_large_is_one_clear_line_and_leaves_nothing(tmp_path:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_values_about_tensors_are_read_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    write_tensors(path, TENSORS, ABOUT)
+    assert read_about(path) == ABOUT
+    write_tensors(path, {}, ABOUT)
+    assert read_about(path) == ABOUT
+    with pytest.raises(FileNotFoundError):
+        read_about(tmp_path / "none")
+
+
+def test_a_header_that_is_damaged_or_a_file_that_ends_early_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    write_tensors(path, TENSORS, ABOUT)
+    content = path.read_bytes()
+    safetensors.torch.save_file({"a": torch.ones(2)}, tmp_path / "foreign")
+    others = [b"", b"{}", content[:-1], content + b"0", content[:20], b"\xff" * 8 + content[8:], b"\0" * 40]
+    for other in [*others, content.replace(b"data_offsets", b"data_offset2"), (tmp_path / "foreign").read_bytes()]:
+        path.write_bytes(other)
+        with pytest.raises(DamagedFile, match="file"):
+            read_about(path)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import shlex
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -67,6 +68,12 @@ def handle_errors(function: Callable[Parameters, None]) -> Callable[Parameters, 
                 raise typer.Exit(1) from None
 
     return wrapper
+
+
+def run_command(recipe: str, out: Path | None, overrides: Sequence[str]) -> str:
+    """The command that runs an experiment, independent of caller and machine."""
+    where = [] if out is None else ["--out", str(out)]
+    return shlex.join(["tombola", "run", recipe, *where, *(part for o in overrides for part in ("--set", o))])
 
 
 @contextmanager

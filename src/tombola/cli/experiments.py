@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +11,7 @@ import typer
 from rich.table import Table
 
 from tombola._run_experiment import run_experiment
-from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors
+from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors, run_command
 from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
 from tombola.experiments.experiment import count_runs
 from tombola.experiments.growth import growth_of_folder, growth_text
@@ -72,7 +70,7 @@ def run(
             checkpoint_every=checkpoint_every,
             listeners=[progress, *map(Logging, loggers)],
             progress=False,  # shown above, on the console of messages
-            command=_command(recipe, out, overrides or []),
+            command=run_command(recipe, out, overrides or []),
         )
     summary = build_summary(results)
     if as_json:
@@ -95,12 +93,6 @@ def run(
     where += f" The ticket is {folder / TICKET}." if summary.smallest_winning else ""
     where += f" The report is {page}." if report else ""
     print_line(f"{counts} {where}")
-
-
-def _command(recipe: str, out: Path | None, overrides: Sequence[str]) -> str:
-    """The command that runs this experiment, independent of caller and machine."""
-    where = [] if out is None else ["--out", str(out)]
-    return shlex.join(["tombola", "run", recipe, *where, *(part for o in overrides for part in ("--set", o))])
 
 
 @app.command()

@@ -5,6 +5,7 @@
     layers.parquet       one row for each of these x layer (see `LayerStats`)
     curves.parquet       one row for each of these x iteration: losses and accuracies
     stability.parquet    one row for each point on a line between two trainings, with a section [stability]
+    runs.txt             the keys of all runs in the store, those without rows too
     ticket.safetensors   the smallest winning ticket, if there is one
     status.json          see `Status`
 

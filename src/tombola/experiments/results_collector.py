@@ -81,9 +81,10 @@ class ResultsCollector(Listener):
         matrix_weights: int | None = None,
         command: str | None = None,
         find_copies: bool = False,
+        among: int = 1,
     ) -> None:
         """`initial_state` makes the parameters and buffers that a training starts with. With `find_copies`,
-        replicates that end in the same weights are found."""
+        replicates that end in the same weights are found. `among` so many collectors memory is divided."""
         self.config = config
         self.matrix_weights = matrix_weights
         self.command = command
@@ -91,7 +92,7 @@ class ResultsCollector(Listener):
         """By (level, replicate)."""
         self.stages: list[Stage] = []
         """The sizes at which the experiment was finished before."""
-        self._initial_states = InitialStates(initial_state)
+        self._initial_states = InitialStates(initial_state, among)
         self._find_copies = find_copies
         self._copies = Copies()
         self._tolerated: dict[int, dict[str, float]] = {}  # by replicate, of its dense training
@@ -197,6 +198,11 @@ class ResultsCollector(Listener):
         return {*self._tables}
 
     @property
+    def run_keys(self) -> set[str]:
+        """The keys of all runs so far in the store, those without rows too."""
+        return {key for _, (*_, key) in self._runs} | {key for _, key in self._stability_runs}
+
+    @property
     def rows(self) -> list[Row]:
         """The rows so far, in order."""
         return [tables.row for tables in self.tables]
@@ -269,10 +275,12 @@ def _by(key: Callable[[_FinishedRun], Any], runs: Iterable[_FinishedRun]) -> lis
 
 
 class InitialStates:
-    """A cache of the initial states that many runs share: the most recently used, up to `MAX_BYTES`."""
+    """A cache of the initial states that many runs share: the most recently used, up to `MAX_BYTES` among all."""
 
-    def __init__(self, make: Callable[[Start], State]) -> None:
+    def __init__(self, make: Callable[[Start], State], among: int = 1) -> None:
+        """`among` so many caches `MAX_BYTES` are divided."""
         self._make = make
+        self._among = among
         self._states: OrderedDict[str, State] = OrderedDict()
         self._bytes = 0
 
@@ -281,7 +289,7 @@ class InitialStates:
         if key not in self._states:
             self._states[key] = state = self._make(start)
             self._bytes += _size(state)
-            while self._bytes > MAX_BYTES and len(self._states) > 1:
+            while self._bytes > MAX_BYTES // self._among and len(self._states) > 1:
                 self._bytes -= _size(self._states.popitem(last=False)[1])
         self._states.move_to_end(key)
         return self._states[key]

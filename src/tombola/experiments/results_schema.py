@@ -17,6 +17,7 @@ from tombola.studies.request import RunRequest
 from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write
 from tombola.utils.frozen_model import FrozenModel
+from tombola.utils.text import first_line
 
 INT, FLOAT, TEXT = pa.int64(), pa.float64(), pa.string()
 
@@ -240,6 +241,27 @@ class Status(FrozenModel):
     command: str | None = None
     stages: list[Stage] = []
     """In order; the last is what is there now, if `finished`."""
+
+
+RUNS = "runs.txt"
+"""The file with the keys of all runs."""
+
+
+def read_runs(folder: Path) -> set[str]:
+    """The keys of all runs; none if there is no list, which older versions did not write. Raises `InputError` if it
+    cannot be read."""
+    path = folder / RUNS
+    try:
+        return set(path.read_text(encoding="utf-8").split())
+    except FileNotFoundError:
+        return set()
+    except (OSError, UnicodeDecodeError) as error:
+        raise damaged(path, first_line(error)) from error
+
+
+def write_runs(folder: Path, keys: Iterable[str]) -> None:
+    with atomic_write(folder / RUNS) as temporary:
+        temporary.write_text("".join(f"{key}\n" for key in sorted(keys)), encoding="utf-8")
 
 
 def read_status(folder: Path) -> tuple[Status, list[str]]:

@@ -11,6 +11,7 @@ import tomli_w
 
 from tombola.experiments import results_schema as schema
 from tombola.experiments.growth import growth_of_folder, growth_text
+from tombola.experiments.live_mark import LiveMark
 from tombola.experiments.results import CONFIGURATION
 from tombola.experiments.results_collector import ResultsCollector, row_key
 from tombola.experiments.results_schema import Stage
@@ -40,6 +41,7 @@ class ResultsWriter(Listener):
         self._collector = collector
         self._next_write = time.monotonic() + WRITE_EVERY
         _claim(folder, collector.config)
+        self._mark = LiveMark(folder)
         before, _ = schema.read_status(folder)
         self._complete_before = before.finished
         collector.stages = before.stages
@@ -59,9 +61,14 @@ class ResultsWriter(Listener):
         for name in schema.TABLES:
             if name != "stability" or collector.points:
                 schema.write_table(self.folder, name, collector.table(name))
+        schema.write_runs(
+            self.folder, collector.run_keys
+        )  # before the status: if that says finished, none is missing
         schema.write_status(self.folder, collector.status(finished))
         # Large tables take a while to write: at most a twentieth of the time.
         self._next_write = time.monotonic() + max(WRITE_EVERY, 20 * (time.monotonic() - began))
+        if finished:
+            self._mark.remove()
 
     def _write_unfinished(self) -> None:
         """Write the tables of all runs so far, unless the folder has more: it was complete, or its store is lost."""
@@ -70,7 +77,10 @@ class ResultsWriter(Listener):
 
     def interrupted(self) -> None:
         """Write the tables of all runs so far, unless the folder has more."""
-        self._write_unfinished()
+        try:
+            self._write_unfinished()
+        finally:
+            self._mark.remove()
 
 
 def _rows_there(folder: Path) -> list[dict[str, Any]]:

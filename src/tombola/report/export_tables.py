@@ -9,7 +9,7 @@ from rich.text import Text
 
 from tombola.exports.benchmark import BATCH_SIZES, Figures
 from tombola.exports.export_result import Export, ExportInfo
-from tombola.report.formatting import of_all_weights, text_table
+from tombola.report.formatting import file_size, of_all_weights, text_table
 
 SIZES = (
     "artefact", "weights", "on\ndisk", "in\nmemory", "working\nspace", "multiply-\nadds", "accuracy", "differs\nby",
@@ -64,9 +64,7 @@ def _speedup(numerator: float | None, denominator: float | None) -> str:
 
 
 def _bytes(count: int | None) -> str:
-    if count is None:
-        return ""
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
+    return "" if count is None else file_size(count)
 
 
 def _operations(count: int | None) -> str:

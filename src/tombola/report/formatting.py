@@ -64,6 +64,12 @@ def _differs(level: WithDensity) -> bool:
     return level.weights_left_of_all is not None and _of_all(level) != percent(level.weights_left)
 
 
+def file_size(count: int) -> str:
+    """Bytes with one decimal: `63.5 kB`, `1.2 GB`."""
+    unit, factor = next((each for each in (("GB", 1e9), ("MB", 1e6)) if count >= each[1]), ("kB", 1e3))
+    return f"{count / factor:,.1f} {unit}"
+
+
 def points(fraction: float) -> str:
     """A difference of accuracies: `1 point`, `0.2 points`."""
     return plural(float(f"{100 * fraction:g}"), "point")
@@ -104,9 +110,15 @@ def bands_text(replicates: int, confidence: float) -> str:
 
 
 def text_table(
-    columns: Sequence[str], left: Container[str], title: str | None = None, gap: int = 1, wrap: bool = False
+    columns: Sequence[str],
+    left: Container[str],
+    title: str | None = None,
+    gap: int = 1,
+    wrap: bool = False,
+    fold: Container[str] = (),
 ) -> Table:
-    """A table for the terminal with `gap` spaces between columns; those not in `left` are right-aligned."""
+    """A table for the terminal with `gap` spaces between columns; those not in `left` are right-aligned. Where it is
+    too wide, columns in `fold` are continued on further lines."""
     table = Table(
         box=SIMPLE_HEAD,
         show_edge=False,
@@ -116,7 +128,14 @@ def text_table(
     )
     for name in columns:
         justify: JustifyMethod = "left" if name in left else "right"
-        table.add_column(Text(name), justify=justify, vertical="bottom", no_wrap=not wrap)
+        folds = name in fold
+        table.add_column(
+            Text(name),
+            justify=justify,
+            vertical="bottom",
+            no_wrap=not (wrap or folds),
+            overflow="fold" if folds else "ellipsis",
+        )
     return table
 
 

@@ -9,6 +9,7 @@ from tombola.report.formatting import of_all_weights, percent
 from tombola.report.looks_prose import replicates, unplanned_looks
 from tombola.report.units import margin_amount
 from tombola.stats.summary import LevelSummary, StabilitySummary, Summary, VerdictSummary
+from tombola.stats.verdict import is_undecided
 from tombola.tickets.verification_summary import VerificationSummary
 from tombola.utils.text import plural
 
@@ -83,8 +84,7 @@ def _no_ticket(summary: Summary) -> str:
 
 def without_winner(summary: Summary) -> str:
     """In a few words, why there is no winning ticket: `cannot tell` if there may be one."""
-    level = next((level for level in summary.levels if level.verdict.sparse_enough), None)
-    undecided = not summary.finished if level is None else level.state == "cannot tell"
+    undecided = is_undecided([level.verdict for level in summary.levels], summary.finished)
     return "cannot tell" if undecided and summary.no_ticket is None else "no winning ticket"
 
 

@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 import tempfile
 import threading
 import time
@@ -35,8 +36,9 @@ from tombola.pruning.mask import State
 from tombola.runs.claims import Claim, claim
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun, key_of
+from tombola.runs.stored_file import StoredFile, remove_stored, stored_files
 from tombola.utils.errors import DamagedFile
-from tombola.utils.files import atomic_write, read_tensors, remove_temporary, write_tensors, writing
+from tombola.utils.files import atomic_write, read_about, read_tensors, remove_temporary, write_tensors, writing
 from tombola.utils.former_names import former_attribute
 
 log = logging.getLogger(__name__)
@@ -245,6 +247,30 @@ class Store:
             runs[0].key if len(runs) == 1 else hashlib.sha256("".join(r.key for r in runs).encode()).hexdigest()[:32]
         )
         return Checkpoint(self.folder / "unfinished" / f"{name}.safetensors", self.checkpoint_every)
+
+    def files(self) -> Iterator[StoredFile]:
+        """All files of the store but those of claims, in order of their paths."""
+        return stored_files(self.folder, leave_out="locks")
+
+    def remove(self, file: StoredFile) -> None:
+        """Delete a file of the store; nothing if it is gone."""
+        remove_stored(self.folder, file)
+
+    def about(self, key: str) -> dict[str, Any]:
+        """What is stored with an outcome, its run's description as `run`, without reading any tensor. Raises
+        `FileNotFoundError` or `DamagedFile`."""
+        with self.file_of(key) as file:
+            return read_about(file)
+
+    @contextmanager
+    def file_of(self, key: str) -> Iterator[Path]:
+        """An outcome as a file, to be read in this block. Raises `FileNotFoundError` if it is missing."""
+        yield self._entry(key)
+
+    def put_file(self, key: str, file: Path) -> None:
+        """Store an outcome that is in a file of another store."""
+        with atomic_write(self._entry(key)) as temporary:
+            shutil.copyfile(file, temporary)
 
     def _entry(self, key: str) -> Path:
         return self.folder / "runs" / key[:2] / f"{key}.safetensors"

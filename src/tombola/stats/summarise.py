@@ -67,15 +67,7 @@ def build_summary(results: Results) -> Summary:
     """The summary of `results`."""
     config, metric, rows = results.config, results.metric, without_baselines(results.rows)
     rewound = config.no_ticket_reason is None
-    verdicts = judge_looks(
-        rows,
-        config.replicates,
-        config.verdict,
-        config.trains_verdict_control,
-        config.no_ticket_reason,
-        metric,
-        results.copies,
-    )
+    verdicts = verdicts_of(results)
     names, tuned = _measure_names(results, metric), TunedBaseline.of(results)
     levels = [_level(results, verdict, metric, names, rewound, tuned) for verdict in verdicts]
     return Summary(
@@ -100,6 +92,20 @@ def build_summary(results: Results) -> Summary:
         baseline=None if tuned is None else _baseline(tuned, levels, names, config.verdict.confidence),
         smallest_winning=next((level for level in reversed(levels) if level.verdict.winning), None),
         collapsed=[CollapsedLayer(replicate=r, level=level, layer=layer) for r, level, layer in results.collapsed],
+    )
+
+
+def verdicts_of(results: Results) -> list[Verdict]:
+    """The verdict on every level that has tickets, from dense to sparse."""
+    config = results.config
+    return judge_looks(
+        without_baselines(results.rows),
+        config.replicates,
+        config.verdict,
+        config.trains_verdict_control,
+        config.no_ticket_reason,
+        results.metric,
+        results.copies,
     )
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from tombola.experiments.copies import ADVICE as COPIES_ADVICE
 from tombola.experiments.metric import ACCURACY, Metric
@@ -107,6 +107,25 @@ class Verdict:
 def smallest_winning(verdicts: Sequence[Verdict]) -> Verdict | None:
     """The winning level with the fewest weights."""
     return max((verdict for verdict in verdicts if verdict.winning), key=lambda v: v.level, default=None)
+
+
+class Judged(Protocol):
+    """A verdict on a level."""
+
+    @property
+    def state(self) -> VerdictState:
+        """See `Verdict`."""
+
+    @property
+    def sparse_enough(self) -> bool:
+        """See `Verdict`."""
+
+
+def is_undecided(verdicts: Iterable[Judged], finished: bool) -> bool:
+    """Whether an experiment in which no level wins may still have a winning ticket: its first level with few enough
+    weights cannot be decided, or is still to come."""
+    first = next((verdict for verdict in verdicts if verdict.sparse_enough), None)
+    return not finished if first is None else first.state == "cannot tell"
 
 
 def judge(

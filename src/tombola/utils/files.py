@@ -137,6 +137,30 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, about
 
 
+def read_about(path: str | Path) -> dict[str, Any]:
+    """The values about the tensors of such a file, of which only the header is read.
+
+    Raises `FileNotFoundError` if the file is missing, `DamagedFile` if its header is not one of `write_tensors`, or
+    if the file does not end where the header says. Values of tensors are not checked.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            start, size = 8 + length, os.fstat(file.fileno()).st_size
+            if start > size:
+                raise DamagedFile(f"{path} is damaged: it ends within its header")
+            header = json.loads(file.read(length))
+            about = json.loads(json.loads(header.pop("__metadata__")["tombola"])["about"])
+            end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        if isinstance(error, DamagedFile):
+            raise
+        raise DamagedFile(f"{path} is damaged: its header cannot be read") from None
+    if start + end != size or not isinstance(about, dict):
+        raise DamagedFile(f"{path} is damaged: its content does not match its header")
+    return about
+
+
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
     """Within it, Ctrl-C waits: `torch.asarray`, which safetensors calls, turns a `KeyboardInterrupt` into a

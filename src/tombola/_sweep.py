@@ -1,0 +1,58 @@
+"""sweep: the experiments of several recipes, performed at the same time with one store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+from tombola._perform import Performance, collector_of, perform_all
+from tombola._trainers import trainers
+from tombola.engines import check_engine
+from tombola.experiments.growth import growth_of_folder
+from tombola.experiments.recipe import Recipe
+from tombola.experiments.recipe_experiment import RecipeExperiment
+from tombola.report.printable_results import PrintableResults
+from tombola.runs.store import Store
+from tombola.studies.conductor import Listener
+from tombola.utils.errors import InputError
+
+
+def sweep(
+    recipes: Mapping[Path, Recipe],
+    store: str | Path,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    workers: int | None = None,
+    executor: Executor | None = None,
+    data_dir: str | Path | None = None,
+    checkpoint_every: float = 30.0,
+    listeners: Sequence[Listener] = (),
+    commands: Mapping[Path, str] | None = None,
+) -> list[PrintableResults]:
+    """Run or resume the experiments of several recipes, each in its results folder. `listeners` are told of all runs:
+    the number of a study counts the replicates of all experiments. For the other arguments see `run_experiment`.
+
+    Raises `InputError`, which names the folder, if any of the recipes is invalid, before anything is trained.
+    """
+    check_engine(engine, device, here=executor is None)
+    experiments = {out: _checked(out, recipe, data_dir) for out, recipe in recipes.items()}
+    runs = Store(Path(store), checkpoint_every)
+    known = commands or {}
+    performances = [
+        Performance(experiment, collector_of(experiment, runs, known.get(out), among=len(experiments)), out)
+        for out, experiment in experiments.items()
+    ]
+    with trainers([*experiments.values()], engine, device, workers, executor, data_dir) as chosen:
+        return perform_all(
+            performances, runs, chosen.engine, chosen.executor, chosen.workers, chosen.remote, listeners
+        )
+
+
+def _checked(out: Path, recipe: Recipe, data_dir: str | Path | None) -> RecipeExperiment:
+    try:
+        growth_of_folder(out, recipe)
+        return RecipeExperiment(recipe, data_dir)
+    except InputError as error:
+        raise InputError(str(error) if str(out) in str(error) else f"{out}: {error}") from None

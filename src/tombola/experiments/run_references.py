@@ -1,0 +1,88 @@
+"""Which runs of a store a results folder refers to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tombola.experiments import results_schema as schema
+from tombola.utils.errors import InputError
+
+SLACK = 600.0
+"""Seconds by which an outcome may have been stored before the tables were written that do not have it yet."""
+
+Description = Mapping[str, Any]
+"""Of a run; see `BaseRun.description`."""
+
+
+@dataclass(frozen=True)
+class RunReferences:
+    """What a results folder says of its runs."""
+
+    folder: Path
+    keys: frozenset[str]
+    """Of the runs that it names."""
+    complete: bool
+    """Whether these are all: the experiment is finished, and has listed them."""
+    since: float
+    """Outcomes stored later may be its own, if it is not complete: seconds since the epoch."""
+    problems: list[str]
+    """What could not be read, one line each."""
+
+    def may_have(self, modified: float, description: Description, own: Collection[str]) -> bool:
+        """Whether a run that the folder does not name may be one of the experiment's: it was stored after the folder
+        was written, or is of the same kind (see `kind_of`) as one of its `own`."""
+        return not self.complete and (modified >= self.since or kind_of(description) in own)
+
+
+def read_references(folder: Path) -> RunReferences:
+    """The runs that a results folder names. What is damaged there makes it incomplete."""
+    status, problems = schema.read_status(folder)
+    named: set[str] = set()
+    rows: set[str] = set()
+    try:
+        named = schema.read_runs(folder)
+        rows = _keys_of_rows(folder)
+    except InputError as error:
+        problems = [*problems, str(error)]
+    complete = status.finished and not problems and bool(named) and rows <= named
+    keys = named | rows
+    return RunReferences(folder, frozenset(keys), complete, _written(folder) - SLACK if keys else 0.0, problems)
+
+
+def kind_of(description: Description) -> str:
+    """What all runs of an experiment that train on the same data, or by the same function of the user, have in
+    common."""
+    if "data" in description:
+        return json.dumps({name: value for name, value in description["data"].items() if name != "seed"})
+    return str(description.get("procedure"))
+
+
+def parents_of(description: Description) -> list[str]:
+    """The keys of the runs whose final weights a run starts from."""
+    trained = description["start"].get("trained") or {}
+    return [trained[name] for name in ("run", "towards") if trained.get(name)]
+
+
+def _keys_of_rows(folder: Path) -> set[str]:
+    path = folder / "levels.parquet"
+    if not path.exists():
+        return set()
+    try:
+        return set(pq.read_table(path, columns=["run"])["run"].to_pylist())
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+        raise schema.damaged(path, str(error).partition("\n")[0]) from error
+
+
+def _written(folder: Path) -> float:
+    """When the folder was last written."""
+    try:
+        return (folder / "status.json").stat().st_mtime
+    except OSError:
+        return SLACK

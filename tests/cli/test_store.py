@@ -1,0 +1,186 @@
+"""`tombola store show`, `prune` and `copy`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command_line import run, tombola, with_settings
+from tests.support.stores import damage, entry, keys_of, make_older
+from tombola.cli import store as module
+from tombola.runs.store import Store
+
+STORE = "results/.tombola"
+
+
+@pytest.fixture
+def store(tmp_path: Path, _fake_engine: None) -> Store:
+    """With the outcomes of two experiments, of which 8 are of both: 14 and 10."""
+    assert run(*with_settings("controls.reinit=1")).exit_code == 0
+    assert run("--out", "results/random", *with_settings("controls.reinit=0", "replicates=3")).exit_code == 0
+    return Store(tmp_path / STORE)
+
+
+def shown(*arguments: str) -> dict[str, Any]:
+    result = tombola("store", "show", *arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def test_a_store_is_shown_by_experiment(store: Store) -> None:
+    document = shown()
+    size = sum(entry(store, key).stat().st_size for key in keys_of(store))
+    assert (document["store"], document["outcomes"], document["bytes"]) == (STORE, 18, size)
+    counts = {each["folder"]: each["outcomes"] for each in document["experiments"]}
+    assert counts == {"results/random": 12, "results/tiny": 14}
+    assert document["unreferenced"] == {"outcomes": 0, "bytes": 0}
+    table = tombola("store", "show", STORE)
+    assert "18 outcomes" in table.stdout
+    assert "results/random" in table.stdout
+    only = shown(STORE, "--results", "results/random")
+    assert only["unreferenced"]["outcomes"] == 6
+
+
+def test_what_is_unfinished_damaged_or_left_over_is_shown(store: Store) -> None:
+    (store.folder / "unfinished").mkdir()
+    (store.folder / "unfinished" / f"{'0' * 32}.safetensors").write_bytes(b"12345")
+    (store.folder / "unfinished" / ".a.safetensors.1.tmp").mkdir()
+    make_older(store.folder / "unfinished", 3)
+    broken, flipped = sorted(keys_of(store))[:2]
+    entry(store, broken).write_bytes(b"")
+    damage(entry(store, flipped))
+    document = shown("--results", "results/random")
+    (checkpoint,) = document["checkpoints"]
+    assert (checkpoint["bytes"], checkpoint["age"] // 86400) == (5, 3)
+    assert len(document["leftovers"]) == 1
+    found = shown("--check")["damaged"]
+    assert {Path(each["file"]).stem for each in found} == {broken, flipped}
+    assert all(str(store.folder.name) in each["reason"] for each in found)
+    table = tombola("store", "show", "--check")
+    assert "3 d old" in table.stdout
+    assert flipped in table.stdout
+
+
+def test_pruning_is_asked_for_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree("results/tiny")
+    before = keys_of(store)
+    refused = tombola("store", "prune")
+    assert refused.exit_code == 2
+    assert "--yes" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert keys_of(store) == before
+    monkeypatch.setattr(module, "_is_terminal", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda question: "1 experiment" not in question)
+    assert "Nothing was deleted" in tombola("store", "prune").stdout
+    assert keys_of(store) == before
+    monkeypatch.setattr("typer.confirm", lambda question: "6 files" in question)
+    assert "6 files deleted" in tombola("store", "prune").stdout
+    assert len(keys_of(store)) == 12
+    assert "nothing to delete" in tombola("store", "prune", "--yes").stdout
+    assert "all 12 runs" in run("--out", "results/random", *with_settings("controls.reinit=0", "replicates=3")).stdout
+
+
+def test_options_spare_what_is_young_or_of_a_kind(store: Store) -> None:
+    shutil.rmtree("results/tiny")
+    before = keys_of(store)
+    for spare in (["--older-than", "1d"], ["--keep", "outcomes"], ["--results", "results", "--older-than", "1w"]):
+        assert "nothing to delete" in tombola("store", "prune", "--yes", *spare).stdout
+    assert keys_of(store) == before
+    make_older(store.folder, 2)
+    assert "6 files deleted" in tombola("store", "prune", "--yes", "--older-than", "1d").stdout
+
+
+def test_what_an_experiment_needs_that_starts_meanwhile_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree("results/tiny", "tiny")
+    shutil.rmtree("results/tiny")
+    monkeypatch.setattr(module, "_is_terminal", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda question: bool(question and shutil.move("tiny", "results/tiny")))
+    assert "0 files deleted" in tombola("store", "prune").stdout
+    assert len(keys_of(store)) == 18
+
+
+def test_what_is_being_trained_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree("results/tiny")
+    found = module.removals
+    asked: list[set[str]] = []
+
+    def look(*arguments: Any) -> Any:
+        chosen = found(*arguments)
+        asked.append({removal.run for removal in chosen})
+        return chosen
+
+    monkeypatch.setattr(module, "removals", look)
+    tombola("store", "prune")
+    claim = store.claims()
+    assert claim.try_add(sorted(asked[0])[:2])
+    result = tombola("store", "prune", "--yes")
+    assert "4 files deleted" in result.stdout
+    assert "2 files of runs that are being trained stayed" in result.stdout
+    claim.release()
+
+
+@pytest.mark.usefixtures("store")
+def test_without_results_folders_outcomes_are_not_deleted() -> None:
+    Path(STORE).rename("elsewhere")
+    result = tombola("store", "prune", "elsewhere", "--yes", "--results", "results")
+    assert "nothing to delete" in result.stdout
+    Path("away").mkdir()
+    Path("elsewhere").rename("away/store")
+    result = tombola("store", "prune", "away/store", "--yes")
+    assert result.exit_code == 2
+    assert "--results" in result.stderr
+    assert tombola("store", "prune", "away/store", "--yes", "--keep", "outcomes").exit_code == 0
+    assert len(keys_of(Store(Path("away/store")))) == 18
+
+
+def test_an_unfinished_experiment_is_named_and_keeps_what_it_may_need(store: Store) -> None:
+    (Path("results") / "random" / "runs.txt").unlink()
+    shutil.rmtree("results/tiny")
+    result = tombola("store", "prune", "--yes")
+    assert "results/random" in result.stderr
+    assert len(keys_of(store)) == 18
+
+
+def test_outcomes_are_copied_to_another_store(store: Store) -> None:
+    result = tombola("store", "copy", STORE, "copy/.tombola", "--results", "results/random")
+    assert result.exit_code == 0, result.stderr
+    assert "12 outcomes copied" in result.stdout
+    damage(entry(store, sorted(keys_of(store) - keys_of(Store(Path("copy/.tombola"))))[0]))
+    result = tombola("store", "copy", STORE, "copy/.tombola")
+    assert result.exit_code == 1
+    assert "5 outcomes copied" in result.stdout
+    assert "12 were there" in result.stdout
+    assert "digest" in result.stderr
+    settings = with_settings("controls.reinit=0", "replicates=3")
+    assert "all 12 runs" in run("--out", "results/random", "--store", "copy/.tombola", *settings).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "nowhere"], "nowhere is not a store"),
+        (["show", "job"], "process-0"),
+        (["show", STORE, "--results", "job"], "job is not a results folder"),
+        (["prune", STORE, "--older-than", "3"], "--older-than"),
+        (["prune", STORE, "--keep", "outcome"], '"outcomes"?'),
+        (["copy", "nowhere", "other"], "nowhere"),
+        (["copy", STORE, "/proc/nowhere"], "/proc/nowhere"),
+    ],
+)
+def test_invalid_input_has_one_line_and_status_2(store: Store, arguments: list[str], message: str) -> None:
+    (store.folder.parents[1] / "job" / "process-0" / "runs").mkdir(parents=True)
+    result = tombola("store", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_the_copy_of_a_store_onto_itself_copies_nothing(store: Store) -> None:
+    assert "18 were there" in tombola("store", "copy", STORE, STORE).stdout
+    assert len(keys_of(store)) == 18
