@@ -11,6 +11,7 @@ import warnings
 from typing import Any
 
 from tombola._find_ticket import SearchResult, find_ticket
+from tombola._plan_experiment import plan_experiment
 from tombola._run_experiment import run_experiment
 from tombola.engines.custom.step_counter import evaluate, mark
 from tombola.experiments.recipe import Recipe, load_recipe, recipes
@@ -46,6 +47,7 @@ __all__ = [
     "load_recipe",
     "load_sparse",
     "mark",
+    "plan_experiment",
     "prunable",
     "prune",
     "read_results",

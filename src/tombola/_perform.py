@@ -12,11 +12,14 @@ from typing import Any
 
 from tombola.engines import Engine
 from tombola.experiments.experiment import Experiment
+from tombola.experiments.planning.expected_runs import expected_runs
+from tombola.experiments.planning.time_left import TimeLeft
 from tombola.experiments.results import TICKET
 from tombola.experiments.results_collector import ResultsCollector
 from tombola.experiments.results_writer import ResultsWriter
 from tombola.pruning.mask import State
 from tombola.report.printable_results import PrintableResults, printable
+from tombola.report.progress import ProgressDisplay
 from tombola.report.prose import conclusion
 from tombola.runs.outcome import Outcome
 from tombola.runs.store import Store, check_writable
@@ -83,6 +86,14 @@ class Performance:
             self._writer.interrupted()
 
 
+def _time_left(experiment: Experiment, store: Store, engine: Engine[Any], trial: bool) -> TimeLeft:
+    """What is expected, and, by a short trial on a CPU, what that costs, unless the store tells."""
+    time_left = TimeLeft(expected_runs(experiment), getattr(engine, "data_dir", None))
+    if trial and getattr(engine, "device", None) == "cpu" and store.peek(experiment.dense(0)) is None:
+        time_left.measure(engine)
+    return time_left
+
+
 def perform(
     experiment: Experiment,
     store: Store,
@@ -100,6 +111,11 @@ def perform(
     Raises `InputError` if the folder cannot be used, and what `conduct` raises.
     """
     performance = Performance(experiment, collector, out, listeners)
+    check_writable(store.folder)
+    for shown in listeners:
+        if isinstance(shown, ProgressDisplay):
+            local = None if remote else workers
+            shown.expect(_time_left(experiment, store, engine, trial=shown.wants_trial and not remote), local)
     return perform_all([performance], store, engine, executor, workers, remote)[0]
 
 

@@ -287,3 +287,52 @@ def test_where_there_is_a_gpu_the_choice_of_the_device_is_said_in_one_line(
     assert json.loads(result.stdout)["finished"] is True
     run("--device", "cpu", "--out", "other")
     assert len(caplog.messages) == 1
+
+
+def test_a_dry_run_trains_and_writes_nothing(tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    result = run(*SHORT, "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert any(line.split()[:2] == ["ticket", "0–3"] for line in lines)
+    assert any(line.split()[:2] == ["reinit", "1–3"] for line in lines)
+    assert "20 to train" in result.stdout
+    assert [line.partition(":")[0] for line in lines[-3:]] == ["Time", "Disk", "Memory"]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_dry_run_says_that_there_is_nothing_to_train(tmp_path: Path) -> None:
+    run(*SHORT)
+    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*")}
+    result = run(*SHORT, "--dry-run")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1].startswith("Nothing to train")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*")} == first
+    more = run(*with_settings("replicates=3"), *SHORT, "--dry-run")
+    assert "20 in the store, 10 to train" in more.stdout
+    assert "replicates from 2 to 3" in more.stderr
+    other = run(*with_settings("search.rate=0.3"), *SHORT, "--dry-run")
+    assert other.exit_code == 2  # the folder has another experiment
+    assert other.stdout == ""
+
+
+def test_a_dry_run_is_one_json_document() -> None:
+    result = run(*SHORT, "--dry-run", "--json")
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    assert set(document) == {
+        *("name", "engine", "device", "workers", "requests", "trainings", "in_store", "to_train", "at_most", "runs"),
+        *("time", "disk_bytes", "memory"),
+    }
+    assert document["to_train"] == 20
+    assert set(document["runs"][0]) == {
+        *("branch", "level", "network", "iterations", "weights_left", "trainings", "in_store", "seconds"),
+    }
+    assert set(document["time"]) == {"low", "high", "basis"}
+
+
+def test_a_dry_run_refuses_what_a_run_refuses() -> None:
+    for settings in (["training.optimiser=adam"], ["training.batch_size=5000"]):
+        one, other = (run(*with_settings(*settings), *more) for more in ((), ("--dry-run",)))
+        assert other.exit_code == one.exit_code == 2
+        assert other.stderr == one.stderr

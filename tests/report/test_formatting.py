@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tombola.report.formatting import density, density_columns, file_size, of_all_weights, percent
+from tombola.report.formatting import density, density_columns, of_all_weights, percent
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,3 @@ def test_the_weights_left_of_all_are_said_where_they_differ(of_all: float | None
     columns = density_columns([Level(1.0, 1.0), level])
     assert list(columns) == (["left", "of all"] if words else ["left"])
     assert columns["left"](level) == "12.9%"
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0.0 kB"), (63_467, "63.5 kB"), (1_000_000, "1.0 MB"), (1_234_000_000_000, "1,234.0 GB")]
-)
-def test_sizes_of_files_have_a_unit(count: int, text: str) -> None:
-    assert file_size(count) == text

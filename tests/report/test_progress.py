@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
 from tests.support.several_runs import Clock
 from tombola._find_ticket import find_ticket
+from tombola._run_experiment import run_experiment
+from tombola.experiments.planning.expected_runs import expected_runs
+from tombola.experiments.planning.time_left import TimeLeft
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.experiments.results_collector import ResultsCollector
 from tombola.report import progress as module
 from tombola.report.progress import NotebookDisplay, ProgressDisplay, in_notebook, live_display
@@ -153,3 +159,32 @@ def test_runs_that_train_together_are_counted_by_level(dense: Run) -> None:
         progress.answered(0, ask, outcome_of(dense), trained=True)
         progress.answered(1, ask, outcome_of(dense), trained=False)  # shares the run, and did not start it
     assert progress._current() == "reinit level 1"
+
+
+def test_the_time_left_follows_from_what_trainings_of_a_kind_cost(dense: Run) -> None:
+    expected = list(expected_runs(RecipeExperiment(tiny(replicates=3, search__levels=0, controls={}))))
+    progress = ProgressDisplay(Console(file=io.StringIO()), runs=3)
+    progress.expect(TimeLeft(expected), workers=2)
+    assert progress._left() == "estimating the time"
+    study, first = expected[0]
+    progress.started(study, first.request)
+    for _ in range(2):  # a study may request a run again
+        progress.answered(study, first.request, replace(outcome_of(dense), seconds=600.0), trained=True)
+    assert progress._left() == "10 min left"
+    progress.expect(TimeLeft(expected), workers=None)  # an executor that does not say; one was training at once
+    progress.answered(1, expected[1][1].request, replace(outcome_of(dense), seconds=600.0), trained=True)
+    assert progress._left() == "20 min left"
+
+
+def test_a_trial_before_the_first_training_is_for_those_who_look_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried = []
+    monkeypatch.setattr(TimeLeft, "measure", lambda _, engine: tried.append(engine.name))
+    recipe = tiny(replicates=1, search__levels=1, controls={}, training__length="10it")
+    for terminal, stored in ((False, False), (True, False), (True, True)):
+        if not stored:
+            shutil.rmtree(tmp_path, ignore_errors=True)
+        with ProgressDisplay(Console(file=io.StringIO(), force_terminal=terminal), 2) as progress:
+            run_experiment(recipe, tmp_path / "out", engine="eager", progress=False, listeners=[progress], workers=1)
+    assert len(tried) == 1

@@ -280,3 +280,22 @@ def test_entries_that_do_not_match_are_rejected() -> None:
     del packed["mask/weight"]
     with pytest.raises(DamagedFile):
         unpack(packed)
+
+
+def test_peeking_changes_nothing(dense: Run, store_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store, outcome = Store(store_folder), outcome_of(dense)
+    assert store.peek(dense) is None
+    assert not store_folder.exists()
+    store.put(dense, outcome)
+    found = store.peek(dense)
+    assert found is not None
+    assert same_bits(found, outcome)
+    assert store.peek(dense.reinitialised(1)) is None
+    path = store._entry(dense.key)
+    damaged = path.read_bytes()[:-1] + b"?"
+    path.write_bytes(damaged)
+    assert store.peek(dense) is None
+    assert path.read_bytes() == damaged
+    assert not caplog.records
+    assert store.get(dense) is None  # which sets it aside
+    assert not path.exists()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tombola.utils.text import first_line, one_line, plural, printable
+from tombola.utils.text import byte_size, first_line, one_line, plural, printable, rough_time
 
 
 def test_the_first_line_of_an_error_without_a_message_is_its_class() -> None:
@@ -25,3 +25,18 @@ def test_printable_keeps_letters_of_all_languages() -> None:
 )
 def test_plural(number: float, text: str) -> None:
     assert plural(number, "point") == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0123, "0.012 s"), (40, "40 s"), (59.7, "60 s"), (90, "1.5 min"), (5400, "1.5 h"), (360_000, "100 h")],
+)
+def test_a_rough_time_has_two_digits(seconds: float, text: str) -> None:
+    assert rough_time(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0.0 kB"), (1500, "1.5 kB"), (12_000_000, "12.0 MB"), (1_250_000_000, "1.2 GB")]
+)
+def test_a_byte_size_has_a_decimal_unit(count: int, text: str) -> None:
+    assert byte_size(count) == text

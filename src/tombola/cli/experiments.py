@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from tombola._plan_experiment import plan_experiment
 from tombola._run_experiment import run_experiment
 from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors, run_command
 from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
@@ -20,6 +21,7 @@ from tombola.experiments.recipe import recipes as known_recipes
 from tombola.experiments.results import TICKET, read_results
 from tombola.integrations.loggers import Logging, logger
 from tombola.report.page import REPORT, write_comparison, write_figures, write_report
+from tombola.report.plan_text import show_plan
 from tombola.report.progress import ProgressDisplay
 from tombola.report.terminal import show_comparison, show_speeds, show_summary
 from tombola.stats.experiment_comparison import compare as compare_results
@@ -49,6 +51,10 @@ def run(
         typer.Option(metavar="LOGGER", help="tensorboard[:FOLDER], wandb[:PROJECT] or mlflow[:EXPERIMENT]."),
     ] = None,
     report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what would be trained, and the time, disk and memory it takes."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Search for winning tickets. The same command resumes an interrupted run."""
@@ -56,6 +62,14 @@ def run(
     folder = out or Path("results") / chosen.name
     if grown := growth_of_folder(folder, chosen):
         print_line(growth_text(folder, grown), err_console)
+    if dry_run:
+        beside = store or folder.parent / ".tombola"
+        planned = plan_experiment(chosen, beside, engine=engine, device=device, workers=workers, data_dir=data_dir)
+        if as_json:
+            print_json(planned.model_dump(mode="json"))
+        else:
+            show_plan(out_console, planned)
+        return
     with ExitStack() as stack:
         loggers = [stack.enter_context(closing(logger(spec))) for spec in log or []]
         progress = stack.enter_context(ProgressDisplay(err_console, count_runs(chosen)))

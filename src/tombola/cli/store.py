@@ -14,7 +14,6 @@ from tombola.cli.output import err_console, out_console, print_json, print_line,
 from tombola.experiments.folders import named_results_folders, results_folders
 from tombola.experiments.store_pruning import Removal, removals, remove
 from tombola.experiments.store_usage import StoreUsage, store_usage
-from tombola.report.formatting import file_size
 from tombola.report.store_tables import show_removals, show_usage, usage_summary
 from tombola.runs.check_outcomes import check_outcomes
 from tombola.runs.copy_outcomes import copy_outcomes
@@ -22,7 +21,7 @@ from tombola.runs.store import Store, check_writable
 from tombola.runs.store_contents import KINDS
 from tombola.utils.ages import parse_age
 from tombola.utils.errors import InputError, unknown
-from tombola.utils.text import plural
+from tombola.utils.text import byte_size, plural
 
 StorePlace = Annotated[str, typer.Argument(envvar="TOMBOLA_STORE", help="A store of runs.")]
 ResultsFolders = Annotated[
@@ -108,7 +107,7 @@ def _delete(store: Store, chosen: list[Removal]) -> None:
         if gone:
             deleted.append(removal.file)
         claimed += not gone
-    size = file_size(sum(file.bytes for file in deleted))
+    size = byte_size(sum(file.bytes for file in deleted))
     kept = f" {plural(claimed, 'file')} of runs that are being trained stayed." if claimed else ""
     print_line(f"{plural(len(deleted), 'file')} deleted, {size}.{kept}")
 
@@ -139,7 +138,7 @@ def store_copy(
         )
     for problem in report.damaged:
         print_message(f"{problem}; it is left out", "yellow")
-    print_line(f"{plural(report.copied, 'outcome')} copied, {file_size(report.bytes)}; {report.there:,} were there.")
+    print_line(f"{plural(report.copied, 'outcome')} copied, {byte_size(report.bytes)}; {report.there:,} were there.")
     if report.damaged:
         raise SystemExit(1)  # typer.Exit would be handled as a failure
 

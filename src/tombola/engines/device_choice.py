@@ -20,7 +20,7 @@ from tombola.engines.determinism import fix_cublas_workspace
 from tombola.runs.run import Precision, Run
 from tombola.utils.gpus import visible_gpus
 from tombola.utils.random_state import preserve_rng_state
-from tombola.utils.text import first_line, plural
+from tombola.utils.text import first_line, plural, rough_time
 from tombola.utils.workers import cores
 from tombola.zoo.models import build
 
@@ -96,7 +96,7 @@ def _why_not_usable() -> str | None:
 def choose(demand: Demand, engine: str, cpu_cores: int, gpus: int) -> tuple[Literal["cpu", "cuda"], str]:
     """The device with the shorter estimate, and both estimates in words."""
     on_cpu, on_cuda = cpu_seconds(demand, engine, cpu_cores), cuda_seconds(demand, engine, gpus)
-    cpu, cuda = (f"{_duration(seconds)} on" for seconds in (on_cpu, on_cuda))
+    cpu, cuda = (f"{rough_time(seconds)} on" for seconds in (on_cpu, on_cuda))
     chosen: Literal["cpu", "cuda"] = "cuda" if on_cuda < on_cpu else "cpu"
     return chosen, f"{chosen}; estimated {cpu} {plural(cpu_cores, 'core')}, {cuda} {plural(gpus, 'GPU')}"
 
@@ -132,9 +132,3 @@ def count_multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
         network(torch.zeros(batch, *shape)).sum().backward()
     weights = sum(parameter.numel() for parameter in network.parameters())
     return max(int(counter.get_total_flops()) // (2 * batch), 3 * weights)
-
-
-def _duration(seconds: float) -> str:
-    """With two digits: `40 s`, `1.5 h`."""
-    unit, length = next(((u, n) for u, n in (("h", 3600), ("min", 60)) if seconds >= n), ("s", 1))
-    return f"{float(f'{seconds / length:.2g}'):g} {unit}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
-from tombola.experiments.score_inputs import prune, score_inputs
+from tombola.experiments.mask_source import ExactMasks, MaskSource
+from tombola.experiments.score_inputs import score_inputs
 from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.search_method import MethodContext
 from tombola.experiments.sections import AUTO, MARK
@@ -59,6 +61,13 @@ class Experiment:
         self._rewind_to = rewind_to
         self._candidates = candidates
         self._target = target
+        self._masks: MaskSource = ExactMasks()
+
+    def with_masks(self, masks: MaskSource) -> Self:
+        """The same experiment, whose masks are made by `masks`."""
+        changed = copy.copy(self)
+        changed._masks = masks
+        return changed
 
     def studies(self) -> list[Study[None]]:
         """One study for each replicate, in order."""
@@ -85,13 +94,14 @@ class Experiment:
                 context.retrain,
                 method.mask_changes,
                 functools.partial(self.workload.initial_state, whole.start, no_stored_states),
+                self._masks.random_mask,
             )
             yield from CONTROLS[name](plan)
         yield from train_baselines(self.workload.baselines(replicate))
         if config.transferred_to and self._target:
             section, seed = config.transferred_to, functools.partial(seed_of, "transfer_random")
             target: Any = self._target.dense(replicate)
-            yield from transfer(tickets, target, section.levels, section.draws, seed)
+            yield from transfer(tickets, target, section.levels, section.draws, seed, self._masks.random_mask)
         if self._candidates and config.rewind.to != AUTO:
             yield from all_candidates(whole, self._interpolation(replicate))
         if config.stability and config.stability.tickets:
@@ -122,7 +132,7 @@ class Experiment:
             return score_inputs(workload, run, outcome, seed(level))
 
         def pruned(outcome: Outcome, run: BaseRun, level: int) -> Mask:
-            return prune(workload, run, outcome, seed(level))
+            return self._masks.prune(workload, run, outcome, seed(level))
 
         return MethodContext(
             options=config.method_options,
@@ -151,6 +161,8 @@ class Experiment:
         )
 
     def _validation_errors(self, line: Sequence[Outcome]) -> list[float] | None:
+        if not all(outcome.measures.figures for outcome in line):  # they are made up
+            return None
         metric = self.config.barrier_metric(outcome.measures for outcome in line)
         values = [final_figure(outcome, metric.at_end) for outcome in line]
         return metric.errors(values)

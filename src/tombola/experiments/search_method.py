@@ -8,10 +8,9 @@ from typing import Any
 
 from tombola.pruning.mask import Mask
 from tombola.pruning.pruner import Pruner
-from tombola.pruning.ranking import keep_best
+from tombola.pruning.random_mask import random_mask
 from tombola.pruning.scopes import Counts
 from tombola.pruning.scores.inputs import ScoreInputs
-from tombola.pruning.scores.weights import uniform
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun, Run
 from tombola.studies.request import RunRequest, Study
@@ -49,7 +48,7 @@ class MethodContext:
 
     def random_mask(self, dense: Mask, purpose: Purpose) -> Mask:
         """A random mask with the counts of level 1."""
-        return keep_best(uniform(dense, self.derive_seed(purpose)), dense, self.kept_counts(dense))
+        return random_mask(dense, dense, self.kept_counts(dense), self.derive_seed(purpose))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from tombola.report.formatting import NONE, file_size, percent, text_table
+from tombola.report.formatting import NONE, percent, text_table
 from tombola.stats.experiment_list import ListedExperiment
+from tombola.utils.text import byte_size
 
 
 def experiment_table(folder: Path, experiments: Sequence[ListedExperiment]) -> Table:
@@ -26,7 +27,7 @@ def experiment_table(folder: Path, experiments: Sequence[ListedExperiment]) -> T
             f"{each.runs:,}/{each.expected_runs:,}",
             NONE if each.verdict is None else f"{each.verdict}{left}",
             time.strftime("%Y-%m-%d", time.localtime(each.written)),
-            file_size(each.bytes),
+            byte_size(each.bytes),
         )
     return table
 

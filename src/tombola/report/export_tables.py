@@ -9,7 +9,8 @@ from rich.text import Text
 
 from tombola.exports.benchmark import BATCH_SIZES, Figures
 from tombola.exports.export_result import Export, ExportInfo
-from tombola.report.formatting import file_size, of_all_weights, text_table
+from tombola.report.formatting import of_all_weights, text_table
+from tombola.utils.text import byte_size
 
 SIZES = (
     "artefact", "weights", "on\ndisk", "in\nmemory", "working\nspace", "multiply-\nadds", "accuracy", "differs\nby",
@@ -64,7 +65,7 @@ def _speedup(numerator: float | None, denominator: float | None) -> str:
 
 
 def _bytes(count: int | None) -> str:
-    return "" if count is None else file_size(count)
+    return "" if count is None else byte_size(count)
 
 
 def _operations(count: int | None) -> str:

@@ -64,12 +64,6 @@ def _differs(level: WithDensity) -> bool:
     return level.weights_left_of_all is not None and _of_all(level) != percent(level.weights_left)
 
 
-def file_size(count: int) -> str:
-    """Bytes with one decimal: `63.5 kB`, `1.2 GB`."""
-    unit, factor = next((each for each in (("GB", 1e9), ("MB", 1e6)) if count >= each[1]), ("kB", 1e3))
-    return f"{count / factor:,.1f} {unit}"
-
-
 def points(fraction: float) -> str:
     """A difference of accuracies: `1 point`, `0.2 points`."""
     return plural(float(f"{100 * fraction:g}"), "point")

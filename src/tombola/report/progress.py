@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from tombola.experiments.growth import growth_of_folder, growth_text
+from tombola.experiments.planning.time_left import TimeLeft
 from tombola.experiments.results_collector import ResultsCollector
 from tombola.report.printable_results import printable
 from tombola.runs.outcome import Outcome
@@ -25,7 +26,7 @@ LINE_INTERVAL = 60.0
 """Seconds between lines if the console is not a terminal."""
 
 UPDATE_PAUSE = 20
-"""How many times as long as it took to show the results in a notebook they stay as they are."""
+"""How many times as long as it took to show the results in a notebook, or to estimate the time left, they stay."""
 
 
 class ProgressDisplay(Listener):
@@ -39,6 +40,10 @@ class ProgressDisplay(Listener):
         self._runs = runs
         self._answered: set[tuple[int, RequestId]] = set()
         self._trained = 0
+        self._time_left: TimeLeft | None = None
+        self._workers: int | None = 1
+        self._at_once = 1  # as many have been training at once
+        self._estimate, self._next_estimate = "", 0.0
         self._began = self._printed = time.monotonic()
         self._training: set[tuple[int, RequestId]] = set()
         self._levels = Counter[tuple[str, int]]()  # of those that are training, by branch and level
@@ -61,15 +66,28 @@ class ProgressDisplay(Listener):
         if self._progress.live.is_started:
             self._progress.stop()
 
+    @property
+    def wants_trial(self) -> bool:
+        """Whether somebody looks at it from the beginning, so that a short trial to estimate the time is worth it."""
+        return self._console.is_terminal
+
+    def expect(self, time_left: TimeLeft, workers: int | None) -> None:
+        """Show the time that `time_left` estimates, if so many runs are trained at once (None: as many as it turns
+        out), instead of one that follows from the mean of those trained so far."""
+        self._time_left, self._workers = time_left, workers
+
     def started(self, study: int, request: RunRequest) -> None:
         """Show the run as training."""
         self._training.add((study, request.request_id))
+        self._at_once = max(self._at_once, len(self._training))
         self._levels[request.branch, request.level] += 1
         self._show()
 
-    def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
+    def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:
         """Count the run; a study may request the same run again."""
         place = study, request.request_id
+        if self._time_left is not None and place not in self._answered:
+            self._time_left.answered(study, request, outcome, trained)
         if place in self._training:
             self._training.remove(place)
             self._levels[request.branch, request.level] -= 1
@@ -78,12 +96,17 @@ class ProgressDisplay(Listener):
         self._show()
 
     def _show(self) -> None:
-        finished, now = len(self._answered), f"{self._left()} · {self._current()}"
+        finished = len(self._answered)
         if self._console.is_terminal:
+            if (began := time.monotonic()) >= self._next_estimate:
+                self._estimate, ended = self._left(), time.monotonic()
+                self._next_estimate = ended + (ended - began) * UPDATE_PAUSE
             self._progress.start()
+            now = f"{self._estimate} · {self._current()}"
             self._progress.update(self._task, completed=finished, description=now)
         elif time.monotonic() - self._printed > LINE_INTERVAL:
             self._printed = time.monotonic()
+            now = f"{self._left()} · {self._current()}"
             self._console.print(f"{finished}/{self._runs} runs · {now}", soft_wrap=True)
 
     def _current(self) -> str:
@@ -93,14 +116,23 @@ class ProgressDisplay(Listener):
         )
 
     def _left(self) -> str:
-        """The time left, if the remaining runs take as long as those trained so far."""
-        if self._trained == 0:
+        """The time left, if it can be estimated."""
+        seconds = self._seconds_left()
+        if seconds is None:
             return "estimating the time"
-        seconds = (time.monotonic() - self._began) / self._trained * (self._runs - len(self._answered))
         hours, minutes = divmod(round(seconds / 60), 60)
         if hours:
             return f"{hours} h {minutes} min left"
         return f"{minutes} min left" if seconds >= 60 else f"{round(seconds)} s left"
+
+    def _seconds_left(self) -> float | None:
+        """By the costs of what is still expected; where that is unknown, as many times the mean so far."""
+        workers = self._workers or self._at_once
+        if self._time_left is not None and (left := self._time_left.seconds(workers)) is not None:
+            return left.middle
+        if self._trained == 0:
+            return None
+        return (time.monotonic() - self._began) / self._trained * (self._runs - len(self._answered))
 
 
 class NotebookDisplay(Listener):

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from tombola.experiments.store_pruning import Removal
 from tombola.experiments.store_usage import StoreUsage
-from tombola.report.formatting import file_size, text_table
+from tombola.report.formatting import text_table
 from tombola.runs.store_contents import KINDS, total_bytes
 from tombola.runs.stored_file import StoredFile
 from tombola.utils.ages import age_text
-from tombola.utils.text import plural
+from tombola.utils.text import byte_size, plural
 
 NOBODY = "no experiment"
 """In place of a results folder: what no experiment refers to."""
@@ -73,10 +73,10 @@ def usage_summary(usage: StoreUsage, now: float) -> dict[str, Any]:
 
 def show_usage(console: Console, store: str, summary: dict[str, Any]) -> None:
     """Print such a summary."""
-    _line(console, f"{store}: {plural(summary['outcomes'], 'outcome')}, {file_size(summary['bytes'])}", style="bold")
+    _line(console, f"{store}: {plural(summary['outcomes'], 'outcome')}, {byte_size(summary['bytes'])}", style="bold")
     table = text_table(["experiment", "outcomes", "size"], left=("experiment",), gap=2, fold=("experiment",))
     for each in [*summary["experiments"], {"folder": NOBODY, **summary["unreferenced"]}]:
-        table.add_row(Text(each["folder"]), f"{each['outcomes']:,}", file_size(each["bytes"]))
+        table.add_row(Text(each["folder"]), f"{each['outcomes']:,}", byte_size(each["bytes"]))
     console.print(table)
     if len(summary["experiments"]) > 1:
         _line(console, "Experiments share the outcomes that several of them refer to.", style="dim")
@@ -84,7 +84,7 @@ def show_usage(console: Console, store: str, summary: dict[str, Any]) -> None:
         if files := summary[name]:
             oldest, size = max(file["age"] for file in files), sum(file["bytes"] for file in files)
             noun = one if len(files) == 1 else several
-            _line(console, f"{len(files):,} {noun}: {file_size(size)}, the oldest {age_text(oldest)} old.")
+            _line(console, f"{len(files):,} {noun}: {byte_size(size)}, the oldest {age_text(oldest)} old.")
     for file in summary["damaged"][:SHOWN]:
         _line(console, f"  {file['file']}" + (f": {file['reason']}" if "reason" in file else ""), style="yellow")
 
@@ -99,7 +99,7 @@ def show_removals(console: Console, chosen: Sequence[Removal], now: float) -> No
     table = text_table(["may go", "files", "size", "oldest"], left=("may go",), gap=2)
     for kind in KINDS:
         if counts[kind]:
-            table.add_row(MAY_GO[kind], f"{counts[kind]:,}", file_size(sizes[kind]), age_text(oldest[kind]))
+            table.add_row(MAY_GO[kind], f"{counts[kind]:,}", byte_size(sizes[kind]), age_text(oldest[kind]))
     console.print(table)
 
 

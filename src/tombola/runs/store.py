@@ -189,6 +189,15 @@ class Store:
             log.warning("%s; it was moved to %s and the run will be trained again", error, aside)
             return None
 
+    def peek(self, run: BaseRun) -> Outcome | None:
+        """The same, but nothing is changed, and nobody is told: a damaged entry stays where it is."""
+        description = run.description
+        try:
+            outcome, found = self._read(key_of(description))
+        except (FileNotFoundError, DamagedFile):
+            return None
+        return outcome if found == json.loads(json.dumps(description)) else None
+
     recall = former_attribute("recall", "load_state")
 
     def load_state(self, key: str, /, *, optimizer: bool = False) -> State:

@@ -148,13 +148,14 @@ class Conductor:
         return self.queue.take(min(share, self.training.max_runs(self.queue.first)))
 
     def _start(self, queued: list[QueuedRun]) -> None:
-        future = self.training.submit([each.run for each in queued])
-        if future is None:
+        runs = [each.run for each in queued]
+        if not self.training.claim(runs):
             self.elsewhere += queued
             self.look_again = time.monotonic() + RECHECK
             return
         for each in queued:
             self.listener.started(*self._request(each.key))
+        future = self.training.submit(runs)
         self.under_way[future] = queued
         future.add_done_callback(self.ended.put)
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from tombola.pruning.mask import Mask, State
+from tombola.pruning.random_mask import RandomMask, random_mask
 from tombola.pruning.ranking import keep_best
 from tombola.pruning.scopes import Counts, weights_left
-from tombola.pruning.scores.weights import uniform
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
 from tombola.studies.request import RunRequest, Study
@@ -44,6 +44,7 @@ class ControlPlan:
     """The tickets' starting weights are pruned, so other masks must be applied to the dense network's run."""
     initial: Callable[[], State] | None = None
     """Draws the initial weights of the replicate."""
+    random_mask: RandomMask = random_mask
 
     @property
     def dense(self) -> Mask:
@@ -90,8 +91,9 @@ def random(plan: ControlPlan) -> Study[None]:
     masks of one draw are nested, as in random pruning."""
 
     def run_of(ticket: RunRequest, draw: int) -> BaseRun:
-        scores = uniform(ticket.run.mask, plan.seed(0, draw))
-        return plan.unpruned(ticket).masked(keep_best(scores, plan.dense, _counts_by_layer(ticket.run.mask)))
+        mask = ticket.run.mask
+        drawn = plan.random_mask(mask, plan.dense, _counts_by_layer(mask), plan.seed(0, draw))
+        return plan.unpruned(ticket).masked(drawn)
 
     yield plan.requests("random", run_of)
 
@@ -119,8 +121,8 @@ def random_global(plan: ControlPlan) -> Study[None]:
     def run_of(ticket: RunRequest, draw: int) -> BaseRun:
         mask = ticket.run.mask
         pruned = tuple(name for name, kept in mask.counts.items() if kept < mask.sizes[name])
-        scores = uniform(mask, plan.seed(0, draw))
-        return plan.unpruned(ticket).masked(keep_best(scores, plan.dense, weights_left(mask, [pruned])))
+        drawn = plan.random_mask(mask, plan.dense, weights_left(mask, [pruned]), plan.seed(0, draw))
+        return plan.unpruned(ticket).masked(drawn)
 
     yield plan.requests("random_global", run_of)
 

@@ -24,9 +24,11 @@ class Training(Protocol):
     def max_runs(self, run: BaseRun) -> int:
         """How many runs of the shape of `run` one call of `submit` takes."""
 
-    def submit(self, runs: Sequence[BaseRun]) -> Future[Any] | None:
-        """Begin to train `runs`, which have one shape; None if another process trains some of them, so that they
-        should be submitted again later."""
+    def claim(self, runs: Sequence[BaseRun]) -> bool:
+        """Whether `runs` may be submitted now; if not, another process trains some of them."""
+
+    def submit(self, runs: Sequence[BaseRun]) -> Future[Any]:
+        """Begin to train `runs`, which have one shape and are claimed."""
 
     def ended(self, runs: Sequence[BaseRun], result: Any) -> list[bool]:
         """The training of `runs` has ended, with this result of the future. Returns whether each was trained; the
@@ -54,8 +56,12 @@ class LocalTraining:
         """See `Training`."""
         return self._engine.capacity(run).max_runs
 
-    def submit(self, runs: Sequence[BaseRun]) -> Future[list[bool]]:
+    def claim(self, runs: Sequence[BaseRun]) -> bool:  # noqa: ARG002
         """See `Training`. A worker waits for runs that another process trains."""
+        return True
+
+    def submit(self, runs: Sequence[BaseRun]) -> Future[list[bool]]:
+        """See `Training`."""
         return self._executor.submit(train_missing, runs, self._store, self._engine)
 
     def ended(self, runs: Sequence[BaseRun], result: list[bool]) -> list[bool]:  # noqa: ARG002

@@ -94,11 +94,12 @@ class RemoteTraining:
             self._capacities[run.shape] = future.result()
         return self._capacities[run.shape]
 
-    def submit(self, runs: Sequence[BaseRun]) -> Future[Any] | None:
+    def claim(self, runs: Sequence[BaseRun]) -> bool:
+        """See `Training`."""
+        return self._claim.try_add([run.key for run in runs])
+
+    def submit(self, runs: Sequence[BaseRun]) -> Future[Any]:
         """See `Training`. The future's result is the outcomes of those runs that the store lacks."""
-        keys = [run.key for run in runs]
-        if not self._claim.try_add(keys):
-            return None
         missing = [run for run in runs if self._store.get(run) is None]
         if not missing:
             future: Future[Any] = Future()

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from tombola.pruning.mask import Mask
-from tombola.pruning.ranking import keep_best
+from tombola.pruning.random_mask import RandomMask, random_mask
 from tombola.pruning.scopes import weights_left
-from tombola.pruning.scores.weights import uniform
 from tombola.runs.run import Run
 from tombola.studies.controls import ControlSeed
 from tombola.studies.request import RunRequest, Study
 
 
 def transfer(
-    tickets: Sequence[RunRequest], target: Run, levels: Collection[int] | None, draws: int, seed: ControlSeed
+    tickets: Sequence[RunRequest],
+    target: Run,
+    levels: Collection[int] | None,
+    draws: int,
+    seed: ControlSeed,
+    random_mask: RandomMask = random_mask,
 ) -> Study[None]:
     """Train the tickets of these levels (all if None) on other data (Morcos et al. 2019, "One ticket to win them
     all", section 3).
@@ -30,7 +34,7 @@ def transfer(
         counts = weights_left(mask, [(layer,) for layer in mask.layers])
         requests.append(RunRequest("transfer", ticket.level, target.masked(mask)))
         for draw in range(draws):
-            random = keep_best(uniform(mask, seed(0, draw)), target.mask, counts)
+            random = random_mask(mask, target.mask, counts, seed(0, draw))
             requests.append(RunRequest("transfer_random", ticket.level, target.masked(random), draw))
     yield requests
 

@@ -30,3 +30,15 @@ def enumeration(items: Iterable[str]) -> str:
     """Items in a sentence: `5, 10 and 20`."""
     *most, last = items
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def rough_time(seconds: float) -> str:
+    """With two digits: `40 s`, `1.5 h`."""
+    unit, length = next(((u, n) for u, n in (("h", 3600), ("min", 60)) if seconds >= n), ("s", 1))
+    return f"{float(f'{seconds / length:.2g}'):g} {unit}"
+
+
+def byte_size(count: float) -> str:
+    """`1.5 kB`, `12.0 MB`, `1.2 GB`."""
+    unit, size = next(((u, n) for u, n in (("GB", 1e9), ("MB", 1e6)) if count >= n), ("kB", 1e3))
+    return f"{count / size:,.1f} {unit}"

@@ -1,0 +1,91 @@
+"""MaskSource: how an experiment makes masks: by pruning trained networks or, where nothing is trained, by counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tombola.experiments.score_inputs import prune
+from tombola.experiments.workload import ScoreSource
+from tombola.pruning.mask import Mask
+from tombola.pruning.random_mask import random_mask
+from tombola.pruning.scopes import Counts, allocate
+from tombola.pruning.scores.inputs import ScoreInputs
+from tombola.pruning.scores.weights import uniform
+from tombola.pruning.structures import UNSTRUCTURED
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import BaseRun
+from tombola.studies.rehearsal import MadeUp
+
+
+class MaskSource(Protocol):
+    """Makes masks."""
+
+    def prune(self, source: ScoreSource, run: BaseRun, outcome: Outcome, seed: int) -> Mask:
+        """The mask of the next level after `run`."""
+
+    def random_mask(self, like: Mask, dense: Mask, counts: Counts, seed: int) -> Mask:
+        """See `tombola.pruning.random_mask`."""
+
+
+class ExactMasks:
+    """The masks of the experiment."""
+
+    def prune(self, source: ScoreSource, run: BaseRun, outcome: Outcome, seed: int) -> Mask:
+        return prune(source, run, outcome, seed)
+
+    def random_mask(self, like: Mask, dense: Mask, counts: Counts, seed: int) -> Mask:
+        return random_mask(like, dense, counts, seed)
+
+
+class StandInMask(Mask):
+    """A mask with the right numbers of weights, but not the right weights."""
+
+
+class StandInMasks(ExactMasks):
+    """After known outcomes, the masks of the experiment; after made-up ones, stand-ins.
+
+    Single weights are not ranked, which would take a second for ten million of them: a stand-in keeps as many in one
+    piece, whose place depends on the run, so that masks of different origin differ. Units of a structure are drawn at
+    random.
+    """
+
+    def prune(self, source: ScoreSource, run: BaseRun, outcome: Outcome, seed: int) -> Mask:
+        if not isinstance(outcome, MadeUp):
+            return super().prune(source, run, outcome, seed)
+        pruner, drawn = source.pruner, int(outcome.key, 16)
+        left = pruner.units_left(run.mask)
+        goal = pruner.scope.keeps(left)
+        if pruner.structure is UNSTRUCTURED:
+            return _stand_in(run.mask, goal, drawn)
+        chosen = replace(pruner, score=lambda inputs: uniform(inputs.mask, drawn), rounds=1)
+        return StandInMask(chosen.prune_to(ScoreInputs({}, run.mask), goal))
+
+    def random_mask(self, like: Mask, dense: Mask, counts: Counts, seed: int) -> Mask:
+        if not isinstance(like, StandInMask):
+            return super().random_mask(like, dense, counts, seed)
+        return _stand_in(dense, counts, seed)
+
+
+def _stand_in(mask: Mask, goal: Counts, seed: int) -> StandInMask:
+    """A mask with these counts; within a group, in proportion to what layers have left. Other layers are those of
+    `mask`."""
+    left, changed = mask.counts, dict[str, Tensor]()
+    for group, count in goal.items():
+        limits: Counts = {(layer,): left[layer] for layer in group}
+        shares = allocate(count, limits, limits) if count else dict.fromkeys(limits, 0)
+        for (layer,), kept in shares.items():
+            changed[layer] = _piece(mask.layers[layer], kept, seed)
+    return StandInMask(mask.with_layers(changed))
+
+
+def _piece(like: Tensor, count: int, seed: int) -> Tensor:
+    """A bool tensor with `count` True entries in a row; the end is followed by the beginning."""
+    flat = torch.zeros(like.numel(), dtype=torch.bool)
+    start = seed % max(1, len(flat))
+    flat[start : start + count] = True
+    flat[: max(0, start + count - len(flat))] = True
+    return flat.view_as(like)
