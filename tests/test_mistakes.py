@@ -27,9 +27,9 @@ from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.prune_model import prune
 from tombola.pruning.ranking import keep_best
 from tombola.pruning.scopes import weights_left
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import initial_network
 from tombola.runs.run import Run
-from tombola.runs.store import Checkpoint
 from tombola.studies.controls import ControlPlan, reinit, shuffled
 from tombola.studies.search import iterative_search
 

@@ -27,7 +27,7 @@ from tombola.exports.export_result import read_export
 from tombola.exports.torch_export import read_exported, write_exported
 from tombola.exports.two_four import read_two_four, write_two_four
 from tombola.report.page import write_figures
-from tombola.runs.store import check_writable
+from tombola.runs.store import Store
 from tombola.stats.experiment_comparison import compare
 from tombola.tickets.provenance import read_claim
 from tombola.tickets.verify import verify_ticket
@@ -173,14 +173,14 @@ def test_a_full_disk_or_missing_permission_is_one_line(
 
 
 def test_a_store_without_permission_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_writable(tmp_path / "store")
+    Store(tmp_path / "store").check_writable()
 
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with raises_input_error(tmp_path / "store", "Permission denied"):
-        check_writable(tmp_path / "store")
+        Store(tmp_path / "store").check_writable()
 
 
 def test_experiments_and_exports_name_the_folder(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ from tombola.report.page import REPORT, write_report
 from tombola.report.printable_results import PrintableResults
 from tombola.report.progress import live_display
 from tombola.report.prose import conclusion
-from tombola.runs.store import first_process, shared_store
+from tombola.runs.distributed_store import first_process
+from tombola.runs.opening import shared_store
 from tombola.studies.conductor import Listener
 from tombola.tickets.selection import best_level, ticket_of
 from tombola.tickets.ticket import Ticket
@@ -135,10 +136,10 @@ def find_ticket(
       docs/verdict.md.
     - `out`: a results folder, with the same files as a recipe's, the page `report.html` among them; the commands of
       `tombola` work on it. The same call resumes; one with more replicates, levels, controls or baselines extends it.
-    - `store`: a folder for finished trainings, from which the same call resumes; by default `.tombola` beside `out`,
-      and without that nothing is kept. They are identified by the source of the functions, and by the plain values,
-      arrays and functions that these refer to; put anything else that they depend on into `settings` (see
-      `tombola.engines.custom.fingerprint`).
+    - `store`: a folder, or a URL (docs/store.md), for finished trainings, from which the same call resumes; by
+      default `.tombola` beside `out`, and without that nothing is kept. They are identified by the source of the
+      functions, and by the plain values, arrays and functions that these refer to; put anything else that they depend
+      on into `settings` (see `tombola.engines.custom.fingerprint`).
     - `executor`: any `concurrent.futures.Executor`, whose workers train: processes, or machines of a cluster (see
       docs/clusters.md). The model and the functions are sent to them with pickle, or with cloudpickle where it is
       installed. Each training has one CPU thread, unless a function sets more. One that fails is tried three times.
@@ -227,7 +228,7 @@ def find_ticket(
         if store is None:
             beside = None if out is None else Path(out).parent / ".tombola"
             store = beside or stack.enter_context(tempfile.TemporaryDirectory())
-        runs = shared_store(Path(store))
+        runs = shared_store(store)
         collector = collector_of(experiment, runs, find_copies=replicates > 1)
         shown = progress if first_process() else False
         folder = Path(out) if out is not None and first_process() else None

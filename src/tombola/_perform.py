@@ -22,7 +22,7 @@ from tombola.report.printable_results import PrintableResults, printable
 from tombola.report.progress import ProgressDisplay
 from tombola.report.prose import conclusion
 from tombola.runs.outcome import Outcome
-from tombola.runs.store import Store, check_writable
+from tombola.runs.store import Store
 from tombola.studies.conductor import Listener, ListenerGroup, conduct
 from tombola.studies.request import RunRequest, Study
 from tombola.tickets.selection import ticket_of
@@ -111,7 +111,7 @@ def perform(
     Raises `InputError` if the folder cannot be used, and what `conduct` raises.
     """
     performance = Performance(experiment, collector, out, listeners)
-    check_writable(store.folder)
+    store.check_writable()
     for shown in listeners:
         if isinstance(shown, ProgressDisplay):
             local = None if remote else workers
@@ -131,7 +131,7 @@ def perform_all(
     """Perform several experiments at the same time, so that no worker waits for one of them; what several need is
     trained once. Each is finished as soon as its own studies are. `listeners` are told of the runs of all, and
     number their studies through. See `perform`."""
-    check_writable(store.folder)
+    store.check_writable()
     studies: list[Study[None]] = []
     told: list[tuple[Listener, int]] = []
     for performance in performances:

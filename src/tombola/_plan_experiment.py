@@ -11,7 +11,7 @@ from tombola.experiments.planning.plan import Plan
 from tombola.experiments.planning.planner import Planner
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
-from tombola.runs.store import Store
+from tombola.runs.opening import open_store
 from tombola.utils.gpus import count_sharing
 from tombola.utils.workers import worker_count
 
@@ -39,4 +39,4 @@ def plan_experiment(
     chosen = named_engine(engine, data_dir, device, count_sharing(workers, device))
     threads = trains_in_threads(chosen, experiment.sample_runs, device)
     name = type(chosen).__name__.lower()
-    return Planner(experiment, Store(Path(store)), chosen, name, device, workers, threads, data_dir).plan()
+    return Planner(experiment, open_store(store), chosen, name, device, workers, threads, data_dir).plan()

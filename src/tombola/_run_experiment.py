@@ -14,7 +14,7 @@ from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.report.printable_results import PrintableResults, read_results
 from tombola.report.progress import live_display
-from tombola.runs.store import Store
+from tombola.runs.opening import open_store
 from tombola.studies.conductor import Listener
 
 
@@ -35,7 +35,8 @@ def run_experiment(
 ) -> PrintableResults:
     """Run or resume the experiment of `recipe`; the results are written to the folder `out`.
 
-    Trained runs are stored in the folder `store` (default: `.tombola` beside `out`), which experiments may share.
+    Trained runs are kept in `store`, a folder (default: `.tombola` beside `out`) or a URL (docs/store.md), which
+    experiments may share.
     `device` is `cpu`, `cuda` (all visible GPUs), `cuda:N` (one of them), or `auto`: CUDA where there is a GPU that is
     estimated to be faster, otherwise the CPU.
     `workers` runs are trained side by side, by default one on each core, or on each GPU, in threads or processes, as
@@ -51,7 +52,7 @@ def run_experiment(
     """
     check_engine(engine, device, here=executor is None)
     out, experiment = Path(out), RecipeExperiment(recipe, data_dir)
-    runs = Store(out.parent / ".tombola" if store is None else Path(store), checkpoint_every)
+    runs = open_store(out.parent / ".tombola" if store is None else store, checkpoint_every)
     collector = collector_of(experiment, runs, command)
     with (
         trainers([experiment], engine, device, workers, executor, data_dir) as chosen,

@@ -13,7 +13,7 @@ from tombola.experiments.growth import growth_of_folder
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.report.printable_results import PrintableResults
-from tombola.runs.store import Store
+from tombola.runs.opening import open_store
 from tombola.studies.conductor import Listener
 from tombola.utils.errors import InputError
 
@@ -38,7 +38,7 @@ def sweep(
     """
     check_engine(engine, device, here=executor is None)
     experiments = {out: _checked(out, recipe, data_dir) for out, recipe in recipes.items()}
-    runs = Store(Path(store), checkpoint_every)
+    runs = open_store(store, checkpoint_every)
     known = commands or {}
     performances = [
         Performance(experiment, collector_of(experiment, runs, known.get(out), among=len(experiments)), out)

@@ -34,9 +34,9 @@ from tombola.engines.sparse.engine import Sparse
 from tombola.engines.sparse.speeds import Speeds
 from tombola.engines.stacked.engine import Stacked
 from tombola.pruning.mask import State
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import initial_network
 from tombola.runs.run import Run, Training
-from tombola.runs.store import Checkpoint
 from tombola.zoo.datasets import prepare
 from tombola.zoo.models import build
 

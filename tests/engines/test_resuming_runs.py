@@ -30,10 +30,11 @@ from tombola.engines.optimizers import build_optimizer
 from tombola.engines.sparse.engine import Sparse
 from tombola.engines.stacked.engine import Stacked
 from tombola.pruning.mask import Mask
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import initial_optimizer_state
 from tombola.runs.outcome import Outcome, without_pruned
 from tombola.runs.run import Run
-from tombola.runs.store import Checkpoint, Store
+from tombola.runs.store import Store
 from tombola.studies.dynamic_masks import train_in_segments
 from tombola.studies.local_training import train_missing
 from tombola.zoo.batches import batches

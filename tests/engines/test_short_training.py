@@ -10,9 +10,9 @@ from tests.support.training import ENGINES, dense_run
 from tombola.engines import Engine, training_loop
 from tombola.engines.short_training import Measured, time_short_training
 from tombola.engines.training_loop import Capacity, TrainingLoop, run_to_end
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
-from tombola.runs.store import Checkpoint
 
 STEP = 1 / 128
 """Seconds of an iteration; sums of it are exact."""

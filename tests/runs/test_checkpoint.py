@@ -13,18 +13,18 @@ import torch
 from tests.support.several_runs import Clock, TimedLearner
 from tests.support.training import dense_run
 from tombola.engines.training_loop import TrainingLoop, run_to_end
-from tombola.runs import store
-from tombola.runs.store import Checkpoint
+from tombola.runs import checkpoint as module
+from tombola.runs.checkpoint import Checkpoint
 from tombola.utils.errors import InputError
 
 TENSORS = {"a": torch.ones(2)}
-write_tensors = store.write_tensors
+write_tensors = module.write_tensors
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(store, "time", clock)
+    monkeypatch.setattr(module, "time", clock)
     return clock
 
 
@@ -51,7 +51,7 @@ class SlowDisk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
     disk = SlowDisk()
-    monkeypatch.setattr(store, "write_tensors", disk.write)
+    monkeypatch.setattr(module, "write_tensors", disk.write)
     yield disk
     disk.released.set()
 
@@ -165,7 +165,7 @@ def test_a_checkpoint_of_another_format_is_dropped_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoint = Checkpoint(tmp_path / "a")
-    about = {"format": store.CHECKPOINT_FORMAT - 1, "engine": "eager", "state": {}}
+    about = {"format": module.CHECKPOINT_FORMAT - 1, "engine": "eager", "state": {}}
     write_tensors(checkpoint.path, TENSORS, about)
     assert checkpoint.load("eager") is None
     assert str(checkpoint.path) in caplog.text

@@ -14,7 +14,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from tombola.runs.claims import GUARD, Claim, claim
+from tombola.runs.claims import GUARD, Claim, hold
 from tombola.runs.run import Run
 from tombola.runs.store import Store
 from tombola.utils.errors import InputError
@@ -22,8 +22,8 @@ from tombola.utils.workers import Cancelled, parallel_executor
 
 CLAIM = """import sys
 from pathlib import Path
-from tombola.runs.claims import claim
-with claim(Path(sys.argv[1]), sys.argv[2:]):
+from tombola.runs.claims import Claim, hold
+with hold(Claim(Path(sys.argv[1])), sys.argv[2:]):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -52,7 +52,7 @@ def test_no_key_is_held_twice_and_nobody_waits_for_ever(tmp_path: Path) -> None:
     def claim_some(seed: int) -> None:
         nonlocal most
         keys = random.Random(seed).sample("abcdefgh", 3)
-        with claim(tmp_path, keys):
+        with hold(Claim(tmp_path), keys):
             with compare:
                 held.update(keys)
                 failures.extend(key for key in keys if held[key] > 1)
@@ -77,13 +77,13 @@ def test_what_a_killed_process_claimed_can_be_claimed(tmp_path: Path) -> None:
 
         def claim_too() -> None:
             waiting.set()
-            with claim(tmp_path, ["b", "c"]):
+            with hold(Claim(tmp_path), ["b", "c"]):
                 claimed.set()
 
         thread = threading.Thread(target=claim_too)
         thread.start()
         assert waiting.wait(60)
-        with claim(tmp_path, ["c"]):
+        with hold(Claim(tmp_path), ["c"]):
             pass  # who waits holds nothing
         assert not claimed.wait(0.5)
         process.kill()
@@ -97,14 +97,14 @@ def test_a_process_that_was_killed_while_it_claimed_holds_nothing(tmp_path: Path
     (tmp_path / "0.lock").touch()
     if keys is not None:
         (tmp_path / "0.json").write_text(keys)
-    with claim(tmp_path, ["a"]):
+    with hold(Claim(tmp_path), ["a"]):
         assert {"0.lock", "0.json"}.isdisjoint(names(tmp_path))
 
 
 def test_an_error_releases_the_claim(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), claim(tmp_path, ["a"]):
+    with pytest.raises(KeyError), hold(Claim(tmp_path), ["a"]):
         raise KeyError
-    with claim(tmp_path, ["a"]):
+    with hold(Claim(tmp_path), ["a"]):
         pass
 
 
@@ -114,10 +114,10 @@ def test_a_claim_that_cannot_be_written_is_released(tmp_path: Path, monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
-        with pytest.raises(InputError, match="No space left"), claim(tmp_path, ["a"]):
+        with pytest.raises(InputError, match="No space left"), hold(Claim(tmp_path), ["a"]):
             pytest.fail("it was not written")
     assert names(tmp_path) == {GUARD}
-    with claim(tmp_path, ["a"]):
+    with hold(Claim(tmp_path), ["a"]):
         pass
 
 
@@ -139,12 +139,12 @@ def test_a_run_that_an_earlier_version_trains_is_waited_for(tmp_path: Path) -> N
     claimed = threading.Event()
 
     def wait_for_it() -> None:
-        with claim(tmp_path, ["a"]):
+        with hold(Claim(tmp_path), ["a"]):
             claimed.set()
 
     thread = threading.Thread(target=wait_for_it)
     thread.start()
-    with claim(tmp_path, ["b"]):
+    with hold(Claim(tmp_path), ["b"]):
         assert not claimed.is_set()
     lock.release()
     thread.join(60)
@@ -154,19 +154,19 @@ def test_a_run_that_an_earlier_version_trains_is_waited_for(tmp_path: Path) -> N
 def test_a_claim_whose_keys_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
     with filelock.FileLock(tmp_path / "f0.lock").acquire():
         (tmp_path / "f0.json").write_text('["a')  # the disk was full, and its owner has not released it yet
-        with claim(tmp_path, ["a"]):
+        with hold(Claim(tmp_path), ["a"]):
             assert names(tmp_path) >= {"f0.lock", "f0.json"}  # they are their owner's
 
 
 def test_a_guard_that_cannot_be_opened_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / GUARD).mkdir()
-    with pytest.raises(InputError, match=str(tmp_path)), claim(tmp_path, ["a"]):
+    with pytest.raises(InputError, match=str(tmp_path)), hold(Claim(tmp_path), ["a"]):
         pass
 
 
 def test_whoever_waits_for_a_claim_can_be_cancelled(tmp_path: Path) -> None:
-    with claim(tmp_path, ["a"]), suppress(KeyError), parallel_executor(2, threads=True) as executor:
-        waiting = executor.submit(lambda: claim(tmp_path, ["a"]).__enter__())
+    with hold(Claim(tmp_path), ["a"]), suppress(KeyError), parallel_executor(2, threads=True) as executor:
+        waiting = executor.submit(lambda: hold(Claim(tmp_path), ["a"]).__enter__())
         while not waiting.running():
             pass
         raise KeyError  # which cancels it

@@ -21,10 +21,11 @@ from tests.support.training import same_bits
 from tombola.engines.custom.engine import CustomRun
 from tombola.pruning.mask import Mask
 from tombola.runs import store as module
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.outcome import Measures, Outcome
 from tombola.runs.run import Run
 from tombola.runs.sparse_state import pack, unpack
-from tombola.runs.store import Checkpoint, Store, check_writable
+from tombola.runs.store import Store
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors
 from tombola.utils.workers import Cancelled, parallel_executor
@@ -190,9 +191,9 @@ def test_a_damaged_entry_that_another_process_replaces_meanwhile_is_read(
 
 def test_an_existing_folder_keeps_its_gitignore(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("*.pyc")
-    check_writable(tmp_path)
+    Store(tmp_path).check_writable()
     assert (tmp_path / ".gitignore").read_text() == "*.pyc"
-    check_writable(tmp_path / "new")
+    Store(tmp_path / "new").check_writable()
     assert (tmp_path / "new" / ".gitignore").read_text() == "*\n"
 
 
@@ -200,7 +201,7 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = tmp_path / "file" / "store"
     with pytest.raises(InputError, match=re.escape(str(store))):
-        check_writable(store)
+        Store(store).check_writable()
 
 
 def test_temporary_files_of_a_killed_process_are_deleted(dense: Run, store_folder: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.support.outcomes import outcome_of
 from tests.support.stores import filled, keys_of
 from tombola.runs.run import Run
-from tombola.runs.store import Store, check_writable
+from tombola.runs.store import Store
 from tombola.runs.store_contents import checkpointed_run, contents_of
 
 
@@ -15,7 +15,7 @@ def touch(path: Path, content: bytes = b"12345") -> None:
 
 
 def test_the_files_of_a_store_are_told_apart(dense: Run, store_folder: Path) -> None:
-    check_writable(store_folder)
+    Store(store_folder).check_writable()
     store = filled(store_folder, [dense, dense.reinitialised(1)])
     single, stacked = store.checkpoint([dense]), store.checkpoint([dense, dense.reinitialised(1)])
     for path in (single.path, single.part(0).path, stacked.path):

@@ -27,7 +27,7 @@ from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.claims import Claim
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun, Run
-from tombola.runs.store import Store, check_writable
+from tombola.runs.store import Store
 from tombola.studies import conductor
 from tombola.studies.conductor import conduct
 from tombola.studies.remote_training import MAX_SHARED, RemoteTraining
@@ -74,7 +74,7 @@ class Retries(Recorder):
 
 @pytest.fixture
 def store(store_folder: Path) -> Store:
-    check_writable(store_folder)
+    Store(store_folder).check_writable()
     return Store(store_folder)
 
 

@@ -28,10 +28,10 @@ from tombola.engines.stacked import cuda_graph
 from tombola.engines.stacked.engine import Stacked
 from tombola.engines.training_loop import TrainingLoop
 from tombola.pruning.mask import State
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import StateLoader, no_stored_states
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
-from tombola.runs.store import Checkpoint
 
 CHANGES: dict[str, dict[str, Any]] = {
     "adam": {},

@@ -13,9 +13,9 @@ from torch import nn
 from tombola.engines.custom.engine import CustomEngine, CustomRun
 from tombola.engines.custom.model import CustomModel
 from tombola.pruning.mask import Mask
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import StateLoader, no_stored_states
 from tombola.runs.outcome import Outcome
-from tombola.runs.store import Checkpoint
 
 NO_CHECKPOINT = Checkpoint(Path("nowhere"), every=math.inf)
 

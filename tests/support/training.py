@@ -19,10 +19,10 @@ from tombola.engines.stacked.engine import Stacked
 from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.pruning.mask import State
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import masked_network
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
-from tombola.runs.store import Checkpoint
 from tombola.zoo.batches import batches
 from tombola.zoo.datasets import prepare
 

@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tombola.utils.errors import DamagedFile, InputError
-from tombola.utils.files import atomic_write, digest, file_lock, read_about, read_tensors, write_tensors
+from tombola.utils.files import (
+    ABANDONED,
+    atomic_write,
+    digest,
+    file_lock,
+    read_about,
+    read_tensors,
+    remove_temporary,
+    write_tensors,
+)
+from tombola.utils.processes import process_name
 from tombola.utils.workers import Cancelled, parallel_executor
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([True, False]), "none": torch.zeros(0, 4)}
@@ -184,3 +199,56 @@ def test_a_header_that_is_damaged_or_a_file_that_ends_early_is_noticed(tmp_path:
         path.write_bytes(other)
         with pytest.raises(DamagedFile, match="file"):
             read_about(path)
+
+
+@pytest.fixture
+def ended_process() -> str:
+    """The name of a process of this machine that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    return f"{process_name().partition('.')[0]}.{process.pid}"
+
+
+def test_what_a_killed_process_left_is_removed_and_what_may_be_in_use_stays(
+    tmp_path: Path, ended_process: str
+) -> None:
+    target, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    day_old = tmp_path / ".a.safetensors.0123abcd.78-7.tmp"
+    left = [tmp_path / f".a.safetensors.{ended_process}-7.tmp", tmp_path / ".a.safetensors.12345.tmp", day_old]
+    stays = [
+        tmp_path / f".a.safetensors.{process_name()}-7.tmp",  # another thread writes it
+        tmp_path / ".a.safetensors.0123abcd.77-7.tmp",  # another machine
+        tmp_path / f".b.safetensors.{ended_process}-7.tmp",
+        tmp_path / ".a.safetensors.tmp",
+    ]
+    for folder in (*left, *stays):
+        folder.mkdir()
+        (folder / "a.safetensors").write_text("half of")
+    os.utime(day_old, (time.time() - 2 * ABANDONED,) * 2)
+    remove_temporary([target])
+    assert set(tmp_path.iterdir()) == set(stays)
+    remove_temporary([target, other])
+    assert set(tmp_path.iterdir()) == {*stays[:2], stays[3]}
+
+
+def test_files_are_written_in_a_folder_that_names_the_process(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "file") as temporary:
+        temporary.write_text("new")
+        (folder,) = tmp_path.iterdir()
+        assert re.fullmatch(rf"\.file\.{re.escape(process_name())}-\d+\.tmp", folder.name)
+        remove_temporary([tmp_path / "file"])  # by another thread
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_threads_may_write_the_same_file(tmp_path: Path) -> None:
+    met = threading.Barrier(4)
+
+    def write(number: int) -> None:
+        with atomic_write(tmp_path / "file") as temporary:
+            met.wait(60)
+            temporary.write_text(str(number))
+
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(write, range(4)))
+    assert (tmp_path / "file").read_text() in "0123"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]

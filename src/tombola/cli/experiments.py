@@ -44,7 +44,11 @@ def run(
     checkpoint_every: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="Checkpoint interval.")] = 30.0,
     data_dir: DataDir = None,
     store: Annotated[
-        Path | None, typer.Option(envvar="TOMBOLA_STORE", help="Store of runs (default: .tombola beside --out).")
+        str | None,
+        typer.Option(
+            envvar="TOMBOLA_STORE",
+            help="Store of runs: a folder or s3://BUCKET/PREFIX (default: .tombola beside --out).",
+        ),
     ] = None,
     log: Annotated[
         list[str] | None,

@@ -17,7 +17,8 @@ from tombola.experiments.store_usage import StoreUsage, store_usage
 from tombola.report.store_tables import show_removals, show_usage, usage_summary
 from tombola.runs.check_outcomes import check_outcomes
 from tombola.runs.copy_outcomes import copy_outcomes
-from tombola.runs.store import Store, check_writable
+from tombola.runs.opening import open_store
+from tombola.runs.store import Store
 from tombola.runs.store_contents import KINDS
 from tombola.utils.ages import parse_age
 from tombola.utils.errors import InputError, unknown
@@ -126,12 +127,12 @@ def store_copy(
 
     Exit status: 0; 1 if outcomes are damaged, which are left out.
     """
-    origin, destination = _existing(source), Store(Path(target))
+    origin, destination = _existing(source), open_store(target)
     keys = None
     if results:
         usage = _usage(origin, named_results_folders(results), check=False)
         keys = set().union(*usage.experiments.values())
-    check_writable(destination.folder)
+    destination.check_writable()
     with err_console.status("copying") as status:
         report = copy_outcomes(
             origin, destination, keys, lambda done, of: status.update(f"copying: {done:,} of {of:,} outcomes")
@@ -145,12 +146,12 @@ def store_copy(
 
 def _existing(place: str) -> Store:
     """The store at `place`. Raises `InputError` if there is none."""
-    folder = Path(place)
-    if not (folder / "runs").is_dir():
-        parts = sorted(path.parent.name for path in folder.glob("process-*/runs"))
+    store = open_store(place)
+    if not store.exists():
+        parts = sorted(path.parent.name for path in store.folder.glob("process-*/runs"))
         hint = f"; it has those of a distributed job's processes: {', '.join(parts)}" if parts else ""
         raise InputError(f"{place} is not a store of runs: it has no folder runs{hint}")
-    return Store(folder)
+    return store
 
 
 def _folders(place: str, results: list[Path] | None) -> list[Path]:

@@ -107,7 +107,9 @@ def ticket_check(
     device: DeviceName = "auto",
     workers: Workers = None,
     data_dir: DataDir = None,
-    store: Annotated[Path | None, typer.Option(help="Store of finished runs (default: in the user's cache).")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Store of finished runs, a folder or a URL (default: in the user's cache).")
+    ] = None,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:

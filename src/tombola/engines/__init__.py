@@ -14,10 +14,10 @@ from tombola.engines.eager import Eager
 from tombola.engines.sparse.engine import Sparse
 from tombola.engines.stacked.engine import Stacked
 from tombola.engines.training_loop import Capacity
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import StateLoader, no_stored_states
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun, Run
-from tombola.runs.store import Checkpoint
 from tombola.utils.errors import InputError, unknown
 
 RunT = TypeVar("RunT", bound=BaseRun, contravariant=True)

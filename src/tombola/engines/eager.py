@@ -18,11 +18,11 @@ from tombola.engines.precision import at_least_float32, autocast, matmul_precisi
 from tombola.engines.training_loop import Capacity, SplitName, TrainingLoop, run_to_end
 from tombola.engines.transfers import to_device
 from tombola.pruning.mask import Mask, State
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import StateLoader, masked_network, no_stored_states
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.runs.sparse_state import strip_prefix
-from tombola.runs.store import Checkpoint
 from tombola.utils.host_copies import host_copies
 from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.seeds import Purpose, derive

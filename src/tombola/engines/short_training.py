@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from tombola.engines import Engine
+from tombola.runs.checkpoint import NoCheckpoint
 from tombola.runs.run import Run
-from tombola.runs.store import NoCheckpoint
 
 LEAST = 0.25
 """Seconds that are measured, unless a training is shorter."""

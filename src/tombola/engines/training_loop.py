@@ -15,11 +15,11 @@ from torch import Tensor
 
 from tombola.engines.history import Evaluation, History
 from tombola.pruning.mask import State
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import StateLoader, initial_optimizer_state, no_stored_states
 from tombola.runs.outcome import Outcome, without_pruned
 from tombola.runs.run import Run
 from tombola.runs.sparse_state import strip_prefix
-from tombola.runs.store import Checkpoint
 from tombola.utils.workers import raise_if_cancelled
 from tombola.zoo.batches import BatchOrder
 

@@ -13,15 +13,30 @@ import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 import filelock
 
 from tombola.utils.files import file_lock, writing
+from tombola.utils.workers import raise_if_cancelled
 
 WAIT = 0.1
 """Seconds until a claim is tried again."""
 
 GUARD = "guard.lock"
+
+
+class KeyClaim(Protocol):
+    """Keys that one process holds at a time; none at first."""
+
+    def try_add(self, keys: Collection[str], /) -> bool:
+        """Hold `keys` too, all or none: none, and False is returned, if another claim has one of them."""
+
+    def remove(self, keys: Collection[str], /) -> None:
+        """Hold these keys no longer."""
+
+    def release(self) -> None:
+        """Hold nothing any longer."""
 
 
 class Claim:
@@ -63,19 +78,19 @@ class Claim:
 
 
 @contextmanager
-def claim(folder: Path, keys: Collection[str]) -> Iterator[None]:
-    """Hold all `keys` in this block, after waiting until no other claim in `folder` has any of them.
+def hold(claim: KeyClaim, keys: Collection[str]) -> Iterator[None]:
+    """Hold all `keys` in this block, by a `claim` that has none, after waiting until no other claim has any of them.
 
     Who waits holds nothing, so claims cannot deadlock. Waiting is interrupted when the worker thread is cancelled.
-    Raises `InputError` if the folder cannot be written.
+    Raises `InputError` if the claim cannot be written.
     """
-    made = Claim(folder)
     try:
-        while not made.try_add(keys):
+        while not claim.try_add(keys):
+            raise_if_cancelled()
             time.sleep(WAIT)
         yield
     finally:
-        made.release()
+        claim.release()
 
 
 def _claims(folder: Path, own: Path) -> Iterator[set[str]]:

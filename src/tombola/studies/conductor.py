@@ -200,7 +200,7 @@ class Conductor:
     def _finish(self, queued: QueuedRun, trained: bool) -> None:
         outcome = self.store.get(queued.run)
         if outcome is None:
-            raise RuntimeError(f"the outcome of run {queued.key} disappeared from {self.store.folder}")
+            raise RuntimeError(f"the outcome of run {queued.key} disappeared from {self.store.place}")
         for pending, index in self.waiting.pop(queued.key):
             self._answer(pending, index, outcome, trained)
             trained = False  # it counts once, however many requests it answers

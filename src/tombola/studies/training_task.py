@@ -15,9 +15,10 @@ from threadpoolctl import threadpool_limits
 from tombola.engines import Engine
 from tombola.engines.training_loop import Capacity
 from tombola.pruning.mask import State
+from tombola.runs.checkpoint import NoCheckpoint
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
-from tombola.runs.store import NoCheckpoint, Store
+from tombola.runs.store import Store
 from tombola.utils.errors import InputError
 from tombola.utils.libraries import versions
 from tombola.zoo.datasets.dataset import Dataset

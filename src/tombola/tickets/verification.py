@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,8 +56,8 @@ class Verification:
     rows: list[Row]
     """Replicate 0 is the recorded run, the others are the repeats."""
     tally: Tally
-    store: Path
-    """The folder of the runs that were not trained now."""
+    store: str
+    """The store of the runs that were not trained now."""
     remembered: bool
     """Whether the recorded run came from the store."""
     engines: dict[str, int]
@@ -119,7 +118,7 @@ class Verification:
             dense_without_early_stop=judged.dense_without_early_stop,
             reproduction=self._reproduction(),
             runs=self.tally,
-            store=str(self.store),
+            store=self.store,
             engines=self.engines,
         )
 

@@ -18,9 +18,10 @@ from platformdirs import user_cache_dir
 from tombola.engines import trains_in_threads
 from tombola.experiments.results_schema import Row, Tally
 from tombola.pruning.mask import State
+from tombola.runs.opening import open_store
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
-from tombola.runs.store import Store, check_writable
+from tombola.runs.store import Store
 from tombola.studies.conductor import Listener, ListenerGroup, conduct
 from tombola.studies.repeated_runs import verification_runs
 from tombola.studies.request import INTERMEDIATE, RunRequest, Study
@@ -69,9 +70,9 @@ def verify_ticket(
     and `reinit` draws of other initial weights under the same mask. `seed` sets these orders and draws; with more
     repeats, the first ones stay the same.
 
-    The other arguments are those of `tombola.run_experiment`. Finished runs are kept in the folder `store` (default:
-    `default_store` of the file), from which the next call resumes. Raises `InputError` if the initial weights in the
-    file do not match its provenance, and for invalid arguments.
+    The other arguments are those of `tombola.run_experiment`. Finished runs are kept in `store`, a folder or URL
+    (default: `default_store` of the file), from which the next call resumes. Raises `InputError` if the initial
+    weights in the file do not match its provenance, and for invalid arguments.
     """
     for name, number, minimum in (("repeats", repeats, 1), ("reinit", reinit, 0)):
         if number < minimum:
@@ -82,8 +83,8 @@ def verify_ticket(
     workers = worker_count(workers, device) if claim.parallel else 1
     trainer = claim.engine(engine, device, count_sharing(workers, device))
     figure = _measure_trained(claim, device)
-    run_store = Store(default_store(claim.path, claim.code) if store is None else Path(store), checkpoint_every)
-    check_writable(run_store.folder)
+    run_store = open_store(default_store(claim.path, claim.code) if store is None else store, checkpoint_every)
+    run_store.check_writable()
     collector = ResultCollector()
     listener = ListenerGroup([collector, *listeners])
     threads = trains_in_threads(trainer, [claim.dense], device)
@@ -102,7 +103,7 @@ def verify_ticket(
         seed=seed,
         rows=sorted(collector.rows, key=lambda row: (row.replicate, row.level, row.branch != "ticket", row.draw)),
         tally=Tally(ran, collector.engines.total() - ran, collector.diverged),
-        store=run_store.folder,
+        store=run_store.place,
         remembered=recorded.run not in collector.trained,
         engines=dict(collector.engines),
         trained=None if given is None else compare_weights(given, _stored(run_store, recorded.run, given), figure),

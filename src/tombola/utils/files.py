@@ -9,7 +9,8 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -22,8 +23,12 @@ import torch
 from torch import Tensor
 
 from tombola.utils.errors import DamagedFile, InputError
+from tombola.utils.processes import has_ended, process_name
 from tombola.utils.text import first_line, one_line
 from tombola.utils.workers import raise_if_cancelled
+
+ABANDONED = 24 * 3600.0
+"""Seconds after which what another machine was writing is taken to be left over."""
 
 
 @contextmanager
@@ -57,8 +62,8 @@ def _temporary_for(path: Path) -> Iterator[Path]:
     if path.exists() and not (path.is_file() or path.is_dir()):  # a device would be replaced by a file
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In a folder of its own, because libraries write further temporary files beside theirs.
-    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # In a folder of its own, because libraries write further temporary files beside theirs; one for each thread.
+    folder = path.with_name(f".{path.name}.{process_name()}-{threading.get_native_id()}.tmp")
     folder.mkdir(exist_ok=True)
     temporary = folder / path.name
     try:
@@ -77,18 +82,35 @@ def _temporary_for(path: Path) -> Iterator[Path]:
 
 
 def remove_temporary(paths: Iterable[Path]) -> None:
-    """Remove what processes left that were killed in `atomic_write` of these paths. No process may be writing to them
-    now. Each folder is listed once."""
+    """Remove what processes left that were killed in `atomic_write` of these paths, but not what one that may still
+    run, here or on another machine, is writing. Each folder is listed once."""
     targets = set(paths)
     for folder in {path.parent for path in targets}:
         for temporary in folder.glob(".*.tmp"):
-            name, _, _process = temporary.name.removeprefix(".").removesuffix(".tmp").rpartition(".")
-            if folder / name not in targets:
+            if not _left_over(temporary, targets):
                 continue
             if temporary.is_dir():
                 shutil.rmtree(temporary, ignore_errors=True)
             else:  # of earlier versions
                 temporary.unlink(missing_ok=True)
+
+
+def _left_over(temporary: Path, targets: Collection[Path]) -> bool:
+    """Whether `atomic_write` of one of `targets` made it, and its process has ended."""
+    name, _, number = temporary.name.removeprefix(".").removesuffix(".tmp").rpartition(".")
+    if temporary.parent / name in targets:
+        return True  # of an earlier version, which named no machine, and wrote only what it had claimed
+    name, _, host = name.rpartition(".")
+    process = f"{host}.{number.partition('-')[0]}"
+    return temporary.parent / name in targets and (has_ended(process) or _age(temporary) > ABANDONED)
+
+
+def _age(path: Path) -> float:
+    """The seconds since it was changed."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # its process has just removed it
+        return 0.0
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

@@ -27,9 +27,10 @@ from tombola.engines.stacked.engine import Stacked, noise_seed
 from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.engines.stacked.stackability import StackCost, max_stacked_runs, measure_cost
 from tombola.experiments.recipe_experiment import RecipeExperiment
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import StateLoader, masked_network
 from tombola.runs.run import Run
-from tombola.runs.store import Checkpoint, Store
+from tombola.runs.store import Store
 from tombola.studies.conductor import conduct
 from tombola.utils.seeds import Purpose, derive
 from tombola.utils.workers import InlineExecutor

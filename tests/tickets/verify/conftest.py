@@ -20,7 +20,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tombola.tickets.verify.user_cache_dir", lambda name: str(folder / name))
-        for module in ("tombola._run_experiment", "tombola.tickets.recipe_claim"):
+        for module in ("tombola._trainers", "tombola.tickets.recipe_claim"):
             patch.setattr(f"{module}.named_engine", lambda *_: FakeEngine())
         yield folder
 

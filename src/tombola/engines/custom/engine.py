@@ -20,10 +20,10 @@ from tombola.engines.training_loop import Capacity
 from tombola.pruning.hold import check_held, hold
 from tombola.pruning.mask import State
 from tombola.pruning.network_state import network_state
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import StateLoader, no_stored_states
 from tombola.runs.outcome import Measures, Outcome
 from tombola.runs.run import BaseRun
-from tombola.runs.store import Checkpoint
 from tombola.utils.errors import InputError
 from tombola.utils.random_state import seeded
 from tombola.utils.seeds import Purpose, derive

@@ -14,10 +14,10 @@ import torch
 from tombola.engines.determinism import reproducible
 from tombola.engines.eager import Eager
 from tombola.engines.training_loop import Capacity, TrainingLoop, run_to_end
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import StateLoader, masked_network, no_stored_states
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
-from tombola.runs.store import Checkpoint
 from tombola.utils.errors import InputError
 from tombola.utils.seeds import Purpose, derive
 from tombola.zoo.datasets import prepare

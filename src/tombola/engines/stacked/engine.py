@@ -19,10 +19,10 @@ from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.engines.stacked.stackability import StackCost
 from tombola.engines.stacked.triton_support import triton_version
 from tombola.engines.training_loop import Capacity, TrainingLoop, run_to_end
+from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import StateLoader, masked_network, no_stored_states
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
-from tombola.runs.store import Checkpoint
 from tombola.utils.seeds import Purpose, derive
 from tombola.zoo.datasets import prepare
 

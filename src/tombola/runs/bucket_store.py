@@ -1,0 +1,225 @@
+"""A store in a bucket, with a folder of this user in front of it.
+
+The bucket has the same names as the folder of a `Store` (see there), with the folder `claims` of `hint_claims`. An
+outcome is one object that appears when all of it is written, so it is complete or missing. What was read or written
+is kept in the user's cache, where it is found without a request.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from torch import Tensor
+
+from tombola.runs.bucket import Bucket
+from tombola.runs.checkpoint import Checkpoint
+from tombola.runs.claims import KeyClaim
+from tombola.runs.hint_claims import HintClaim
+from tombola.runs.outcome import Outcome
+from tombola.runs.run import BaseRun
+from tombola.runs.store import ID, Store, aside_name
+from tombola.runs.store_url import StoreUrl, parse_url
+from tombola.runs.stored_file import StoredFile
+from tombola.utils.errors import DamagedFile, InputError
+from tombola.utils.files import atomic_write, read_about, writing
+
+log = logging.getLogger(__name__)
+
+TRUSTED = 24 * 3600.0
+"""Seconds after which a cached outcome is looked for in the bucket again, from which someone may have deleted it."""
+
+
+@dataclass(frozen=True)
+class BucketStore(Store):
+    """Outcomes by the key of their run, in a bucket; `folder` is the cache.
+
+    All methods raise `InputError`, in one line without credentials, if the bucket cannot be reached or used.
+    """
+
+    bucket: Bucket = field(kw_only=True)
+
+    @classmethod
+    def at(cls, url: str | StoreUrl, checkpoint_every: float = 30.0) -> BucketStore:
+        """The store at `url`. Raises `InputError` if that is not the URL of a bucket."""
+        parsed = parse_url(url) if isinstance(url, str) else url
+        name = hashlib.sha256(str(parsed).encode()).hexdigest()[:32]
+        cache = platformdirs.user_cache_path("tombola") / "stores" / name
+        return cls(cache, checkpoint_every, bucket=Bucket(parsed))
+
+    def __reduce__(self) -> tuple[Callable[..., BucketStore], tuple[StoreUrl, float]]:
+        return type(self).at, (self.bucket.url, self.checkpoint_every)  # elsewhere the cache is another folder
+
+    @property
+    def place(self) -> str:
+        return str(self.bucket.url)
+
+    @property
+    def store_id(self) -> str | None:
+        try:
+            return _read_id(self.bucket)
+        except (InputError, LookupError):
+            return None
+
+    def exists(self) -> bool:
+        """Whether there is a store."""
+        return self.bucket.exists(ID)
+
+    def check_writable(self) -> None:
+        super().check_writable()
+        known = self.bucket.get(ID) or hashlib.sha256(self.place.encode()).hexdigest()[:32].encode()
+        self.bucket.put(ID, known)  # also if it is there, to see whether this may write
+
+    def put(self, run: BaseRun, outcome: Outcome) -> None:
+        with atomic_write(self._entry(run.key)) as temporary:  # it is in the cache only if it is in the bucket
+            self._write(temporary, run, outcome)
+            self.bucket.put(_name(run.key), temporary.read_bytes())
+
+    def claims(self) -> KeyClaim:
+        """A claim on runs by their keys, which is a hint: at worst a run is trained twice."""
+        return HintClaim(self.bucket)
+
+    def checkpoint(self, runs: Sequence[BaseRun]) -> Checkpoint:
+        return BucketCheckpoint(self._checkpoint_path(runs), self.checkpoint_every, bucket=self.bucket)
+
+    def files(self) -> Iterator[StoredFile]:
+        """All files of the store but those of claims, in order of their paths. Those of the cache do not count."""
+        for found in sorted(self.bucket.list(""), key=lambda each: each.name):
+            if not found.name.startswith("claims/"):
+                yield StoredFile(found.name, found.bytes, found.modified)
+
+    def remove(self, file: StoredFile) -> None:
+        """Delete a file of the store, and of the cache; nothing if it is gone."""
+        self.bucket.delete(file.path)
+        super().remove(file)
+
+    def about(self, key: str) -> dict[str, Any]:
+        with suppress(FileNotFoundError, DamagedFile):
+            return read_about(self._entry(key))
+        return super().about(key)
+
+    @contextmanager
+    def file_of(self, key: str) -> Iterator[Path]:
+        """An outcome as the bucket has it now, in a file, to be read in this block. Raises `FileNotFoundError` if it
+        is missing."""
+        content = self.bucket.get(_name(key))
+        if content is None:
+            raise FileNotFoundError(self._entry_name(key))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"{key}.safetensors")
+            path.write_bytes(content)
+            yield path
+
+    def put_file(self, key: str, file: Path) -> None:
+        """Store an outcome that is in a file of another store."""
+        self.bucket.put(_name(key), file.read_bytes())
+
+    def _read(self, key: str) -> tuple[Outcome, Any]:
+        try:
+            found = super()._read(key)
+            self._confirm(key)
+            return found
+        except (FileNotFoundError, DamagedFile):  # the cache lacks it, or has lost it: what counts is the bucket
+            self._fetch(key)
+        try:
+            return super()._read(key)
+        except DamagedFile as error:
+            raise DamagedFile(str(error).replace(str(self._entry(key)), self._entry_name(key))) from error
+
+    def _fetch(self, key: str) -> None:
+        """Put an outcome into the cache. Raises `FileNotFoundError` if the bucket lacks it."""
+        content, path = self.bucket.get(_name(key)), self._entry(key)
+        if content is None:
+            with writing(path):
+                path.unlink(missing_ok=True)
+            raise FileNotFoundError(self._entry_name(key))
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(content)
+
+    def _confirm(self, key: str) -> None:
+        """Write a cached outcome to the bucket again, if it is there no longer; this is looked up now and then."""
+        path = self._entry(key)
+        if time.time() - path.stat().st_mtime < TRUSTED:
+            return
+        if not self.bucket.exists(_name(key)):
+            self.bucket.put(_name(key), path.read_bytes())
+        with suppress(OSError):  # then it is looked up the next time too
+            os.utime(path)
+
+    def _entry_name(self, key: str) -> str:
+        return str(self.bucket.url.part(_name(key)))
+
+    def _set_aside(self, key: str, before: tuple[int, int] | None) -> str | None:  # noqa: ARG002 - that of the cache
+        aside = f"damaged/{aside_name(key)}"
+        try:
+            damaged = self._entry(key).read_bytes()
+        except FileNotFoundError:  # another process here does this
+            return None
+        self._entry(key).unlink(missing_ok=True)
+        if self.bucket.get(_name(key)) != damaged:
+            return None
+        self.bucket.put(aside, damaged)
+        self.bucket.delete(_name(key))
+        return str(self.bucket.url.part(aside))
+
+
+@dataclass
+class BucketCheckpoint(Checkpoint):
+    """A checkpoint that is in a bucket too, so that a training that was killed goes on on another machine."""
+
+    bucket: Bucket = field(kw_only=True)
+
+    def _replace(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        super()._replace(tensors, about)
+        try:
+            self.bucket.put(self._name, self.path.read_bytes())
+        except InputError as error:  # no reason to end a training
+            log.warning("%s; only this machine could resume the training", error)
+
+    def load(self, engine: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        self.wait()
+        if content := self.bucket.get(self._name):
+            with atomic_write(self.path) as temporary:
+                temporary.write_bytes(content)
+        return super().load(engine)
+
+    def part(self, index: int) -> BucketCheckpoint:
+        return BucketCheckpoint(super().part(index).path, self.every, bucket=self.bucket)
+
+    def clear(self) -> None:
+        """Delete the saved states of all parts: they are of one training."""
+        super().clear()
+        self.bucket.delete_folder(self._folder)
+
+    @property
+    def _folder(self) -> str:
+        """In the bucket; it has the checkpoints of parts too."""
+        return f"unfinished/{self.path.stem.partition('-')[0]}"
+
+    @property
+    def _name(self) -> str:
+        return f"{self._folder}/{self.path.name}"
+
+
+def _name(key: str) -> str:
+    """The object that has an outcome."""
+    return f"runs/{key[:2]}/{key}.safetensors"
+
+
+@functools.lru_cache
+def _read_id(bucket: Bucket) -> str:
+    """Raises `LookupError` if there is no store yet."""
+    content = bucket.get(ID)
+    if content is None:
+        raise LookupError(ID)
+    return content.decode(errors="replace")

@@ -1,0 +1,165 @@
+"""Claims where no lock can be trusted, in buckets and on network file systems: hints, not locks.
+
+    claims/OWNER~DIGITS      keys that OWNER has claimed, by the first digits of a hash of each
+    claims/OWNER~alive       written again and again by an owner that lives
+
+Whoever wants keys announces them, and then looks: if another has announced one of them, it withdraws, and tries again
+after a while. So of two at the same time at most one has a key, where a listing shows what was written before, as
+those of S3, Google Cloud Storage and Azure do. An owner that has written nothing for some time, by the clock of the
+server, holds nothing: nobody waits for ever. If it was only slow, a run is trained twice, with the same outcome.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+import random
+import threading
+import time
+import uuid
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+
+from tombola.runs.objects import Objects, StoredObject
+from tombola.utils.errors import InputError
+from tombola.utils.processes import has_ended, process_name
+
+log = logging.getLogger(__name__)
+
+RENEW = 15.0
+"""Seconds until an owner shows again that it lives."""
+
+STALE = 90.0
+"""Seconds after which an owner that has shown nothing holds nothing."""
+
+PAUSE = (1.0, 3.0)
+"""Seconds until keys that another had are looked for again, at random, so that two do not meet again."""
+
+DIGITS = 6
+KEYS_OF_OBJECT = 36
+"""How many keys a name can list: names of files are limited to 255 characters."""
+
+
+class HintClaim:
+    """Keys that this process has claimed; none at first. See `Claim`."""
+
+    def __init__(self, objects: Objects) -> None:
+        """Claims in the same `objects` exclude each other, as far as this module says."""
+        self._objects = objects
+        self._owner = f"{process_name()}.{uuid.uuid4().hex[:8]}"
+        self._about = f"{platform.node()}, process {process_name()}, {time.strftime('%Y-%m-%d %H:%M:%S %Z')}".encode()
+        self._held: dict[str, set[str]] = {}
+        """Names of objects -> the keys that they claim."""
+        self._pauses: dict[str, float] = {}
+        """Keys that another had -> when to look again, by the monotonic clock."""
+        self._ended = threading.Event()
+        self._renewal: threading.Thread | None = None
+
+    def try_add(self, keys: Collection[str]) -> bool:
+        """Hold `keys` too, all or none: none, and False is returned, if another claim has one of them."""
+        refused = [key for key in keys if key in self._pauses]
+        if any(time.monotonic() < self._pauses[key] for key in refused):
+            return False
+        self._renew_from_now_on()
+        if refused and self._others_have(keys):
+            return False
+        names = {self._name(part): set(part) for part in _parts(sorted(keys))}
+        self._held |= names
+        free = False
+        try:
+            for name in names:
+                self._objects.put(name, self._about)
+            free = not self._others_have(keys)
+        finally:
+            if not free:
+                self._withdraw(names)
+        return free
+
+    def remove(self, keys: Collection[str]) -> None:
+        """Hold these keys no longer."""
+        for held in self._held.values():
+            held.difference_update(keys)
+        self._withdraw([name for name, held in self._held.items() if not held])
+
+    def release(self) -> None:
+        """Hold nothing any longer."""
+        self._ended.set()
+        if self._renewal is not None:
+            self._renewal.join()
+        self._withdraw(list(self._held))
+
+    def _name(self, keys: Iterable[str]) -> str:
+        return f"claims/{self._owner}~{''.join(map(_digits, keys))}"
+
+    def _withdraw(self, names: Iterable[str]) -> None:
+        for name in names:
+            del self._held[name]
+            self._delete(name)
+
+    def _others_have(self, keys: Collection[str]) -> bool:
+        """Whether another that lives has announced one of `keys`; for a while, that is not looked for again."""
+        taken, again = self._others(), time.monotonic() + random.uniform(*PAUSE)
+        self._pauses = {key: end for key, end in self._pauses.items() if key not in keys}
+        self._pauses |= {key: again for key in keys if _digits(key) in taken}
+        return not self._pauses.keys().isdisjoint(keys)
+
+    def _others(self) -> set[str]:
+        """The digits of the keys that others have announced. What the dead have left is deleted."""
+        owners: dict[str, list[StoredObject]] = {}
+        listed = self._objects.list("claims")
+        for entry in listed:
+            owners.setdefault(_owner(entry), []).append(entry)
+        owners.pop(self._owner, None)
+        now = max((entry.modified for entry in listed), default=0.0)  # not later than the clock of the server
+        taken: set[str] = set()
+        for owner, entries in owners.items():
+            if _holds_nothing(owner, entries, now):
+                for entry in entries:
+                    self._delete(entry.name)
+            else:
+                taken.update(*map(_digits_in, entries))
+        return taken
+
+    def _delete(self, name: str) -> None:
+        with suppress(InputError):  # it will be stale
+            self._objects.delete(name)
+
+    def _renew_from_now_on(self) -> None:
+        if self._renewal is None:
+            self._renewal = threading.Thread(target=self._renew, daemon=True)
+            self._renewal.start()
+
+    def _renew(self) -> None:
+        alive, written = f"claims/{self._owner}~alive", False
+        while not self._ended.wait(RENEW):
+            try:
+                self._objects.put(alive, self._about)
+                written = True
+            except InputError as error:
+                log.info("a claim could not be renewed: %s", error)
+        if written:
+            self._delete(alive)
+
+
+def _parts(keys: list[str]) -> Iterable[list[str]]:
+    return (keys[start : start + KEYS_OF_OBJECT] for start in range(0, len(keys), KEYS_OF_OBJECT))
+
+
+def _digits(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:DIGITS]
+
+
+def _digits_in(entry: StoredObject) -> set[str]:
+    """Of the keys that an object claims."""
+    name = entry.name.rpartition("~")[2]
+    return {name[start : start + DIGITS] for start in range(0, len(name), DIGITS)}
+
+
+def _owner(entry: StoredObject) -> str:
+    return entry.name.rpartition("/")[2].partition("~")[0]
+
+
+def _holds_nothing(owner: str, entries: list[StoredObject], now: float) -> bool:
+    """Whether the owner of these objects has ended, or has not shown for long that it lives."""
+    return has_ended(owner.rpartition(".")[0]) or max(entry.modified for entry in entries) < now - STALE

@@ -1,0 +1,35 @@
+"""Whether a folder lies on a network file system, where locks may not exclude the processes of other machines."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+MOUNTS = Path("/proc/self/mounts")
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"afs", "beegfs", "ceph", "cifs", "gfs2", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "orangefs"}
+    | {"panfs", "pvfs2", "smb3", "smbfs", "wekafs"}
+)
+"""As the mount table names them; those in user space by what follows `fuse.`."""
+
+USER_SPACE = frozenset(["blobfuse2", "gcsfuse", "goofys", "juicefs", "rclone", "s3fs", "sshfs"])
+
+
+def network_file_system(folder: Path) -> str | None:
+    """The kind of network file system that `folder` is on, which need not exist, such as `nfs4`; None on a local one,
+    and where there is no mount table (only Linux has one)."""
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    mounted = {Path(_unescaped(fields[1])): fields[2] for line in lines if len(fields := line.split(" ")) > 2}
+    whole = folder.resolve()
+    kind = next((mounted[place] for place in (whole, *whole.parents) if place in mounted), "")
+    known = NETWORK_FILE_SYSTEMS | USER_SPACE if kind.startswith("fuse.") else NETWORK_FILE_SYSTEMS
+    return kind if kind.removeprefix("fuse.") in known else None
+
+
+def _unescaped(text: str) -> str:
+    """The mount table writes spaces as `\\\\040`."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

@@ -1,0 +1,51 @@
+"""Names of processes, by which others, also on other machines, can tell whether their files are still used."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import sys
+from pathlib import Path
+
+
+def process_name() -> str:
+    """Of this process: `HOST.PID`, where HOST are 8 hexadecimal digits that stand for the machine."""
+    return f"{_host()}.{os.getpid()}"
+
+
+def has_ended(name: str) -> bool:
+    """Whether the process with this name is known to have ended: it ran on this machine, and runs no longer. A name
+    that is not one of `process_name` says nothing."""
+    host, _, pid = name.partition(".")
+    return host == _host() and pid.isascii() and pid.isdigit() and not _runs(int(pid))
+
+
+@functools.cache
+def _host() -> str:
+    """Containers may share a host's name, but then their process numbers are of different namespaces."""
+    try:
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:  # only Linux has them
+        namespace = 0
+    return hashlib.sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:8]
+
+
+def _runs(pid: int) -> bool:
+    if sys.platform == "win32":
+        import ctypes
+
+        kernel = ctypes.windll.kernel32
+        if handle := kernel.OpenProcess(0x00100000, False, pid):  # SYNCHRONIZE
+            ended: bool = kernel.WaitForSingleObject(handle, 0) == 0
+            kernel.CloseHandle(handle)
+            return not ended
+        return bool(kernel.GetLastError() != 87)  # ERROR_INVALID_PARAMETER: there is none
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # someone else's
+        return True
+    return True
