@@ -10,21 +10,24 @@ import pytest
 import torch
 
 from tests.support.cuda_device import CudaDevice, cuda_device
+from tests.support.ray_nodes import _cluster, connected, disconnected, ray_nodes  # noqa: F401 - fixtures
 from tests.support.recipes import tiny
 from tombola.engines.stacked.cuda_graph import _side_stream
 from tombola.engines.stacked.stackability import _MOST_FREE
 from tombola.experiments.recipe_experiment import RecipeExperiment
+from tombola.integrations.ray_cluster import silence_ray
 from tombola.runs.run import Run
 
 
 def pytest_configure() -> None:
     """Without a GPU, Triton's kernels are interpreted; triton reads this when it is imported, once for a process.
     Where it is set, engines do not use kernels by themselves. The other variable is for tests that use CUDA before an
-    engine sets it.
+    engine sets it. Ray, too, reads its own when it is imported.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if not torch.cuda.is_available():
         os.environ.setdefault("TRITON_INTERPRET", "1")
+    silence_ray()
 
 
 @pytest.fixture

@@ -139,6 +139,9 @@ def perform_all(
         studies += _and_then(own, partial(performance.finish, store))
         told += [(performance.listener, replicate) for replicate in range(len(own))]
     listener = ListenerGroup([_Dispatcher(told), *listeners])
+    for each in (*listeners, *(own for performance in performances for own in performance.listeners)):
+        if isinstance(each, ProgressDisplay):
+            each.watch(executor)
     try:
         conduct(studies, store, engine, executor, listener, workers, remote)
     except BaseException:

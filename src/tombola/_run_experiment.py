@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
 from tombola._perform import collector_of, perform
-from tombola._trainers import trainers
-from tombola.engines import check_engine
+from tombola._trainers import check_trainers, trainers
 from tombola.experiments.experiment import count_runs
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
@@ -27,6 +26,8 @@ def run_experiment(
     device: str = "auto",
     workers: int | None = None,
     executor: Executor | None = None,
+    cluster: str | None = None,
+    resources: Mapping[str, float] | Sequence[str] = (),
     data_dir: str | Path | None = None,
     checkpoint_every: float = 30.0,
     progress: bool | None = None,
@@ -40,22 +41,26 @@ def run_experiment(
     `device` is `cpu`, `cuda` (all visible GPUs), `cuda:N` (one of them), or `auto`: CUDA where there is a GPU that is
     estimated to be faster, otherwise the CPU.
     `workers` runs are trained side by side, by default one on each core, or on each GPU, in threads or processes, as
-    the engine requires; only the last bits and the dropout of stacked runs depend on that. With an `executor`, its
-    workers train instead, wherever they are; they are handed what they need, and a training that fails is tried three
-    times. `device` is then theirs (`auto`: the CPU), and `workers` the number of trainings submitted to it at once.
+    the engine requires; only the last bits and the dropout of stacked runs depend on that.
+    With an `executor`, its workers train instead, wherever they are; they are handed what they need, and a training
+    that fails is tried three times. `device` is then theirs (`auto`: the CPU), and `workers` the number of trainings
+    submitted to it at once.
+    `cluster` trains on a Ray cluster: `ray` starts one here, `auto` is that of this machine, `ray://HOST:PORT` is
+    another one. `resources` are those of a training there, by default `{"cpu": 1}`, and `{"gpu": 1}` on CUDA, which
+    `auto` is where the cluster has GPUs; `{"gpu": 0.25}` is a share of one.
     After an interruption, call it again to resume: finished runs are in the store, and runs in training save a
-    checkpoint every `checkpoint_every` seconds, or so seldom that it takes a twentieth of the time. `progress` is
-    shown in a notebook, otherwise on standard error: a bar in a terminal, elsewhere a line a minute; not if False.
-    `command` is recorded in the results.
+    checkpoint every `checkpoint_every` seconds, or so seldom that it takes a twentieth of the time.
+    `progress` is shown in a notebook, otherwise on standard error: a bar in a terminal, elsewhere a line a minute;
+    not if False. `command` is recorded in the results.
     Raises `InputError` if the recipe, the data or a folder is invalid; `TrainingsFailed` if trainings in `executor`
     failed three times, once all others are finished.
     """
-    check_engine(engine, device, here=executor is None)
+    check_trainers(engine, device, executor, cluster, resources)
     out, experiment = Path(out), RecipeExperiment(recipe, data_dir)
     runs = open_store(out.parent / ".tombola" if store is None else store, checkpoint_every)
     collector = collector_of(experiment, runs, command)
     with (
-        trainers([experiment], engine, device, workers, executor, data_dir) as chosen,
+        trainers([experiment], engine, device, workers, executor, data_dir, cluster, resources) as chosen,
         live_display(collector, count_runs(recipe), progress, out) as display,
     ):
         perform(

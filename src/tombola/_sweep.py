@@ -7,8 +7,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from tombola._perform import Performance, collector_of, perform_all
-from tombola._trainers import trainers
-from tombola.engines import check_engine
+from tombola._trainers import check_trainers, trainers
 from tombola.experiments.growth import growth_of_folder
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
@@ -26,6 +25,8 @@ def sweep(
     device: str = "auto",
     workers: int | None = None,
     executor: Executor | None = None,
+    cluster: str | None = None,
+    resources: Mapping[str, float] | Sequence[str] = (),
     data_dir: str | Path | None = None,
     checkpoint_every: float = 30.0,
     listeners: Sequence[Listener] = (),
@@ -36,7 +37,7 @@ def sweep(
 
     Raises `InputError`, which names the folder, if any of the recipes is invalid, before anything is trained.
     """
-    check_engine(engine, device, here=executor is None)
+    check_trainers(engine, device, executor, cluster, resources)
     experiments = {out: _checked(out, recipe, data_dir) for out, recipe in recipes.items()}
     runs = open_store(store, checkpoint_every)
     known = commands or {}
@@ -44,7 +45,7 @@ def sweep(
         Performance(experiment, collector_of(experiment, runs, known.get(out), among=len(experiments)), out)
         for out, experiment in experiments.items()
     ]
-    with trainers([*experiments.values()], engine, device, workers, executor, data_dir) as chosen:
+    with trainers([*experiments.values()], engine, device, workers, executor, data_dir, cluster, resources) as chosen:
         return perform_all(
             performances, runs, chosen.engine, chosen.executor, chosen.workers, chosen.remote, listeners
         )

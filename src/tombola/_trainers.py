@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tombola.engines import Engine, trains_in_threads
+from tombola.engines import Engine, check_engine, trains_in_threads
 from tombola.engines import engine as named_engine
 from tombola.engines.device_choice import choose_device
 from tombola.experiments.recipe_experiment import RecipeExperiment
+from tombola.integrations.ray_cluster import ray_cluster
+from tombola.utils.errors import InputError
 from tombola.utils.gpus import count_sharing, worker_gpus
 from tombola.utils.workers import parallel_executor, worker_count
 
@@ -27,6 +29,21 @@ class Trainers:
     remote: bool
 
 
+def check_trainers(
+    engine: str,
+    device: str,
+    executor: Executor | None,
+    cluster: str | None,
+    resources: Mapping[str, float] | Sequence[str],
+) -> None:
+    """Raises `InputError` for those that `trainers` cannot make, as far as that is known before."""
+    if cluster is None and resources:
+        raise InputError("resources: are for trainings on a cluster; give cluster, too")
+    if cluster is not None and executor is not None:
+        raise InputError("executor, cluster: give one of them")
+    check_engine(engine, device, here=executor is None and cluster is None)
+
+
 @contextmanager
 def trainers(
     experiments: Sequence[RecipeExperiment],
@@ -35,11 +52,16 @@ def trainers(
     workers: int | None,
     executor: Executor | None,
     data_dir: str | Path | None,
+    cluster: str | None = None,
+    resources: Mapping[str, float] | Sequence[str] = (),
 ) -> Iterator[Trainers]:
     """Those that `run_experiment` describes, in this block. The device is chosen by the first of `experiments`."""
+    if cluster is not None:
+        with ray_cluster(cluster, resources, device, engine) as on_ray:
+            yield _elsewhere(on_ray, engine, on_ray.device, workers, data_dir)
+        return
     if executor is not None:
-        chosen = named_engine(engine, data_dir, device, sharing=getattr(executor, "sharing", 1), here=False)
-        yield Trainers(chosen, executor, workers, remote=True)
+        yield _elsewhere(executor, engine, device, workers, data_dir)
         return
     device = choose_device(device, engine, workers, experiments[0].demand)
     workers = worker_count(workers, device)
@@ -48,3 +70,10 @@ def trainers(
     threads = trains_in_threads(chosen, runs, device)
     with parallel_executor(workers, threads, worker_gpus(device)) as local:
         yield Trainers(chosen, local, workers, remote=False)
+
+
+def _elsewhere(
+    executor: Executor, engine: str, device: str, workers: int | None, data_dir: str | Path | None
+) -> Trainers:
+    chosen = named_engine(engine, data_dir, device, sharing=getattr(executor, "sharing", 1), here=False)
+    return Trainers(chosen, executor, workers, remote=True)

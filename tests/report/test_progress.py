@@ -25,6 +25,7 @@ from tombola.report import progress as module
 from tombola.report.progress import NotebookDisplay, ProgressDisplay, in_notebook, live_display
 from tombola.runs.run import Run
 from tombola.studies.request import RunRequest
+from tombola.utils.workers import InlineExecutor
 
 
 def collector() -> ResultsCollector:
@@ -188,3 +189,44 @@ def test_a_trial_before_the_first_training_is_for_those_who_look_on(
         with ProgressDisplay(Console(file=io.StringIO(), force_terminal=terminal), 2) as progress:
             run_experiment(recipe, tmp_path / "out", engine="eager", progress=False, listeners=[progress], workers=1)
     assert len(tried) == 1
+
+
+class ThreeNodes(InlineExecutor):
+    def nodes(self) -> int:
+        return 3
+
+
+def test_the_progress_display_shows_a_cluster_and_what_it_lost(dense: Run) -> None:
+    shown = io.StringIO()
+    to = Console(file=shown, width=150, force_terminal=True, color_system=None)
+    asks = [RunRequest("ticket", level, dense.reinitialised(level)) for level in range(3)]
+    with ProgressDisplay(to, runs=4) as progress:
+        progress.watch(ThreeNodes())
+        for ask in asks:
+            progress.started(0, ask)
+        progress._progress.refresh()
+        assert "3 nodes, 3 under way ·" in shown.getvalue()
+        for ask in asks[:2]:
+            progress.retried(0, ask, RuntimeError("node 7 died\nin pain"))
+        progress.started(0, asks[0])
+        progress._progress.refresh()
+        last = shown.getvalue()
+    assert "3 nodes, 2 under way, 2 lost and retried" in last
+    assert "ticket level 0, ticket level 2" in last.splitlines()[-1]
+    assert last.count("node 7 died in pain") == 1  # once for each reason
+
+
+def test_only_so_many_reasons_are_shown(dense: Run) -> None:
+    shown = io.StringIO()
+    with ProgressDisplay(Console(file=shown, width=150), runs=4) as progress:
+        for failure in range(100):
+            progress.retried(0, RunRequest("ticket", 0, dense), RuntimeError(f"reason {failure}"))
+    assert len(shown.getvalue().splitlines()) == module.MAX_ERRORS
+
+
+def test_an_experiment_shows_the_nodes_of_its_executor(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINE_INTERVAL", -1.0)
+    find_ticket(small, train, levels=1, executor=ThreeNodes())
+    assert "3 nodes, 1 under way" in capsys.readouterr().err

@@ -285,6 +285,24 @@ def test_a_stack_is_as_large_as_the_workers_device_takes(dense: Run, store: Stor
     assert len(listener.trained) == 9
 
 
+def test_a_worker_that_is_lost_while_it_is_asked_for_its_capacity_is_not_the_end(dense: Run, store: Store) -> None:
+    class Losing(WorkerExecutor):
+        losses = 2
+
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if self.losses:
+                self.losses -= 1
+                future: Future[Any] = Future()
+                future.set_exception(RuntimeError("lost"))
+                return future
+            return super().submit(fn, *args, **kwargs)
+
+    (outcomes,) = conduct(
+        [request_together(*runs_like(dense, 4))], store, OnDevice(), Losing(), Recorder(), None, remote=True
+    )
+    assert len(outcomes) == 4
+
+
 def test_at_once_follows_the_executor(store: Store) -> None:
     class Growing(InlineExecutor):
         count = 4

@@ -33,6 +33,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 EngineName = Annotated[str, typer.Option("--engine", help="Training engine: eager, sparse, stacked or auto.")]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda (all GPUs) or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Parallel runs (default: one per core, or per GPU).")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(metavar="CLUSTER", help="Train on a Ray cluster: ray (starts one here), auto or ray://HOST:PORT."),
+]
+ClusterResources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resources", metavar="NAME=NUMBER", help="Of a training on the cluster: cpu=2, gpu=0.25 (default: 1 each)."
+    ),
+]
 DataDir = Annotated[Path | None, typer.Option(help="Folder that is searched for datasets first.")]
 
 Parameters = ParamSpec("Parameters")

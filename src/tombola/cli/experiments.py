@@ -12,7 +12,18 @@ from rich.table import Table
 
 from tombola._plan_experiment import plan_experiment
 from tombola._run_experiment import run_experiment
-from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors, run_command
+from tombola.cli.common import (
+    Cluster,
+    ClusterResources,
+    DataDir,
+    DeviceName,
+    EngineName,
+    Json,
+    Workers,
+    app,
+    handle_errors,
+    run_command,
+)
 from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
 from tombola.experiments.experiment import count_runs
 from tombola.experiments.growth import growth_of_folder, growth_text
@@ -41,6 +52,8 @@ def run(
     engine: EngineName = "auto",
     device: DeviceName = "auto",
     workers: Workers = None,
+    cluster: Cluster = None,
+    resources: ClusterResources = None,
     checkpoint_every: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="Checkpoint interval.")] = 30.0,
     data_dir: DataDir = None,
     store: Annotated[
@@ -84,6 +97,8 @@ def run(
             engine=engine,
             device=device,
             workers=workers,
+            cluster=cluster,
+            resources=resources or (),
             data_dir=data_dir,
             checkpoint_every=checkpoint_every,
             listeners=[progress, *map(Logging, loggers)],

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from tombola._sweep import sweep as sweep_recipes
-from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors, run_command
+from tombola.cli.common import (
+    Cluster,
+    ClusterResources,
+    DataDir,
+    DeviceName,
+    EngineName,
+    Json,
+    Workers,
+    app,
+    handle_errors,
+    run_command,
+)
 from tombola.cli.output import err_console, out_console, print_json, print_line
 from tombola.experiments.experiment import count_runs
 from tombola.experiments.grid import grid_recipes, overrides_of, parse_grid
@@ -38,6 +49,8 @@ def sweep(
     engine: EngineName = "auto",
     device: DeviceName = "auto",
     workers: Workers = None,
+    cluster: Cluster = None,
+    resources: ClusterResources = None,
     checkpoint_every: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="Checkpoint interval.")] = 30.0,
     data_dir: DataDir = None,
     store: Annotated[
@@ -71,6 +84,8 @@ def sweep(
             engine=engine,
             device=device,
             workers=workers,
+            cluster=cluster,
+            resources=resources or (),
             checkpoint_every=checkpoint_every,
             data_dir=data_dir,
             listeners=[progress],

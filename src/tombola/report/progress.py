@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +22,13 @@ from tombola.report.printable_results import printable
 from tombola.runs.outcome import Outcome
 from tombola.studies.conductor import Listener, ListenerGroup
 from tombola.studies.request import RequestId, RunRequest
+from tombola.utils.text import one_line, plural
 
 LINE_INTERVAL = 60.0
 """Seconds between lines if the console is not a terminal."""
+
+MAX_ERRORS = 10
+"""How many reasons are shown why runs are trained again."""
 
 UPDATE_PAUSE = 20
 """How many times as long as it took to show the results in a notebook, or to estimate the time left, they stay."""
@@ -47,6 +52,9 @@ class ProgressDisplay(Listener):
         self._began = self._printed = time.monotonic()
         self._training: set[tuple[int, RequestId]] = set()
         self._levels = Counter[tuple[str, int]]()  # of those that are training, by branch and level
+        self._nodes: Callable[[], int] | None = None
+        self._retried = 0
+        self._errors: set[str] = set()  # that were shown
         self._progress = Progress(
             TextColumn(f"[bold]{action}"),
             BarColumn(bar_width=24),
@@ -76,6 +84,10 @@ class ProgressDisplay(Listener):
         out), instead of one that follows from the mean of those trained so far."""
         self._time_left, self._workers = time_left, workers
 
+    def watch(self, executor: Executor) -> None:
+        """Show how many nodes train, if this executor has a method `nodes` that says so."""
+        self._nodes = getattr(executor, "nodes", None)
+
     def started(self, study: int, request: RunRequest) -> None:
         """Show the run as training."""
         self._training.add((study, request.request_id))
@@ -88,12 +100,26 @@ class ProgressDisplay(Listener):
         place = study, request.request_id
         if self._time_left is not None and place not in self._answered:
             self._time_left.answered(study, request, outcome, trained)
-        if place in self._training:
-            self._training.remove(place)
-            self._levels[request.branch, request.level] -= 1
+        self._ended(study, request)
         self._answered.add(place)
         self._trained += trained
         self._show()
+
+    def retried(self, study: int, request: RunRequest, error: Exception) -> None:
+        """Count the run as lost, and say why, once for each reason."""
+        self._ended(study, request)
+        self._retried += 1
+        reason = one_line(error) or type(error).__name__
+        if reason not in self._errors and len(self._errors) < MAX_ERRORS:
+            self._errors.add(reason)
+            what = f"{request.branch} level {request.level}, replicate {study}"
+            self._console.print(f"{what}, is trained again: {reason}", markup=False, highlight=False, soft_wrap=True)
+        self._show()
+
+    def _ended(self, study: int, request: RunRequest) -> None:
+        if (place := (study, request.request_id)) in self._training:
+            self._training.remove(place)
+            self._levels[request.branch, request.level] -= 1
 
     def _show(self) -> None:
         finished = len(self._answered)
@@ -102,12 +128,18 @@ class ProgressDisplay(Listener):
                 self._estimate, ended = self._left(), time.monotonic()
                 self._next_estimate = ended + (ended - began) * UPDATE_PAUSE
             self._progress.start()
-            now = f"{self._estimate} · {self._current()}"
-            self._progress.update(self._task, completed=finished, description=now)
+            self._progress.update(self._task, completed=finished, description=self._description(self._estimate))
         elif time.monotonic() - self._printed > LINE_INTERVAL:
             self._printed = time.monotonic()
-            now = f"{self._left()} · {self._current()}"
-            self._console.print(f"{finished}/{self._runs} runs · {now}", soft_wrap=True)
+            self._console.print(f"{finished}/{self._runs} runs · {self._description(self._left())}", soft_wrap=True)
+
+    def _description(self, left: str) -> str:
+        return " · ".join(filter(None, (left, self._cluster(), self._current())))
+
+    def _cluster(self) -> str:
+        """The nodes, the runs that were submitted to them, and those that were lost."""
+        parts = [] if self._nodes is None else [plural(self._nodes(), "node"), f"{len(self._training)} under way"]
+        return ", ".join(parts + [f"{self._retried:,} lost and retried"] * bool(self._retried))
 
     def _current(self) -> str:
         return ", ".join(

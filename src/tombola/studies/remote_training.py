@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, TypeVar
@@ -90,8 +91,7 @@ class RemoteTraining:
             capacity: Capacity = self._engine.capacity(run)
             return capacity.max_runs
         if run.shape not in self._capacities:
-            future: Future[int] = self._executor.submit(capacity_task, self._task([run]))
-            self._capacities[run.shape] = future.result()
+            self._capacities[run.shape] = self._ask_capacity(run)
         return self._capacities[run.shape]
 
     def claim(self, runs: Sequence[BaseRun]) -> bool:
@@ -134,6 +134,15 @@ class RemoteTraining:
         for future in list(self._under_way):
             future.cancel()
         self._claim.release()
+
+    def _ask_capacity(self, run: BaseRun) -> int:
+        for _ in range(TRIES - 1):
+            with suppress(Exception):  # a worker that was lost
+                return self._submit_capacity(run).result()
+        return self._submit_capacity(run).result()
+
+    def _submit_capacity(self, run: BaseRun) -> Future[int]:
+        return self._executor.submit(capacity_task, self._task([run]))
 
     def _task(self, runs: Sequence[BaseRun]) -> TrainingTask:
         states = {state: self._state(*state) for run in runs for state in _states(run)}

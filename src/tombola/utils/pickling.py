@@ -27,7 +27,7 @@ def dumps(value: Any) -> bytes:
     except ImportError:
         return _checked(pickle.dumps, value)
     with ExitStack() as registered:
-        for module in _own_modules():
+        for module in own_modules():
             cloudpickle.register_pickle_by_value(module)
             registered.callback(cloudpickle.unregister_pickle_by_value, module)
         try:
@@ -48,13 +48,13 @@ def _checked(pickled: Callable[[Any], bytes], value: Any) -> bytes:
         ) from error
 
 
-def _own_modules() -> Iterator[ModuleType]:
+def own_modules() -> Iterator[ModuleType]:
     """Imported modules that are neither installed nor Python's own."""
     installed = {Path(place).resolve() for place in (*sysconfig.get_paths().values(), *site.getsitepackages())}
     installed.add(Path(__file__).resolve().parents[1])
     for name, module in [*sys.modules.items()]:
         file = getattr(module, "__file__", None)
-        if file is None or name == "__main__" or name != module.__name__:
+        if file is None or name == "__main__" or name != module.__name__ or not Path(file).is_file():
             continue
         if installed.isdisjoint(Path(file).resolve().parents):
             yield module
