@@ -67,7 +67,8 @@ class Performance:
 
     def finish(self, store: Store) -> None:
         """Write the results, with the smallest winning ticket."""
-        results, writer = printable(self.collector.results(finished=True)), self._writer
+        whole = len(self.experiment.replicates) == self.experiment.config.replicates
+        results, writer = printable(self.collector.results(finished=whole)), self._writer
         if writer is not None:
             summary, path = results.summary, writer.folder / TICKET
             if summary.smallest_winning is None:
@@ -89,7 +90,11 @@ class Performance:
 def _time_left(experiment: Experiment, store: Store, engine: Engine[Any], trial: bool) -> TimeLeft:
     """What is expected, and, by a short trial on a CPU, what that costs, unless the store tells."""
     time_left = TimeLeft(expected_runs(experiment), getattr(engine, "data_dir", None))
-    if trial and getattr(engine, "device", None) == "cpu" and store.peek(experiment.dense(0)) is None:
+    if (
+        trial
+        and getattr(engine, "device", None) == "cpu"
+        and store.peek(experiment.dense(experiment.replicates[0])) is None
+    ):
         time_left.measure(engine)
     return time_left
 
@@ -137,7 +142,7 @@ def perform_all(
     for performance in performances:
         own = performance.experiment.studies()
         studies += _and_then(own, partial(performance.finish, store))
-        told += [(performance.listener, replicate) for replicate in range(len(own))]
+        told += [(performance.listener, replicate) for replicate in performance.experiment.replicates]
     listener = ListenerGroup([_Dispatcher(told), *listeners])
     for each in (*listeners, *(own for performance in performances for own in performance.listeners)):
         if isinstance(each, ProgressDisplay):

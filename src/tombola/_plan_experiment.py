@@ -7,6 +7,7 @@ from pathlib import Path
 from tombola.engines import check_engine, trains_in_threads
 from tombola.engines import engine as named_engine
 from tombola.engines.device_choice import choose_device
+from tombola.experiments.part import Part
 from tombola.experiments.planning.plan import Plan
 from tombola.experiments.planning.planner import Planner
 from tombola.experiments.recipe import Recipe
@@ -23,6 +24,7 @@ def plan_experiment(
     engine: str = "auto",
     device: str = "auto",
     workers: int | None = None,
+    part: str | None = None,
     data_dir: str | Path | None = None,
 ) -> Plan:
     """What `run_experiment` would train with these arguments, and the time, disk and memory that takes.
@@ -34,6 +36,8 @@ def plan_experiment(
     """
     check_engine(engine, device)
     experiment = RecipeExperiment(recipe, data_dir)
+    if part is not None:
+        experiment = experiment.only(Part.parse(part))
     device = choose_device(device, engine, workers, experiment.demand)
     workers = worker_count(workers, device)
     chosen = named_engine(engine, data_dir, device, count_sharing(workers, device))

@@ -9,6 +9,8 @@ from pathlib import Path
 from tombola._perform import collector_of, perform
 from tombola._trainers import check_trainers, trainers
 from tombola.experiments.experiment import count_runs
+from tombola.experiments.growth import growth_of_folder
+from tombola.experiments.part import Part
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.report.printable_results import PrintableResults, read_results
@@ -28,6 +30,7 @@ def run_experiment(
     executor: Executor | None = None,
     cluster: str | None = None,
     resources: Mapping[str, float] | Sequence[str] = (),
+    part: str | None = None,
     data_dir: str | Path | None = None,
     checkpoint_every: float = 30.0,
     progress: bool | None = None,
@@ -48,6 +51,9 @@ def run_experiment(
     `cluster` trains on a Ray cluster: `ray` starts one here, `auto` is that of this machine, `ray://HOST:PORT` is
     another one. `resources` are those of a training there, by default `{"cpu": 1}`, and `{"gpu": 1}` on CUDA, which
     `auto` is where the cluster has GPUs; `{"gpu": 0.25}` is a share of one.
+    With a `part`, such as "2/8", only a part of the replicates is trained, for a later call without it, which writes
+    `out`; processes that share the store may train a part each. Returned are the results of these replicates.
+
     After an interruption, call it again to resume: finished runs are in the store, and runs in training save a
     checkpoint every `checkpoint_every` seconds, or so seldom that it takes a twentieth of the time.
     `progress` is shown in a notebook, otherwise on standard error: a bar in a terminal, elsewhere a line a minute;
@@ -56,22 +62,28 @@ def run_experiment(
     failed three times, once all others are finished.
     """
     check_trainers(engine, device, executor, cluster, resources)
-    out, experiment = Path(out), RecipeExperiment(recipe, data_dir)
+    own, out = None if part is None else Part.parse(part), Path(out)
+    count = count_runs(recipe, own)
+    experiment = RecipeExperiment(recipe, data_dir)
+    if own is not None:
+        experiment = experiment.only(own)
+        growth_of_folder(out, recipe)  # raises what the later call would
+    folder = out if own is None else None
     runs = open_store(out.parent / ".tombola" if store is None else store, checkpoint_every)
     collector = collector_of(experiment, runs, command)
     with (
         trainers([experiment], engine, device, workers, executor, data_dir, cluster, resources) as chosen,
-        live_display(collector, count_runs(recipe), progress, out) as display,
+        live_display(collector, count, progress, folder) as display,
     ):
-        perform(
+        results = perform(
             experiment,
             runs,
             chosen.engine,
             chosen.executor,
             collector,
-            out,
+            folder,
             [display, *listeners],
             chosen.workers,
             chosen.remote,
         )
-    return read_results(out)
+    return results if folder is None else read_results(folder)

@@ -336,3 +336,27 @@ def test_a_dry_run_refuses_what_a_run_refuses() -> None:
         one, other = (run(*with_settings(*settings), *more) for more in ((), ("--dry-run",)))
         assert other.exit_code == one.exit_code == 2
         assert other.stderr == one.stderr
+
+
+def test_a_part_is_trained_for_the_command_that_writes_the_results(tmp_path: Path) -> None:
+    part = run(*SHORT, "--part", "2/2")
+    assert part.exit_code == 0, part.stderr
+    (line,) = part.stdout.splitlines()
+    assert "10 runs trained, 0 from the store" in line
+    assert "part 2/2" in line
+    assert not (tmp_path / "results" / "tiny").exists()
+    planned = [json.loads(run(*SHORT, "--part", part, "--dry-run", "--json").stdout) for part in ("1/2", "2/2")]
+    assert [plan["to_train"] for plan in planned] == [10, 0]
+    described = json.loads(run(*SHORT, "--part", "2/2", "--json").stdout)
+    assert described["runs"]["from_store"] == 10
+    assert described["finished"] is False
+    assert "10 runs trained, 10 from the store" in run(*SHORT).stdout
+
+
+@pytest.mark.parametrize("part", ["0/4", "5/4", "a/b", "1/3", ""])
+def test_an_invalid_part_is_one_line(part: str, tmp_path: Path) -> None:
+    result = run("--part", part)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("error: part: ")
+    assert not (tmp_path / "results").exists()

@@ -113,7 +113,7 @@ def test_a_claim_that_cannot_be_written_is_released(tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "open", full)
         with pytest.raises(InputError, match="No space left"), hold(Claim(tmp_path), ["a"]):
             pytest.fail("it was not written")
     assert names(tmp_path) == {GUARD}
@@ -200,3 +200,28 @@ def test_a_claim_takes_more_keys_and_gives_some_back(tmp_path: Path) -> None:
     assert other.try_add("ab")
     other.release()
     assert names(tmp_path) == {GUARD}
+
+
+def test_a_claim_that_takes_and_gives_back_thousands_of_keys_stays_small(tmp_path: Path) -> None:
+    one, other = Claim(tmp_path), Claim(tmp_path)
+    for number in range(3000):
+        assert one.try_add([f"key-{number}"])
+        if number >= 10:
+            one.remove([f"key-{number - 10}"])
+    (keys,) = tmp_path.glob("*.json")
+    assert keys.stat().st_size < 3000
+    assert other.try_add([f"key-{number}" for number in range(2990)])
+    assert not any(other.try_add([f"key-{number}"]) for number in range(2990, 3000))
+    one.release()
+    other.release()
+
+
+def test_a_key_counts_as_held_until_the_line_that_gives_it_back_is_complete(tmp_path: Path) -> None:
+    one, other = Claim(tmp_path), Claim(tmp_path)
+    assert one.try_add("ab")
+    with next(tmp_path.glob("*.json")).open("a") as file:
+        file.write('["-a"')
+    assert not other.try_add("a")
+    assert other.try_add("c")
+    one.release()
+    other.release()

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -7,7 +10,7 @@ from pydantic import ValidationError
 from tests.support.training import same_state
 from tombola.pruning.mask import Mask, State
 from tombola.runs.initial_state import initial_network, interpolate, masked_network
-from tombola.runs.run import Run, Training
+from tombola.runs.run import Run, Training, key_of
 from tombola.utils.duration import Duration
 from tombola.zoo.datasets.description import Data
 from tombola.zoo.models import build
@@ -176,3 +179,18 @@ def test_integer_tensors_are_not_interpolated() -> None:
 def test_complex_tensors_are_interpolated() -> None:
     a, b = ({"weight": torch.tensor([value], dtype=torch.complex64)} for value in (1 + 2j, 3.0))
     assert interpolate(a, b, 0.25)["weight"].tolist() == [1.5 + 1.5j]
+
+
+def test_a_changed_copy_has_a_key_of_its_own() -> None:
+    run = described()
+    before = run.key
+    copies = [
+        run.reinitialised(7),
+        run.model_copy(update={"seed": 4}),
+        run.masked(Mask({"fc1.weight": torch.eye(300, 784).bool()})),
+    ]
+    assert len({before, *(changed.key for changed in copies)}) == 4
+    assert all(changed.key == key_of(changed.description) for changed in copies)
+    assert run.model_copy() == run
+    assert described() == run  # one has been asked for its key, the other has not
+    assert copy.deepcopy(run).key == pickle.loads(pickle.dumps(run)).key == before

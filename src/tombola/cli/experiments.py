@@ -27,9 +27,11 @@ from tombola.cli.common import (
 from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
 from tombola.experiments.experiment import count_runs
 from tombola.experiments.growth import growth_of_folder, growth_text
+from tombola.experiments.part import Part
 from tombola.experiments.recipe import load_recipe, opening_comment
 from tombola.experiments.recipe import recipes as known_recipes
 from tombola.experiments.results import TICKET, read_results
+from tombola.experiments.results_schema import Tally
 from tombola.integrations.loggers import Logging, logger
 from tombola.report.page import REPORT, write_comparison, write_figures, write_report
 from tombola.report.plan_text import show_plan
@@ -63,6 +65,10 @@ def run(
             help="Store of runs: a folder or s3://BUCKET/PREFIX (default: .tombola beside --out).",
         ),
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Only the I-th of N parts of the replicates; write no results."),
+    ] = None,
     log: Annotated[
         list[str] | None,
         typer.Option(metavar="LOGGER", help="tensorboard[:FOLDER], wandb[:PROJECT] or mlflow[:EXPERIMENT]."),
@@ -77,11 +83,14 @@ def run(
     """Search for winning tickets. The same command resumes an interrupted run."""
     chosen = load_recipe(recipe, overrides or [])
     folder = out or Path("results") / chosen.name
+    own = None if part is None else Part.parse(part)
     if grown := growth_of_folder(folder, chosen):
         print_line(growth_text(folder, grown), err_console)
     if dry_run:
         beside = store or folder.parent / ".tombola"
-        planned = plan_experiment(chosen, beside, engine=engine, device=device, workers=workers, data_dir=data_dir)
+        planned = plan_experiment(
+            chosen, beside, engine=engine, device=device, workers=workers, part=part, data_dir=data_dir
+        )
         if as_json:
             print_json(planned.model_dump(mode="json"))
         else:
@@ -89,7 +98,7 @@ def run(
         return
     with ExitStack() as stack:
         loggers = [stack.enter_context(closing(logger(spec))) for spec in log or []]
-        progress = stack.enter_context(ProgressDisplay(err_console, count_runs(chosen)))
+        progress = stack.enter_context(ProgressDisplay(err_console, count_runs(chosen, own)))
         results = run_experiment(
             chosen,
             folder,
@@ -99,6 +108,7 @@ def run(
             workers=workers,
             cluster=cluster,
             resources=resources or (),
+            part=part,
             data_dir=data_dir,
             checkpoint_every=checkpoint_every,
             listeners=[progress, *map(Logging, loggers)],
@@ -108,8 +118,12 @@ def run(
     summary = build_summary(results)
     if as_json:
         print_json(summary.to_dict())
-    else:
+    elif own is None:
         show_summary(out_console, summary)
+    if own is not None:
+        later = f"when all are trained, the same command without --part writes the results to {folder}"
+        print_line(f"{_counts(results.tally)} This is part {own}: {later}.", err_console if as_json else out_console)
+        return
     page = folder / REPORT
     with writing(page):
         page.unlink(missing_ok=True)  # an earlier report may have fewer runs
@@ -117,15 +131,17 @@ def run(
         write_report(folder, page)
     if as_json:
         return
-    runs = results.tally
-    if runs.trained:
-        counts = f"{plural(runs.trained, 'run')} trained, {runs.from_store:,} from the store."
-    else:
-        counts = f"Nothing to train: all {plural(runs.from_store, 'run')} came from the store."
     where = f"Results are in {folder}."
     where += f" The ticket is {folder / TICKET}." if summary.smallest_winning else ""
     where += f" The report is {page}." if report else ""
-    print_line(f"{counts} {where}")
+    print_line(f"{_counts(results.tally)} {where}")
+
+
+def _counts(runs: Tally) -> str:
+    """What was trained, in a sentence."""
+    if runs.trained:
+        return f"{plural(runs.trained, 'run')} trained, {runs.from_store:,} from the store."
+    return f"Nothing to train: all {plural(runs.from_store, 'run')} came from the store."
 
 
 @app.command()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from tombola.experiments.mask_source import ExactMasks, MaskSource
+from tombola.experiments.part import Part
 from tombola.experiments.score_inputs import score_inputs
 from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.search_method import MethodContext
@@ -58,6 +59,8 @@ class Experiment:
         stability is measured."""
         self.config = config
         self.workload = workload
+        self.replicates = range(config.replicates)
+        """Those that are studied."""
         self._rewind_to = rewind_to
         self._candidates = candidates
         self._target = target
@@ -69,9 +72,16 @@ class Experiment:
         changed._masks = masks
         return changed
 
+    def only(self, part: Part) -> Self:
+        """The same experiment, of which a part of the replicates is studied. Raises `InputError` if there are more
+        parts than replicates."""
+        changed = copy.copy(self)
+        changed.replicates = part.replicates(self.config.replicates)
+        return changed
+
     def studies(self) -> list[Study[None]]:
-        """One study for each replicate, in order."""
-        return [self.study(replicate) for replicate in range(self.config.replicates)]
+        """One study for each of `replicates`, in order."""
+        return [self.study(replicate) for replicate in self.replicates]
 
     def study(self, replicate: int) -> Study[None]:
         """Search for tickets, then train all controls and baselines, transfer the tickets, and measure stability."""
@@ -168,8 +178,9 @@ class Experiment:
         return metric.errors(values)
 
 
-def count_runs(config: SearchConfig) -> int:
-    """How many runs the studies of `config` request if none diverges; with "auto" and for early birds the maximum."""
+def count_runs(config: SearchConfig, part: Part | None = None) -> int:
+    """How many runs the studies of `config`, or of a part of it, request if none diverges; with "auto" and for early
+    birds the maximum. Raises `InputError` if there are more parts than replicates."""
 
     def level_count(chosen: list[int] | None) -> int:
         return config.search.levels if chosen is None else len(set(chosen))
@@ -185,4 +196,5 @@ def count_runs(config: SearchConfig) -> int:
         pairs, lines = config.stability.pairs, len(config.stability.candidates) * config.stability.pairs
         lines += count_ticket_lines(config.search.levels, pairs) if config.stability.tickets else 0
         count += lines * (config.stability.points + 2 * config.evaluates_ends)
-    return config.replicates * (count + len(trunks - {Duration(), AUTO}))  # a trunk of no iterations is not trained
+    count += len(trunks - {Duration(), AUTO})  # a trunk of no iterations is not trained
+    return count * len((part or Part()).replicates(config.replicates))

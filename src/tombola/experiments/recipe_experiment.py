@@ -39,8 +39,9 @@ class RecipeExperiment(Experiment):
         """What it asks an engine for: the searches, side by side, train level after level, then all the rest."""
         config, dense = self.config, self.dense(0)
         chain = 2 if config.search_method.name == "one-shot" else 1 + config.search.levels
-        rest = count_runs(config) - chain * config.replicates
-        at_once = [config.replicates] * chain + ([rest] if rest > 0 else [])
+        searches = len(self.replicates)
+        rest = (count_runs(config) // config.replicates - chain) * searches
+        at_once = [searches] * chain + ([rest] if rest > 0 else [])
         return Demand.of(dense, at_once, self._mean_density(dense.mask))
 
     def _mean_density(self, dense: Mask) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -129,7 +129,7 @@ class ResultsCollector(Listener):
         run, start = request.run, self._initial_states(request.run.start)
         if not self._tables and isinstance(self.config, CustomConfig):
             self._check_figures(self.config, outcome)
-        stats = [asdict(layer) for layer in layer_stats(run, start, outcome)]
+        stats = [vars(layer) for layer in layer_stats(run, start, outcome)]
         layers = {name: [layer[name] for layer in stats] for name in stats[0]}
         curves = {column_of(name): values.numpy() for name, values in outcome.curves.items()}
         tables = RunTables(Row.of(study, request, outcome), layers, curves)

@@ -114,8 +114,9 @@ class Checkpoint:
         """Delete the saved state, also one that is still being written."""
         self.wait()
         self.path.unlink(missing_ok=True)
-        for part in self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"):
-            part.unlink(missing_ok=True)
+        for part in self.path.parent.glob(f"*-*{self.path.suffix}"):  # a pattern for each would be compiled each time
+            if part.stem.startswith(f"{self.path.stem}-"):
+                part.unlink(missing_ok=True)
 
 
 class NoCheckpoint(Checkpoint):

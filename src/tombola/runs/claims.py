@@ -2,7 +2,8 @@
 
 FOLDER/guard.lock    held while a claim is made
 FOLDER/ID.lock       held by whoever has this claim: the operating system releases it when the process dies
-FOLDER/ID.json       the keys of the claim, in a file of their own, because Windows lets nobody read a locked one
+FOLDER/ID.json       the keys of the claim, in a file of their own, because Windows lets nobody read a locked one:
+                     each line a JSON list of keys that it took, those that it gave back with a "-"
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Claim:
         self._folder = folder
         self._lock = filelock.FileLock(folder / f"{uuid.uuid4().hex}.lock")
         self._keys: set[str] = set()
+        self._written = 0  # keys in its file, given back or not
 
     def try_add(self, keys: Collection[str]) -> bool:
         """Hold `keys` too, all or none: none, and False is returned, if another claim has one of them."""
@@ -58,13 +60,18 @@ class Claim:
                 return False
             if not self._lock.is_locked:
                 self._lock.acquire(timeout=0)
-            self._hold(self._keys | set(keys))
+            self._keys |= set(keys)
+            if self._written > 4 * len(self._keys):
+                self._write("w", sorted(self._keys))
+            else:
+                self._write("a", sorted(keys))
         return True
 
     def remove(self, keys: Collection[str]) -> None:
-        """Hold these keys no longer."""
-        with writing(self._folder), file_lock(self._folder / GUARD):
-            self._hold(self._keys - set(keys))
+        """Hold these keys no longer. Whoever reads the file before the line is complete finds them still held."""
+        self._keys -= set(keys)
+        with writing(self._folder):
+            self._write("a", [f"-{key}" for key in keys])
 
     def release(self) -> None:
         """Hold nothing any longer."""
@@ -72,9 +79,10 @@ class Claim:
         self._lock.release()
         _remove(Path(self._lock.lock_file))
 
-    def _hold(self, keys: set[str]) -> None:
-        self._keys = keys
-        _keys_file(Path(self._lock.lock_file)).write_text(json.dumps(sorted(keys)), encoding="utf-8")
+    def _write(self, mode: str, keys: Collection[str]) -> None:
+        with _keys_file(Path(self._lock.lock_file)).open(mode, encoding="utf-8") as file:
+            file.write(f"{json.dumps(keys)}\n")
+        self._written = len(keys) + (self._written if mode == "a" else 0)
 
 
 @contextmanager
@@ -111,12 +119,16 @@ def _claims(folder: Path, own: Path) -> Iterator[set[str]]:
 
 def _keys(lock_file: Path) -> set[str]:
     """The keys of a claim that someone holds."""
+    held: set[str] = set()
     try:
-        return set(json.loads(_keys_file(lock_file).read_text(encoding="utf-8")))
+        for line in _keys_file(lock_file).read_text(encoding="utf-8").splitlines():
+            for key in json.loads(line):
+                held.discard(key[1:]) if key.startswith("-") else held.add(key)
     except FileNotFoundError:
         return {lock_file.stem}  # of an earlier version, which had a lock for each key; or it is being released
-    except (OSError, ValueError):  # it could not be written
-        return set()
+    except (OSError, ValueError):  # a line is not complete
+        return held
+    return held
 
 
 def _keys_file(lock_file: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, InstanceOf, PlainSerializer, model_validator
@@ -165,10 +166,15 @@ class BaseRun(FrozenModel):
         """
         return self.model_dump(mode="json", exclude_defaults=True)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The run's name in the store: 32 hexadecimal digits, a hash of the description."""
         return key_of(self.description)
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied.__dict__.pop("key", None)  # `model_copy` copies it, and then changes what it is made of
+        return copied
 
     def __hash__(self) -> int:
         return hash(self.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from importlib import metadata
 from typing import Any
@@ -24,4 +25,10 @@ def require(module: str, extra: str) -> Any:
 
 def versions() -> dict[str, str]:
     """The versions of tombola and of the libraries that results depend on."""
-    return {name: metadata.version(name) for name in ("tombola", "torch", "numpy")}
+    return {name: _version(name) for name in ("tombola", "torch", "numpy")}
+
+
+@functools.cache
+def _version(library: str) -> str:
+    """It takes a millisecond to look up, and cannot change while the library is imported."""
+    return metadata.version(library)

@@ -47,7 +47,7 @@ def expected_runs(experiment: Experiment, store: Store | None = None) -> Iterato
     """
     rehearsed = experiment.with_masks(StandInMasks())
     answers = _Answers(experiment, store)
-    for replicate in range(experiment.config.replicates):
+    for replicate in experiment.replicates:
         for request in rehearse(rehearsed.study(replicate), answers):
             yield replicate, request
 
