@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -28,6 +30,9 @@ CLIENT = "ray://"
 
 PATIENCE = 5.0
 """Seconds until a cluster that does not answer is given up."""
+
+TOKEN = "~/.ray/auth_token"
+"""Where Ray keeps a user's token."""
 
 _SETTINGS = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # or else what raylets report is printed, in paragraphs, on standard output
@@ -62,6 +67,8 @@ def ray_cluster(
         )
     wanted = Resources.parse(resources)
     silence_ray()
+    if address != LOCAL:
+        _use_token()
     ray = require("ray", "ray")
     connected = not ray.is_initialized() and _connect(ray, address)
     try:
@@ -82,6 +89,15 @@ def silence_ray() -> None:
     """Before Ray is imported."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+
+
+def _use_token() -> None:
+    """Authenticate if this user has a token: clusters that Ray starts where there is one want it, but Ray itself does
+    not use it when it connects to them. It reads these settings when it is imported."""
+    if "ray" in sys.modules:
+        return
+    if "RAY_AUTH_TOKEN" in os.environ or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", TOKEN)).expanduser().exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _connect(ray: Any, address: str) -> bool:
