@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.errors import raises_input_error
 from tests.support.experiments import simulate, train
 from tests.support.fake_engine import FakeEngine
 from tests.support.recipes import tiny
@@ -19,6 +21,7 @@ from tombola.experiments.recipe import Recipe, load_recipe
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.utils.errors import InputError
+from tombola.utils.workers import InlineExecutor
 
 
 class Fake(FakeEngine):
@@ -192,3 +195,27 @@ def test_where_only_dense_networks_were_trained_sparse_ones_are_tried(
     assert found.in_store == 2
     assert found.time is not None
     assert found.time.basis == "store and trial"
+
+
+class Gpus(InlineExecutor):
+    """A cluster of three GPUs, each shared by two trainings."""
+
+    device, sharing = "cuda", 2
+
+    def slots(self) -> int:
+        return 6
+
+
+def test_trainings_on_gpus_of_a_cluster_are_counted_but_not_tried_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tombola._plan_experiment.ray_cluster", lambda *_: nullcontext(Gpus()))
+    monkeypatch.setattr(planner, "measure", None)
+    planned = plan_experiment(tiny(), tmp_path / "store", cluster="auto", resources={"gpu": 0.5})
+    assert (planned.workers, planned.device, planned.time) == (6, "cuda", None)
+    assert planned.to_train > 0
+
+
+def test_resources_without_a_cluster_are_refused_as_by_run(tmp_path: Path) -> None:
+    with raises_input_error("resources", "cluster"):
+        plan_experiment(tiny(), tmp_path / "store", resources=["gpu=99"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests.support.errors import raises_input_error
 from tests.support.executors import RecordingExecutor
@@ -16,7 +18,9 @@ from tests.support.recipes import tiny
 from tests.support.stores import keys_of
 from tombola._run_experiment import run_experiment
 from tombola._sweep import sweep
+from tombola.experiments.experiment import count_runs
 from tombola.experiments.results import read_results
+from tombola.report.progress import ProgressDisplay
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.runs.store import Store
@@ -82,3 +86,12 @@ def test_workers_may_be_processes(tmp_path: Path) -> None:
     recipes = {tmp_path / f"{lr}": tiny(training__lr=lr, controls={}, search__levels=1) for lr in (0.005, 0.01)}
     results = sweep(recipes, tmp_path / "store", workers=2, engine="eager")
     assert [each.tally.trained for each in results] == [4, 4]
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_time_left_is_that_of_all_experiments(tmp_path: Path) -> None:
+    recipes = {tmp_path / name: tiny(replicates=2, training__lr=lr) for name, lr in (("a", 0.1), ("b", 0.2))}
+    with ProgressDisplay(Console(file=io.StringIO()), sum(map(count_runs, recipes.values()))) as progress:
+        sweep(recipes, tmp_path / "store", engine="eager", workers=1, listeners=[progress])
+    assert progress._time_left is not None
+    assert not +progress._time_left._left

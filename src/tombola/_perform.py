@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +24,7 @@ from tombola.report.prose import conclusion
 from tombola.runs.outcome import Outcome
 from tombola.runs.store import Store
 from tombola.studies.conductor import Listener, ListenerGroup, conduct
+from tombola.studies.rehearsal import Rehearsed
 from tombola.studies.request import RunRequest, Study
 from tombola.tickets.selection import ticket_of
 from tombola.zoo.models.description import Start
@@ -87,18 +88,6 @@ class Performance:
             self._writer.interrupted()
 
 
-def _time_left(experiment: Experiment, store: Store, engine: Engine[Any], trial: bool) -> TimeLeft:
-    """What is expected, and, by a short trial on a CPU, what that costs, unless the store tells."""
-    time_left = TimeLeft(expected_runs(experiment), getattr(engine, "data_dir", None))
-    if (
-        trial
-        and getattr(engine, "device", None) == "cpu"
-        and store.peek(experiment.dense(experiment.replicates[0])) is None
-    ):
-        time_left.measure(engine)
-    return time_left
-
-
 def perform(
     experiment: Experiment,
     store: Store,
@@ -116,11 +105,6 @@ def perform(
     Raises `InputError` if the folder cannot be used, and what `conduct` raises.
     """
     performance = Performance(experiment, collector, out, listeners)
-    store.check_writable()
-    for shown in listeners:
-        if isinstance(shown, ProgressDisplay):
-            local = None if remote else workers
-            shown.expect(_time_left(experiment, store, engine, trial=shown.wants_trial and not remote), local)
     return perform_all([performance], store, engine, executor, workers, remote)[0]
 
 
@@ -144,9 +128,14 @@ def perform_all(
         studies += _and_then(own, partial(performance.finish, store))
         told += [(performance.listener, replicate) for replicate in performance.experiment.replicates]
     listener = ListenerGroup([_Dispatcher(told), *listeners])
-    for each in (*listeners, *(own for performance in performances for own in performance.listeners)):
-        if isinstance(each, ProgressDisplay):
-            each.watch(executor)
+    for display, expected in _displays(performances, listeners):
+        display.watch(executor)
+        time_left = TimeLeft(expected, getattr(engine, "data_dir", None))
+        measurable = not remote and getattr(engine, "device", None) == "cpu"
+        first = performances[0].experiment
+        if display.wants_trial and measurable and store.peek(first.dense(first.replicates[0])) is None:
+            time_left.measure(engine)  # the store does not tell what it will cost
+        display.expect(time_left, None if remote else workers)
     try:
         conduct(studies, store, engine, executor, listener, workers, remote)
     except BaseException:
@@ -154,6 +143,28 @@ def perform_all(
             performance.interrupted()
         raise
     return [performance.results for performance in performances if performance.results is not None]
+
+
+def _displays(
+    performances: Sequence[Performance], listeners: Sequence[Listener]
+) -> Iterator[tuple[ProgressDisplay, Iterator[tuple[int, Rehearsed]]]]:
+    """Each display, with the runs that it is told of and the numbers of their studies."""
+    for performance in performances:
+        for each in performance.listeners:
+            if isinstance(each, ProgressDisplay):
+                yield each, expected_runs(performance.experiment)
+    for each in listeners:
+        if isinstance(each, ProgressDisplay):
+            yield each, _numbered_through(performances)
+
+
+def _numbered_through(performances: Sequence[Performance]) -> Iterator[tuple[int, Rehearsed]]:
+    before = 0
+    for performance in performances:
+        replicates = performance.experiment.replicates
+        for replicate, expected in expected_runs(performance.experiment):
+            yield before + replicates.index(replicate), expected
+        before += len(replicates)
 
 
 def _and_then(studies: Sequence[Study[None]], finish: Callable[[], None]) -> list[Study[None]]:

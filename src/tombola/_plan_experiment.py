@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tombola.engines import check_engine, trains_in_threads
+from tombola._trainers import check_trainers
 from tombola.engines import engine as named_engine
+from tombola.engines import trains_in_threads
 from tombola.engines.device_choice import choose_device
 from tombola.experiments.part import Part
 from tombola.experiments.planning.plan import Plan
 from tombola.experiments.planning.planner import Planner
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
+from tombola.integrations.ray_cluster import ray_cluster
 from tombola.runs.opening import open_store
 from tombola.utils.gpus import count_sharing
 from tombola.utils.workers import worker_count
@@ -24,6 +27,8 @@ def plan_experiment(
     engine: str = "auto",
     device: str = "auto",
     workers: int | None = None,
+    cluster: str | None = None,
+    resources: Mapping[str, float] | Sequence[str] = (),
     part: str | None = None,
     data_dir: str | Path | None = None,
 ) -> Plan:
@@ -31,16 +36,24 @@ def plan_experiment(
 
     The experiment's own studies are run: outcomes in `store` are used, others are made up, so that every training is
     counted. Times are those of trainings of the same kind in the store; where there are none, a few iterations are
-    trained. Nothing is written. With a cluster, `workers` is the number of trainings that it runs at once.
-    Raises `InputError` if the recipe or its data is invalid.
+    trained here; not for GPUs of a cluster. Nothing is written.
+    Raises `InputError` if the recipe or its data is invalid, and where `run_experiment` does.
     """
-    check_engine(engine, device)
+    check_trainers(engine, device, None, cluster, resources)
     experiment = RecipeExperiment(recipe, data_dir)
     if part is not None:
         experiment = experiment.only(Part.parse(part))
-    device = choose_device(device, engine, workers, experiment.demand)
-    workers = worker_count(workers, device)
-    chosen = named_engine(engine, data_dir, device, count_sharing(workers, device))
-    threads = trains_in_threads(chosen, experiment.sample_runs, device)
+    trial, threads = True, False
+    if cluster is not None:
+        with ray_cluster(cluster, resources, device, engine) as executor:
+            device, workers = executor.device, workers or executor.slots()
+            chosen = named_engine(engine, data_dir, device, executor.sharing, here=False)
+            trial = device == "cpu"
+    else:
+        device = choose_device(device, engine, workers, experiment.demand)
+        workers = worker_count(workers, device)
+        chosen = named_engine(engine, data_dir, device, count_sharing(workers, device))
+        threads = trains_in_threads(chosen, experiment.sample_runs, device)
     name = type(chosen).__name__.lower()
-    return Planner(experiment, open_store(store), chosen, name, device, workers, threads, data_dir).plan()
+    planner = Planner(experiment, open_store(store), chosen, name, device, max(1, workers), threads, data_dir, trial)
+    return planner.plan()

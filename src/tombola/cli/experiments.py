@@ -89,7 +89,15 @@ def run(
     if dry_run:
         beside = store or folder.parent / ".tombola"
         planned = plan_experiment(
-            chosen, beside, engine=engine, device=device, workers=workers, part=part, data_dir=data_dir
+            chosen,
+            beside,
+            engine=engine,
+            device=device,
+            workers=workers,
+            cluster=cluster,
+            resources=resources or (),
+            part=part,
+            data_dir=data_dir,
         )
         if as_json:
             print_json(planned.model_dump(mode="json"))

@@ -46,7 +46,8 @@ class _Tally:
 
 @dataclass
 class Planner:
-    """Plans an experiment of a recipe. `threads`: workers are threads of the driver."""
+    """Plans an experiment of a recipe. `threads`: workers are threads of the driver. `trial`: what the store does not
+    tell may be measured here."""
 
     experiment: Experiment
     store: Store
@@ -56,6 +57,7 @@ class Planner:
     workers: int
     threads: bool
     data_dir: str | Path | None = None
+    trial: bool = True
 
     def __post_init__(self) -> None:
         self._costs = RunCosts()
@@ -97,7 +99,7 @@ class Planner:
         """Measure what neither this experiment's nor other trainings in the store tell."""
         add_stored_timings(self._costs, self.store, self._unknown.values(), self._is_comparable, self.data_dir)
         from_store, unknown = bool(self._costs), self._unknown
-        if not unknown:
+        if not (unknown and self.trial):
             return "store"
         measure(self._costs, unknown, self.engine, self.data_dir, at_once)
         return "store and trial" if from_store else "trial"
