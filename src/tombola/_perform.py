@@ -135,7 +135,8 @@ def perform_all(
         first = performances[0].experiment
         if display.wants_trial and measurable and store.peek(first.dense(first.replicates[0])) is None:
             time_left.measure(engine)  # the store does not tell what it will cost
-        display.expect(time_left, None if remote else workers)
+        slots: Callable[[], int] | None = getattr(executor, "slots", None)
+        display.expect(time_left, slots() if slots is not None else workers)
     try:
         conduct(studies, store, engine, executor, listener, workers, remote)
     except BaseException:
@@ -196,6 +197,6 @@ class _Dispatcher(Listener):
         listener, replicate = self.listeners[study]
         listener.answered(replicate, request, outcome, trained)
 
-    def retried(self, study: int, request: RunRequest, error: Exception) -> None:
+    def failed(self, study: int, request: RunRequest, error: Exception, again: bool) -> None:
         listener, replicate = self.listeners[study]
-        listener.retried(replicate, request, error)
+        listener.failed(replicate, request, error, again)

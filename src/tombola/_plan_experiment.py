@@ -39,7 +39,7 @@ def plan_experiment(
     trained here; not for GPUs of a cluster. Nothing is written.
     Raises `InputError` if the recipe or its data is invalid, and where `run_experiment` does.
     """
-    check_trainers(engine, device, None, cluster, resources)
+    check_trainers(engine, device, None, cluster, resources, workers)
     experiment = RecipeExperiment(recipe, data_dir)
     if part is not None:
         experiment = experiment.only(Part.parse(part))

@@ -61,7 +61,7 @@ def run_experiment(
     Raises `InputError` if the recipe, the data or a folder is invalid; `TrainingsFailed` if trainings in `executor`
     failed three times, once all others are finished.
     """
-    check_trainers(engine, device, executor, cluster, resources)
+    check_trainers(engine, device, executor, cluster, resources, workers)
     own, out = None if part is None else Part.parse(part), Path(out)
     count = count_runs(recipe, own)
     experiment = RecipeExperiment(recipe, data_dir)

@@ -37,7 +37,7 @@ def sweep(
 
     Raises `InputError`, which names the folder, if any of the recipes is invalid, before anything is trained.
     """
-    check_trainers(engine, device, executor, cluster, resources)
+    check_trainers(engine, device, executor, cluster, resources, workers)
     experiments = {out: _checked(out, recipe, data_dir) for out, recipe in recipes.items()}
     runs = open_store(store, checkpoint_every)
     known = commands or {}

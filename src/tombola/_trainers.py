@@ -35,6 +35,7 @@ def check_trainers(
     executor: Executor | None,
     cluster: str | None,
     resources: Mapping[str, float] | Sequence[str],
+    workers: int | None = None,
 ) -> None:
     """Raises `InputError` for those that `trainers` cannot make, as far as that is known before."""
     if cluster is None and resources:
@@ -42,6 +43,7 @@ def check_trainers(
     if cluster is not None and executor is not None:
         raise InputError("executor, cluster: give one of them")
     check_engine(engine, device, here=executor is None and cluster is None)
+    worker_count(workers)
 
 
 @contextmanager
@@ -75,5 +77,7 @@ def trainers(
 def _elsewhere(
     executor: Executor, engine: str, device: str, workers: int | None, data_dir: str | Path | None
 ) -> Trainers:
+    if data_dir is not None:
+        data_dir = Path(data_dir).absolute()  # workers have another working directory
     chosen = named_engine(engine, data_dir, device, sharing=getattr(executor, "sharing", 1), here=False)
     return Trainers(chosen, executor, workers, remote=True)

@@ -70,7 +70,7 @@ class Disturbance(Listener):
         if trained and self.trained == self.after:
             self.act()
 
-    def retried(self, study: int, request: RunRequest, error: Exception) -> None:  # noqa: ARG002
+    def failed(self, study: int, request: RunRequest, error: Exception, again: bool) -> None:  # noqa: ARG002
         self.retried_runs += 1
 
 

@@ -207,11 +207,11 @@ def test_the_progress_display_shows_a_cluster_and_what_it_lost(dense: Run) -> No
         progress._progress.refresh()
         assert "3 nodes, 3 under way ·" in shown.getvalue()
         for ask in asks[:2]:
-            progress.retried(0, ask, RuntimeError("node 7 died\nin pain"))
+            progress.failed(0, ask, RuntimeError("node 7 died\nin pain"), True)
         progress.started(0, asks[0])
         progress._progress.refresh()
         last = shown.getvalue()
-    assert "3 nodes, 2 under way, 2 lost and retried" in last
+    assert "3 nodes, 2 under way, 2 lost" in last
     assert "ticket level 0, ticket level 2" in last.splitlines()[-1]
     assert last.count("node 7 died in pain") == 1  # once for each reason
 
@@ -220,7 +220,7 @@ def test_only_so_many_reasons_are_shown(dense: Run) -> None:
     shown = io.StringIO()
     with ProgressDisplay(Console(file=shown, width=150), runs=4) as progress:
         for failure in range(100):
-            progress.retried(0, RunRequest("ticket", 0, dense), RuntimeError(f"reason {failure}"))
+            progress.failed(0, RunRequest("ticket", 0, dense), RuntimeError(f"reason {failure}"), True)
     assert len(shown.getvalue().splitlines()) == module.MAX_ERRORS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import uuid
 from collections import Counter
@@ -67,9 +68,11 @@ class Retries(Recorder):
     def __init__(self) -> None:
         super().__init__()
         self.errors: list[tuple[BaseRun, str]] = []
+        self.given_up: list[BaseRun] = []
 
-    def retried(self, study: int, request: RunRequest, error: Exception) -> None:  # noqa: ARG002
+    def failed(self, study: int, request: RunRequest, error: Exception, again: bool) -> None:  # noqa: ARG002
         self.errors.append((request.run, str(error)))
+        self.given_up += [] if again else [request.run]
 
 
 @pytest.fixture
@@ -126,6 +129,7 @@ def test_a_run_that_fails_is_tried_again(dense: Run, store: Store, tmp_path: Pat
     (outcomes,) = conduct([request_together(*runs)], store, engine, InlineExecutor(), listener, remote=True)
     assert len(outcomes) == 3
     assert listener.errors == [(runs[1], "no luck with 1")] * 2
+    assert not listener.given_up
     assert Counter((tmp_path / "log").read_text().split()) == {"0": 1, "1": 3, "2": 1}
 
 
@@ -133,10 +137,12 @@ def test_after_three_tries_the_others_end_and_the_run_is_named(dense: Run, store
     engine = Unreliable(tmp_path / "log", fails=frozenset({1}))
     runs = runs_like(dense, 6)
     studies = [request_in_turn(*runs[:3]), request_in_turn(*runs[3:]), request_together(runs[5], runs[1])]
+    listener = Retries()
     with pytest.raises(TrainingsFailed, match=f"1 training failed 3 times.*{runs[1].key}.*no luck with 1"):
-        conduct(studies, store, engine, InlineExecutor(), Recorder(), remote=True)
+        conduct(studies, store, engine, InlineExecutor(), listener, remote=True)
     assert Counter((tmp_path / "log").read_text().split()) == {"0": 1, "1": 3, "3": 1, "4": 1, "5": 1}
     assert all(store.get(run) for run in (runs[0], *runs[3:]))
+    assert listener.given_up == [runs[1]]
 
 
 def test_if_all_fail_because_of_invalid_input_so_does_the_experiment(
@@ -370,3 +376,93 @@ def test_a_full_disk_of_the_driver_ends_the_experiment(
     with raises_input_error("no space left"):
         conduct([request_together(*runs)], store, engine, InlineExecutor(), Recorder(), remote=True)
     assert (tmp_path / "log").read_text().split() == ["0"]
+
+
+class Stacks(Unreliable):
+    """Trains up to four runs at once, and fails the first time."""
+
+    def capacity(self, run: Run) -> Capacity:  # noqa: ARG002
+        return Capacity(4)
+
+    def train(self, runs: Sequence[Run], checkpoint: Any, load_state: Any = None) -> list[Outcome]:  # noqa: ARG002
+        first = not self.log.exists()
+        with self.log.open("a") as file:
+            file.write(f"{' '.join(str(run.start.seed) for run in runs)}\n")
+        if first:
+            raise RuntimeError("lost")
+        return [outcome_of(run) for run in runs]
+
+
+class Slots(InlineExecutor):
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def slots(self) -> int:
+        return self.count
+
+
+@pytest.mark.parametrize(("slots", "stacks"), [(1, ["0 1 2 3", "4 5"]), (2, ["0 1 2", "3 4 5"])])
+def test_stacks_fill_the_devices_and_are_tried_again_as_they_were(
+    dense: Run, store: Store, tmp_path: Path, slots: int, stacks: list[str]
+) -> None:
+    engine, listener = Stacks(tmp_path / "log"), Retries()
+    study = request_together(*runs_like(dense, 6))
+    conduct([study], store, engine, Slots(slots), listener, None, remote=True)
+    assert len(listener.errors) == len(stacks[0].split())
+    trained = (tmp_path / "log").read_text().splitlines()
+    assert trained[0] == stacks[0]
+    assert sorted(trained[1:]) == stacks
+
+
+def test_tasks_are_never_equal(dense: Run, store: Store) -> None:
+    """Dask remembers what it answered, also an error."""
+    training = RemoteTraining(store, RecordingEngine(), InlineExecutor())
+    one, other = training._task([dense]), training._task([dense])
+    training.close()
+    assert pickle.dumps(one) != pickle.dumps(other)
+
+
+def test_builds_of_one_version_are_alike(dense: Run, store: Store) -> None:
+    training = RemoteTraining(store, RecordingEngine(), InlineExecutor())
+    task = training._task([dense])
+    training.close()
+    elsewhere = {name: f"{version.partition('+')[0]}+cu130" for name, version in task.versions.items()}
+    assert train_task(replace(task, versions=elsewhere))
+
+
+def test_small_data_travels_where_it_cannot_be_shared(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    experiment = RecipeExperiment(tiny(search__levels=0, controls={}))
+    training = RemoteTraining(store, Eager(), RecordingExecutor())
+    task = training._task([experiment.dense(0)])
+    training.close()
+    datasets.prepare.cache_clear()
+    monkeypatch.setattr(datasets, "load", None)
+    assert len(train_task(pickle.loads(pickle.dumps(task)))) == 1
+
+
+class Lost(RuntimeError):
+    lost = True
+
+
+@pytest.mark.parametrize(("error", "times"), [(Lost, 2), (RuntimeError, 1)])
+def test_only_what_may_be_lost_is_shared_again(
+    dense: Run, store: Store, tmp_path: Path, error: type[Exception], times: int
+) -> None:
+    SharingExecutor.kept.clear()
+    engine = Unreliable(tmp_path / "log", frozenset({0}), 1, error)
+    conduct([request_in_turn(*runs_like(dense, 1))], store, engine, SharingExecutor(), Recorder(), remote=True)
+    assert sum(isinstance(value, bytes) for value in SharingExecutor.kept) == times
+
+
+def test_workers_with_another_working_directory_find_the_store(
+    dense: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    place = Store(Path("store"))
+    place.check_writable()
+    training = RemoteTraining(place, RecordingEngine(), InlineExecutor())
+    task = training._task([dense])
+    training.close()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert task.store.store_id == task.store_id is not None

@@ -19,7 +19,7 @@ from rich.logging import RichHandler
 
 from tombola.cli.output import err_console, print_message
 from tombola.engines import device_choice
-from tombola.utils.errors import InputError, TrainingsFailed
+from tombola.utils.errors import InputError, TrainingsFailed, Unreachable
 
 app = typer.Typer(
     help="Find, verify and export winning lottery tickets.",
@@ -66,7 +66,7 @@ def handle_errors(function: Callable[Parameters, None]) -> Callable[Parameters, 
             except KeyboardInterrupt:
                 print_message(INTERRUPTED, "yellow")
                 raise typer.Exit(130) from None
-            except TrainingsFailed as error:
+            except (TrainingsFailed, Unreachable) as error:
                 print_message(f"failed: {error}; finished runs are kept, and the same command resumes", "red")
                 raise typer.Exit(1) from None
             except Exception as error:  # noqa: BLE001 - any other error: print it with its traceback

@@ -88,19 +88,23 @@ def worker_function() -> Callable[..., Any]:
     namespace = NAMESPACE
 
     def answer(key: str, call: bytes, refs: list[Any], sources: list[Any]) -> Any:
+        from contextlib import suppress
+
         import ray
         from ray.experimental import internal_kv
 
         node = ray.get_runtime_context().get_node_id()
-        internal_kv._internal_kv_put(key, node, namespace=namespace)
         try:
+            with suppress(Exception):  # where it is, is no reason to lose it
+                internal_kv._internal_kv_put(key, node, namespace=namespace)
             from tombola.integrations.ray_calls import Packed, perform_call
 
             return perform_call(node, Packed(call, refs), sources)
         except ImportError as error:
             return node, str(error)
         finally:
-            internal_kv._internal_kv_del(key, namespace=namespace)
+            with suppress(Exception):
+                internal_kv._internal_kv_del(key, namespace=namespace)
 
     return answer
 

@@ -38,6 +38,7 @@ _SETTINGS = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # or else what raylets report is printed, in paragraphs, on standard output
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or else there is a warning of what it will be
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # or else a lost connection is replaced by a new cluster on this machine
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
 """Ray's environment variables, unless they are set; it reads most of them when it is imported."""

@@ -22,6 +22,9 @@ _REASONS: dict[type[Exception], str] = {
 class WorkerLost(RuntimeError):
     """A training ended without a result: its worker, its node, or what it needed was lost."""
 
+    lost = True
+    """What was shared with it may be lost too."""
+
 
 def original(error: BaseException, node: str) -> Exception:
     """What a task raised, or else a `WorkerLost` that names the node and the reason."""

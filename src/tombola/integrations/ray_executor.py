@@ -5,17 +5,17 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, InvalidStateError
 from concurrent.futures import wait as wait_for
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import NodeDiedError
+from ray.exceptions import NodeDiedError, RayError
 from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 
 from tombola.integrations.cluster_resources import Resources
@@ -31,7 +31,9 @@ from tombola.integrations.ray_calls import (
 )
 from tombola.integrations.ray_errors import original
 from tombola.integrations.ray_nodes import REFRESH, Nodes
+from tombola.utils.errors import Unreachable
 from tombola.utils.own_sources import pack_own_sources
+from tombola.utils.text import one_line
 
 T = TypeVar("T")
 
@@ -63,7 +65,8 @@ class RayExecutor(Executor):
         self.sharing = resources.sharing
         """How many calls share a GPU."""
         self._nodes = Nodes(resources)
-        self._remote = ray.remote(max_retries=0, num_cpus=resources.cpu, num_gpus=resources.gpu or 0)(
+        gpus = resources.gpu or 0
+        self._remote = ray.remote(max_retries=0, max_calls=0, num_cpus=resources.cpu, num_gpus=gpus)(  # 0: any number
             worker_function()
         )
         self._sources: list[Any] = []
@@ -79,7 +82,7 @@ class RayExecutor(Executor):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """See `Executor`."""
         call = _Call(pack(fn, *args, **kwargs))
-        with self._lock:
+        with self._lock, _connected():
             if self._closed:
                 raise RuntimeError("no calls can be submitted after shutdown")
             if not self._sources:
@@ -91,15 +94,18 @@ class RayExecutor(Executor):
 
     def share(self, value: T) -> Callable[[], T]:
         """Put a value where each node fetches it once. Called in a worker, what is returned gives the value."""
-        return SharedValue(ray.put(value))
+        with _connected():
+            return SharedValue(ray.put(value))
 
     def slots(self) -> int:
         """How many calls can run at once now."""
-        return sum(self._nodes.alive().values())
+        with _connected():
+            return sum(self._nodes.alive().values())
 
     def nodes(self) -> int:
         """How many nodes can run calls now."""
-        return len(self._nodes.alive())
+        with _connected():
+            return len(self._nodes.alive())
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """See `Executor`; also calls that are running are cancelled."""
@@ -181,11 +187,26 @@ class RayExecutor(Executor):
                 call.ref = None
                 self._finish(call, node, NodeDiedError(""))
                 _cancel(ref)
-            elif (dead and node is None) or (alive and alive <= call.avoids):
+            elif (dead and node is None and not _has_ended(call)) or (alive and alive <= call.avoids):
                 self._start(call)
                 _cancel(ref)
                 if call.future.cancelled():  # meanwhile
                     _cancel(call.ref)
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Raises `Unreachable` where Ray's library cannot use the cluster."""
+    try:
+        yield
+    except (RayError, ConnectionError, SystemError) as error:
+        raise Unreachable(f"the connection to the cluster was lost ({one_line(error)})") from error
+
+
+def _has_ended(call: _Call) -> bool:
+    """Whether its result is somewhere, or on its way here."""
+    ended, _ = ray.wait([call.ref], timeout=0, fetch_local=False)
+    return bool(ended)
 
 
 def _cancel(ref: Any) -> None:

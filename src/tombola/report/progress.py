@@ -53,7 +53,8 @@ class ProgressDisplay(Listener):
         self._training: set[tuple[int, RequestId]] = set()
         self._levels = Counter[tuple[str, int]]()  # of those that are training, by branch and level
         self._nodes: Callable[[], int] | None = None
-        self._retried = 0
+        self._slots: Callable[[], int] | None = None
+        self._lost = 0
         self._errors: set[str] = set()  # that were shown
         self._progress = Progress(
             TextColumn(f"[bold]{action}"),
@@ -85,8 +86,8 @@ class ProgressDisplay(Listener):
         self._time_left, self._workers = time_left, workers
 
     def watch(self, executor: Executor) -> None:
-        """Show how many nodes train, if this executor has a method `nodes` that says so."""
-        self._nodes = getattr(executor, "nodes", None)
+        """Show how many nodes train, if this executor has methods `nodes` and `slots` that say so."""
+        self._nodes, self._slots = getattr(executor, "nodes", None), getattr(executor, "slots", None)
 
     def started(self, study: int, request: RunRequest) -> None:
         """Show the run as training."""
@@ -105,15 +106,16 @@ class ProgressDisplay(Listener):
         self._trained += trained
         self._show()
 
-    def retried(self, study: int, request: RunRequest, error: Exception) -> None:
+    def failed(self, study: int, request: RunRequest, error: Exception, again: bool) -> None:
         """Count the run as lost, and say why, once for each reason."""
         self._ended(study, request)
-        self._retried += 1
+        self._lost += 1
         reason = one_line(error) or type(error).__name__
-        if reason not in self._errors and len(self._errors) < MAX_ERRORS:
-            self._errors.add(reason)
+        told = f"{'is trained again' if again else 'is given up'}: {reason}"
+        if told not in self._errors and len(self._errors) < MAX_ERRORS:
+            self._errors.add(told)
             what = f"{request.branch} level {request.level}, replicate {study}"
-            self._console.print(f"{what}, is trained again: {reason}", markup=False, highlight=False, soft_wrap=True)
+            self._console.print(f"{what}, {told}", markup=False, highlight=False, soft_wrap=True)
         self._show()
 
     def _ended(self, study: int, request: RunRequest) -> None:
@@ -137,9 +139,13 @@ class ProgressDisplay(Listener):
         return " · ".join(filter(None, (left, self._cluster(), self._current())))
 
     def _cluster(self) -> str:
-        """The nodes, the runs that were submitted to them, and those that were lost."""
-        parts = [] if self._nodes is None else [plural(self._nodes(), "node"), f"{len(self._training)} under way"]
-        return ", ".join(parts + [f"{self._retried:,} lost and retried"] * bool(self._retried))
+        """The nodes, the runs that train on them, and those that were lost."""
+        parts = []
+        if self._nodes is not None:
+            submitted = len(self._training)  # some ahead of the workers
+            under_way = submitted if self._slots is None else min(submitted, self._slots())
+            parts = [plural(self._nodes(), "node"), f"{under_way} under way"]
+        return ", ".join(parts + [f"{self._lost:,} lost"] * bool(self._lost))
 
     def _current(self) -> str:
         return ", ".join(

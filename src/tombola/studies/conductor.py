@@ -35,8 +35,8 @@ class Listener(Protocol):
         """The outcome of `request` is known: it was just trained, or (`trained` is False) was in the store."""
         return
 
-    def retried(self, study: int, request: RunRequest, error: Exception) -> None:  # noqa: ARG002
-        """The training that answers `request` failed on a worker, and will be tried again."""
+    def failed(self, study: int, request: RunRequest, error: Exception, again: bool) -> None:  # noqa: ARG002
+        """The training that answers `request` failed on a worker. Whether it is tried again."""
         return
 
 
@@ -54,10 +54,10 @@ class ListenerGroup(Listener):
         for listener in self.listeners:
             listener.answered(study, request, outcome, trained)
 
-    def retried(self, study: int, request: RunRequest, error: Exception) -> None:
+    def failed(self, study: int, request: RunRequest, error: Exception, again: bool) -> None:
         for listener in self.listeners:
-            if hasattr(listener, "retried"):
-                listener.retried(study, request, error)
+            if hasattr(listener, "failed"):
+                listener.failed(study, request, error, again)
 
 
 RECHECK = 1.0
@@ -99,21 +99,21 @@ class Conductor:
         self.queue = RunQueue()
         self.under_way: dict[Future[Any], list[QueuedRun]] = {}
         self.ended = SimpleQueue[Future[Any]]()
-        self.elsewhere: list[QueuedRun] = []  # another process trains them
+        self.again: list[list[QueuedRun]] = []  # submitted before, together: their checkpoint is that of all of them
+        self.elsewhere: list[list[QueuedRun]] = []  # another process trains them
         self.look_again = 0.0
         self.errors: dict[str, list[Exception]] = {}  # of each run that has failed, by its key
 
     def conduct(self) -> list[Any]:
         for study in range(len(self.studies)):
             self._advance(study, None)
-        while self.queue or self.under_way or self.elsewhere:
-            while self.queue and len(self.under_way) < self.training.at_once:
-                self._start(self._next_runs())
+        while self.queue or self.again or self.under_way or self.elsewhere:
+            while (self.queue or self.again) and len(self.under_way) < self.training.at_once:
+                self._start(self.again.pop(0) if self.again else self._next_runs())
             with suppress(Empty):
                 self._collect(self.ended.get(timeout=RECHECK))
             if self.elsewhere and time.monotonic() >= self.look_again:
-                while self.elsewhere:
-                    self.queue.add_again(self.elsewhere.pop())
+                self.again, self.elsewhere = self.again + self.elsewhere, []
         if self.waiting:
             raise self._failure()
         return self.results
@@ -144,13 +144,15 @@ class Conductor:
     def _next_runs(self) -> list[QueuedRun]:
         """The first run of the queue, with as many of its shape as are trained together; if several trainings may run
         at once, an even share of them."""
-        share = -(-self.queue.alike // (self.training.at_once - len(self.under_way)))
+        parallel = self.training.parallel
+        free = parallel - len(self.under_way)
+        share = -(-self.queue.alike // (free if free > 0 else parallel))
         return self.queue.take(min(share, self.training.max_runs(self.queue.first)))
 
     def _start(self, queued: list[QueuedRun]) -> None:
         runs = [each.run for each in queued]
         if not self.training.claim(runs):
-            self.elsewhere += queued
+            self.elsewhere.append(queued)
             self.look_again = time.monotonic() + RECHECK
             return
         for each in queued:
@@ -165,22 +167,22 @@ class Conductor:
         try:
             result = future.result()
         except Exception as error:
-            self.training.failed(runs)
+            self.training.failed(runs, error)
             if self.training.tries == 1:
                 raise
-            for each in queued:
-                self._failed(each, error)
+            if again := [each for each in queued if self._failed(each, error)]:
+                self.again.append(again)
         else:
             for each, trained in zip(queued, self.training.ended(runs, result), strict=True):
                 self._finish(each, trained)
 
-    def _failed(self, queued: QueuedRun, error: Exception) -> None:
-        """Try it again, unless this was the last time. Its study waits for it; the others go on."""
+    def _failed(self, queued: QueuedRun, error: Exception) -> bool:
+        """Whether it is tried again. Its study waits for it; the others go on."""
         errors = self.errors.setdefault(queued.key, [])
         errors.append(error)
-        if len(errors) < self.training.tries:
-            self.listener.retried(*self._request(queued.key), error)
-            self.queue.add_again(queued)
+        again = len(errors) < self.training.tries
+        self.listener.failed(*self._request(queued.key), error, again)
+        return again
 
     def _failure(self) -> Exception:
         """What ends the experiment where runs have failed as often as they may."""
@@ -242,4 +244,4 @@ def conduct(
         else LocalTraining(store, engine, executor, at_once or 1)
     )
     with closing(training):
-        return Conductor(studies, store, training, listener).conduct()
+        return Conductor(studies, store, training, ListenerGroup([listener])).conduct()

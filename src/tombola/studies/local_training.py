@@ -21,6 +21,10 @@ class Training(Protocol):
     def at_once(self) -> int:
         """How many calls of `submit` may be under way. It may change while runs are trained."""
 
+    @property
+    def parallel(self) -> int:
+        """How many of them train side by side; others are submitted ahead."""
+
     def max_runs(self, run: BaseRun) -> int:
         """How many runs of the shape of `run` one call of `submit` takes."""
 
@@ -34,8 +38,8 @@ class Training(Protocol):
         """The training of `runs` has ended, with this result of the future. Returns whether each was trained; the
         others were in the store already, where all of them are now. Raises `InputError` if it cannot be written."""
 
-    def failed(self, runs: Sequence[BaseRun]) -> None:
-        """The training of `runs` has raised an exception."""
+    def failed(self, runs: Sequence[BaseRun], error: Exception) -> None:
+        """The training of `runs` has raised this exception."""
 
     def close(self) -> None:
         """Give up what is still under way."""
@@ -51,6 +55,11 @@ class LocalTraining:
         self._store = store
         self._engine = engine
         self._executor = executor
+
+    @property
+    def parallel(self) -> int:
+        """See `Training`."""
+        return self.at_once
 
     def max_runs(self, run: BaseRun) -> int:
         """See `Training`."""
@@ -68,7 +77,7 @@ class LocalTraining:
         """See `Training`. The worker has stored the outcomes."""
         return result
 
-    def failed(self, runs: Sequence[BaseRun]) -> None:
+    def failed(self, runs: Sequence[BaseRun], error: Exception) -> None:
         """See `Training`."""
 
     def close(self) -> None:

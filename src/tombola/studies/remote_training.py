@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any, TypeVar
 
@@ -34,14 +34,15 @@ TRIES = 3
 AHEAD = 1.25
 """Trainings that are submitted for each one that can run, so that no worker waits for the driver."""
 
-AT_ONCE = 256
-"""Trainings that are submitted at once to an executor that does not say how many it can run."""
+MANY = 256
+"""Trainings that an executor is given at once if it does not say how many it can run."""
 
 MAX_SHARED = 16
 """Final states of earlier runs that stay shared, for further runs that start from them."""
 
-MAX_DATASET = 2**30
-"""Bytes of a dataset that workers are handed; a larger one is read where it is needed."""
+MAX_DATASET = {True: 2**30, False: 2**22}
+"""Bytes of a dataset that workers are handed, where the executor can share it and where it travels with each task. A
+larger one is read where it is needed."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class RemoteTraining:
         """`at_once` is by default what the executor's method `slots` says, or its number of workers. Raises
         `InputError` if `engine` cannot be pickled."""
         self._store = store
+        self._workers_store = replace(store, folder=store.folder.absolute())  # they have another working directory
         self._engine = engine
         self._executor = executor
         self._at_once = at_once
@@ -77,13 +79,16 @@ class RemoteTraining:
     @property
     def at_once(self) -> int:
         """See `Training`."""
-        if self._at_once is not None:
-            return self._at_once
+        return self._at_once or math.ceil(AHEAD * self.parallel)
+
+    @property
+    def parallel(self) -> int:
+        """See `Training`."""
         slots: Callable[[], int] | None = getattr(self._executor, "slots", None)
         if slots is not None:
-            return max(1, math.ceil(AHEAD * slots()))
+            return max(1, min(slots(), self._at_once or MANY))
         workers: int | None = getattr(self._executor, "_max_workers", None)
-        return workers or AT_ONCE
+        return self._at_once or workers or MANY
 
     def max_runs(self, run: BaseRun) -> int:
         """See `Training`. The engine's capacity on a GPU is asked for where the GPU is."""
@@ -122,12 +127,13 @@ class RemoteTraining:
             self._store.checkpoint(list(compress(runs, trained))).clear()
         return trained
 
-    def failed(self, runs: Sequence[BaseRun]) -> None:
-        """See `Training`. What was shared may have been lost with a machine: it is shared again."""
+    def failed(self, runs: Sequence[BaseRun], error: Exception) -> None:
+        """See `Training`. All is shared again if the error is `lost`: it says that what was shared may be, too."""
         self._claim.remove([run.key for run in runs])
-        self._shared_engine = self._share(self._pickled)
-        self._states.clear()
-        self._datasets.clear()
+        if getattr(error, "lost", False):
+            self._shared_engine = self._share(self._pickled)
+            self._states.clear()
+            self._datasets.clear()
 
     def close(self) -> None:
         """See `Training`."""
@@ -149,7 +155,9 @@ class RemoteTraining:
         described = {run.data.digest: run.data for run in runs if isinstance(run, Run)}
         datasets = {digest: self._dataset(data) for digest, data in described.items()}
         handed = {digest: dataset for digest, dataset in datasets.items() if dataset is not None}
-        return TrainingTask(list(runs), self._shared_engine, states, handed, self._store, self._store.store_id)
+        return TrainingTask(
+            list(runs), self._shared_engine, states, handed, self._workers_store, self._store.store_id
+        )
 
     def _share(self, value: T) -> Shared[T]:
         share: Callable[[T], Shared[T]] = getattr(self._executor, "share", _Value)
@@ -164,10 +172,10 @@ class RemoteTraining:
         return self._states[key, optimizer]
 
     def _dataset(self, data: Data) -> Shared[Dataset] | None:
-        """The dataset, where the executor can share it and it is not too large."""
+        """The dataset, if it is not too large."""
         if data.digest not in self._datasets:
             dataset = described_dataset(data, getattr(self._engine, "data_dir", None))
-            fits = hasattr(self._executor, "share") and dataset.nbytes <= MAX_DATASET
+            fits = dataset.nbytes <= MAX_DATASET[hasattr(self._executor, "share")]
             self._datasets[data.digest] = self._share(dataset) if fits else None
         return self._datasets[data.digest]
 

@@ -39,11 +39,8 @@ class RunQueue:
 
     def add(self, run: BaseRun, key: str, requests: int) -> None:
         """Add a run with this key, which is in a list of so many requests."""
-        self.add_again(QueuedRun(requests, next(self._arrivals), key, run))
-
-    def add_again(self, queued: QueuedRun) -> None:
-        """Add a run that was taken, at the place that it had."""
-        alike = self._by_shape.setdefault(queued.run.shape, [])
+        alike = self._by_shape.setdefault(run.shape, [])
+        queued = QueuedRun(requests, next(self._arrivals), key, run)
         heapq.heappush(alike, queued)
         heapq.heappush(self._places, (queued.place, alike))
 

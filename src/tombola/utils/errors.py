@@ -28,6 +28,10 @@ class TrainingsFailed(RuntimeError):
         self.failed = list(failed)
 
 
+class Unreachable(RuntimeError):
+    """What an experiment needs cannot be reached any more. The message is one line."""
+
+
 class DamagedFile(ValueError):
     """A file is truncated, altered, or was not written by tombola."""
 

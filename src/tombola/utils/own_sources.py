@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import atexit
+import functools
 import io
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -22,33 +24,18 @@ def pack_own_sources() -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, file in sorted(_files().items()):
-            archive.writestr(zipfile.ZipInfo(name), file.read_bytes())  # without the time of the file
+            info = zipfile.ZipInfo(name)  # without the time of the file
+            archive.writestr(info, file.read_bytes(), zipfile.ZIP_DEFLATED)
     return packed.getvalue()
 
 
+@functools.lru_cache(maxsize=8)
 def import_from(packed: bytes) -> None:
     """Make the packed modules importable in this process, after all that it has of its own."""
-    folder = Path(tempfile.gettempdir()) / f"tombola-{hashlib.sha256(packed).hexdigest()[:32]}"
-    if str(folder) in sys.path:
-        return
-    if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=folder.parent) as unpacked:
-            zipfile.ZipFile(io.BytesIO(packed)).extractall(unpacked)
-            _move(Path(unpacked), folder)
-    sys.path.append(str(folder))
-
-
-def _move(unpacked: Path, folder: Path) -> None:
-    complete = unpacked / "complete"
-    complete.mkdir()
-    for path in list(unpacked.iterdir()):
-        if path != complete:
-            path.rename(complete / path.name)
-    try:
-        complete.rename(folder)
-    except OSError:  # another process was faster
-        if not folder.exists():
-            raise
+    folder = tempfile.mkdtemp(prefix="tombola-")  # of this process alone, which nobody else can change
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    zipfile.ZipFile(io.BytesIO(packed)).extractall(folder)
+    sys.path.append(folder)
 
 
 def _files() -> dict[str, Path]:

@@ -15,6 +15,9 @@ from typing import Any
 from tombola.utils.errors import InputError
 from tombola.utils.text import one_line
 
+INSTALLED = {"site-packages", "dist-packages"}
+"""Names of folders of installed modules, a user's too."""
+
 
 def dumps(value: Any) -> bytes:
     """Pickle a value; with cloudpickle, if that is installed, also functions of scripts and notebooks, and with what
@@ -56,5 +59,6 @@ def own_modules() -> Iterator[ModuleType]:
         file = getattr(module, "__file__", None)
         if file is None or name == "__main__" or name != module.__name__ or not Path(file).is_file():
             continue
-        if installed.isdisjoint(Path(file).resolve().parents):
+        parents = Path(file).resolve().parents
+        if installed.isdisjoint(parents) and not INSTALLED & {parent.name for parent in parents}:
             yield module
