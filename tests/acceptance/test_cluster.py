@@ -30,7 +30,7 @@ from tombola.engines.training_loop import Capacity
 from tombola.integrations.ray_cluster import ray_cluster
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun, Run
-from tombola.runs.store import Store, check_writable
+from tombola.runs.store import Store
 from tombola.studies.conductor import Listener, conduct
 from tombola.studies.request import RunRequest
 from tombola.utils.errors import TrainingsFailed
@@ -166,7 +166,7 @@ def disk_full() -> None:
 
 @pytest.fixture
 def store(store_folder: Path) -> Store:
-    check_writable(store_folder)
+    Store(store_folder).check_writable()
     return Store(store_folder)
 
 

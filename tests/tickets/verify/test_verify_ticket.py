@@ -228,7 +228,7 @@ class WinningEngine:
 
 @pytest.fixture
 def _winning(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("tombola._run_experiment", "tombola.tickets.recipe_claim"):
+    for module in ("tombola._trainers", "tombola.tickets.recipe_claim"):
         monkeypatch.setattr(f"{module}.named_engine", WinningEngine)
 
 
