@@ -31,7 +31,7 @@ from tombola.experiments.store_pruning import removals, remove
 from tombola.experiments.store_usage import store_usage
 from tombola.runs.store import Store
 store = Store(Path(sys.argv[1]))
-for done in remove(store, removals(store_usage(store, []), time.time(), None)):
+for done in remove(store, removals(store_usage(store, []), time.time(), 0.0)):
     print(done, flush=True)
 """
 
@@ -71,5 +71,5 @@ def test_a_killed_deletion_goes_on_and_what_is_left_can_be_used(tmp_path: Path, 
     assert not check_outcomes(store, sorted(left), lambda done, of: None)  # noqa: ARG005
     with store.claim(runs):  # nothing is claimed any more
         store.put(runs[0], outcome_of(runs[0]))
-    assert all(gone for _, gone in remove(store, removals(store_usage(store, []), time.time(), None)))
+    assert all(gone for _, gone in remove(store, removals(store_usage(store, []), time.time(), 0.0)))
     assert not keys_of(store)

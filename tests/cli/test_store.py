@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import run, tombola, with_settings
+from tests.support.folders import refuse
 from tests.support.stores import damage, entry, keys_of, make_older
 from tombola.cli import store as module
 from tombola.runs.store import Store
@@ -69,19 +70,27 @@ def test_what_is_unfinished_damaged_or_left_over_is_shown(store: Store) -> None:
 def test_pruning_is_asked_for_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree("results/tiny")
     before = keys_of(store)
+    young = tombola("store", "prune", "--yes").stdout
+    assert "nothing to delete" in young
+    assert "6 outcomes" in young
+    make_older(store.folder, 2)
     refused = tombola("store", "prune")
     assert refused.exit_code == 2
     assert "--yes" in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert keys_of(store) == before
     monkeypatch.setattr(module, "_is_terminal", lambda: True)
-    monkeypatch.setattr("typer.confirm", lambda question: "1 experiment" not in question)
-    assert "Nothing was deleted" in tombola("store", "prune").stdout
+    monkeypatch.setattr("typer.confirm", lambda question: not question)
+    declined = tombola("store", "prune").stdout
+    assert "Nothing was deleted" in declined
+    assert "1 experiment looked at" in declined
     assert keys_of(store) == before
     monkeypatch.setattr("typer.confirm", lambda question: "6 files" in question)
     assert "6 files deleted" in tombola("store", "prune").stdout
     assert len(keys_of(store)) == 12
-    assert "nothing to delete" in tombola("store", "prune", "--yes").stdout
+    again = tombola("store", "prune", "--yes").stdout
+    assert "nothing to delete" in again
+    assert "1 experiment looked at" in again
     assert "all 12 runs" in run("--out", "results/random", *with_settings("controls.reinit=0", "replicates=3")).stdout
 
 
@@ -97,6 +106,7 @@ def test_options_spare_what_is_young_or_of_a_kind(store: Store) -> None:
 
 def test_what_an_experiment_needs_that_starts_meanwhile_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree("results/tiny", "tiny")
+    make_older(store.folder, 2)
     shutil.rmtree("results/tiny")
     monkeypatch.setattr(module, "_is_terminal", lambda: True)
     monkeypatch.setattr("typer.confirm", lambda question: bool(question and shutil.move("tiny", "results/tiny")))
@@ -106,6 +116,7 @@ def test_what_an_experiment_needs_that_starts_meanwhile_stays(store: Store, monk
 
 def test_what_is_being_trained_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree("results/tiny")
+    make_older(store.folder, 2)
     found = module.removals
     asked: list[set[str]] = []
 
@@ -141,9 +152,64 @@ def test_without_results_folders_outcomes_are_not_deleted() -> None:
 def test_an_unfinished_experiment_is_named_and_keeps_what_it_may_need(store: Store) -> None:
     (Path("results") / "random" / "runs.txt").unlink()
     shutil.rmtree("results/tiny")
+    make_older(store.folder, 2)
     result = tombola("store", "prune", "--yes")
     assert "results/random" in result.stderr
     assert len(keys_of(store)) == 18
+
+
+def test_a_store_that_a_url_names_has_the_experiments_beside_it(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "results").rename(tmp_path / "elsewhere")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "elsewhere" / "random").rename(tmp_path / "results" / "random")
+    url = f"file://{tmp_path}/elsewhere/.tombola"
+    kept = tombola("store", "prune", url, "--yes", "--older-than", "0d")
+    assert "1 experiment looked at" in kept.stdout
+    assert len(keys_of(Store(tmp_path / "elsewhere" / ".tombola"))) == 14
+    assert not store.exists()
+
+
+def test_the_experiments_of_a_store_that_is_named_by_dots_are_beside_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(store.folder / "runs")
+    assert "2 experiments looked at" in tombola("store", "prune", "..", "--yes", "--older-than", "0d").stdout
+    assert len(keys_of(store)) == 18
+
+
+def test_experiments_behind_links_and_in_folders_that_cannot_be_read_keep_theirs(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "results" / "tiny").rename(tmp_path / "disk")
+    (tmp_path / "results" / "mine").symlink_to(tmp_path / "disk", target_is_directory=True)
+    make_older(store.folder, 2)
+    assert "2 experiments looked at" in tombola("store", "prune", "--yes").stdout
+    assert len(keys_of(store)) == 18
+    assert "mine" in tombola("list").stdout
+    (tmp_path / "results" / "mine").unlink()
+    (tmp_path / "results" / "mine").mkdir()
+    refuse(tmp_path / "results" / "mine", monkeypatch)
+    kept = tombola("store", "prune", "--yes")
+    assert "results/mine" in kept.stderr
+    assert "Permission denied" in kept.stderr
+    assert len(keys_of(store)) == 18
+    listed = tombola("list")
+    assert listed.exit_code == 0
+    assert "Permission denied" in listed.stderr
+
+
+def test_a_folder_with_something_else_does_not_become_a_store(store: Store) -> None:
+    refused = tombola("store", "copy", STORE, "results/random")
+    assert refused.exit_code == 2
+    assert "results/random" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not Path("results/random/runs").exists()
+    Path("empty").mkdir()
+    Path("begun").mkdir()
+    Path("begun/.gitignore").touch()
+    for target in ("empty", "begun", "empty"):
+        assert tombola("store", "copy", STORE, target).exit_code == 0
+    assert keys_of(Store(Path("begun"))) == keys_of(store)
 
 
 def test_outcomes_are_copied_to_another_store(store: Store) -> None:

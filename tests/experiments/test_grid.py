@@ -95,6 +95,19 @@ def test_lists_and_lengths_are_values(recipe: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("override", ["training.lr=0.5", ' "training".lr = 0.5'])
+def test_a_value_that_the_grid_gives_is_not_overridden(recipe: str, override: str) -> None:
+    with raises_input_error("--set", "training.lr"):
+        grid_recipes(recipe, parse_grid(["training.lr=0.1,0.2"]), ["replicates=3", override])
+
+
+def test_a_table_that_the_grid_gives_is_not_overridden(recipe: str) -> None:
+    tables = parse_grid(["controls={reinit=0},{reinit=1}"])
+    assert len(grid_recipes(recipe, tables)) == 2
+    with raises_input_error("--set controls.random=1", "--grid controls"):
+        grid_recipes(recipe, tables, ["controls.random=1"])
+
+
 def test_an_invalid_combination_is_named(recipe: str) -> None:
     with raises_input_error("lr=-1", "training.lr"):
         grid_recipes(recipe, parse_grid(["training.lr=0.1,-1"]))

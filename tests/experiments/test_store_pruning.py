@@ -34,6 +34,7 @@ def test_only_what_no_experiment_refers_to_goes(tmp_path: Path, dense: Run) -> N
     others = [dense.until(5), dense.until(6)]
     for other in others:
         store.put(other, outcome_of(other))
+    make_older(store.folder, 2)
     found = chosen(store, tmp_path / "out")
     assert runs_chosen(found) == {other.key for other in others}
     assert all(gone for _, gone in remove(store, found))
@@ -52,7 +53,18 @@ def test_an_age_spares_what_is_younger_and_what_that_starts_from(tmp_path: Path,
     assert not chosen(store, days=50)
     make_older(entry(store, line.key), 1)
     assert runs_chosen(chosen(store, days=30)) == {lonely.key}
-    assert runs_chosen(chosen(store)) == keys_of(store)
+    assert runs_chosen(chosen(store, days=0)) == keys_of(store)
+
+
+def test_what_is_young_may_be_of_an_experiment_elsewhere_that_is_under_way(tmp_path: Path, dense: Run) -> None:
+    trunk, lonely = dense.until(5), dense.until(7)
+    child = dense.after(trunk, begin=5)
+    store = filled(tmp_path / "store", [trunk, child, lonely])
+    assert not chosen(store)
+    make_older(store.folder, 2)
+    make_older(entry(store, child.key), 0.5)
+    assert runs_chosen(chosen(store)) == {lonely.key}
+    assert runs_chosen(chosen(store, days=0)) == keys_of(store)
 
 
 def save(path: Path) -> None:
@@ -105,7 +117,7 @@ def test_nothing_that_is_claimed_is_deleted(tmp_path: Path, dense: Run, monkeypa
     store = filled(tmp_path / "store", runs)
     save(store.checkpoint(runs[:1]).path)
     with store.claim(runs[:2]):
-        done = [*remove(store, chosen(store))]
+        done = [*remove(store, chosen(store, days=0))]
     assert keys_of(store) == {run.key for run in runs[:2]}
     assert store.checkpoint(runs[:1]).path.exists()
     assert {removal.run for removal, gone in done if not gone} == {run.key for run in runs[:2]}
@@ -116,10 +128,10 @@ def test_nothing_that_is_claimed_is_deleted(tmp_path: Path, dense: Run, monkeypa
 def test_deleting_may_be_interrupted_and_goes_on(tmp_path: Path, dense: Run) -> None:
     runs = [dense.masked(random_mask(dense, 0.5, seed)) for seed in range(5)]
     store = filled(tmp_path / "store", runs)
-    deleting = remove(store, chosen(store))
+    deleting = remove(store, chosen(store, days=0))
     next(deleting)
     next(deleting)
     deleting.close()
     assert len(keys_of(store)) == 3
-    assert all(gone for _, gone in remove(store, chosen(store)))
+    assert all(gone for _, gone in remove(store, chosen(store, days=0)))
     assert not keys_of(store)

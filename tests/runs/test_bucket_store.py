@@ -21,7 +21,7 @@ from pyarrow import fs
 from tests.support.command_line import tombola
 from tests.support.conducting import RecordingEngine, request_together, runs_like
 from tests.support.errors import raises_input_error
-from tests.support.experiments import Recorder
+from tests.support.experiments import Recorder, simulate
 from tests.support.outcomes import outcome_of, random_mask
 from tests.support.recipes import tiny
 from tests.support.s3_server import BUCKET, CREDENTIALS, Proxy, move_to
@@ -283,6 +283,24 @@ def test_an_experiment_killed_and_gone_on_with_gives_the_same_tables_as_with_a_f
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
 
 
+def test_what_is_in_a_bucket_is_deleted_only_where_its_experiments_are_named(
+    dense: Run, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    simulate(tiny(), tmp_path / "results")  # of another store
+    place, own = BucketStore.at(url), runs_like(dense, 2)
+    place.check_writable()
+    for run in own:
+        place.put(run, outcome_of(run))
+    refused = tombola("store", "prune", url, "--yes", "--older-than", "0d")
+    assert refused.exit_code == 2
+    assert "--results" in refused.stderr
+    assert tombola("store", "prune", url, "--yes", "--older-than", "0d", "--keep", "outcomes").exit_code == 0
+    assert contents_of(place).outcomes.keys() == {run.key for run in own}
+    assert tombola("store", "prune", url, "--yes", "--older-than", "0d", "--results", "results").exit_code == 0
+    assert not contents_of(place).outcomes
+
+
 EXPERIMENT = """import sys
 from tombola import run_experiment
 from tombola.experiments.recipe import Recipe
@@ -295,7 +313,12 @@ run_experiment(recipe, sys.argv[1], checkpoint_every=0.05, progress=False, **whe
 def test_a_store_in_a_bucket_is_shown_copied_and_pruned(dense: Run, url: str, tmp_path: Path) -> None:
     runs = runs_like(dense, 3)
     place, copy = BucketStore.at(url), Store(tmp_path / "copy")
-    assert tombola("store", "show", url).exit_code == 2  # there is none yet
+    nothing = tombola("store", "show", url)  # there is none yet
+    assert nothing.exit_code == 2
+    assert "object id" in nothing.stderr
+    place.bucket.put("process-0/id", b"1")
+    assert "process-0" in tombola("store", "show", url).stderr
+    place.bucket.delete("process-0/id")
     filled(tmp_path / "origin", runs).check_writable()
     assert tombola("store", "copy", str(tmp_path / "origin"), url).exit_code == 0
     with place.claim(runs[:1]):
@@ -310,7 +333,11 @@ def test_a_store_in_a_bucket_is_shown_copied_and_pruned(dense: Run, url: str, tm
     shown = tombola("store", "show", url, "--json")
     assert json.loads(shown.stdout)["outcomes"] == 3
     place.bucket.put(entry_of(runs[2]), b"damaged")
-    assert tombola("store", "copy", url, str(copy.folder)).exit_code == 1
+    copied = tombola("store", "copy", url, str(copy.folder))
+    assert copied.exit_code == 1
+    assert str(place.bucket.url.part(entry_of(runs[2]))) in copied.stderr
+    reason = json.loads(tombola("store", "show", url, "--check", "--json").stdout)["damaged"][0]["reason"]
+    assert reason.startswith(str(place.bucket.url.part(entry_of(runs[2]))))
     assert keys_of(copy) == {run.key for run in runs[:2]}
     place.remove(contents.outcomes[runs[0].key])
     assert place.get(runs[0]) is None

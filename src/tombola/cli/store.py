@@ -15,13 +15,15 @@ from tombola.experiments.folders import named_results_folders, results_folders
 from tombola.experiments.store_pruning import Removal, removals, remove
 from tombola.experiments.store_usage import StoreUsage, store_usage
 from tombola.report.store_tables import show_removals, show_usage, usage_summary
+from tombola.runs.bucket_store import BucketStore
 from tombola.runs.check_outcomes import check_outcomes
 from tombola.runs.copy_outcomes import copy_outcomes
 from tombola.runs.opening import open_store
-from tombola.runs.store import Store
+from tombola.runs.store import ID, Store
 from tombola.runs.store_contents import KINDS
 from tombola.utils.ages import parse_age
 from tombola.utils.errors import InputError, unknown
+from tombola.utils.files import writing
 from tombola.utils.text import byte_size, plural
 
 StorePlace = Annotated[str, typer.Argument(envvar="TOMBOLA_STORE", help="A store of runs.")]
@@ -45,7 +47,8 @@ def store_show(
     place: StorePlace = DEFAULT_STORE, results: ResultsFolders = None, check: Check = False, as_json: Json = False
 ) -> None:
     """Show what a store has, by experiment, what no experiment refers to, and what is damaged or unfinished."""
-    usage = _usage(_existing(place), _folders(place, results), check)
+    store = _existing(place)
+    usage = _usage(store, _folders(store, results), check)
     summary = usage_summary(usage, time.time())
     if as_json:
         print_json({"store": place, **summary})
@@ -61,7 +64,11 @@ def store_prune(
     place: StorePlace = DEFAULT_STORE,
     results: ResultsFolders = None,
     older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Only what is older, such as 30d; old checkpoints too.")
+        str | None,
+        typer.Option(
+            metavar="AGE",
+            help="Only what is older, such as 30d; old checkpoints too (default: outcomes after a day).",
+        ),
     ] = None,
     keep: Annotated[
         list[str] | None, typer.Option(metavar="KIND", help=f"Delete no {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
@@ -71,35 +78,54 @@ def store_prune(
 ) -> None:
     """Delete what no experiment refers to, damaged outcomes, checkpoints of finished runs, and leftovers.
 
-    Nothing is deleted that is being trained, or that an experiment that is not finished may need.
+    Nothing is deleted that a process is training, or that an experiment may need that is among those looked at and
+    not finished. Outcomes of others stay for a day; --older-than 0d deletes them at once.
     """
     for kind in keep or []:
         if kind not in KINDS:
             raise unknown("kind", kind, KINDS)
     age = None if older_than is None else parse_age("--older-than", older_than)
-    store, folders = _existing(place), _folders(place, results)
+    store = _existing(place)
+    folders = _folders(store, results)
     usage = _usage(store, folders, check)
     for line in usage.undecided:
         print_message(line, "yellow")
-    if usage.unreferenced and not folders and "outcomes" not in (keep or []):
-        raise InputError(
-            f"{place}: no results folder is beside it, so all its outcomes would go; "
-            "name those of its experiments with --results, or give --keep outcomes"
-        )
+    if usage.unreferenced and "outcomes" not in (keep or []):
+        _check_known(store, place, results, folders)
     chosen = removals(usage, time.time(), age, keep or [])
+    print_line(f"{plural(len(folders), 'experiment')} looked at.{_spared(usage, chosen, age, keep or [])}")
     if not chosen:
         print_line("There is nothing to delete.")
         return
     show_removals(out_console, chosen, time.time())
-    if not (
-        yes or _confirmed(f"{plural(len(folders), 'experiment')} looked at. Delete {plural(len(chosen), 'file')}?")
-    ):
+    if not (yes or _confirmed(f"Delete {plural(len(chosen), 'file')}?")):
         print_line("Nothing was deleted.")
         return
     # An experiment may have been started since it was asked.
-    again = _usage(store, _folders(place, results), check=False, damaged=usage.damaged)
+    again = _usage(store, _folders(store, results), check=False, damaged=usage.damaged)
     still = {removal.file for removal in removals(again, time.time(), age, keep or [])}
     _delete(store, [removal for removal in chosen if removal.file in still])
+
+
+def _check_known(store: Store, place: str, results: list[Path] | None, folders: list[Path]) -> None:
+    """Raises `InputError` if it is not known where the experiments of the store are."""
+    if isinstance(store, BucketStore) and not results:
+        problem = "it is not known which experiments use a bucket"
+    elif not folders:
+        problem = "no results folder is beside it, so all its outcomes would go"
+    else:
+        return
+    raise InputError(
+        f"{place}: {problem}; name the results folders of its experiments with --results, or give --keep outcomes"
+    )
+
+
+def _spared(usage: StoreUsage, chosen: list[Removal], age: float | None, keep: list[str]) -> str:
+    """How many outcomes stay that no experiment refers to, only because some are younger than a day."""
+    young = usage.unreferenced - {removal.run for removal in chosen if removal.kind == "outcomes"}
+    if age is not None or "outcomes" in keep or not young:
+        return ""
+    return f" {plural(len(young), 'outcome')} of none of them stay for a day (see --older-than)."
 
 
 def _delete(store: Store, chosen: list[Removal]) -> None:
@@ -132,6 +158,7 @@ def store_copy(
     if results:
         usage = _usage(origin, named_results_folders(results), check=False)
         keys = set().union(*usage.experiments.values())
+    _check_copyable(destination)
     destination.check_writable()
     with err_console.status("copying") as status:
         report = copy_outcomes(
@@ -147,6 +174,12 @@ def store_copy(
 def _existing(place: str) -> Store:
     """The store at `place`. Raises `InputError` if there is none."""
     store = open_store(place)
+    if not store.exists() and isinstance(store, BucketStore):
+        part = f"process-0/{ID}"
+        hint = (
+            f"; but {part}: the processes of a distributed job have a store each" if store.bucket.exists(part) else ""
+        )
+        raise InputError(f"{place} is not a store of runs: it has no object {ID}{hint}")
     if not store.exists():
         parts = sorted(path.parent.name for path in store.folder.glob("process-*/runs"))
         hint = f"; it has those of a distributed job's processes: {', '.join(parts)}" if parts else ""
@@ -154,14 +187,25 @@ def _existing(place: str) -> Store:
     return store
 
 
-def _folders(place: str, results: list[Path] | None) -> list[Path]:
+def _check_copyable(store: Store) -> None:
+    """Raises `InputError` if it would be made in a folder that has something else."""
+    folder = store.folder
+    if isinstance(store, BucketStore) or store.exists() or not folder.is_dir():
+        return
+    with writing(f"the store {folder}"):
+        others = {path.name for path in folder.iterdir()} - {".gitignore"}  # which a new store has first
+    if others:
+        raise InputError(f"{folder} has other files, and is not a store of runs; name a new folder or a store")
+
+
+def _folders(store: Store, results: list[Path] | None) -> list[Path]:
     """The results folders of a store's experiments: those named, or beside it; for a bucket, those in `results`."""
     if results:
         return named_results_folders(results)
-    if "://" in place:
-        return [*results_folders(Path(DEFAULT_STORE).parent)]
-    store = Path(place)
-    return [*results_folders((store if store.name else store.resolve()).parent)]
+    if isinstance(store, BucketStore):
+        return results_folders(Path(DEFAULT_STORE).parent)
+    folder = store.folder
+    return results_folders((folder.resolve() if folder.name in ("", "..") else folder).parent)
 
 
 def _usage(store: Store, folders: list[Path], check: bool, damaged: dict[str, str] | None = None) -> StoreUsage:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tombola.experiments.results import CONFIGURATION
@@ -13,26 +15,64 @@ DEPTH = 3
 """How far below a folder results folders are looked for."""
 
 
-def results_folders(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """The results folders below `folder`, or that itself, in order of their paths. Hidden folders and links to
-    folders are not looked into; folders that cannot be read have none."""
-    if (folder / CONFIGURATION).is_file():
+def results_folders(folder: Path) -> list[Path]:
+    """The results folders below `folder`, or that itself, in order of their paths; also those that are `unreadable`,
+    which may be or have some. Hidden folders are not looked into. What several links lead to counts once."""
+    found: dict[str, Path] = {}
+    top = os.path.realpath(folder)
+    for each in sorted(_walk(folder, DEPTH), key=lambda path: _is_linked(path, folder, top)):
+        found.setdefault(os.path.realpath(each), each)
+    return sorted(found.values())
+
+
+def unreadable(folder: Path) -> str | None:
+    """Why it cannot be seen what is in `folder`; None if it can, or if it is not a folder."""
+    try:
+        os.scandir(folder).close()
+        with suppress(FileNotFoundError):
+            (folder / CONFIGURATION).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None
+
+
+def _walk(folder: Path, depth: int) -> Iterator[Path]:
+    """The depth also ends cycles of links."""
+    if unreadable(folder) is not None or (folder / CONFIGURATION).is_file():
         yield folder
     elif depth > 0:
-        try:
-            with os.scandir(folder) as found:
-                folders = [each.name for each in found if each.is_dir(follow_symlinks=False)]
-        except OSError:
-            return
-        for name in sorted(name for name in folders if not name.startswith(".")):
-            yield from results_folders(folder / name, depth - 1)
+        for name in _subfolders(folder):
+            yield from _walk(folder / name, depth - 1)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as found:
+            return [each.name for each in found if not each.name.startswith(".") and _is_folder(each)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or leads to one, or may for all that can be seen."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        return error.errno != errno.ELOOP  # a link that leads to itself leads nowhere
+
+
+def _is_linked(path: Path, folder: Path, top: str) -> bool:
+    """Whether `path` leads through a link below `folder`, whose own real path is `top`."""
+    return os.path.realpath(path) != str(Path(top) / path.relative_to(folder))
 
 
 def named_results_folders(folders: Iterable[Path]) -> list[Path]:
     """The results folders at or below each of `folders`. Raises `InputError` for one that has none."""
     found: dict[Path, None] = {}
     for folder in folders:
-        below = [*results_folders(folder)]
+        below = results_folders(folder)
         if not below:
             raise InputError(f"{folder} is not a results folder, and has none: there is no {CONFIGURATION}")
         found |= dict.fromkeys(below)

@@ -87,7 +87,10 @@ def overrides_of(grid: Grid) -> dict[str, list[str]]:
 
 def grid_recipes(recipe: str | Path, grid: Grid, overrides: Sequence[str] = ()) -> dict[str, Recipe]:
     """The recipe of each combination, by its name. Raises `InputError`, which names the combination, for an invalid
-    one."""
+    one, and for an override of a value that the grid gives."""
+    for override, key in itertools.product(overrides, grid):
+        if f"{_plain(override.partition('=')[0].strip())}.".startswith(f"{_plain(key)}."):
+            raise InputError(f"--set {override}: the value is that of --grid {key}; give only one of them")
     recipes = {}
     for name, own in overrides_of(grid).items():
         try:

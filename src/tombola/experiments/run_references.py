@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tombola.experiments import results_schema as schema
+from tombola.experiments.folders import unreadable
 from tombola.utils.errors import InputError
 
 SLACK = 600.0
@@ -43,6 +44,8 @@ class RunReferences:
 
 def read_references(folder: Path) -> RunReferences:
     """The runs that a results folder names. What is damaged there makes it incomplete."""
+    if why := unreadable(folder):
+        return RunReferences(folder, frozenset(), complete=False, since=0.0, problems=[f"it {why}"])
     status, problems = schema.read_status(folder)
     named: set[str] = set()
     rows: set[str] = set()

@@ -11,7 +11,8 @@ from tombola.runs.store_contents import checkpointed_run
 from tombola.runs.stored_file import StoredFile
 
 DAY = 86400.0
-"""The age in seconds from which on nobody can be writing to a file."""
+"""The age in seconds from which on nobody can be writing to a file, and below which an outcome may be of an
+experiment that is under way and writes no results folder here."""
 
 CLAIMED_AT_ONCE = 200
 """How many runs are claimed together; each change of a claim is written to a file."""
@@ -31,7 +32,7 @@ class Removal:
 def removals(usage: StoreUsage, now: float, older_than: float | None, keep: Collection[str] = ()) -> list[Removal]:
     """What may be deleted: damaged outcomes, those that no experiment refers to, checkpoints of finished runs, and
     what killed processes left. With `older_than`, an age in seconds, only what is older; also, from a day on, other
-    checkpoints. Nothing of the kinds in `keep`."""
+    checkpoints. Without it, outcomes that no experiment refers to stay for a day. Nothing of the kinds in `keep`."""
     contents = usage.contents
     age = older_than or 0.0
 
@@ -41,7 +42,8 @@ def removals(usage: StoreUsage, now: float, older_than: float | None, keep: Coll
     def obsolete(file: StoredFile) -> bool:
         return checkpointed_run(file) in contents.outcomes or (older_than is not None and old(file, max(age, DAY)))
 
-    outcomes = _unused(usage, {key for key in usage.unreferenced if old(contents.outcomes[key])})
+    least = DAY if older_than is None else older_than
+    outcomes = _unused(usage, {key for key in usage.unreferenced if old(contents.outcomes[key], least)})
     found = [
         *(Removal("outcomes", contents.outcomes[key], key) for key in outcomes),
         *(Removal("checkpoints", f, checkpointed_run(f)) for f in contents.checkpoints if old(f) and obsolete(f)),

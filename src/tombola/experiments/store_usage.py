@@ -62,8 +62,8 @@ class StoreUsage:
 
     contents: StoreContents
     experiments: dict[Path, set[str]]
-    """By results folder, the keys of the outcomes that it refers to, and of those that these start from. Several may
-    refer to the same."""
+    """By results folder, the keys of the outcomes that it refers to, or, if that is undecided, may refer to.
+    Several may refer to the same."""
     unreferenced: set[str]
     """The keys of outcomes that none of them refers to."""
     damaged: dict[str, str]

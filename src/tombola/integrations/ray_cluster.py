@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -68,8 +67,6 @@ def ray_cluster(
         )
     wanted = Resources.parse(resources)
     silence_ray()
-    if address != LOCAL:
-        _use_token()
     ray = require("ray", "ray")
     connected = not ray.is_initialized() and _connect(ray, address)
     try:
@@ -92,13 +89,10 @@ def silence_ray() -> None:
         os.environ.setdefault(name, value)
 
 
-def _use_token() -> None:
-    """Authenticate if this user has a token: clusters that Ray starts where there is one want it, but Ray itself does
-    not use it when it connects to them. It reads these settings when it is imported."""
-    if "ray" in sys.modules:
-        return
-    if "RAY_AUTH_TOKEN" in os.environ or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", TOKEN)).expanduser().exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+def _token_hint() -> str:
+    """Clusters that are started where there is a token want it, from drivers too; others would not know one."""
+    known = "RAY_AUTH_TOKEN" in os.environ or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", TOKEN)).expanduser().exists()
+    return "; if it wants your token, set RAY_AUTH_MODE=token" if known and "RAY_AUTH_MODE" not in os.environ else ""
 
 
 def _connect(ray: Any, address: str) -> bool:
@@ -117,7 +111,7 @@ def _connect(ray: Any, address: str) -> bool:
             ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
     except Exception as error:
         ray.shutdown()
-        raise InputError(f"cluster: cannot use {address}: {one_line(error)}") from error
+        raise InputError(f"cluster: cannot use {address}: {one_line(error)}{_token_hint()}") from error
     return True
 
 

@@ -118,7 +118,8 @@ class BucketStore(Store):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, f"{key}.safetensors")
             path.write_bytes(content)
-            yield path
+            with self._naming(key, path):
+                yield path
 
     def put_file(self, key: str, file: Path) -> None:
         """Store an outcome that is in a file of another store."""
@@ -131,10 +132,16 @@ class BucketStore(Store):
             return found
         except (FileNotFoundError, DamagedFile):  # the cache lacks it, or has lost it: what counts is the bucket
             self._fetch(key)
-        try:
+        with self._naming(key, self._entry(key)):
             return super()._read(key)
+
+    @contextmanager
+    def _naming(self, key: str, file: Path) -> Iterator[None]:
+        """A `DamagedFile` of this block names the entry, not the `file` that it was read from."""
+        try:
+            yield
         except DamagedFile as error:
-            raise DamagedFile(str(error).replace(str(self._entry(key)), self._entry_name(key))) from error
+            raise DamagedFile(str(error).replace(str(file), self._entry_name(key))) from error
 
     def _fetch(self, key: str) -> None:
         """Put an outcome into the cache. Raises `FileNotFoundError` if the bucket lacks it."""

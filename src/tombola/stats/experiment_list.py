@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tombola.experiments.experiment import count_runs
-from tombola.experiments.folders import results_folders
+from tombola.experiments.folders import results_folders, unreadable
 from tombola.experiments.live_mark import is_marked
 from tombola.experiments.results import Results, read_results
 from tombola.stats.summarise import verdicts_of
@@ -50,6 +50,9 @@ def list_experiments(folder: Path) -> Iterator[ListedExperiment | InputError]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
     for found in results_folders(folder):
+        if why := unreadable(found):
+            yield InputError(f"{found} {why}")
+            continue
         try:
             yield _listed(found, read_results(found, lenient=True))
         except InputError as error:
