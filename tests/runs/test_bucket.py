@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from tests.support.errors import raises_input_error
 from tests.support.outcomes import outcome_of
 from tests.support.s3_server import BUCKET, CREDENTIALS, Proxy, url_of
 from tombola.runs import store_url
-from tombola.runs.bucket import Bucket
+from tombola.runs.bucket import Bucket, _reason
 from tombola.runs.bucket_store import BucketStore
 from tombola.runs.run import Run
 from tombola.runs.store_url import parse_url
@@ -39,7 +40,7 @@ def test_a_server_that_hangs_is_asked_again(
 ) -> None:
     monkeypatch.setattr(store_url, "TIMEOUT", 1.0)
     proxy.faults = ["hang"]
-    assert BucketStore.at(url).get(dense) is None
+    assert BucketStore.at(url).get(dense, fresh=True) is None
     assert proxy.taken() == ["HEAD", "HEAD"]
 
 
@@ -71,6 +72,42 @@ def test_lasting_failures_are_one_line_without_credentials(
         assert not any(secret in str(raised.value) for secret in CREDENTIALS.values())
         assert ("access is denied" in str(raised.value)) == (fault == "403")
     assert store.store_id is None
+
+
+@pytest.mark.parametrize("fault", ["503", "403"])
+def test_a_failure_is_not_explained_by_the_names_of_objects(
+    url: str, proxy: Proxy, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_url, "ATTEMPTS", 1)
+    bucket = Bucket(parse_url(url.replace("?", "/tokenizer's/permission'/403/NO_SUCH_BUCKET?")))
+    proxy.always = fault
+    for use in (lambda: bucket.put("id", b"x"), lambda: bucket.get("id"), lambda: bucket.list("runs")):
+        with raises_input_error("access is denied" if fault == "403" else "cannot be reached"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("google::cloud::Status(UNAVAILABLE: Permanent error in GetObjectMetadata 'bucket/tokenizer/id')", "reached"),
+        ("google::cloud::Status(PERMISSION_DENIED: no 'bucket/tokenizer/id')", "denied"),
+        ("Bucket 'bucket' not found", "no such bucket"),
+        ("timeout for bucket/tokenizer/id", "reached"),
+        ("AuthenticationFailed for https://account.host/bucket/id", "denied"),
+    ],
+)
+def test_reasons_of_other_providers_are_told(message: str, reason: str) -> None:
+    assert reason in _reason(OSError(message), parse_url("gs://bucket/tokenizer"))
+
+
+def test_azure_without_credentials_is_one_line(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AZURE")}
+    environment |= {"PATH": "", "HOME": str(tmp_path)}  # without the tool `az`
+    command = [sys.executable, "-m", "tombola", "store", "show", "az://container/x?account_name=noaccount"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert "az://container/x" in ended.stderr
 
 
 def test_a_missing_bucket_is_one_line(url: str) -> None:

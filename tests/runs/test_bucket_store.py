@@ -20,11 +20,10 @@ from pyarrow import fs
 
 from tests.support.command_line import tombola
 from tests.support.conducting import RecordingEngine, request_together, runs_like
-from tests.support.errors import raises_input_error
 from tests.support.experiments import Recorder, simulate
 from tests.support.outcomes import outcome_of, random_mask
 from tests.support.recipes import tiny
-from tests.support.s3_server import BUCKET, CREDENTIALS, Proxy, move_to
+from tests.support.s3_server import BUCKET, CREDENTIALS, Proxy, entry_of, move_to, objects
 from tests.support.stores import filled, keys_of
 from tests.support.training import same_bits
 from tombola._run_experiment import run_experiment
@@ -38,11 +37,8 @@ from tombola.runs.store_contents import contents_of
 from tombola.runs.store_url import connect
 from tombola.studies.conductor import conduct
 from tombola.studies.local_training import train_missing
+from tombola.studies.remote_training import RemoteTraining
 from tombola.utils.workers import InlineExecutor
-
-
-def objects(store: BucketStore, folder: str = "") -> list[str]:
-    return sorted(entry.name for entry in store.bucket.list(folder))
 
 
 def folders(store: BucketStore) -> set[str]:
@@ -50,10 +46,6 @@ def folders(store: BucketStore) -> set[str]:
     url = store.bucket.url
     found = connect(url).get_file_info(fs.FileSelector(url.path(""), recursive=True))
     return {info.path.removeprefix(f"{url.path('')}/") for info in found if info.type == fs.FileType.Directory}
-
-
-def entry_of(run: Run) -> str:
-    return f"runs/{run.key[:2]}/{run.key}.safetensors"
 
 
 def test_an_outcome_is_read_on_another_machine_as_it_was_written(
@@ -83,6 +75,10 @@ def test_requests_are_few(
 ) -> None:
     store = BucketStore.at(url)
     store.get(dense)
+    assert store.peek(dense.reinitialised(1)) is None
+    assert store.get(dense.reinitialised(2)) is None
+    assert proxy.taken() == ["GET"]  # a listing
+    assert store.get(dense, fresh=True) is None
     assert proxy.taken() == ["HEAD"]
     store.put(dense, outcome_of(dense))
     assert proxy.taken() == ["PUT"]
@@ -90,8 +86,8 @@ def test_requests_are_few(
     assert proxy.taken() == []
     move_to(tmp_path / "second", monkeypatch)
     other = BucketStore.at(url)
-    other.get(dense)
-    assert proxy.taken() == ["HEAD", "GET"]
+    assert other.get(dense) is not None
+    assert proxy.taken() == ["GET", "HEAD", "GET"]
     claim = other.claims()
     assert claim.try_add([run.key for run in runs_like(dense, 30)])
     assert proxy.taken() == ["PUT", "GET"]
@@ -128,57 +124,6 @@ def test_an_object_that_is_still_empty_is_missing(dense: Run, url: str) -> None:
     store.bucket.put(entry_of(dense), b"")  # Azure creates it so, before it is complete
     assert store.get(dense) is None
     assert objects(store) == [entry_of(dense)]
-
-
-def test_a_damaged_cache_is_filled_again(dense: Run, url: str, caplog: pytest.LogCaptureFixture) -> None:
-    store = BucketStore.at(url)
-    store.put(dense, outcome_of(dense))
-    store._entry(dense.key).write_bytes(b"nonsense")
-    assert store.get(dense) is not None
-    store._entry(dense.key).write_bytes(b"nonsense")
-    assert store.load_state(dense.key)
-    assert objects(store) == [entry_of(dense)]
-    assert caplog.text == ""
-
-
-def test_threads_that_need_the_same_outcome_fill_the_cache_together(
-    dense: Run, url: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    BucketStore.at(url).put(dense, outcome_of(dense))
-    move_to(tmp_path / "second", monkeypatch)
-    store, proxy.delay = BucketStore.at(url), 0.05
-    with ThreadPoolExecutor(6) as executor:
-        found = list(executor.map(store.get, [dense] * 6))
-    assert all(outcome is not None and same_bits(outcome, outcome_of(dense)) for outcome in found)
-
-
-def test_what_the_bucket_has_lost_is_written_again_from_the_cache(dense: Run, url: str, proxy: Proxy) -> None:
-    store = BucketStore.at(url)
-    store.put(dense, outcome_of(dense))
-    content = store.bucket.get(entry_of(dense))
-    store.bucket.delete(entry_of(dense))
-    long_ago = time.time() - 2 * bucket_store.TRUSTED
-    os.utime(store._entry(dense.key), (long_ago, long_ago))
-    proxy.taken()
-    assert store.get(dense) is not None
-    assert proxy.taken() == ["HEAD", "PUT"]
-    assert store.bucket.get(entry_of(dense)) == content
-    proxy.taken()
-    assert store.get(dense) is not None
-    assert proxy.taken() == []
-
-
-def test_an_outcome_that_could_not_be_uploaded_is_not_in_the_cache(
-    dense: Run, url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_url, "ATTEMPTS", 1)
-    store = BucketStore.at(url)
-    proxy.always = "503"
-    with raises_input_error(f"s3://{BUCKET}"):
-        store.put(dense, outcome_of(dense))
-    assert not store._entry(dense.key).exists()
-    proxy.always = "pass"
-    assert store.get(dense) is None
 
 
 def test_a_store_in_a_bucket_is_pickled_by_its_url_alone(
@@ -222,6 +167,35 @@ def test_a_checkpoint_goes_on_on_another_machine_and_is_cleared_by_the_driver(
     proxy.taken()
     driver.checkpoint([dense.reinitialised(2)]).clear()
     assert proxy.taken() == ["GET"]
+
+
+def test_a_look_after_a_claim_finds_what_others_have_stored_since(
+    dense: Run, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, runs = BucketStore.at(url), runs_like(dense, 2)
+    assert store.get(runs[0]) is None
+    move_to(tmp_path / "second", monkeypatch)
+    for run in runs:
+        BucketStore.at(url).put(run, outcome_of(run))
+    engine = RecordingEngine(2)
+    assert train_missing(runs, store, engine) == [False, False]
+    move_to(tmp_path / "third", monkeypatch)
+    store = BucketStore.at(url.replace(tmp_path.name, f"{tmp_path.name}/other"))
+    assert store.get(runs[0]) is None
+    move_to(tmp_path / "fourth", monkeypatch)
+    BucketStore.at(store.bucket.url).put(runs[0], outcome_of(runs[0]))
+    training = RemoteTraining(store, engine, InlineExecutor())
+    assert training.submit(runs[:1]).result() == {}
+    training.close()
+
+
+def test_an_id_is_not_trusted_for_ever(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = BucketStore.at(url)
+    store.check_writable()
+    assert store.store_id is not None
+    store.bucket.put("id", b"another")
+    monkeypatch.setattr(bucket_store, "SAME_ID", 1e-6)
+    assert store.store_id == "another"
 
 
 def test_a_checkpoint_that_cannot_be_uploaded_does_not_end_the_training(

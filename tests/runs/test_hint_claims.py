@@ -19,7 +19,7 @@ import pytest
 from tombola.runs import hint_claims
 from tombola.runs.claims import hold
 from tombola.runs.hint_claims import KEYS_OF_OBJECT, RENEW, STALE, HintClaim
-from tombola.runs.objects import FolderObjects
+from tombola.runs.objects import FolderObjects, StoredObject
 from tombola.runs.run import Run
 from tombola.runs.store import Store
 from tombola.utils import network_folders
@@ -70,6 +70,41 @@ def test_what_another_holds_is_not_looked_for_all_the_time(tmp_path: Path, monke
     assert not second.try_add(["a"])
     assert second.try_add(["b"])
     second.release()
+
+
+def test_one_listing_tells_of_all_that_others_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hint_claims, "PAUSE", (30.0, 30.0))
+    first, second = HintClaim(FolderObjects(tmp_path)), HintClaim(FolderObjects(tmp_path))
+    keys = [f"run {number}" for number in range(50)]
+    assert first.try_add(keys)
+    listings = []
+    listed = FolderObjects.list
+
+    def count(self: FolderObjects, folder: str) -> list[StoredObject]:
+        listings.append(folder)
+        return listed(self, folder)
+
+    monkeypatch.setattr(FolderObjects, "list", count)
+    assert not any(second.try_add([key]) for key in keys)
+    assert len(listings) == 1
+    first.release()
+    monkeypatch.setattr(second, "_again", 0.0)  # the pause is over
+    assert all(second.try_add([key]) for key in keys[:2])
+    second.release()
+
+
+def test_what_is_claimed_after_a_release_is_renewed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hint_claims, "RENEW", 0.02)
+    claim = HintClaim(FolderObjects(tmp_path))
+    claim.release()
+    for _ in range(2):
+        assert claim.try_add(["a"])
+        end = time.monotonic() + 10.0
+        while not any(name.endswith("~alive") for name in names(tmp_path)):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        claim.release()
+        assert names(tmp_path) == []
 
 
 def test_thousands_of_keys_are_claimed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import fs
 
 from tests.support.errors import raises_input_error
-from tombola.runs import opening
+from tombola.runs import opening, store_url
 from tombola.runs.bucket import Bucket
 from tombola.runs.bucket_store import BucketStore
 from tombola.runs.distributed_store import DistributedBucketStore, DistributedStore
@@ -96,6 +96,19 @@ def test_a_url_that_was_made_a_path_is_refused() -> None:
         open_store(Path("s3://bucket/prefix"))
 
 
+@pytest.mark.parametrize("url", ["s3:/bucket/prefix", "file:/folder", "az:/container"])
+def test_a_url_that_lacks_a_slash_is_refused(url: str) -> None:
+    with raises_input_error("://"):
+        open_store(url)
+
+
+@pytest.mark.parametrize("url", ["file://user:topsecret@server/runs", "s3:/user:topsecret@bucket"])
+def test_what_may_be_a_password_is_not_shown(url: str) -> None:
+    with pytest.raises(InputError) as raised:
+        open_store(url)
+    assert "topsecret" not in str(raised.value)
+
+
 def test_each_process_of_a_distributed_job_has_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "is_distributed", lambda: True)
     monkeypatch.setattr(opening.distributed, "get_rank", lambda: 3)
@@ -115,11 +128,18 @@ def test_buckets_of_all_kinds_are_opened(monkeypatch: pytest.MonkeyPatch) -> Non
     with raises_input_error("AZURE_STORAGE_ACCOUNT"):
         connect(parse_url("az://container/opened"))
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "me")
+    monkeypatch.setattr(store_url, "_PROBE", "")
     azure = connect(parse_url("az://container/opened"))
     assert isinstance(azure, fs.AzureFileSystem)
     assert azure == connect(parse_url("az://container/opened?account_name=me"))
     with raises_input_error("scheme"):
         connect(parse_url("s3://bucket?scheme=ftp&region=x"))
+
+
+def test_a_provider_that_ends_the_process_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_url, "_PROBE", "import os; os.abort()")
+    with raises_input_error("credentials"):
+        connect(parse_url("az://container/aborts?account_name=aborts"))
 
 
 def test_an_older_pyarrow_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

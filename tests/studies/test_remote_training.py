@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,8 @@ from tombola.studies import conductor
 from tombola.studies.conductor import conduct
 from tombola.studies.remote_training import MAX_SHARED, RemoteTraining
 from tombola.studies.request import RunRequest
-from tombola.studies.training_task import train_task
-from tombola.utils import libraries
 from tombola.utils.errors import InputError, TrainingsFailed
 from tombola.utils.workers import InlineExecutor
-from tombola.zoo import datasets
 
 
 @dataclass
@@ -153,13 +149,6 @@ def test_if_all_fail_because_of_invalid_input_so_does_the_experiment(
         conduct([request_together(*runs_like(dense, 2))], store, engine, InlineExecutor(), Recorder(), remote=True)
 
 
-def test_many_failures_are_one_short_line() -> None:
-    error = TrainingsFailed([f"run {number}" for number in range(100)], 3)
-    assert len(str(error)) < 200
-    assert "100 trainings" in str(error)
-    assert len(error.failed) == 100
-
-
 def test_interruptions_are_not_tried_again(dense: Run, store: Store, tmp_path: Path) -> None:
     engine = Unreliable(tmp_path / "log", fails=frozenset({0}), error=KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -227,16 +216,6 @@ def test_states_and_data_are_shared_once(store: Store) -> None:
     assert len(executor.tasks) > kinds["dict"]
 
 
-def test_workers_need_not_have_the_data(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
-    experiment, executor = RecipeExperiment(tiny(search__levels=0, controls={})), SharingExecutor()
-    training = RemoteTraining(store, Eager(), executor)
-    task = training._task([experiment.dense(0)])
-    training.close()
-    datasets.prepare.cache_clear()
-    monkeypatch.setattr(datasets, "load", None)
-    assert len(train_task(task)) == 1
-
-
 def test_few_states_stay_shared(dense: Run, store: Store) -> None:
     parents = runs_like(dense, MAX_SHARED + 3)
     for parent in parents:
@@ -246,14 +225,6 @@ def test_few_states_stay_shared(dense: Run, store: Store) -> None:
         training._state(parent.key, False)
     assert len(training._states) == MAX_SHARED
     training.close()
-
-
-def test_other_versions_are_refused(dense: Run, store: Store) -> None:
-    training = RemoteTraining(store, RecordingEngine(), InlineExecutor())
-    task = replace(training._task([dense]), versions=libraries.versions() | {"torch": "1.0"})
-    training.close()
-    with raises_input_error("torch", "1.0"):
-        train_task(task)
 
 
 @dataclass
@@ -414,32 +385,6 @@ def test_stacks_fill_the_devices_and_are_tried_again_as_they_were(
     assert sorted(trained[1:]) == stacks
 
 
-def test_tasks_are_never_equal(dense: Run, store: Store) -> None:
-    """Dask remembers what it answered, also an error."""
-    training = RemoteTraining(store, RecordingEngine(), InlineExecutor())
-    one, other = training._task([dense]), training._task([dense])
-    training.close()
-    assert pickle.dumps(one) != pickle.dumps(other)
-
-
-def test_builds_of_one_version_are_alike(dense: Run, store: Store) -> None:
-    training = RemoteTraining(store, RecordingEngine(), InlineExecutor())
-    task = training._task([dense])
-    training.close()
-    elsewhere = {name: f"{version.partition('+')[0]}+cu130" for name, version in task.versions.items()}
-    assert train_task(replace(task, versions=elsewhere))
-
-
-def test_small_data_travels_where_it_cannot_be_shared(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
-    experiment = RecipeExperiment(tiny(search__levels=0, controls={}))
-    training = RemoteTraining(store, Eager(), RecordingExecutor())
-    task = training._task([experiment.dense(0)])
-    training.close()
-    datasets.prepare.cache_clear()
-    monkeypatch.setattr(datasets, "load", None)
-    assert len(train_task(pickle.loads(pickle.dumps(task)))) == 1
-
-
 class Lost(RuntimeError):
     lost = True
 
@@ -452,17 +397,3 @@ def test_only_what_may_be_lost_is_shared_again(
     engine = Unreliable(tmp_path / "log", frozenset({0}), 1, error)
     conduct([request_in_turn(*runs_like(dense, 1))], store, engine, SharingExecutor(), Recorder(), remote=True)
     assert sum(isinstance(value, bytes) for value in SharingExecutor.kept) == times
-
-
-def test_workers_with_another_working_directory_find_the_store(
-    dense: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path)
-    place = Store(Path("store"))
-    place.check_writable()
-    training = RemoteTraining(place, RecordingEngine(), InlineExecutor())
-    task = training._task([dense])
-    training.close()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert task.store.store_id == task.store_id is not None

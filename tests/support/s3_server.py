@@ -19,6 +19,8 @@ import pytest
 from pyarrow import fs
 
 from tombola.runs import bucket_store
+from tombola.runs.bucket_store import BucketStore
+from tombola.runs.run import Run
 
 BUCKET = "tombola"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIATESTKEYID", "AWS_SECRET_ACCESS_KEY": "a-secret-that-must-not-be-shown"}
@@ -37,6 +39,16 @@ def url_of(port: int, prefix: str, bucket: str = BUCKET) -> str:
 def move_to(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Go on with another cache, as on another machine."""
     monkeypatch.setattr(bucket_store.platformdirs, "user_cache_path", lambda _: machine)
+
+
+def objects(store: BucketStore, folder: str = "") -> list[str]:
+    """The names of the objects in a store."""
+    return sorted(entry.name for entry in store.bucket.list(folder))
+
+
+def entry_of(run: Run) -> str:
+    """The name of an outcome."""
+    return f"runs/{run.key[:2]}/{run.key}.safetensors"
 
 
 @contextlib.contextmanager

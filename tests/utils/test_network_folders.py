@@ -23,6 +23,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"a@tcp:/scratch {tmp_path}/scratch lustre rw,flock 0 0",
         f"server:/export {tmp_path}/twice nfs rw 0 0",
         f"/dev/vdd {tmp_path}/twice ext4 rw 0 0",
+        f"mountpoint-s3 {tmp_path}/bucket fuse rw 0 0",
+        f"mfs#master:9421 {tmp_path}/moose fuse rw 0 0",
+        f"ceph-fuse {tmp_path}/ceph fuse.ceph-fuse rw 0 0",
+        f"/dev/vde {tmp_path}/fuse fuse rw 0 0",
+        f"/dvs {tmp_path}/cray dvs rw 0 0",
+        f"share {tmp_path}/plan 9p rw 0 0",
         "nonsense",
     ]
     mounts = tmp_path / "mounts"
@@ -43,6 +49,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("ssh", "fuse.sshfs"),
         ("google", "fuse.gcsfuse"),
         ("ntfs", None),
+        ("bucket", "fuse.mountpoint-s3"),
+        ("moose", "fuse.mfs"),
+        ("ceph", "fuse.ceph-fuse"),
+        ("fuse", None),
+        ("cray", "dvs"),
+        ("plan", "9p"),
         ("scratch/../scratch/x", "lustre"),
         ("twice", None),  # the later mount covers the earlier one
     ],

@@ -99,16 +99,23 @@ class Bucket:
         try:
             yield
         except OSError as error:
-            raise InputError(f"the store {self.url}: {_reason(error)}") from error
+            raise InputError(f"the store {self.url}: {_reason(error, self.url)}") from error
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError, url: StoreUrl) -> str:
     text = str(error)
-    if _NO_BUCKET.search(text):
+    told = _told(text, url)
+    if _NO_BUCKET.search(told):
         return "there is no such bucket"
-    if _NO_ACCESS.search(text):
+    if _NO_ACCESS.search(told):
         return "access is denied, or no credentials were found where its provider's tools look for them"
     for name, value in os.environ.items():
         if len(value) > 7 and re.search("KEY|SECRET|TOKEN|PASSWORD", name):
             text = text.replace(value, "…")
     return f"it cannot be reached: {one_line(OSError(text))}"
+
+
+def _told(text: str, url: StoreUrl) -> str:
+    """What the provider said, without names of objects, in which any word may stand."""
+    _, amazon, told = text.partition("AWS Error ")
+    return told if amazon else re.sub(r"'[^']*'|\S*/\S*", "''", text.replace(url.path("/"), "/"))

@@ -11,12 +11,14 @@ import functools
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import platformdirs
@@ -32,22 +34,28 @@ from tombola.runs.store import ID, Store, aside_name
 from tombola.runs.store_url import StoreUrl, parse_url
 from tombola.runs.stored_file import StoredFile
 from tombola.utils.errors import DamagedFile, InputError
-from tombola.utils.files import atomic_write, read_about, writing
+from tombola.utils.files import atomic_write, read_about
 
 log = logging.getLogger(__name__)
 
 TRUSTED = 24 * 3600.0
 """Seconds after which a cached outcome is looked for in the bucket again, from which someone may have deleted it."""
 
+SAME_ID = 60.0
+"""Seconds until the store's id is read again: it has another after it was deleted and made again."""
+
 
 @dataclass(frozen=True)
 class BucketStore(Store):
     """Outcomes by the key of their run, in a bucket; `folder` is the cache.
 
-    All methods raise `InputError`, in one line without credentials, if the bucket cannot be reached or used.
+    All methods raise `InputError`, in one line without credentials, if the bucket cannot be reached or used. Which
+    outcomes are there is listed once, when one is first looked for that the cache lacks.
     """
 
     bucket: Bucket = field(kw_only=True)
+    _seen: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    """Keys of outcomes that were read or written since the bucket was listed."""
 
     @classmethod
     def at(cls, url: str | StoreUrl, checkpoint_every: float = 30.0) -> BucketStore:
@@ -67,7 +75,7 @@ class BucketStore(Store):
     @property
     def store_id(self) -> str | None:
         try:
-            return _read_id(self.bucket)
+            return _read_id(self.bucket, time.monotonic() // SAME_ID)
         except (InputError, LookupError):
             return None
 
@@ -77,13 +85,34 @@ class BucketStore(Store):
 
     def check_writable(self) -> None:
         super().check_writable()
-        known = self.bucket.get(ID) or hashlib.sha256(self.place.encode()).hexdigest()[:32].encode()
-        self.bucket.put(ID, known)  # also if it is there, to see whether this may write
+        known = self.bucket.get(ID)
+        self.bucket.put(ID, known or uuid.uuid4().hex.encode())  # also if it is there, to see whether this may write
+        known = known or self.bucket.get(ID) or b""  # another process may have made it at the same time
+        _read_id.cache_clear()
+        if (self.folder / ID).read_bytes() != known:  # the cache is of a store that was here before, or elsewhere
+            for folder in ("runs", "unfinished"):
+                shutil.rmtree(self.folder / folder, ignore_errors=True)
+            with atomic_write(self.folder / ID) as path:
+                path.write_bytes(known)
+
+    def get(self, run: BaseRun, *, fresh: bool = False) -> Outcome | None:
+        cached = self._entry(run.key).is_file()
+        if not (fresh or cached or self._has(run.key)):
+            return None
+        outcome = super().get(run, fresh=fresh)
+        if cached and outcome is not None:
+            self._confirm(run.key)
+        return outcome
+
+    def peek(self, run: BaseRun) -> Outcome | None:
+        return super().peek(run) if self._has(run.key) else None
 
     def put(self, run: BaseRun, outcome: Outcome) -> None:
-        with atomic_write(self._entry(run.key)) as temporary:  # it is in the cache only if it is in the bucket
-            self._write(temporary, run, outcome)
-            self.bucket.put(_name(run.key), temporary.read_bytes())
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, self._entry(run.key).name)
+            self._write(path, run, outcome)
+            self.put_file(run.key, path)
+            self._keep(run.key, path)  # it is in the cache only if it is in the bucket
 
     def claims(self) -> KeyClaim:
         """A claim on runs by their keys, which is a hint: at worst a run is trained twice."""
@@ -124,16 +153,29 @@ class BucketStore(Store):
     def put_file(self, key: str, file: Path) -> None:
         """Store an outcome that is in a file of another store."""
         self.bucket.put(_name(key), file.read_bytes())
+        self._seen.add(key)
 
     def _read(self, key: str) -> tuple[Outcome, Any]:
-        try:
-            found = super()._read(key)
-            self._confirm(key)
-            return found
-        except (FileNotFoundError, DamagedFile):  # the cache lacks it, or has lost it: what counts is the bucket
-            self._fetch(key)
-        with self._naming(key, self._entry(key)):
+        with suppress(FileNotFoundError, DamagedFile):  # otherwise the cache has lost it, and the bucket counts
             return super()._read(key)
+        with self.file_of(key) as file:
+            kept = self._keep(key, file)
+            self._seen.add(key)
+            try:
+                return self._read_file(file, key)
+            except DamagedFile as error:
+                if kept:
+                    raise
+                raise InputError(str(error).replace(str(file), self._entry_name(key))) from error
+
+    def _keep(self, key: str, file: Path) -> bool:
+        """Put an outcome into the cache, if that is possible."""
+        try:
+            super().put_file(key, file)
+        except InputError as error:  # the disk is full
+            log.warning("%s; the outcome is in %s only", error, self.place)
+            return False
+        return True
 
     @contextmanager
     def _naming(self, key: str, file: Path) -> Iterator[None]:
@@ -143,24 +185,22 @@ class BucketStore(Store):
         except DamagedFile as error:
             raise DamagedFile(str(error).replace(str(file), self._entry_name(key))) from error
 
-    def _fetch(self, key: str) -> None:
-        """Put an outcome into the cache. Raises `FileNotFoundError` if the bucket lacks it."""
-        content, path = self.bucket.get(_name(key)), self._entry(key)
-        if content is None:
-            with writing(path):
-                path.unlink(missing_ok=True)
-            raise FileNotFoundError(self._entry_name(key))
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(content)
+    @functools.cached_property
+    def _listed(self) -> frozenset[str]:
+        return frozenset(PurePosixPath(each.name).stem for each in self.bucket.list("runs") if each.bytes)
+
+    def _has(self, key: str) -> bool:
+        """Whether the bucket has an outcome, as far as is known without asking for each."""
+        return key in self._seen or key in self._listed
 
     def _confirm(self, key: str) -> None:
-        """Write a cached outcome to the bucket again, if it is there no longer; this is looked up now and then."""
+        """Write a cached outcome to the bucket again, if it is there no longer; this is looked at now and then."""
         path = self._entry(key)
-        if time.time() - path.stat().st_mtime < TRUSTED:
-            return
-        if not self.bucket.exists(_name(key)):
-            self.bucket.put(_name(key), path.read_bytes())
-        with suppress(OSError):  # then it is looked up the next time too
+        with suppress(OSError):  # it may be deleted at any time; then it is looked at the next time too
+            if time.time() - path.stat().st_mtime < TRUSTED:
+                return
+            if not self._has(key):
+                self.put_file(key, path)
             os.utime(path)
 
     def _entry_name(self, key: str) -> str:
@@ -190,15 +230,21 @@ class BucketCheckpoint(Checkpoint):
         super()._replace(tensors, about)
         try:
             self.bucket.put(self._name, self.path.read_bytes())
+            self.path.unlink(missing_ok=True)  # so a file that is here is newer than the object
         except InputError as error:  # no reason to end a training
             log.warning("%s; only this machine could resume the training", error)
 
     def load(self, engine: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         self.wait()
+        if self.path.exists():
+            return super().load(engine)
         if content := self.bucket.get(self._name):
             with atomic_write(self.path) as temporary:
                 temporary.write_bytes(content)
-        return super().load(engine)
+        try:
+            return super().load(engine)
+        finally:
+            self.path.unlink(missing_ok=True)
 
     def part(self, index: int) -> BucketCheckpoint:
         return BucketCheckpoint(super().part(index).path, self.every, bucket=self.bucket)
@@ -224,7 +270,7 @@ def _name(key: str) -> str:
 
 
 @functools.lru_cache
-def _read_id(bucket: Bucket) -> str:
+def _read_id(bucket: Bucket, _period: float) -> str:
     """Raises `LookupError` if there is no store yet."""
     content = bucket.get(ID)
     if content is None:

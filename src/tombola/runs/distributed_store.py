@@ -19,8 +19,8 @@ class DistributedStore(Store):
     would read it while the others wait for them in a collective operation. All processes must ask for the same runs
     in the same order."""
 
-    def get(self, run: BaseRun) -> Outcome | None:
-        outcome = super().get(run)
+    def get(self, run: BaseRun, *, fresh: bool = False) -> Outcome | None:
+        outcome = super().get(run, fresh=fresh)
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
         found = torch.tensor(int(outcome is not None), device=device)
         distributed.all_reduce(found, distributed.ReduceOp.MIN)

@@ -51,15 +51,17 @@ class HintClaim:
         self._about = f"{platform.node()}, process {process_name()}, {time.strftime('%Y-%m-%d %H:%M:%S %Z')}".encode()
         self._held: dict[str, set[str]] = {}
         """Names of objects -> the keys that they claim."""
-        self._pauses: dict[str, float] = {}
-        """Keys that another had -> when to look again, by the monotonic clock."""
+        self._taken: set[str] = set()
+        """The digits of the keys that others had, when this was last looked up."""
+        self._again = 0.0
+        """When to look again for those, by the monotonic clock."""
         self._ended = threading.Event()
         self._renewal: threading.Thread | None = None
 
     def try_add(self, keys: Collection[str]) -> bool:
         """Hold `keys` too, all or none: none, and False is returned, if another claim has one of them."""
-        refused = [key for key in keys if key in self._pauses]
-        if any(time.monotonic() < self._pauses[key] for key in refused):
+        refused = not self._taken.isdisjoint(map(_digits, keys))
+        if refused and time.monotonic() < self._again:
             return False
         self._renew_from_now_on()
         if refused and self._others_have(keys):
@@ -87,6 +89,8 @@ class HintClaim:
         self._ended.set()
         if self._renewal is not None:
             self._renewal.join()
+            self._renewal = None
+        self._ended.clear()
         self._withdraw(list(self._held))
 
     def _name(self, keys: Iterable[str]) -> str:
@@ -98,11 +102,10 @@ class HintClaim:
             self._delete(name)
 
     def _others_have(self, keys: Collection[str]) -> bool:
-        """Whether another that lives has announced one of `keys`; for a while, that is not looked for again."""
-        taken, again = self._others(), time.monotonic() + random.uniform(*PAUSE)
-        self._pauses = {key: end for key, end in self._pauses.items() if key not in keys}
-        self._pauses |= {key: again for key in keys if _digits(key) in taken}
-        return not self._pauses.keys().isdisjoint(keys)
+        """Whether another that lives has announced one of `keys`; for a while, what others have is not looked up
+        again."""
+        self._taken, self._again = self._others(), time.monotonic() + random.uniform(*PAUSE)
+        return not self._taken.isdisjoint(map(_digits, keys))
 
     def _others(self) -> set[str]:
         """The digits of the keys that others have announced. What the dead have left is deleted."""

@@ -10,6 +10,7 @@ import torch.distributed as distributed
 from tombola.runs.bucket_store import BucketStore
 from tombola.runs.distributed_store import DistributedBucketStore, DistributedStore, is_distributed
 from tombola.runs.store import Store
+from tombola.runs.store_url import OPTIONS
 from tombola.utils.errors import InputError
 
 
@@ -23,8 +24,9 @@ def open_store(place: str | Path, checkpoint_every: float = 30.0) -> Store:
         return Store(_local_folder(text), checkpoint_every)
     if "://" in text:
         return BucketStore.at(text, checkpoint_every)
-    if isinstance(place, Path) and text.partition(":")[0] in ("s3", "gs", "az", "file"):
-        raise InputError("store: give a URL as a string; a Path has lost one of its slashes")
+    kind, _, rest = text.partition(":")
+    if kind in (*OPTIONS, "file") and (isinstance(place, Path) or rest.startswith("/")):
+        raise InputError(f"store: a URL is a string that begins with {kind}://; a Path loses one of the slashes")
     return Store(Path(place), checkpoint_every)
 
 
@@ -42,5 +44,5 @@ def shared_store(place: str | Path) -> Store:
 def _local_folder(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or parts.query or not parts.path.startswith("/"):
-        raise InputError(f"store: {url} should be file:///FOLDER")
+        raise InputError("store: a file:// URL should be file:///FOLDER")
     return Path(unquote(parts.path))

@@ -86,9 +86,10 @@ class Store:
                 with atomic_write(folder / ID) as path:
                     path.write_text(uuid.uuid4().hex, encoding="utf-8")
 
-    def get(self, run: BaseRun) -> Outcome | None:
+    def get(self, run: BaseRun, *, fresh: bool = False) -> Outcome | None:
         """The outcome of `run`, or None if it was never trained. A damaged entry is moved to the folder `damaged`,
-        with a warning, and counts as never trained."""
+        with a warning, and counts as never trained. `fresh`: what others have stored until now must be found, because
+        the run will be trained otherwise; a folder has it always."""
         description = run.description
         key = key_of(description)
         before = _stamp(self._entry(key))
@@ -102,7 +103,7 @@ class Store:
         except DamagedFile as error:
             aside = self._set_aside(key, before)
             if aside is None:
-                return self.get(run)  # another process has replaced it
+                return self.get(run, fresh=fresh)  # another process has replaced it
             log.warning("%s; it was moved to %s and the run will be trained again", error, aside)
             return None
 
@@ -132,7 +133,10 @@ class Store:
     def _read(self, key: str) -> tuple[Outcome, Any]:
         """The outcome of the run with this key, and the run's description. Raises `FileNotFoundError` or
         `DamagedFile`."""
-        tensors, about = read_tensors(self._entry(key))
+        return self._read_file(self._entry(key), key)
+
+    def _read_file(self, path: Path, key: str) -> tuple[Outcome, Any]:
+        tensors, about = read_tensors(path)
         try:
             return Outcome.from_tensors(tensors, about), about["run"]
         except (KeyError, TypeError, ValidationError) as error:

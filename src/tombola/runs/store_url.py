@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,7 +26,7 @@ TIMEOUT = 10.0
 """Seconds until a request to S3 that is not answered counts as failed."""
 
 PATIENCE = 60.0
-"""Seconds for which requests to Google Cloud Storage are repeated."""
+"""Seconds for which requests to Google Cloud Storage are repeated, and the first one to Azure is waited for."""
 
 OPTIONS = {
     "s3": ("endpoint_override", "region", "scheme"),
@@ -116,7 +120,28 @@ def _azure(url: StoreUrl) -> fs.FileSystem:
     account = options.pop("account_name", None) or os.environ.get("AZURE_STORAGE_ACCOUNT")
     if not account:
         raise InputError(f"the store {url}: set AZURE_STORAGE_ACCOUNT, or add ?account_name=NAME to the URL")
-    return fs.AzureFileSystem(account, **options)
+    opened = fs.AzureFileSystem(account, **options)
+    if not _survives(json.dumps([account, options, url.bucket])):
+        raise InputError(f"the store {url}: no credentials were found where Azure's tools look for them")
+    return opened
+
+
+@functools.cache
+def _survives(arguments: str) -> bool:
+    """Whether a process survives a request to Azure: without credentials its library ends it."""
+    command = [sys.executable, "-c", _PROBE, arguments]
+    with suppress(subprocess.TimeoutExpired):  # what it waits for will be waited for again, and told
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
+        return ended.returncode == 0
+    return True
+
+
+_PROBE = """import contextlib, json, sys
+from pyarrow import fs
+account, options, container = json.loads(sys.argv[1])
+with contextlib.suppress(Exception):
+    fs.AzureFileSystem(account, **options).get_file_info(container)
+"""
 
 
 _CONNECT: dict[str, Callable[[StoreUrl], fs.FileSystem]] = {"s3": _s3, "gs": _google, "az": _azure}

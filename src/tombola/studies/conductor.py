@@ -200,7 +200,7 @@ class Conductor:
         return pending.study, pending.requests[index]
 
     def _finish(self, queued: QueuedRun, trained: bool) -> None:
-        outcome = self.store.get(queued.run)
+        outcome = self.store.get(queued.run, fresh=True)
         if outcome is None:
             raise RuntimeError(f"the outcome of run {queued.key} disappeared from {self.store.place}")
         for pending, index in self.waiting.pop(queued.key):

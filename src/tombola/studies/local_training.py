@@ -90,7 +90,7 @@ def train_missing(runs: Sequence[BaseRun], store: Store, engine: Engine[Any]) ->
     Any number of processes may do this with the same runs: each run is trained by one of them.
     """
     with store.claim(runs):
-        known = [store.get(run) is not None for run in runs]
+        known = [store.get(run, fresh=True) is not None for run in runs]
         new = [run for run, found in zip(runs, known, strict=True) if not found]
         if new:
             checkpoint = store.checkpoint(new)

@@ -105,7 +105,7 @@ class RemoteTraining:
 
     def submit(self, runs: Sequence[BaseRun]) -> Future[Any]:
         """See `Training`. The future's result is the outcomes of those runs that the store lacks."""
-        missing = [run for run in runs if self._store.get(run) is None]
+        missing = [run for run in runs if self._store.get(run, fresh=True) is None]
         if not missing:
             future: Future[Any] = Future()
             future.set_result({})

@@ -7,7 +7,11 @@ import hashlib
 import os
 import platform
 import sys
+import uuid
 from pathlib import Path
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""Text that a Linux kernel makes when it starts."""
 
 
 def process_name() -> str:
@@ -24,12 +28,17 @@ def has_ended(name: str) -> bool:
 
 @functools.cache
 def _host() -> str:
-    """Containers may share a host's name, but then their process numbers are of different namespaces."""
+    """Machines, and containers, may share a name. But machines have different kernels, and containers on one have
+    different namespaces of process numbers; outside containers that is the same one on all machines."""
+    try:
+        kernel = BOOT.read_text(encoding="ascii").strip()
+    except OSError:  # only Linux has it
+        kernel = str(uuid.getnode())
     try:
         namespace = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:  # only Linux has them
         namespace = 0
-    return hashlib.sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{platform.node()} {kernel} {namespace}".encode()).hexdigest()[:8]
 
 
 def _runs(pid: int) -> bool:
