@@ -11,7 +11,8 @@ PORTABLE := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=S
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=
 
 # Tests that train nothing. All others are run by `test-portable`, new ones too.
-UNTRAINED := stats utils acceptance/test_wheel.py report/test_browser.py tickets/test_ticket_fuzz.py test_architecture.py
+UNTRAINED := stats utils acceptance/test_wheel.py report/test_browser.py tickets/test_ticket_fuzz.py test_architecture.py \
+	integrations/test_ray_cluster.py integrations/test_ray_executor.py examples/test_clusters.py
 
 .PHONY: demo test test-portable slow gpu lint clean
 
