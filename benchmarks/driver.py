@@ -50,7 +50,7 @@ class MemoryStore(Store):
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
-    def get(self, run: BaseRun) -> Outcome | None:
+    def get(self, run: BaseRun, fresh: bool = False) -> Outcome | None:  # noqa: ARG002 - it is always fresh
         return self.outcomes.get(run.key)
 
     def put(self, run: BaseRun, outcome: Outcome) -> None:
