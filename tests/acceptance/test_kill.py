@@ -50,7 +50,7 @@ def run_to_end(arguments: list[str]) -> str:
 def wait_for_runs(process: subprocess.Popen[bytes], store: Path, count: int) -> bool:
     """Wait until the store has this many finished runs; False if the process ends before."""
     while process.poll() is None:
-        if len(list(store.rglob("runs/*/*.safetensors"))) >= count:
+        if len(list(store.glob("runs/*/*.safetensors"))) >= count:
             return True
         time.sleep(0.02)
     return False

@@ -93,7 +93,7 @@ def test_a_node_that_does_not_answer_is_given_up(executor: RayExecutor, ray_node
     future = executor.submit(write_place, tmp_path)
     ((silent, _),) = places(tmp_path, 1)
     with ray_nodes.hanging(silent), pytest.raises(WorkerLost, match=silent[:8]):
-        future.result(timeout=30)
+        future.result(timeout=60)
     assert executor.submit(place).result() != silent
 
 
@@ -130,7 +130,7 @@ def test_calls_come_to_nodes_that_failed_if_there_are_no_others(
     assert not waiting.done()
     ray_nodes.kill(last)
     assert isinstance(running.exception(), WorkerLost)
-    assert waiting.result(timeout=60) == failing
+    assert waiting.result(timeout=120) == failing
 
 
 def summed(shared: Any) -> float:

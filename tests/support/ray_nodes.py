@@ -24,9 +24,9 @@ HEALTH = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 200,
     "health_check_timeout_ms": 500,
-    "health_check_failure_threshold": 4,
+    "health_check_failure_threshold": 8,
 }
-"""A node that does not answer for two seconds is dead."""
+"""A node that does not answer for some six seconds is dead; busy machines pause for one or two."""
 
 
 class RayNodes:
@@ -113,7 +113,7 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 120) -> Any:
     """Wait until it holds, and return it."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -81,10 +81,10 @@ def _listed(folder: Path, results: Results) -> ListedExperiment:
 
 
 def _files(folder: Path) -> Iterator[os.stat_result]:
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # a temporary file is gone by now
-            if path.is_file():
-                yield path.stat()
+    for parent, _, names in os.walk(folder):  # not `rglob`, which fails where a temporary folder is gone by now
+        for name in names:
+            with suppress(OSError):  # so may a file be
+                yield Path(parent, name).stat()
 
 
 def _levels_done(results: Results) -> int:
