@@ -17,7 +17,7 @@ from tests.support.random_networks import networks, sparsify
 from tests.support.user_networks import Autoencoder, Features, Pair, Tokens, with_dead_units
 from tombola import compact, sparse
 from tombola.exports.compaction import output_mismatch
-from tombola.exports.model_inputs import call, tensors
+from tombola.utils.model_inputs import call, tensors
 
 X, Y = images(40, 10), images(40, 6, seed=1)
 MASK = torch.ones(40, 1)

@@ -19,9 +19,9 @@ from tombola.exports.benchmark import Artefact, count_multiply_adds, measure
 from tombola.exports.examples import Examples
 from tombola.exports.export import export
 from tombola.exports.export_result import Export, read_export
-from tombola.exports.model_inputs import call, rows, tensors
 from tombola.exports.onnx_file import read_onnx, write_onnx
 from tombola.exports.torch_export import read_exported
+from tombola.utils.model_inputs import call, rows, tensors
 
 pytestmark = pytest.mark.usefixtures("quick_export")
 

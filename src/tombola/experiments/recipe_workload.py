@@ -16,7 +16,6 @@ from torch.nn.parameter import is_lazy
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.sections import SearchSection
 from tombola.pruning.mask import State
-from tombola.pruning.network_copy import copy_network
 from tombola.pruning.network_state import persistent_tensors
 from tombola.pruning.options import RATE
 from tombola.pruning.pruner import Pruner
@@ -25,6 +24,7 @@ from tombola.runs.initial_state import StateLoader, initial_state, masked_networ
 from tombola.runs.run import BaseRun, Run, Training
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
+from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.seeds import Purpose, derive
 from tombola.utils.text import first_line

@@ -26,15 +26,15 @@ from tombola.exports.benchmark import (
     weighted_layers,
 )
 from tombola.exports.compaction import compact
-from tombola.exports.model_inputs import Inputs, call_checked, clone, tensors
 from tombola.exports.resizing import load_resized
 from tombola.pruning.layers import Layer
-from tombola.pruning.network_copy import copy_network
 from tombola.pruning.output_layers import trace_output_layers
 from tombola.pruning.prunable_layers import default_layers
 from tombola.tickets.ticket import Precision, Ticket
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
+from tombola.utils.model_inputs import Inputs, call_checked, clone, tensors
+from tombola.utils.network_copy import copy_network
 
 FILES = {
     "ticket": "ticket.safetensors",

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from tombola.exports.benchmark_outputs import Outputs
-from tombola.exports.model_inputs import Inputs, arguments, batch_size, call, rows, tensors
 from tombola.pruning.prunable_layers import default_layers
+from tombola.utils.model_inputs import Inputs, arguments, batch_size, call, rows, tensors
 
 Predict = Callable[..., Any]
 """Takes a batch of examples on the CPU as the network does, and returns the same outputs."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tombola.exports.model_inputs import Inputs, batch_size, call, is_batched, rows, scores_index, tensors
+from tombola.utils.model_inputs import Inputs, batch_size, call, is_batched, rows, scores_index, tensors
 
 EVALUATION_BATCH = 256
 """The batch size for accuracy and differences."""

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from tombola.exports.coupling import BoolArray, CoupledLayer, CoupledUnits, bias_of, to_float64
 from tombola.exports.graph import graph_of
-from tombola.exports.model_inputs import (
+from tombola.exports.resizing import UNIT_TENSORS, resize
+from tombola.pruning.hold import check_held, release
+from tombola.utils.model_inputs import (
     Inputs,
     batch_size,
     batches_like,
@@ -22,9 +24,7 @@ from tombola.exports.model_inputs import (
     tensors,
     to_device_of,
 )
-from tombola.exports.resizing import UNIT_TENSORS, resize
-from tombola.pruning.hold import check_held, release
-from tombola.pruning.network_copy import copy_network
+from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import seeded
 from tombola.utils.text import first_line
 from tombola.zoo.models.resnet import Subsample

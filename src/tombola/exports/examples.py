@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tombola.exports.model_inputs import Inputs, batch_size, check_batch
 from tombola.utils.errors import InputError
 from tombola.utils.import_paths import import_object
+from tombola.utils.model_inputs import Inputs, batch_size, check_batch
 from tombola.utils.text import first_line
 
 

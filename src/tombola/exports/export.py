@@ -19,15 +19,15 @@ from tombola.exports.artefacts import ARTEFACTS, FILES, ExportContext, dense, de
 from tombola.exports.benchmark import BATCH_SIZES, ROUNDS, Artefact, measure, no_progress
 from tombola.exports.examples import Examples
 from tombola.exports.export_result import FIGURES_FILE, Export, ExportInfo, TicketInfo
-from tombola.exports.model_inputs import describe, rows
 from tombola.exports.torch_export import check_example
 from tombola.pruning.hold import release
-from tombola.pruning.network_copy import copy_network
 from tombola.tickets.ticket import Precision, Ticket
 from tombola.tickets.user_code import import_named, named_functions, require_trust
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.files import atomic_write, writing
 from tombola.utils.libraries import versions
+from tombola.utils.model_inputs import describe, rows
+from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.text import first_line
 from tombola.utils.workers import cores, processor

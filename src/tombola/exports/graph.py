@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from tombola.exports.model_inputs import Inputs, arguments
 from tombola.exports.op_match import DynamicInt, OpMatch, Pooling, TensorRef
 from tombola.exports.op_rules import of_function, of_module
-from tombola.pruning.network_copy import copy_network
+from tombola.utils.model_inputs import Inputs, arguments
+from tombola.utils.network_copy import copy_network
 from tombola.utils.text import first_line
 from tombola.zoo.models.resnet import Subsample
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from tombola.exports.model_inputs import Inputs, call_checked, tensors
 from tombola.exports.torch_export import exported, largest_difference, on_cpu, suppress_output
 from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write
 from tombola.utils.libraries import require
+from tombola.utils.model_inputs import Inputs, call_checked, tensors
 from tombola.utils.text import first_line
 
 MIN_TORCH = "2.7"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from tombola.pruning.mask import State
-from tombola.pruning.network_copy import copy_network
 from tombola.utils.errors import InputError
+from tombola.utils.network_copy import copy_network
 from tombola.zoo.models.resnet import ResidualBlock, Subsample
 
 RESIZABLE = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)

@@ -17,7 +17,10 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from tombola.exports.compaction import TOLERANCE
-from tombola.exports.model_inputs import (
+from tombola.pruning.hold import check_held
+from tombola.utils.errors import InputError
+from tombola.utils.files import atomic_write
+from tombola.utils.model_inputs import (
     Inputs,
     arguments,
     batch_size,
@@ -30,10 +33,7 @@ from tombola.exports.model_inputs import (
     scores_index,
     tensors,
 )
-from tombola.pruning.hold import check_held
-from tombola.pruning.network_copy import copy_network
-from tombola.utils.errors import InputError
-from tombola.utils.files import atomic_write
+from tombola.utils.network_copy import copy_network
 from tombola.utils.text import first_line
 
 

@@ -14,10 +14,10 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from tombola.pruning.hold import check_held
 from tombola.pruning.mask import State
-from tombola.pruning.network_copy import copy_network
 from tombola.runs.sparse_state import strip_prefix
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
+from tombola.utils.network_copy import copy_network
 from tombola.utils.text import first_line
 
 FORMAT = "two-four 1"

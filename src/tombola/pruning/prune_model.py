@@ -13,7 +13,6 @@ from tombola.pruning.held_weight import held_weight
 from tombola.pruning.hold import check_held
 from tombola.pruning.layers import display_name
 from tombola.pruning.mask import Mask
-from tombola.pruning.network_copy import copy_network
 from tombola.pruning.options import Density, PruningOptions
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scopes import Counts
@@ -21,6 +20,7 @@ from tombola.pruning.scores import Score
 from tombola.pruning.scores.inputs import ScoreInputs, generators, repeatable
 from tombola.pruning.scores.losses import Loss, loss_function
 from tombola.utils.errors import InputError
+from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import seeded
 from tombola.utils.seeds import Purpose, check_seed, derive
 

@@ -11,10 +11,10 @@ from torch import nn
 from tombola.engines.custom.fingerprint import fingerprint
 from tombola.engines.custom.hooks import tensor_hooks
 from tombola.pruning.mask import State
-from tombola.pruning.network_copy import copy_network
 from tombola.pruning.network_state import load_state, name_in, named_tensors, network_state
 from tombola.runs.initial_state import StateLoader, initial_state, no_stored_states
 from tombola.utils.errors import InputError
+from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import seeded
 from tombola.zoo.models.description import Network, Start
 from tombola.zoo.models.initialise import reorder

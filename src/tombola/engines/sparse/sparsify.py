@@ -16,8 +16,8 @@ from tombola.engines.sparse.modules import SparseTrainingLayer, make_sparse
 from tombola.engines.sparse.speeds import Speeds
 from tombola.engines.sparse.trial import Trial, run_trial
 from tombola.pruning.mask import Mask, State
-from tombola.pruning.network_copy import copy_network
 from tombola.runs.run import Run
+from tombola.utils.network_copy import copy_network
 from tombola.utils.text import first_line
 from tombola.zoo.datasets.split import Split
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from tombola.exports.graph import TracingError
-from tombola.exports.model_inputs import Inputs, batch_size, call_checked, map_tensors
 from tombola.utils.errors import InputError
+from tombola.utils.model_inputs import Inputs, batch_size, call_checked, map_tensors
 
 log = logging.getLogger(__name__)
 

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from tombola.engines.sparse.products import Floats
 from tombola.exports.compaction import output_mismatch
 from tombola.exports.graph import graph_of
-from tombola.exports.model_inputs import Inputs
 from tombola.exports.runtime.plan import UnsupportedNetwork
 from tombola.exports.runtime.planner import plan_of
 from tombola.exports.runtime.program import ARRAYS, Program, padded_batch
 from tombola.exports.runtime.step_kernels import run
 from tombola.exports.runtime.tuning import tuned
 from tombola.pruning.hold import check_held, release
-from tombola.pruning.network_copy import copy_network
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
+from tombola.utils.model_inputs import Inputs
+from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import preserve_rng_state
 
 FORMAT = 1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.support.errors import raises_input_error
-from tombola.exports.model_inputs import (
+from tombola.utils.model_inputs import (
     arguments,
     batch_size,
     batches_like,

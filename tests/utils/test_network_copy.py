@@ -15,8 +15,8 @@ from tests.support.errors import raises_input_error
 from tests.support.user_networks import Features
 from tombola import compact, find_ticket, hold, prune, sparse
 from tombola.pruning.hold import held
-from tombola.pruning.network_copy import copy_network
 from tombola.pruning.torch_prune import absorb
+from tombola.utils.network_copy import copy_network
 
 X = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
 BATCHES = [(X, torch.arange(8) % 2)]
