@@ -24,6 +24,7 @@ ORDER = [
     "runs",
     "zoo",
     "pruning",
+    "graph",
     "utils",
 ]
 """From top to bottom: a package may import from itself and from those below it."""

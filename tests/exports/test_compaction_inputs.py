@@ -16,7 +16,7 @@ from tests.support.export_networks import FunctionNetwork, images
 from tests.support.random_networks import networks, sparsify
 from tests.support.user_networks import Autoencoder, Features, Pair, Tokens, with_dead_units
 from tombola import compact, sparse
-from tombola.exports.compaction import output_mismatch
+from tombola.exports.agreement import output_mismatch
 from tombola.utils.model_inputs import call, tensors
 
 X, Y = images(40, 10), images(40, 6, seed=1)

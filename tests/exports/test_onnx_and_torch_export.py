@@ -17,7 +17,7 @@ from tests.support.export_networks import FunctionNetwork, sparse
 from tests.support.random_networks import networks, sparsify
 from tombola import hold, prune
 from tombola.exports import onnx_file
-from tombola.exports.compaction import TOLERANCE
+from tombola.exports.agreement import TOLERANCE
 from tombola.exports.onnx_file import initializer_bytes, read_onnx, write_onnx
 from tombola.exports.torch_export import largest_difference, read_exported, write_exported
 from tombola.utils import libraries

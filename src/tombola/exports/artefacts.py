@@ -128,9 +128,9 @@ def onnx(context: ExportContext) -> Artefact:
 
 def sparse(context: ExportContext) -> Artefact:
     """The sparse runtime: only the kept weights."""
-    from tombola.exports.graph import TracingError
     from tombola.exports.runtime.network import SparseNetwork, sparse_network
     from tombola.exports.runtime.plan import UnsupportedNetwork
+    from tombola.exports.runtime.steps import TracingError
 
     try:
         made = sparse_network(context.compact, context.example, context.threads)

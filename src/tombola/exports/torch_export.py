@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from tombola.exports.compaction import TOLERANCE
+from tombola.exports.agreement import TOLERANCE
 from tombola.pruning.hold import check_held
 from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write

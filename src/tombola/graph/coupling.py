@@ -64,7 +64,8 @@ class Coupling:
     """Parameters whose outputs the network returns, or that are added to what it returns."""
     graph: Graph
     tensors: Mapping[int, Tensor]
-    """The unit of each element of each tensor in the graph; -1 where it has none."""
+    """The unit of each element of a tensor in the graph, -1 where it has none; not of parameters and of what is made
+    of them alone."""
     products: tuple[Product, ...]
     norms: tuple[Norm, ...]
     count: int
@@ -98,13 +99,14 @@ def couple(network: nn.Module, graph: Graph) -> Coupling:
     _make_rectangular(follower.ties, [units for units, _ in follower.splits])
     follower.attach_unclear()
     _fix_unknown_modules(follower)
+    _fix_inputs(follower)
     _make_rectangular(follower.ties, [units for units, _ in follower.splits])
     return _result(follower, returned)
 
 
 def _values(follower: Follower, operation: Operation) -> list[Value]:
     """What an operation returns. Whatever the rules do not cover cannot be removed."""
-    arguments = _bind(operation)
+    arguments = bind(operation)
     inputs = [follower.values[index] for index in operation.inputs]
     rule = RULES.get(operation.name)
     if rule is None and is_elementwise(operation):
@@ -119,7 +121,7 @@ def _values(follower: Follower, operation: Operation) -> list[Value]:
     return no_units(follower)
 
 
-def _bind(operation: Operation) -> dict[str, Any]:
+def bind(operation: Operation) -> dict[str, Any]:
     """The arguments by their names in the operator's schema, with defaults."""
     schema = operation.function._schema.arguments
     named = {argument.name: argument.default_value for argument in schema}
@@ -148,6 +150,14 @@ def _fix_unknown_modules(follower: Follower) -> None:
             follower.ties.fix(follower.label(name, axis), f"{type(module).__name__} has a fixed size")
 
 
+def _fix_inputs(follower: Follower) -> None:
+    """Entries of parameters that no unit belongs to, such as the weights for an input of the network."""
+    classes = follower.ties.classes
+    seen = np.unique(classes[np.concatenate([distinct(value.units) for value in follower.values.values()])])
+    unseen = torch.from_numpy(np.setdiff1d(classes, seen)).double()
+    follower.ties.fix(unseen, "an input has a fixed size")
+
+
 def _result(follower: Follower, returned: Sequence[Value]) -> Coupling:
     ties, classes = follower.ties, follower.ties.classes
     parameters: dict[str, list[IntArray | None]] = {}
@@ -161,7 +171,7 @@ def _result(follower: Follower, returned: Sequence[Value]) -> Coupling:
         ties.fixed,
         frozenset(name for _, name, units in follower.produced if seen.intersection(classes[units].tolist())),
         follower.graph,
-        {index: ties.classes_of(value.units) for index, value in follower.values.items()},
+        {i: ties.classes_of(value.units) for i, value in follower.values.items() if not value.sources},
         tuple(
             replace(each, inputs=_class_of(classes, each.inputs), outputs=classes[each.outputs])
             for each in follower.products

@@ -59,6 +59,10 @@ class Product:
     """The unit of each output."""
     operation: int
     """Its index in the graph."""
+    axis: int
+    """The axis of its result for outputs."""
+    reads: tuple[int, int]
+    """The tensor that it reads, and the axis of that for inputs."""
     groups: int = 1
     spreads: bool = False
     """Whether constant inputs do not give constant outputs: it is padded, or transposed."""

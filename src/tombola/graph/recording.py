@@ -125,6 +125,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         leaves = pytree.tree_leaves(result)
         outputs = tuple(self._add(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves)
         module = self._modules[-1] if self._modules else ""
+        if func is torch.ops.aten.as_strided.default and _same_layout(args[0], result):
+            func, arguments = torch.ops.aten.alias.default, arguments[:1]
         self.graph.operations.append(Operation(func, tuple(arguments), options, outputs, module))
         for tensor in changed:
             if isinstance(tensor, Tensor):

@@ -25,10 +25,10 @@ from tests.support.runtime_networks import (
     runtime,
     supported_networks,
 )
-from tombola.exports.graph import TracingError
 from tombola.exports.runtime import network as module
 from tombola.exports.runtime.network import SparseNetwork, sparse_network
 from tombola.exports.runtime.plan import UnsupportedNetwork
+from tombola.exports.runtime.steps import TracingError
 from tombola.utils.errors import DamagedFile, InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")  # torch's, of even kernels

@@ -27,7 +27,6 @@ from tests.support.runtime_networks import (
     scale_of,
     supported_networks,
 )
-from tombola.exports.compaction import tensors
 from tombola.exports.runtime import network as network_module
 from tombola.exports.runtime import sparse, tuning
 from tombola.exports.runtime import sparse_layers as layers
@@ -35,6 +34,7 @@ from tombola.exports.runtime.memory_layout import dense_products, program_of
 from tombola.exports.runtime.network import SparseNetwork
 from tombola.exports.runtime.sparse_layers import SparseLayer
 from tombola.utils.errors import InputError
+from tombola.utils.model_inputs import tensors
 from tombola.zoo.models.resnet import resnet_20
 from tombola.zoo.models.vit import vit
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from tombola.exports.graph import TracingError
+from tombola.exports.runtime.steps import TracingError
 from tombola.utils.errors import InputError
 from tombola.utils.model_inputs import Inputs, batch_size, call_checked, map_tensors
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tombola.exports.coupling import FloatArray, IntArray
 from tombola.exports.runtime import step_kernels as k
 from tombola.exports.runtime.plan import Image, MaxPool, Plan, Product
 from tombola.exports.runtime.program import ARRAYS, Program
 from tombola.exports.runtime.step_kernels import Table
+from tombola.graph.constants import FloatArray
+from tombola.graph.ties import IntArray
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from tombola.engines.sparse.products import Floats
-from tombola.exports.compaction import output_mismatch
-from tombola.exports.graph import graph_of
+from tombola.exports.agreement import output_mismatch
 from tombola.exports.runtime.plan import UnsupportedNetwork
 from tombola.exports.runtime.planner import plan_of
 from tombola.exports.runtime.program import ARRAYS, Program, padded_batch
 from tombola.exports.runtime.step_kernels import run
+from tombola.exports.runtime.steps import graph_of
 from tombola.exports.runtime.tuning import tuned
 from tombola.pruning.hold import check_held, release
 from tombola.utils.errors import DamagedFile, InputError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from tombola.exports.coupling import FloatArray, IntArray
+from tombola.graph.constants import FloatArray
+from tombola.graph.ties import IntArray
 
 
 class UnsupportedNetwork(Exception):

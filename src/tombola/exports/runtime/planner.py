@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tombola.exports.coupling import FloatArray, bias_of
-from tombola.exports.graph import Step
 from tombola.exports.runtime.plan import (
     ConvGeometry,
     Image,
@@ -24,6 +22,8 @@ from tombola.exports.runtime.plan import (
     SparseWeights,
     UnsupportedNetwork,
 )
+from tombola.exports.runtime.steps import Step
+from tombola.graph.constants import FloatArray
 
 
 def plan_of(steps: Sequence[Step]) -> Plan:
@@ -96,7 +96,7 @@ class _Planner:
             raise UnsupportedNetwork(f"{step.path} is a linear layer that gives shape {step.shape[1:]}")
         kernel = ConvGeometry(source.height, source.width)
         matrix = layer.weight.reshape(-1, *source.shape)
-        self.product(index, Product(source, Image(layer.out_features), _weights(matrix, kernel), bias_of(layer)))
+        self.product(index, Product(source, Image(layer.out_features), _weights(matrix, kernel), _bias_of(layer)))
 
     def plan_conv(self, index: int, step: Step) -> None:
         layer = step.module
@@ -109,7 +109,7 @@ class _Planner:
         kernel = ConvGeometry(*_pair(layer.kernel_size), _pair(layer.dilation))
         weights = _weights(layer.weight, kernel, layer.groups)
         out = _image(step)
-        self.product(index, Product(source, out, weights, bias_of(layer), _pair(layer.stride), (top, left)))
+        self.product(index, Product(source, out, weights, _bias_of(layer), _pair(layer.stride), (top, left)))
 
     def plan_average_pool(self, index: int, step: Step) -> None:
         window = step.options
@@ -244,3 +244,10 @@ def _check_same_shape(one: Image, other: Image, step: Step) -> None:
 
 def _pair(pair: tuple[int, ...]) -> tuple[int, int]:
     return pair[0], pair[1]
+
+
+def _bias_of(layer: nn.Linear | nn.Conv2d) -> FloatArray:
+    """The bias of each output; zeros if the layer has none."""
+    bias = torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias.detach().cpu()
+    array: FloatArray = bias.double().numpy()
+    return array

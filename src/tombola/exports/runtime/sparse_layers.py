@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from tombola.engines.sparse.candidates import record_input_shapes, why_not_sparse
 from tombola.engines.sparse.modules import avoid_fused_path
-from tombola.exports.compaction import output_mismatch
-from tombola.exports.graph import TracingError, graph_of
+from tombola.exports.agreement import output_mismatch
 from tombola.exports.runtime.network import SparseNetwork, cpu_copy
 from tombola.exports.runtime.plan import UnsupportedNetwork
 from tombola.exports.runtime.planner import plan_of
+from tombola.exports.runtime.steps import TracingError, graph_of
 from tombola.exports.runtime.tuning import is_faster, tuned
 from tombola.utils.model_inputs import Inputs, call, clone
 from tombola.utils.network_copy import copy_network

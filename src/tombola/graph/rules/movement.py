@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from tombola.graph.follower import Follower, Rule, Source, Value
 from tombola.graph.recording import TensorRef
-from tombola.graph.ties import NONE, none, varies
+from tombola.graph.ties import NONE, along, none, others, varies
 
 _COPYING = {"aten.view": torch.ops.aten.reshape, "aten._unsafe_view": torch.ops.aten.reshape}
 """Operators that do not take tensors of any strides -> those that do."""
@@ -159,7 +159,7 @@ def _in_parts(units: Tensor, axis: int, parts: int) -> Tensor:
 
 
 def padded(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
-    """Constant padding: what is added has no units."""
+    """Constant padding. What is added has no units, except along an axis of units: a shortcut of fewer channels."""
     source, pad = arguments["self"], arguments["pad"]
 
     def pad_with_none(tensor: Tensor) -> Tensor:
@@ -167,7 +167,14 @@ def padded(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
 
     value = follower.of(source)
     sources = [Source(each.name, tuple(map(pad_with_none, each.coordinates))) for each in value.sources]
-    return [Value(pad_with_none(value.units), tuple(sources), value.external, value.computed)]
+    units = pad_with_none(value.units)
+    for axis in range(units.dim()):
+        if units.shape[axis] > value.units.shape[axis] and varies(value.units, axis):
+            added = units.amax(others(units, axis)) == NONE
+            new = torch.full((len(added),), float(NONE), dtype=torch.float64)
+            new[added] = follower.ties.new(int(added.sum()))
+            units = torch.maximum(units, along(new, axis, units.shape))
+    return [Value(units, tuple(sources), value.external, value.computed)]
 
 
 def _varying(follower: Follower, ref: TensorRef, axes: Sequence[int]) -> list[int]:

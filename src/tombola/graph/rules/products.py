@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tombola.graph.follower import Follower, Product, Rule, Source, Value, varies_somewhere
+from tombola.graph.recording import TensorRef
 from tombola.graph.rules.elementwise import combined
 from tombola.graph.ties import IntArray, along, none, others, varies, vector
 
@@ -30,11 +31,11 @@ def convolved(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     if groups > 1:
         outputs = _grouped(follower, inputs, rows, columns, groups, transposed)
     spreads = transposed or any(arguments["padding"])
-    name, axes = source.name, (out, into)
+    name, axes, reads = source.name, (out, into), (arguments["input"].index, 1)
     follower.produced.append(("convolution", name, outputs.long().numpy()))
     counts = np.arange(len(outputs)), np.arange(len(inputs) // groups)
     units = inputs.long().numpy(), outputs.long().numpy()
-    follower.products.append(Product(name, axes, *counts, *units, follower.position, groups, spreads))
+    follower.products.append(Product(name, axes, *counts, *units, follower.position, 1, reads, groups, spreads))
     value = Value(along(outputs, 1, shape))
     bias = arguments["bias"]
     if bias is not None:
@@ -76,7 +77,7 @@ def multiplied(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     if len(b.units.shape) == 1:  # a vector
         b = _with_axis(b)
     full = (*_batches(a, b), a.units.shape[-2], b.units.shape[-1])
-    value = _matrix_product(follower, a, b, full)
+    value = _matrix_product(follower, a, b, (arguments[first], arguments[names[-1]]), full)
     value = replace(value, units=value.units.reshape(shape))
     bias = arguments.get("self" if first != "self" else "bias")
     if bias is not None:
@@ -84,15 +85,17 @@ def multiplied(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     return [value]
 
 
-def _matrix_product(follower: Follower, a: Value, b: Value, shape: tuple[int, ...]) -> Value:
+def _matrix_product(
+    follower: Follower, a: Value, b: Value, refs: tuple[TensorRef, TensorRef], shape: tuple[int, ...]
+) -> Value:
     if a.is_weight and b.is_weight:
         return Value(none(shape), computed=True)
     if a.computed or b.computed:
         return _unknown_weight(follower, [a, b], shape)
     if b.is_weight:
-        return _linear(follower, a, -1, b, -2, -1, shape)
+        return _linear(follower, refs[0], a, -1, b, -2, -1, shape)
     if a.is_weight:
-        return _linear(follower, b, -2, a, -1, -2, shape)
+        return _linear(follower, refs[1], b, -2, a, -1, -2, shape)
     for each in (a, b):
         if each.sources:
             follower.settle(each, -1)
@@ -100,7 +103,14 @@ def _matrix_product(follower: Follower, a: Value, b: Value, shape: tuple[int, ..
 
 
 def _linear(
-    follower: Follower, x: Value, axis: int, weight: Value, into: int, out: int, shape: tuple[int, ...]
+    follower: Follower,
+    read: TensorRef,
+    x: Value,
+    axis: int,
+    weight: Value,
+    into: int,
+    out: int,
+    shape: tuple[int, ...],
 ) -> Value:
     """`x`, read along `axis`, times a parameter with inputs and outputs along the axes `into` and `out`; outputs are
     at the same axis of the result as in the parameter."""
@@ -109,7 +119,7 @@ def _linear(
     follower.attach(weight.sources, columns)
     units = None
     for source in weight.sources:
-        row_axis = _axis_along(source, out, into)
+        row_axis, column_axis = _axes_along(source, out, into)
         if row_axis is None:
             follower.fix(inputs, f"multiplies them by rearranged weights of {source.name}")
             continue
@@ -119,13 +129,14 @@ def _linear(
         if units is None:
             units = found
         follower.ties.tie(units, found)
-        column_axis = _axis_along(source, into, out)
         if len(weight.sources) == 1 and column_axis is not None:
             columns = vector(source.coordinates[column_axis], into)
             axes = (row_axis, column_axis)
-            places = _numbers(rows), _numbers(columns)
-            units_read, units_made = _numbers(inputs), _numbers(found)
-            follower.products.append(Product(source.name, axes, *places, units_read, units_made, follower.position))
+            places, read_and_made = (_numbers(rows), _numbers(columns)), (_numbers(inputs), _numbers(found))
+            reads = (read.index, axis)
+            follower.products.append(
+                Product(source.name, axes, *places, *read_and_made, follower.position, out, reads)
+            )
     return Value(none(shape) if units is None else along(units, out, shape))
 
 
@@ -179,16 +190,19 @@ def _unknown_weight(follower: Follower, values: list[Value], shape: tuple[int, .
     return Value(none(shape))
 
 
-def _axis_along(source: Source, axis: int, other: int) -> int | None:
-    """The axis of a parameter whose coordinate varies along `axis` and not along `other`; one of size 1, if none."""
-    shape = source.coordinates[0].shape
-    fits = [at for at, each in enumerate(source.coordinates) if varies(each, axis) and not varies(each, other)]
-    if fits or shape[axis] > 1:
-        return fits[0] if fits else None
-    constant = [
-        at for at, each in enumerate(source.coordinates) if not varies(each, axis) and not varies(each, other)
-    ]
-    return constant[0] if constant else None
+def _axes_along(source: Source, out: int, into: int) -> tuple[int | None, int | None]:
+    """The axes of a parameter whose coordinates vary along the axes `out` and `into` of a matrix, each along that one
+    alone; of a matrix with one row or column, an axis of size 1."""
+    coordinates, shape = source.coordinates, source.coordinates[0].shape
+    found: list[int | None] = []
+    for axis, other in ((out, into), (into, out)):
+        fits = [at for at, each in enumerate(coordinates) if varies(each, axis) and not varies(each, other)]
+        found.append(fits[0] if fits else None)
+    constant = [at for at, each in enumerate(coordinates) if not (varies(each, out) or varies(each, into))]
+    for place, axis in enumerate((out, into)):
+        if found[place] is None and shape[axis] == 1 and constant:
+            found[place] = constant.pop(0)
+    return found[0], found[1]
 
 
 def _numbers(units: Tensor) -> IntArray:

@@ -27,10 +27,10 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, t, d = x.shape
+        n, t, _ = x.shape
         q, k, v = self.qkv(x).view(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each [N, heads, T, D / heads]
-        attention = (q @ k.transpose(2, 3) / math.sqrt(d // self.heads)).softmax(3)  # [N, heads, T, T]
-        return self.proj((attention @ v).transpose(1, 2).reshape(n, t, d))  # type: ignore[no-any-return]
+        attention = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).softmax(3)  # [N, heads, T, T]
+        return self.proj((attention @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class EncoderBlock(nn.Module):

@@ -1,0 +1,138 @@
+"""Repair: sizes that stand in the code or the attributes of a network whose layers became smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tombola.graph.constants import BoolArray
+from tombola.graph.coupling import Coupling
+from tombola.graph.recording import Operation, Recorder, Shape
+from tombola.graph.ties import IntArray, distinct, others
+from tombola.utils.model_inputs import Inputs, clone
+from tombola.utils.network_copy import copy_network
+
+_COPIES = ("aten.clone", "aten.alias", "aten.detach", "aten.contiguous")
+"""Operators that are called or not, depending on how a tensor lies in memory."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """An operation that the smaller network does not perform as expected."""
+
+    position: int
+    """Its place among the operations that are compared."""
+    operation: Operation
+    sizes: tuple[tuple[int, int], ...]
+    """The sizes of axes of its inputs and outputs that should have changed: (before, after)."""
+    units: IntArray
+    """The units of its inputs and outputs."""
+
+    @property
+    def label(self) -> str:
+        return self.operation.label
+
+
+def first_mismatch(
+    network: nn.Module, smaller: nn.Module, example: Inputs, units: Coupling, present: BoolArray
+) -> Mismatch | None:
+    """Run a copy of `smaller`, and compare its operations with those that were recorded of `network`: the first that
+    gives a tensor of another shape than expected, or that it fails at; None if there is none."""
+    recorder = Recorder(copy_network(smaller), clone(example))
+    failed = False
+    try:
+        recorder.run()
+    except Exception:  # noqa: BLE001 - a user's module may raise anything with smaller layers
+        failed = True
+    replaced = _replaced(network, smaller)
+    expected = [*_compared(units.graph.operations, replaced)]
+    needed = {index for operation in units.graph.operations for index in operation.inputs} | {*units.graph.outputs}
+    found = [*_compared(recorder.graph.operations, replaced)]
+    for position, operation in enumerate(expected):
+        if position >= len(found):
+            return _mismatch(position, operation, units, present) if failed else None
+        other = found[position]
+        wanted = [
+            expected_shape(units, index, present) if index in needed else None
+            for index in _tensors(operation.outputs)
+        ]
+        got = [recorder.graph.shapes[index] for index in _tensors(other.outputs)]
+        agree = len(wanted) == len(got) and all(w in (None, g) for w, g in zip(wanted, got, strict=True))
+        if _name(other) != _name(operation) or not agree:
+            return _mismatch(position, operation, units, present)
+    return _mismatch(len(expected) - 1, expected[-1], units, present) if failed and expected else None
+
+
+def expected_shape(units: Coupling, tensor: int, present: BoolArray) -> Shape | None:
+    """The shape of a tensor once only the units that are `present` are left; None if it is not known."""
+    of_elements = units.tensors.get(tensor)
+    if of_elements is None:
+        return None
+    shape = units.graph.shapes[tensor]
+    if not len(distinct(of_elements)):
+        return shape
+    has_unit = of_elements >= 0
+    kept = torch.from_numpy(present)[of_elements.clamp(min=0).long()] & has_unit
+    return tuple(int((_any(kept, axis) | ~_any(has_unit, axis)).sum()) for axis in range(len(shape)))
+
+
+def _any(kept: Tensor, axis: int) -> Tensor:
+    axes = others(kept, axis)
+    return kept.amax(axes) if axes else kept
+
+
+def repair(smaller: nn.Module, mismatch: Mismatch) -> Callable[[], None] | None:
+    """Change the integers among the attributes of the module at fault that are a size before into the size after.
+    Returns a function that changes them back; None if there are none."""
+    module = smaller.get_submodule(mismatch.operation.module)
+    changes = {
+        name: after
+        for before, after in mismatch.sizes
+        for name, value in vars(module).items()
+        if type(value) is int and value == before and not name.startswith("_")
+    }
+    former = {name: vars(module)[name] for name in changes}
+    if not changes:
+        return None
+    vars(module).update(changes)
+    return lambda: vars(module).update(former)
+
+
+def _mismatch(position: int, operation: Operation, units: Coupling, present: BoolArray) -> Mismatch:
+    touched = [*operation.inputs, *_tensors(operation.outputs)]
+    sizes = [
+        (before, after)
+        for index in touched
+        for before, after in zip(units.graph.shapes[index], expected_shape(units, index, present) or (), strict=False)
+        if before != after
+    ]
+    found = [distinct(units.tensors[index]) for index in touched if index in units.tensors]
+    return Mismatch(
+        position, operation, tuple(dict.fromkeys(sizes)), np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+    )
+
+
+def _replaced(network: nn.Module, smaller: nn.Module) -> tuple[str, ...]:
+    """Modules of another class in the smaller network, whose operations are not the same."""
+    before = dict(network.named_modules())
+    return tuple(name for name, module in smaller.named_modules() if type(module) is not type(before.get(name)))
+
+
+def _compared(operations: list[Operation], replaced: tuple[str, ...]) -> Iterator[Operation]:
+    for operation in operations:
+        if operation.name not in _COPIES and not any(
+            operation.module == name or operation.module.startswith(f"{name}.") for name in replaced
+        ):
+            yield operation
+
+
+def _name(operation: Operation) -> str:
+    return operation.name.replace("_unsafe_view", "view")
+
+
+def _tensors(outputs: tuple[int | None, ...]) -> list[int]:
+    return [index for index in outputs if index is not None]
