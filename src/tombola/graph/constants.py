@@ -18,6 +18,7 @@ from tombola.graph.follower import Product
 from tombola.graph.recording import Operation, TensorRef
 from tombola.graph.rules import RULES
 from tombola.graph.rules.elementwise import is_elementwise
+from tombola.graph.rules.movement import COPYING
 from tombola.graph.ties import IntArray, others
 
 FloatArray = NDArray[np.float64]
@@ -138,7 +139,8 @@ class Constants:
             return torch.full(self._graph.shapes[ref.index], torch.nan).double() if value is None else value.clone()
 
         arguments, options = pytree.tree_map_only(TensorRef, constant, (operation.arguments, operation.options))
-        results = pytree.tree_leaves(operation.function(*arguments, **options))
+        function = COPYING.get(operation.name, operation.function)
+        results = pytree.tree_leaves(function(*arguments, **options))
         first = results[0].double()
         if is_elementwise(operation):  # some functions replace NaN
             for value in pytree.tree_leaves((arguments, options)):

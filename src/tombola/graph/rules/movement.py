@@ -14,7 +14,7 @@ from tombola.graph.follower import Follower, Rule, Source, Value
 from tombola.graph.recording import TensorRef
 from tombola.graph.ties import NONE, along, none, others, varies
 
-_COPYING = {"aten.view": torch.ops.aten.reshape, "aten._unsafe_view": torch.ops.aten.reshape}
+COPYING = {"aten.view": torch.ops.aten.reshape, "aten._unsafe_view": torch.ops.aten.reshape}
 """Operators that do not take tensors of any strides -> those that do."""
 _FILLING = ("aten.im2col",)
 """Operators that add elements."""
@@ -26,7 +26,7 @@ def moved(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     operation = follower.operation
     given = (operation.arguments, operation.options)
     found = [follower.of(leaf) for leaf in pytree.tree_leaves(given) if isinstance(leaf, TensorRef)]
-    function = _COPYING.get(operation.name, operation.function)
+    function = COPYING.get(operation.name, operation.function)
 
     def move(tensor_of: Callable[[TensorRef], Tensor]) -> list[Tensor]:
         shift = 1 if operation.name in _FILLING else 0  # what they fill in is zero, which becomes NONE
