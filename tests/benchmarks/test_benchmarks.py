@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, hold, kernels, layers, search, ship, step
+from benchmarks import common, hold, kernels, layers, search, ship, step, torch_pruning
 
 
 def test_sides_take_turns() -> None:
@@ -122,3 +122,34 @@ def test_shipping(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     dense, worse = (ship.Figures(name, "", 1, 1, 1, 1, None, {}, share, 0.0) for name, share in SIDES)
     assert ship.disagreements("case", [dense, worse]) == ["case: sparse has accuracy 0.4, the ticket 0.5"]
     assert ship.disagreements("case", [dense, dense]) == []
+
+
+def test_torch_pruning(results: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch_pruning, "torch_pruning", lambda: None)  # it is no dependency: tombola is both sides
+    monkeypatch.setattr(torch_pruning, "pruned_by_torch_pruning", torch_pruning.pruned_by_tombola)
+    settings = [
+        "data.name=digits",
+        "data.validation=200",
+        "data.scale=range",
+        "data.mean=",
+        "data.std=",
+        "data.crop=1",
+    ]
+    options = {
+        "epochs": 1,
+        "fine_tuning": 0,
+        "seeds": 1,
+        "lr": 0.1,
+        "turns": 1,
+        "density": 0.5,
+        "fine_tuning_lr": 0.1,
+    }
+    for _ in range(2):  # the second time, the trained network is read
+        torch_pruning.main(
+            **options, overrides=settings, data_dir=None, work=tmp_path / "trained", threads=1, save=True
+        )
+    written = json.loads((results / "torch_pruning.json").read_text())
+    dense, pruned = (written["means"][side] for side in ("dense", "tombola, global"))
+    assert pruned["parameters"] < dense["parameters"]
+    assert pruned["multiply_adds"] == pytest.approx(dense["multiply_adds"] / 2, rel=0.05)
+    assert len([*(tmp_path / "trained").iterdir()]) == 1
