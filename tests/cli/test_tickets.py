@@ -6,12 +6,13 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.support.command_line import WINNING, run, tombola, with_settings
 from tombola.exports.artefacts import ARTEFACTS
-from tombola.exports.export_result import read_export
+from tombola.exports.export_result import DenseNetwork, read_export
 from tombola.pruning.mask import Mask
 from tombola.tickets.ticket import Ticket
 
@@ -41,17 +42,22 @@ def test_a_ticket_is_exported_and_the_report_updated(exportable: Path) -> None:
     page.write_text("an earlier report")
     result = tombola("ticket", "export", "results/tiny/ticket.safetensors")
     assert result.exit_code == 0, result.stderr
-    files = "ticket.safetensors, compact.safetensors, compact.pt2, compact.onnx, sparse.safetensors, csr.npz"
+    files = "ticket.safetensors, compact.safetensors, compact.pt2, compact.onnx, compact-int8.onnx, "
+    files += "sparse.safetensors, csr.npz"
     assert {path.name for path in folder.iterdir()} == {*files.split(", "), "measured.json"}
     for part in (files, "results/tiny/shipped", "(N, 8, 8)", "two-four", "results/tiny/report.html"):
         assert part in result.stdout
     assert 'id="shipped-title"' in page.read_text(encoding="utf-8")
     exported, ticket = read_export(folder), Ticket.load(exportable)
-    assert exported.figures[1].name == "dense ONNX"
-    (dense,) = {each.accuracy for each in exported.figures if each.name not in ("ticket, fp16", "CSR")}
+    assert exported.figures[1].name == "ticket, dense ONNX"
+    (dense,) = {
+        each.accuracy for each in exported.figures if each.name not in ("ticket, fp16", "compact int8", "CSR")
+    }
     assert dense == pytest.approx(ticket.provenance["measures"]["test_accuracy"], abs=0.005)
     assert exported.figures[2].accuracy == pytest.approx(dense, abs=0.01)  # the ticket file, in half precision
     assert exported.about.ticket.key == ticket.provenance["key"]
+    assert exported.about.dense == DenseNetwork(ticket.provenance["dense"]["test_accuracy"])
+    assert exported.about.dense.accuracy != dense
 
 
 def test_chosen_exports_are_printed_as_json(exportable: Path, tmp_path: Path) -> None:
@@ -63,10 +69,27 @@ def test_chosen_exports_are_printed_as_json(exportable: Path, tmp_path: Path) ->
     document = json.loads(result.stdout, parse_constant=pytest.fail)
     assert document.pop("folder") == "out"
     assert document == json.loads((tmp_path / "out" / "measured.json").read_text())
-    assert [each["name"] for each in document["artefacts"]] == ["dense PyTorch", "dense ONNX", "CSR", "ticket, bf16"]
+    assert [each["name"] for each in document["artefacts"]] == [
+        "ticket, dense PyTorch",
+        "ticket, dense ONNX",
+        "CSR",
+        "ticket, bf16",
+    ]
     assert (document["threads"], document["left_out"]) == (2, {})
     assert (exportable.parent / "report.html").read_text() == "an earlier report"
     assert exportable.read_bytes() == before
+
+
+def test_int8_is_calibrated_on_own_examples(exportable: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", x=np.random.default_rng(0).random((9, 8, 8), dtype=np.float32))
+    arguments = ["ticket", "export", str(exportable), "--out", "out", "--as", "int8", "--calibration"]
+    result = tombola(*arguments, "mine.npz")
+    assert result.exit_code == 0, result.stderr
+    assert "9 examples: mine.npz" in " ".join(result.stdout.split())
+    assert read_export(tmp_path / "out").about.dense is not None
+    result = tombola(*arguments, "none.npz")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: --calibration: none.npz ")
 
 
 def test_impossible_exports_have_one_line(exportable: Path, tmp_path: Path) -> None:

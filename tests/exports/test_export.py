@@ -8,16 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.support.digits_tickets import QUICK_KINDS, digits_test, digits_ticket
 from tombola.exports import export as module
-from tombola.exports.artefacts import ARTEFACTS, FILES, ExportContext, dense_onnx
+from tombola.exports.artefacts import ARTEFACTS, FILES, ExportContext, csr, dense_onnx
 from tombola.exports.benchmark import Artefact, Figures
+from tombola.exports.examples import Examples
 from tombola.exports.export import export
 from tombola.exports.export_result import FIGURES_FILE, Export, ExportInfo, TicketInfo, read_export
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
 from tombola.utils.files import read_tensors
+from tombola.zoo.datasets import prepare
+from tombola.zoo.datasets.description import Data
 
 pytestmark = pytest.mark.usefixtures("quick_export")
 
@@ -30,14 +34,15 @@ def test_a_ticket_is_exported_whole(tmp_path: Path) -> None:
     ticket = digits_ticket()
     exported = export(ticket, tmp_path / "new" / "folder", turns=1)
     assert names(exported) == [
-        "dense PyTorch", "ticket, fp16", "compact PyTorch", "compact exported", "compact ONNX", "sparse", "CSR",
+        "ticket, dense PyTorch", "ticket, fp16", "compact PyTorch", "compact exported", "compact ONNX",
+        "compact int8", "sparse", "CSR",
     ]  # fmt: skip
     files = [each.file for each in exported.figures if each.file]
     assert sorted(path.name for path in exported.folder.iterdir()) == sorted([*files, FIGURES_FILE])
     for each in exported.figures[1:]:
         assert each.bytes == (exported.folder / each.file).stat().st_size
     assert exported.figures[0].file == ""
-    assert exported.left_out["dense ONNX"] == "not in this test"
+    assert exported.left_out["ticket, dense ONNX"] == "not in this test"
     assert "2:4" in exported.left_out["two-four"]
     about = exported.about
     assert about.ticket == TicketInfo(ticket.mask.count, 5000, 1, 0, ticket.provenance["key"])
@@ -50,7 +55,7 @@ def test_a_ticket_is_exported_whole(tmp_path: Path) -> None:
     assert read_tensors(exported.folder / "sparse.safetensors")[1]["about"] == said
     x, y = digits_test()
     correct = (ticket.network()(x).argmax(1) == y).double().mean().item()
-    exact = [each.accuracy for each in exported.figures if "fp16" not in each.name and each.name != "CSR"]
+    exact = [each.accuracy for each in exported.figures if each.name not in ("ticket, fp16", "compact int8", "CSR")]
     assert exact == [pytest.approx(correct, abs=0.002)] * 5  # rounding may decide one of 600
     assert read_export(exported.folder) == exported
 
@@ -62,7 +67,7 @@ def test_a_second_export_writes_the_same_bytes(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"something else")
     again = export(digits_ticket(), tmp_path, kinds=QUICK_KINDS, turns=1)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
-    assert names(again) == names(first) == ["dense PyTorch", "ticket, fp16", "compact PyTorch", "CSR"]
+    assert names(again) == names(first) == ["ticket, dense PyTorch", "ticket, fp16", "compact PyTorch", "CSR"]
 
 
 def test_only_files_of_an_earlier_export_are_removed(tmp_path: Path) -> None:
@@ -98,8 +103,8 @@ def test_reasons_for_left_out_artefacts_are_given(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("tombola.exports.onnx_file.require", needed)
     exported = export(digits_ticket("vit", steps=1), tmp_path, kinds=[*QUICK_KINDS, "onnx", "sparse"], turns=1)
-    assert names(exported) == ["dense PyTorch", "ticket, fp16", "compact PyTorch", "CSR"]
-    assert exported.left_out["dense ONNX"] == exported.left_out["onnx"] == str(missing)
+    assert names(exported) == ["ticket, dense PyTorch", "ticket, fp16", "compact PyTorch", "CSR"]
+    assert exported.left_out["ticket, dense ONNX"] == exported.left_out["onnx"] == str(missing)
     assert "tombola.sparse" in exported.left_out["sparse"]
     assert not (tmp_path / "sparse.safetensors").exists()
     assert read_export(tmp_path).left_out == exported.left_out
@@ -170,11 +175,66 @@ def test_former_keywords_still_work(tmp_path: Path) -> None:
     assert lines[-1] == "writing two-four"
 
 
+class ByName(nn.Module):
+    """Takes a keyword argument only; its layers have the names that they had."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.call = network.forward
+        for name, layer in network.named_children():
+            self.add_module(name, layer)
+
+    def forward(self, *, image: Tensor) -> Any:
+        return self.call(image)
+
+
+def test_int8_is_calibrated_on_training_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Examples | None] = []
+
+    def noted(context: ExportContext) -> Artefact:
+        seen.append(context.calibration)
+        return replace(csr(context), note="" if context.calibration is None else context.calibration.what)
+
+    monkeypatch.setitem(ARTEFACTS, "int8", noted)
+    ticket, x = digits_ticket(), digits_test()[0]
+
+    def said(**options: Any) -> str:
+        return export(ticket, tmp_path, kinds=["int8"], strict=True, turns=1, **options).figures[-1].note
+
+    assert said() == "the training set of digits"
+    train = prepare(Data.model_validate(ticket.provenance["run"]["data"])).train
+    assert seen[-1] is not None
+    chosen = torch.linspace(0, len(train) - 1, 512).round().long()
+    assert len(train) > 512
+    assert torch.equal(seen[-1].x, train[chosen][0])
+    own = Examples(torch.cat([x[:3], torch.full((1, 8, 8), 2.0)]), what="mine")
+    assert said(calibration=own) == "mine, and accuracy is measured on 3 of them, too"
+    assert said(calibration=Examples(own.x[3:], what="mine")) == "mine"
+    with pytest.raises(InputError, match=r"^calibration: .*\(2, 5\)"):
+        said(calibration=Examples(torch.zeros(2, 5)))
+    named = {"network": ByName(ticket.network()), "examples": Examples({"image": x[:9]})}
+    assert said(**named) == ""  # it does not take the data that the ticket names as they are
+    assert said(**named, calibration=Examples({"image": x[9:12]}, what="mine")) == "mine"
+    unknown = Ticket(ticket.mask, ticket.start, {}, ticket.trained, drawn=ticket.drawn)
+    export(unknown, tmp_path, kinds=["int8"], strict=True, turns=1, examples=Examples(x[:9]))
+    assert seen[-1] is None
+    export(ticket, tmp_path, kinds=["csr"], turns=1, calibration=Examples(torch.zeros(2, 5)))  # it is not needed
+
+
+def test_int8_is_made_without_the_onnx_file(tmp_path: Path) -> None:
+    (only,) = export(digits_ticket(), tmp_path, kinds=["int8"], strict=True, turns=1).figures[1:]
+    assert {path.name for path in tmp_path.iterdir()} == {only.file, FIGURES_FILE}
+    assert only.note.startswith("static ")
+    assert only.multiply_adds == 64 * 50 + 50 * 30 + 30 * 10
+    assert only.accuracy is not None
+    assert only.latency is not None
+
+
 @pytest.fixture
 def damaged(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A folder for a file of figures, and valid content to damage."""
     info = ExportInfo("float32 (N, 8, 8)", TicketInfo(5, 10, 1, 0, "key"), "digits", 600, 1, "a CPU", {"torch": "2"})
-    dense = Figures("dense PyTorch", "", 10, 90, 80, 10, 1e-5, {64: 1e5, 256: 2e5}, 0.9, 0.0, 0, None)
+    dense = Figures("ticket, dense PyTorch", "", 10, 90, 80, 10, 1e-5, {64: 1e5, 256: 2e5}, 0.9, 0.0, 0, None)
     csr = Figures("CSR", "csr.npz", 5, 60, 50, None, None, {}, None, None)
     return tmp_path, json.loads(json.dumps(Export(tmp_path, [dense, csr], info, {"onnx": "no onnx"}).to_json()))
 
@@ -191,6 +251,7 @@ def damaged(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
         ({"examples": 600.0}, "damaged: examples"),
         ({"examples": 0}, "damaged: examples"),
         ({"threads": True}, "damaged: threads"),
+        ({"dense": {"accuracy": 2.0}}, r"damaged: dense\.accuracy"),
         ({"ticket": {"weights": 5, "weights_total": 0}}, r"damaged: ticket\.weights_total"),
         ({"ticket": {"weights": 2**63, "weights_total": 5}}, r"damaged: ticket\.weights"),
         ({"ticket": {"weights": 5, "weights_total": 10**400}}, "damaged"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("quick_export")
 IDS = torch.randint(20, (30, 4), generator=torch.Generator().manual_seed(0))
 KEPT = (torch.arange(120).reshape(30, 4) % 3 > 0).long()
 Y = torch.arange(30) % 3
-LEFT_OUT = {"dense ONNX", "two-four"}
+LEFT_OUT = {"ticket, dense ONNX", "two-four"}
 
 
 def exported(network: nn.Module, x: Any, y: Tensor | None, folder: Path, **options: Any) -> Export:
@@ -56,7 +57,8 @@ def test_token_ids_in_any_form(tmp_path: Path, x: Any, gives_loss: bool) -> None
     assert set(made.left_out) == {*LEFT_OUT, "sparse"}
     outputs = [each for each in made.figures if each.name != "CSR"]
     assert [each.name for each in outputs] == [
-        "dense PyTorch", "ticket, fp16", "compact PyTorch", "compact exported", "compact ONNX"
+        "ticket, dense PyTorch", "ticket, fp16", "compact PyTorch", "compact exported", "compact ONNX",
+        "compact int8",
     ]  # fmt: skip
     assert outputs[0].accuracy == accuracy(network, x, Y, scores=int(gives_loss))
     assert all(each.accuracy is not None for each in outputs)  # rounding may decide some of these
@@ -100,11 +102,23 @@ class Scores(NamedTuple):
     scores: Tensor
 
 
-def test_outputs_that_torch_cannot_write_are_left_out(tmp_path: Path) -> None:
-    network = FunctionNetwork(lambda n, x: Scores(n.a(x)), a=nn.Linear(10, 3))
-    made = exported(network, images(30, 10), Y, tmp_path, kinds=["exported", "csr"])
-    assert "\n" not in made.left_out["exported"]
-    assert made.figures[0].accuracy is not None
+@dataclass
+class Output:
+    cache: object
+    logits: Tensor
+    loss: Tensor | None = None
+
+
+def test_outputs_of_own_classes_are_plain_in_the_files(tmp_path: Path) -> None:
+    named = FunctionNetwork(lambda n, x: Scores(n.a(x)), a=nn.Linear(10, 3))
+    own = FunctionNetwork(lambda n, x: Output(object(), n.a(x), n.a(x).sum()), a=nn.Linear(10, 3))
+    for network, expected in ((named, tuple), (own, dict)):
+        made = exported(network, images(30, 10), Y, tmp_path, kinds=["exported", "onnx", "csr"], strict=True)
+        assert [each.difference for each in made.figures[:3]] == [pytest.approx(0, abs=1e-4)] * 3
+        assert made.figures[1].accuracy is not None
+        assert type(read_exported(tmp_path / "compact.pt2")(images(3, 10))) is expected
+    assert [*read_exported(tmp_path / "compact.pt2")(images(3, 10))] == ["logits", "loss"]
+    assert [*read_onnx(tmp_path / "compact.onnx")(images(3, 10))] == ["logits", "loss"]
 
 
 @pytest.mark.parametrize("device", ["meta", "lazy"])

@@ -85,7 +85,7 @@ def test_random_examples_replace_missing_data(tmp_path: Path, caplog: pytest.Log
         one = Ticket(ticket.mask, ticket.start, provenance, ticket.trained, drawn=ticket.drawn)
         with caplog.at_level(logging.WARNING, "tombola"):
             exported = export(one, tmp_path, kinds=QUICK_KINDS, turns=1)
-        (record,) = (r for r in caplog.records if r.name == "tombola.exports.export")
+        (record,) = (r for r in caplog.records if r.name == "tombola.exports.ticket_examples")
         assert why in record.getMessage()
         assert (exported.about.data, exported.about.examples) == ("made up", 256)
         assert all(each.accuracy is None for each in exported.figures)

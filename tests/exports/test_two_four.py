@@ -53,14 +53,14 @@ def test_neighbours_are_inputs() -> None:
     st.sampled_from(DTYPES),
     st.integers(1, 5),
     st.integers(1, 5),
-    st.lists(st.integers(1, 3), max_size=2),
+    st.lists(st.integers(1, 3), max_size=3),
     st.integers(0, 999),
 )
 def test_packing_is_exact_and_of_the_stated_size(
     tmp_path: Path, dtype: torch.dtype, rows: int, fours: int, kernel: list[int], seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    make: Any = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d}[len(kernel)]
+    make: Any = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(kernel)]
     layer, other = (make(4 * fours, rows, *([tuple(kernel)] if kernel else [])) for _ in range(2))
     places = torch.rand(rows, *kernel, fours, 4, generator=generator).argsort(-1) < 2
     kept = places & (torch.rand(places.shape, generator=generator) < 0.9)  # some fours have fewer than two

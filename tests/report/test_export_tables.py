@@ -12,9 +12,17 @@ from tests.support.report_data import report_data, report_row
 from tests.support.reports import HOSTILE, Elements, document_of, figure_names, printed, problems_of, section_names
 from tombola.experiments.results import TICKET, read_results
 from tombola.exports.benchmark import Figures
-from tombola.exports.export_result import EXPORT_FOLDER, FIGURES_FILE, Export, ExportInfo, TicketInfo
+from tombola.exports.export_result import (
+    EXPORT_FOLDER,
+    FIGURES_FILE,
+    DenseNetwork,
+    Export,
+    ExportInfo,
+    TicketInfo,
+    read_export,
+)
 from tombola.pruning.mask import Mask
-from tombola.report.export_tables import SIZES, SPEEDS, caption, notes, show_export, sizes, speeds
+from tombola.report.export_tables import COSTS, SIZES, SPEEDS, caption, costs, notes, show_export, sizes, speeds
 from tombola.report.html import render
 from tombola.report.page_sections import document
 from tombola.report.report_data import read_report_data
@@ -30,6 +38,8 @@ def figures(name: str, scale: float = 1.0, **changes: Any) -> Figures:
     return replace(made, **changes)
 
 
+NAMES = ("ticket", "PyTorch", "ONNX", "compact", "sparse", "CSR")
+"""What lines with the measurements of an artefact begin with."""
 NOTHING: dict[str, Any] = {"latency": None, "throughput": {}}
 FILE: dict[str, Any] = NOTHING | {"accuracy": None, "difference": None, "not_finite": None}
 
@@ -38,11 +48,11 @@ def exported(folder: Path = Path("results/shipped"), **changes: Any) -> Export:
     """All kinds of artefacts, of a large network."""
     about = ExportInfo(
         "float32 (N, 3, 32, 32), scaled", TicketInfo(735_990, 14_719_818, 7, 2, "22ticket"),
-        "the test set of cifar10", 10_000, 2, "A machine, avx2", {"torch": "2"},
+        "the test set of cifar10", 10_000, 2, "A machine, avx2", {"torch": "2"}, DenseNetwork(0.965),
     )  # fmt: skip
     made = [
-        figures("dense PyTorch", file="", difference=0.0),
-        figures("dense ONNX", 2.0, file=""),
+        figures("ticket, dense PyTorch", file="", difference=0.0),
+        figures("ticket, dense ONNX", 2.0, file=""),
         figures("ticket, fp16", weights=735_990, memory=None, multiply_adds=None, difference=0.0123, **NOTHING),
         figures("compact exported", 0.5, file="compact.pt2"),
         figures(
@@ -51,7 +61,7 @@ def exported(folder: Path = Path("results/shipped"), **changes: Any) -> Export:
         figures("CSR", weights=735_990, multiply_adds=None, **FILE),
     ]
     why = "this needs onnx: pip install 'tombola[onnx]'"
-    left_out = {"dense ONNX": why, "onnx": why, "two-four": 'search with structure = "2:4"'}
+    left_out = {"ticket, dense ONNX": why, "onnx": why, "two-four": 'search with structure = "2:4"'}
     return replace(Export(folder, made, about, left_out), **changes)
 
 
@@ -66,18 +76,21 @@ def test_both_tables_fit_a_terminal(width: int) -> None:
     lines = text.splitlines()
     soft = ("Files in", "Inputs are")  # not wrapped
     assert all(len(line) <= 80 for line in lines if not line.startswith(soft)) or width > 80
-    tables = [line for line in lines if line.startswith(("dense", "ticket", "compact", "sparse", "CSR"))]
-    assert [line.split() for line in tables[:6]] == [
-        ["dense", "PyTorch", "14,719,818", "58.9", "MB", "58.9", "MB", "556.7", "M", "95.67%", "0"],
-        ["dense", "ONNX", "14,719,818", "58.9", "MB", "58.9", "MB", "556.7", "M", "95.67%", "6e-06"],
+    assert ["dense", "network", "556.7", "M", "96.50%"] in [line.split() for line in lines]
+    if width == 80:  # the longest name is continued on a second line, with the numbers
+        assert ["ticket,", "dense"] in [line.split() for line in lines]
+    tables = [line for line in lines if line.startswith(NAMES) and any(map(str.isdigit, line))]
+    assert [line.removeprefix("ticket, dense").split() for line in tables[:6]] == [
+        ["PyTorch", "14,719,818", "58.9", "MB", "58.9", "MB", "556.7", "M", "95.67%", "0"],
+        ["ONNX", "14,719,818", "58.9", "MB", "58.9", "MB", "556.7", "M", "95.67%", "6e-06"],
         ["ticket,", "fp16", "735,990", "58.9", "MB", "95.67%", "0.01"],
         ["compact", "exported", "14,719,818", "58.9", "MB", "58.9", "MB", "556.7", "M", "95.67%", "6e-06"],
         ["sparse", "735,990", "5.9", "MB", "1.0", "kB", "1.2", "MB", "999,999", "95.67%", "6e-06"],
         ["CSR", "735,990", "58.9", "MB", "58.9", "MB"],
     ]
-    assert [line.split() for line in tables[6:10]] == [
-        ["dense", "PyTorch", "1,000.0", "1,000", "2,000"],
-        ["dense", "ONNX", "500.0", "2,000", "4,000"],
+    assert [line.removeprefix("ticket, dense").split() for line in tables[6:10]] == [
+        ["PyTorch", "1,000.0", "1,000", "2,000"],
+        ["ONNX", "500.0", "2,000", "4,000"],
         ["compact", "exported", "2,000.0", "(0.2×)", "500", "(0.2×)", "1,000", "(0.2×)"],
         ["sparse", "25.0", "(20.0×)", "40,000", "(20.0×)", "80,000", "(20.0×)"],
     ]
@@ -85,14 +98,15 @@ def test_both_tables_fit_a_terminal(width: int) -> None:
 
 def test_numbers_are_right_aligned() -> None:
     lines = shown(exported()).splitlines()
-    rows = [line for line in lines if line.startswith(("dense", "ticket", "sparse", "CSR"))]
+    rows = [line for line in lines if line.startswith(NAMES) and any(map(str.isdigit, line))]
     ends = {line.index(n) + len(n) for line in rows[:6] for n in ("14,719,818", "735,990") if n in line}
     assert len(ends) == 1
     assert len({line.index("(20.0×)") for line in rows if "(20.0×)" in line}) == 1
 
 
 def test_ratios_are_to_the_faster_dense_network() -> None:
-    made = [figures("dense PyTorch", 4.0), figures("dense ONNX", 2.0), figures("sparse", 6.0)]
+    first = figures("ticket, dense PyTorch", 4.0, file="")
+    made = [first, figures("ticket, dense ONNX", 2.0, file=""), figures("sparse", 6.0)]
     assert speeds(made)[2] == ["sparse", "166.7", "(1.5×)", "6,000", "(1.5×)", "12,000", "(1.5×)"]
     mixed = [replace(made[0], latency=1.0), *made[1:]]  # one is faster at one example, the other at many
     assert speeds(mixed)[2][2:5] == ["(3.0×)", "6,000", "(1.5×)"]
@@ -100,29 +114,48 @@ def test_ratios_are_to_the_faster_dense_network() -> None:
     assert speeds(slow)[1][2] == "(0.02×)"
     assert speeds(made[2:]) == [["sparse", "166.7", "", "6,000", "", "12,000", ""]]
     assert all(len(row) == len(SPEEDS) for row in speeds(exported().figures))
+    gpu = [figures("half", 10.0, file="", device="cuda"), figures("2:4", 30.0, device="cuda")]
+    assert [row[:3] for row in speeds([*made, *gpu])[3:]] == [["half", "100.0", ""], ["2:4", "33.3", "(3.0×)"]]
+    assert speeds([*made, *gpu])[:3] == speeds(made)
     assert all(len(row) == len(SIZES) for row in sizes(exported().figures))
+
+
+def test_accuracy_is_beside_work_and_latency() -> None:
+    one = exported()
+    assert costs(one.figures, one.about.dense) == [
+        ["dense network", "96.50%", "556.7 M", "", ""],
+        ["ticket, dense PyTorch", "95.67%", "556.7 M", "1,000.0", ""],
+        ["ticket, dense ONNX", "95.67%", "556.7 M", "500.0", ""],
+        ["compact exported", "95.67%", "556.7 M", "2,000.0", "(0.2×)"],
+        ["sparse", "95.67%", "999,999", "25.0", "(20.0×)"],
+    ]
+    assert costs(one.figures) == costs(one.figures, one.about.dense)[1:]
+    assert costs([], DenseNetwork(0.5)) == [["dense network", "50.00%", "", "", ""]]
+    assert all(len(row) == len(COSTS) for row in costs(one.figures))
 
 
 def test_outputs_that_are_not_finite() -> None:
     broken = [
-        figures("dense PyTorch", not_finite=3),
+        figures("ticket, dense PyTorch", not_finite=3),
         figures("sparse", difference=None, not_finite=1_000),
         figures("csr", **FILE),
     ]
     assert [row[-1] for row in sizes(broken)] == ["6e-06", "NaN", ""]
     first, second = notes(exported(figures=broken, left_out={}))
-    assert first.startswith("dense PyTorch: 3 of 10,000 ")
+    assert [row[6] for row in sizes(broken, DenseNetwork(0.5))] == ["50.00%", "95.67%", "95.67%", ""]
+    assert first.startswith("ticket, dense PyTorch: 3 of 10,000 ")
     assert second.startswith("sparse: 1,000 of 10,000 ")
 
 
 def test_the_caption_and_notes() -> None:
     one = exported()
     assert notes(one) == [
-        "No dense ONNX, no onnx: this needs onnx: pip install 'tombola[onnx]'.",
+        "No ticket, dense ONNX, no onnx: this needs onnx: pip install 'tombola[onnx]'.",
         'No two-four: search with structure = "2:4".',
     ]
     said = caption(one.about, one.figures)
-    for fact in ("735,990 of 14,719,818 weights (level 7, replicate 2)", "10,000 examples: the test set of cifar10."):
+    facts = "735,990 of 14,719,818 weights (level 7, replicate 2)", "10,000 examples, the test set of cifar10."
+    for fact in (*facts, "Dense network: ", "Accuracy of all others: "):
         assert fact in said
     assert "2 threads of A machine, avx2; ONNX in ONNX Runtime. " in said
     assert "batches of 256" in said
@@ -131,9 +164,12 @@ def test_the_caption_and_notes() -> None:
     assert "A machine, avx2. " in without
     asked = exported(left_out={"onnx": "is the forward pass random?", "csr": "it ends."})
     assert notes(asked) == ["No onnx: is the forward pass random?", "No csr: it ends."]
-    bare = caption(replace(one.about, threads=1, ticket=TicketInfo(5, 10), data="made up"))
-    assert "5 of 10 weights, " in bare
-    assert "10,000 examples: made up. " in bare
+    bare = caption(replace(one.about, threads=1, ticket=TicketInfo(5, 10), data="made up", dense=None))
+    assert "5 of 10 weights. " in bare
+    assert "Accuracy: on 10,000 examples, made up. " in bare
+    assert "Dense network" not in bare
+    assert "GPU" not in bare
+    assert "GPU" in caption(one.about, [figures("2:4", device="cuda")])
     assert "one thread of A machine" in bare
     text = shown(one)
     assert text.endswith(
@@ -141,6 +177,33 @@ def test_the_caption_and_notes() -> None:
         "Inputs are float32 (N, 3, 32, 32), scaled.\n"
     )
     assert "Files" not in shown(replace(one, figures=one.figures[:2]))
+
+
+def test_what_is_said_of_single_artefacts_and_of_an_unknown_dense_network() -> None:
+    one = exported(left_out={}, figures=[figures("compact int8", note="calibrated on 512 examples: digits")])
+    assert notes(one) == ["compact int8: calibrated on 512 examples: digits."]
+    unknown = replace(one, about=replace(one.about, dense=None))
+    (said, no_dense) = notes(unknown)
+    assert said == notes(one)[0]
+    assert no_dense.startswith("No dense network: ")
+    assert not sizes(unknown.figures)[0][0].startswith("dense")
+    without = [replace(each, accuracy=None) for each in unknown.figures]
+    assert notes(replace(unknown, figures=without)) == notes(one)
+
+
+def test_files_of_former_versions_are_shown_with_todays_names(tmp_path: Path) -> None:
+    content = exported(tmp_path).to_json()
+    content.pop("dense")
+    for each, former in zip(content["artefacts"], ["dense PyTorch", "dense ONNX"], strict=False):
+        each["name"] = former
+    for each in content["artefacts"]:
+        del each["note"], each["device"]
+    content["left_out"] = {"dense ONNX": "no onnx"}
+    (tmp_path / FIGURES_FILE).write_text(json.dumps(content))
+    read = read_export(tmp_path)
+    assert [each.name for each in read.figures] == [each.name for each in exported().figures]
+    assert speeds(read.figures) == speeds(exported().figures)
+    assert (read.about.dense, [*read.left_out]) == (None, ["ticket, dense ONNX"])
 
 
 def test_names_are_not_markup_in_the_terminal() -> None:
@@ -176,20 +239,23 @@ def test_the_page_shows_both_tables(results: Path) -> None:
     assert '<a href="#shipped">Shipped</a>' in page
     for said in (
         "735,990 of 14,719,818 weights (level 7, replicate 2)",
-        "No dense ONNX, no onnx: this needs onnx",
+        "No ticket, dense ONNX, no onnx: this needs onnx",
         "Inputs are float32 (N, 3, 32, 32), scaled.",
         "multiply-adds",
+        "96.50%",
         "working space",
         "images/s at 256",
         "(20.0×)",
     ):
         assert said in elements.text
     tables = [a.get("id") for tag, a in elements.tags if tag == "table"]
-    assert tables.count("shipped-sizes") == tables.count("shipped-speeds") == 1
+    assert [name for name in tables if name and name.startswith("shipped")] == [
+        f"shipped-{name}" for name in ("costs", "sizes", "speeds")
+    ]
     assert "Incomplete." not in elements.text
     section = page[page.index('<section id="shipped"') : page.index('<section id="cost"')]
     assert "<details" not in section
-    assert section.count("<tr>") == 2 + 6 + 4
+    assert section.count("<tr>") == 3 + 5 + 7 + 4
     assert "<td>–</td>" in section
     assert "<td></td>" not in section
     assert '<th scope="row" class="words">sparse</th>' in section
@@ -232,10 +298,10 @@ def test_figures_of_another_ticket_are_not_shown(results: Path) -> None:
 def test_hostile_names_are_escaped_on_the_page(results: Path) -> None:
     content = write_export(results)
     content["artefacts"][4]["name"] = content["data"] = content["machine"] = content["inputs"] = HOSTILE
-    content["left_out"] = {HOSTILE: HOSTILE}
+    content["left_out"], content["artefacts"][5]["note"] = {HOSTILE: HOSTILE}, HOSTILE
     (results / EXPORT_FOLDER / FIGURES_FILE).write_text(json.dumps(content))
     elements = Elements(rendered(read_report_data(results).export))
-    assert elements.text.count(HOSTILE) == 7
+    assert elements.text.count(HOSTILE) == 9
     assert not any("onerror" in attributes for _, attributes in elements.tags)
 
 

@@ -60,11 +60,15 @@ def ticket_export(
         str | None,
         typer.Option(metavar="FILE", help="Measured on: .npz with x and y, or MODULE:NAME (default: the test set)."),
     ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Ranges of int8 are measured on, like --examples (default: training set)."),
+    ] = None,
     data_dir: DataDir = None,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Export a ticket as smaller and faster files, and measure them against the dense network."""
+    """Export a ticket as smaller and faster files, and measure them beside its weights stored densely."""
     folder, beside = out or file.parent / EXPORT_FOLDER, file.resolve().parent
     if folder.resolve() == beside:
         raise InputError(f"--out: {folder} is the ticket's folder, whose files could be overwritten; choose another")
@@ -76,6 +80,8 @@ def ticket_export(
             strict=bool(kinds),
             factory=None if factory is None else import_object("--factory", factory),
             examples=None if examples is None else read_examples(examples),
+            calibration=None if calibration is None else read_examples(calibration, "--calibration"),
+            results=file.parent,
             precision=precision,
             threads=threads,
             data_dir=data_dir,

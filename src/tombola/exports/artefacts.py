@@ -23,9 +23,9 @@ from tombola.exports.benchmark import (
     count_weights,
     distinct,
     memory_bytes,
-    weighted_layers,
 )
 from tombola.exports.compaction import compact
+from tombola.exports.examples import Examples
 from tombola.exports.resizing import load_resized
 from tombola.pruning.layers import Layer
 from tombola.pruning.output_layers import trace_output_layers
@@ -41,6 +41,7 @@ FILES = {
     "compact": "compact.safetensors",
     "exported": "compact.pt2",
     "onnx": "compact.onnx",
+    "int8": "compact-int8.onnx",
     "sparse": "sparse.safetensors",
     "csr": "csr.npz",
     "two-four": "two-four.safetensors",
@@ -63,6 +64,8 @@ class ExportContext:
     threads: int = 1
     precision: Precision = "fp16"
     """Of the weights in the ticket file."""
+    calibration: Examples | None = None
+    """What the ranges of int8 are measured on."""
     about: dict[str, Any] | None = None
     """Metadata for the files that can hold them, as JSON values."""
 
@@ -73,19 +76,25 @@ class ExportContext:
 
 
 def dense(context: ExportContext) -> Artefact:
-    """The network in PyTorch and its checkpoint, as they would be without tombola."""
+    """The ticket's weights stored densely, zeros included: in PyTorch, as they would be without tombola."""
     path = context.folder / "dense.safetensors"
-    state = context.network.state_dict()
-    tensors = [*context.network.named_parameters(), *context.network.named_buffers()]  # shared ones once
-    write_tensors(path, {name: tensor for name, tensor in tensors if name in state}, {})
-    read = copy_network(context.network)
-    read.load_state_dict(read_tensors(path)[0], strict=False)  # a shared tensor has only one of its names
-    return _module("dense PyTorch", path, read, context)
+    return _module("ticket, dense PyTorch", path, _stored(context.network, path), context)
 
 
 def dense_onnx(context: ExportContext) -> Artefact:
-    """The dense network in ONNX Runtime."""
-    return _onnx("dense ONNX", "dense.onnx", context.network, context)
+    """The same in ONNX Runtime."""
+    return _onnx("ticket, dense ONNX", "dense.onnx", context.network, context)
+
+
+def dense_on_gpu(context: ExportContext) -> Artefact:
+    """The same in float16 on the GPU, which 2:4 weights are compared with there."""
+    from tombola.exports.two_four import in_half
+
+    path = context.folder / "dense-fp16.safetensors"
+    read = _stored(copy_network(context.network).half(), path)
+    done, memory = count_multiply_adds(context.network, context.example), memory_bytes(read)
+    predict = in_half(read.to("cuda"))
+    return _artefact("ticket, dense fp16, GPU", path, count_weights(read), memory, done, predict, device="cuda")
 
 
 def ticket(context: ExportContext) -> Artefact:
@@ -115,7 +124,7 @@ def exported(context: ExportContext) -> Artefact:
     path = context.folder / FILES["exported"]
     write_exported(context.compact, context.example, path)
     read, done = read_exported(path), count_multiply_adds(context.compact, context.example)  # the same graph
-    names = {f"{layer}.weight" if layer else "weight" for layer in weighted_layers(context.compact)}
+    names = {layer.parameter for layer in default_layers(context.compact)}
     weights = distinct(parameter for name, parameter in read.named_parameters() if name in names)
     count = sum(weight.numel() for weight in weights)
     return _artefact("compact exported", path, count, memory_bytes(read), done, read)
@@ -124,6 +133,21 @@ def exported(context: ExportContext) -> Artefact:
 def onnx(context: ExportContext) -> Artefact:
     """The smaller module in ONNX Runtime."""
     return _onnx("compact ONNX", FILES["onnx"], context.compact, context)
+
+
+def int8(context: ExportContext) -> Artefact:
+    """The smaller module in ONNX Runtime, its weights in 8 bits."""
+    from tombola.exports.int8 import quantise
+    from tombola.exports.onnx_file import initializer_bytes, read_onnx
+
+    path, whole = context.folder / FILES["int8"], context.folder / FILES["onnx"]
+    if not whole.exists():
+        whole = context.folder / "float32.onnx"  # not kept
+        _write_onnx(context.compact, whole, context)
+    note = quantise(whole, path, context.example, context.calibration)
+    weights, done = count_weights(context.compact), count_multiply_adds(context.compact, context.example)
+    read = read_onnx(path, context.threads)
+    return _artefact("compact int8", path, weights, initializer_bytes(path), done, read, note=note)
 
 
 def sparse(context: ExportContext) -> Artefact:
@@ -151,15 +175,17 @@ def csr(context: ExportContext) -> Artefact:
 
     path = context.folder / FILES["csr"]
     write_csr(context.network, path)
-    kept = sum(matrix.nnz for matrix in read_csr(path).values())
+    kept, layers = sum(matrix.nnz for matrix in read_csr(path).values()), default_layers(context.network)
     with np.load(path) as arrays:
         memory = sum(arrays[name].nbytes for name in arrays)
-    return _artefact("CSR", path, kept, memory)
+        whole = sum(arrays[name].size for name in {layer.parameter for layer in layers} & {*arrays})
+    return _artefact("CSR", path, kept + whole, memory)
 
 
 def two_four(context: ExportContext) -> Artefact:
-    """Two of every four weights, packed as GPUs multiply them; for masks with that structure."""
-    from tombola.exports.two_four import is_two_four, read_two_four, write_two_four
+    """Two of every four weights, packed; for masks with that structure. Run by sparse kernels where a GPU has them,
+    otherwise by dense ones, and not timed."""
+    from tombola.exports.two_four import in_half, is_two_four, read_two_four, semi_structured, write_two_four
 
     parameters = dict(context.network.named_parameters())
     if not any(
@@ -168,10 +194,16 @@ def two_four(context: ExportContext) -> Artefact:
         raise InputError('no layer keeps two of every four weights; search with structure = "2:4"')
     path = context.folder / FILES["two-four"]
     write_two_four(context.network, path)
-    read = read_two_four(copy_network(context.network), path).float()
-    weights = (parameters[name] for name in context.ticket.mask)
-    stored = sum(weight.numel() // 2 if is_two_four(weight) else weight.numel() for weight in weights)
-    return _artefact("2:4, fp16", path, stored, predict=read, timed=False)
+    read = read_two_four(copy_network(context.network), path)
+    tensors, _ = read_tensors(path)
+    parts = (tensors.get(f"values/{name}", tensors.get(f"whole/{name}")) for name in context.ticket.mask)
+    stored = sum(part.numel() for part in parts if part is not None)
+    try:
+        predict = in_half(semi_structured(read))
+        call_checked(predict, clone(context.example))
+    except InputError as error:
+        return _artefact("2:4, fp16", path, stored, predict=read, timed=False, note=f"not timed: {error}")
+    return _artefact("2:4, fp16, GPU", path, stored, predict=predict, device="cuda")
 
 
 ARTEFACTS: dict[str, Callable[[ExportContext], Artefact]] = {
@@ -179,6 +211,7 @@ ARTEFACTS: dict[str, Callable[[ExportContext], Artefact]] = {
     "compact": compacted,
     "exported": exported,
     "onnx": onnx,
+    "int8": int8,
     "sparse": sparse,
     "csr": csr,
     "two-four": two_four,
@@ -240,14 +273,30 @@ def _module(name: str, path: Path, read: nn.Module, context: ExportContext) -> A
     return _artefact(name, path, count_weights(read), memory_bytes(read), done, read)
 
 
+def _stored(network: nn.Module, path: Path) -> nn.Module:
+    """A copy of `network` with its weights as read from a file that they are written to."""
+    state = network.state_dict()
+    tensors = [*network.named_parameters(), *network.named_buffers()]  # shared ones once
+    write_tensors(path, {name: tensor for name, tensor in tensors if name in state}, {})
+    read = copy_network(network)
+    read.load_state_dict(read_tensors(path)[0], strict=False)  # a shared tensor has only one of its names
+    return read
+
+
 def _onnx(name: str, file: str, network: nn.Module, context: ExportContext) -> Artefact:
     """Memory is that of the numbers in the file: ONNX Runtime does not tell how it holds them."""
-    from tombola.exports.onnx_file import initializer_bytes, read_onnx, write_onnx
+    from tombola.exports.onnx_file import initializer_bytes, read_onnx
 
     path = context.folder / file
-    write_onnx(network, context.example, path, {"tombola": json.dumps(context.about or {})})
+    _write_onnx(network, path, context)
     done, read = count_multiply_adds(network, context.example), read_onnx(path, context.threads)
     return _artefact(name, path, count_weights(network), initializer_bytes(path), done, read)
+
+
+def _write_onnx(network: nn.Module, path: Path, context: ExportContext) -> None:
+    from tombola.exports.onnx_file import write_onnx
+
+    write_onnx(network, context.example, path, {"tombola": json.dumps(context.about or {})})
 
 
 def _artefact(

@@ -53,6 +53,10 @@ class Artefact:
     """The name of its file, if it is kept."""
     working: int | None = None
     """Bytes of workspace that it keeps after a batch of the largest of `BATCH_SIZES`; None if not known."""
+    device: str = "cpu"
+    """Where it is run: "cpu" or "cuda"."""
+    note: str = ""
+    """What is said about it beside its measurements."""
 
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -84,6 +88,14 @@ class Figures:
     not_finite: Count | None = None
     """The number of test examples with an infinite or NaN output; None without outputs."""
     working: Count | None = None
+    device: str = "cpu"
+    note: str = ""
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is the ticket stored densely, whose file is not kept, that others on its device are compared
+        with."""
+        return not self.file and self.latency is not None
 
 
 def no_progress(line: str) -> None:
@@ -129,6 +141,8 @@ def measure(
                 difference=None if out is None else out.difference(reference),
                 not_finite=None if out is None else out.not_finite,
                 working=a.working,
+                device=a.device,
+                note=a.note,
             )
         )
     return figures

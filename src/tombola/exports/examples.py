@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from tombola.utils.errors import InputError
 from tombola.utils.import_paths import import_object
-from tombola.utils.model_inputs import Inputs, batch_size, check_batch
+from tombola.utils.model_inputs import Inputs, batch_size, check_batch, rows, tensors
 from tombola.utils.text import first_line
 
 
@@ -44,32 +45,55 @@ class Examples:
         return batch_size(self.x)
 
 
-def read_examples(source: str) -> Examples:
+def spread(available: int, count: int) -> Tensor:
+    """The indices of `count` examples at equal distances, for they may be sorted; all if there are no more."""
+    return torch.linspace(0, available - 1, min(count, available), dtype=torch.float64).round().long()
+
+
+def sample(examples: Examples, count: int) -> Examples:
+    """`count` of the examples, at equal distances; all if there are no more."""
+    chosen = spread(len(examples), count)
+    return replace(examples, x=rows(examples.x, chosen), y=None if examples.y is None else examples.y[chosen])
+
+
+def count_shared(some: Examples, others: Examples) -> int:
+    """How many of `some` have exactly the same inputs as one of the `others`."""
+    known = set(_digests(others))
+    return sum(digest in known for digest in _digests(some))
+
+
+def _digests(examples: Examples) -> list[bytes]:
+    """A hash of the inputs of each example."""
+    arrays = [tensor.numpy() for tensor in tensors(examples.x)]
+    return [hashlib.sha256(b"".join(array[n].tobytes() for array in arrays)).digest() for n in range(len(examples))]
+
+
+def read_examples(source: str, option: str = "--examples") -> Examples:
     """The examples in an `.npz` file with arrays `x` and, if there are labels, `y`; or at an import path,
     `package.module:name`: `Examples`, inputs, a tuple (inputs, labels), or a function that returns one of these.
-    Raises `InputError` if there are none."""
+    Raises `InputError`, which names the `option`, if there are none."""
     if source.endswith(".npz"):
-        return _from_npz(Path(source))
-    found = import_object("--examples", source)
+        return _from_npz(Path(source), option)
+    found = import_object(option, source)
     try:
         found = found() if callable(found) else found
     except Exception as error:  # a user's function may raise anything
-        raise InputError(f'--examples: "{source}" failed: {first_line(error)}') from error
+        raise InputError(f'{option}: "{source}" failed: {first_line(error)}') from error
     if isinstance(found, Examples):
         return found
     x, y = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     return Examples(x, y, what=f"the examples of {source}")
 
 
-def _from_npz(path: Path) -> Examples:
+def _from_npz(path: Path, option: str) -> Examples:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("x", "y") if name in file}
             if "x" not in arrays:
-                raise InputError(f"--examples: {path} has no array x; it should have x and, if there are labels, y")
+                raise InputError(f"{option}: {path} has no array x; it should have x and, if there are labels, y")
             tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"--examples: {path} cannot be read as an .npz file: {first_line(error)}") from error
+        raise InputError(f"{option}: {path} cannot be read as an .npz file: {first_line(error)}") from error
     x, y = tensors["x"], tensors.get("y")
     x = x.float() if x.is_floating_point() else x
     return Examples(x, None if y is None else y.long(), what=path.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -11,14 +10,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-from pydantic import ValidationError
 from torch import nn
 
-from tombola.exports.artefacts import ARTEFACTS, FILES, ExportContext, dense, dense_onnx
-from tombola.exports.benchmark import BATCH_SIZES, ROUNDS, Artefact, measure, no_progress
-from tombola.exports.examples import Examples
+from tombola.exports.artefacts import ARTEFACTS, FILES, ExportContext, dense, dense_on_gpu, dense_onnx
+from tombola.exports.benchmark import ROUNDS, Artefact, measure, no_progress
+from tombola.exports.dense_network import dense_network
+from tombola.exports.examples import Examples, count_shared, sample
 from tombola.exports.export_result import FIGURES_FILE, Export, ExportInfo, TicketInfo
+from tombola.exports.int8 import CALIBRATION_EXAMPLES
+from tombola.exports.ticket_examples import examples_of_test_set, examples_of_training
 from tombola.exports.torch_export import check_example
 from tombola.pruning.hold import release
 from tombola.tickets.ticket import Precision, Ticket
@@ -26,16 +26,12 @@ from tombola.tickets.user_code import import_named, named_functions, require_tru
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.files import atomic_write, writing
 from tombola.utils.libraries import versions
-from tombola.utils.model_inputs import describe, rows
+from tombola.utils.model_inputs import call_checked, describe, rows
 from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.text import first_line
 from tombola.utils.workers import cores, processor
-from tombola.zoo.datasets import DATASETS, PARQUET_DATASETS, prepare
-from tombola.zoo.datasets.description import Data
 from tombola.zoo.models import MODELS, make
-
-log = logging.getLogger(__name__)
 
 
 def export(
@@ -47,6 +43,8 @@ def export(
     network: nn.Module | None = None,
     factory: Callable[[], nn.Module] | None = None,
     examples: Examples | None = None,
+    calibration: Examples | None = None,
+    results: str | Path | None = None,
     precision: Precision = "fp16",
     threads: int = 1,
     data_dir: str | Path | None = None,
@@ -61,7 +59,9 @@ def export(
     `network` has the ticket's architecture and is only copied, or `factory` makes one; by default it is built as the
     ticket says, which imports code from outside tombola only with `trust`. Artefacts are measured on `examples`, by
     default the test set that the ticket names, searched for in `data_dir` first, or random numbers if that is
-    missing. `precision` is that of the weights in the ticket file; `turns` is the number of timings of each
+    missing. The ranges of int8 are measured on `calibration`, by default examples that the ticket was trained on.
+    The accuracy of the dense network itself is that which the ticket records, or the folder of its `results`.
+    `precision` is that of the weights in the ticket file; `turns` is the number of timings of each
     artefact; `progress` is called with a line about each step. A kind that cannot be made of this ticket is left
     out, and `Export.left_out` says why; with `strict` it is an `InputError`. `must` and `tell` are deprecated: use
     `strict` and `progress`.
@@ -83,16 +83,21 @@ def export(
         if kind not in ARTEFACTS:
             raise unknown("artefact", kind, list(ARTEFACTS))
     trained, target = _trained_network(ticket, network or factory, trust), Path(folder)
-    examples = examples or _test_examples(ticket, data_dir)
+    examples = examples or examples_of_test_set(ticket, data_dir)
     example = rows(examples.x, slice(2))
     check_example(copy_network(trained), example)  # which may keep feature maps
     shape = describe(examples.x)
     inputs = f"{shape}, {examples.inputs}" if examples.inputs else shape
     ticket_info = _ticket_info(ticket)
-    info = ExportInfo(inputs, ticket_info, examples.what, len(examples), threads, processor(), versions())
+    if "int8" in kinds:
+        training = None if calibration else examples_of_training(ticket, data_dir)
+        calibration = _calibration(calibration, training, trained, examples)
+    of_dense = dense_network(ticket, results)
+    info = ExportInfo(inputs, ticket_info, examples.what, len(examples), threads, processor(), versions(), of_dense)
     known = {name: value for name, value in asdict(ticket_info).items() if value is not None}
     with _temporary_folder(target) as temporary:
         options = {"about": {"inputs": inputs, "ticket": known}, "threads": threads, "precision": precision}
+        options["calibration"] = calibration
         context = ExportContext.of(ticket, trained, example, temporary, **options)
         made, left_out = _write_artefacts(context, kinds, strict, progress)
         result = Export(target, measure(made, examples.x, examples.y, threads, turns, progress), info, left_out)
@@ -103,15 +108,16 @@ def export(
 def _write_artefacts(
     context: ExportContext, kinds: Sequence[str], strict: bool, progress: Callable[[str], None]
 ) -> tuple[list[Artefact], dict[str, str]]:
-    """The artefacts, the dense ones first; and why others are missing, those that raise `InputError`."""
+    """The artefacts, those of the ticket stored densely first; and why others are missing, those that raise
+    `InputError`."""
     made: list[Artefact] = []
     left_out = {}
-    progress("writing the dense network")  # its files are not kept
+    progress("writing the ticket's dense weights")  # these files are not kept
     made.append(replace(dense(context), file=""))
     try:
         made.append(replace(dense_onnx(context), file=""))
     except InputError as error:
-        left_out["dense ONNX"] = str(error)
+        left_out["ticket, dense ONNX"] = str(error)
     for kind in dict.fromkeys(kinds):
         progress(f"writing {kind}")
         try:
@@ -120,7 +126,28 @@ def _write_artefacts(
             if strict:
                 raise InputError(f"no {kind} can be made, so nothing was written: {error}") from error
             left_out[kind] = str(error)
+    if any(each.device == "cuda" for each in made):
+        made.insert(1, replace(dense_on_gpu(context), file=""))
     return made, left_out
+
+
+def _calibration(
+    given: Examples | None, training: Examples | None, network: nn.Module, measured: Examples
+) -> Examples | None:
+    """The examples to calibrate with: those that were given, or training examples if the network takes them. It is
+    said if accuracy is measured on some of them, too. Raises `InputError` if it does not take those given."""
+    if (found := given or training) is None:
+        return None
+    chosen = sample(found, CALIBRATION_EXAMPLES)
+    try:
+        call_checked(copy_network(network), rows(chosen.x, slice(2)))
+    except InputError as error:
+        if given is None:
+            return None
+        raise InputError(f"calibration: {error}") from error
+    both = count_shared(chosen, measured)
+    said = f", and accuracy is measured on {both:,} of them, too" if both else ""
+    return replace(chosen, what=chosen.what + said)
 
 
 @contextmanager
@@ -192,36 +219,6 @@ def _made(factory: object) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise InputError(f"factory: returned {type(made).__name__}, not a torch.nn.Module")
     return made
-
-
-def _test_examples(ticket: Ticket, data_dir: str | Path | None) -> Examples:
-    """The test set that the ticket names; random numbers, with a warning, if it cannot be read."""
-    if ticket.drawn is None:
-        raise InputError(
-            "this ticket does not say what its examples are: say --examples file.npz, with arrays x and y, or "
-            "package.module:name; in Python, tombola.export(..., examples=tombola.Examples(x, y))"
-        )
-    try:
-        data = _data(ticket)
-        split = prepare(data, data_dir)
-    except InputError as error:
-        log.warning("measured on random numbers, so there are no accuracies: %s", error)
-        generator = torch.Generator().manual_seed(0)
-        return Examples(torch.randn(BATCH_SIZES[-1], *ticket.drawn.network.inputs, generator=generator))
-    x, y = split.test[torch.arange(len(split.test))]
-    return Examples(x.contiguous(), y, f"the test set of {data.name}", split.scaling)
-
-
-def _data(ticket: Ticket) -> Data:
-    """The dataset of the ticket's run. Raises `InputError` if the ticket does not name one."""
-    try:
-        data = Data.model_validate_json(json.dumps(ticket.provenance["run"]["data"]))
-        if data.name in DATASETS or data.name in PARQUET_DATASETS:
-            return data
-        named = ticket.provenance["recipe"]["data"]["name"]  # a run does not have the path of files
-        return Data.model_validate({**dict(data), "name": named})
-    except (LookupError, TypeError, ValidationError):
-        raise InputError("the ticket does not say what data it was trained on") from None
 
 
 def _ticket_info(ticket: Ticket) -> TicketInfo:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from tombola.exports.benchmark import Count, Figures, Positive
+from tombola.exports.benchmark import Count, Figures, Positive, Share
 from tombola.utils.errors import InputError
 from tombola.utils.text import one_line
 
@@ -16,6 +16,8 @@ EXPORT_FOLDER = "shipped"
 """The folder beside a ticket that exports are written to."""
 FIGURES_FILE = "measured.json"
 """The file with the measurements, in that folder."""
+FORMER_NAMES = {"dense PyTorch": "ticket, dense PyTorch", "dense ONNX": "ticket, dense ONNX"}
+"""Names of artefacts in files of former versions."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,14 @@ class TicketInfo:
 
 
 @dataclass(frozen=True)
+class DenseNetwork:
+    """The network that the ticket was found in, as the experiment trained it: replicate and data are the same."""
+
+    accuracy: Share
+    """On the test set, at the end of its training."""
+
+
+@dataclass(frozen=True)
 class ExportInfo:
     """What was measured, with what, and where."""
 
@@ -51,9 +61,11 @@ class ExportInfo:
     threads: Positive
     machine: str
     versions: dict[str, str]
+    dense: DenseNetwork | None = None
+    """None if its accuracy is not known."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _FiguresFile(ExportInfo):
     """The content of `FIGURES_FILE`."""
 
@@ -67,7 +79,7 @@ class Export:
 
     folder: Path
     figures: list[Figures]
-    """The dense network's first."""
+    """Those of the ticket stored densely first."""
     about: ExportInfo
     left_out: dict[str, str] = field(default_factory=dict)
     """Artefacts that could not be made, and why."""
@@ -92,4 +104,6 @@ def read_export(folder: str | Path) -> Export:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     about = ExportInfo(**{each.name: getattr(content, each.name) for each in fields(ExportInfo)})
-    return Export(folder, content.artefacts, about, content.left_out)
+    figures = [replace(each, name=FORMER_NAMES.get(each.name, each.name)) for each in content.artefacts]
+    left_out = {FORMER_NAMES.get(name, name): why for name, why in content.left_out.items()}
+    return Export(folder, figures, about, left_out)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -55,7 +56,7 @@ def write_onnx(
         raise InputError(f"torch cannot write this network as ONNX: {first_line(_root_cause(error))}") from error
     if proto.ByteSize() > MAX_BYTES:
         raise InputError(f"this network needs {proto.ByteSize():,} bytes; an ONNX file has at most {MAX_BYTES:,}")
-    content = _clean(proto, about or {}).SerializeToString(deterministic=True)
+    content = clean(proto, about or {}).SerializeToString(deterministic=True)
     difference = largest_difference(model, OnnxModel(content), example, "ONNX Runtime")
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
@@ -79,13 +80,17 @@ class OnnxModel:
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """The outputs for a batch of any size."""
+        found = self._session.run(None, self.feed(*inputs, **named))
+        outputs = {name: torch.from_numpy(each) for name, each in zip(self._outputs, found, strict=True)}
+        return outputs if len(outputs) > 1 else outputs[self._outputs[0]]
+
+    def feed(self, *inputs: Any, **named: Any) -> dict[str, NDArray[Any]]:
+        """A batch by the names of inputs in the file, as ONNX Runtime takes it."""
         given = dict(zip(self._inputs, tensors(inputs), strict=False))
         for name, value in named.items():
             ours = [name] if name in self._inputs else [each for each in self._inputs if each not in given]
             given |= dict(zip(ours, tensors(value), strict=False))
-        found = self._session.run(None, {name: tensor.numpy() for name, tensor in given.items()})
-        outputs = {name: torch.from_numpy(each) for name, each in zip(self._outputs, found, strict=True)}
-        return outputs if len(outputs) > 1 else outputs[self._outputs[0]]
+        return {name: tensor.numpy() for name, tensor in given.items()}
 
 
 def read_onnx(path: str | Path, threads: int = 1) -> OnnxModel:
@@ -131,7 +136,7 @@ def _names(program: ExportedProgram, example: Inputs, outputs: Any) -> tuple[lis
     return inputs, named
 
 
-def _clean(proto: Any, about: Mapping[str, str]) -> Any:
+def clean(proto: Any, about: Mapping[str, str]) -> Any:
     """Name the batch axis, set the producer, and remove the paths and stack traces that torch records."""
     graph = proto.graph
     symbols = {dim.dim_param for value in graph.input for dim in value.type.tensor_type.shape.dim if dim.dim_param}

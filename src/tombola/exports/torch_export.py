@@ -17,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from tombola.exports.agreement import TOLERANCE
+from tombola.exports.plain_outputs import with_plain_outputs
 from tombola.pruning.hold import check_held
 from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write
@@ -81,10 +82,10 @@ def _load(content: bytes) -> nn.Module:
 
 
 def on_cpu(network: nn.Module) -> nn.Module:
-    """A copy of `network` on the CPU and in eval mode, without gradients. Raises `InputError` if a held weight that
-    is pruned is not zero."""
+    """A copy of `network` on the CPU and in eval mode, without gradients, that returns its `plain` outputs. Raises
+    `InputError` if a held weight that is pruned is not zero."""
     check_held(network)
-    return copy_network(network).cpu().eval().requires_grad_(False)
+    return with_plain_outputs(copy_network(network).cpu().eval().requires_grad_(False))
 
 
 def exported(model: nn.Module, example: Inputs) -> ExportedProgram:

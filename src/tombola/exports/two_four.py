@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from tombola.exports.plain_outputs import plain
 from tombola.pruning.hold import check_held
 from tombola.pruning.mask import State
 from tombola.runs.sparse_state import strip_prefix
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
+from tombola.utils.model_inputs import map_tensors, to_device_of
 from tombola.utils.network_copy import copy_network
 from tombola.utils.text import first_line
 
@@ -62,6 +64,25 @@ def semi_structured(network: nn.Module, dtype: torch.dtype = torch.float16) -> n
             raise InputError(f"this build of torch has no 2:4 kernels for this GPU: {first_line(error)}") from error
         layer.weight = nn.Parameter(sparse, requires_grad=False)
     return copied
+
+
+def in_half(network: nn.Module) -> Callable[..., Any]:
+    """Calls `network`, which is in float16, with inputs as they are on the CPU in float32; its outputs are like
+    these, too. So both directions of the transfer are part of its time."""
+
+    def predict(*inputs: Any, **named: Any) -> Any:
+        inputs, named = to_device_of(network, map_tensors(_half, (inputs, named)))
+        return map_tensors(_single, plain(network(*inputs, **named)))
+
+    return predict
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
+
+
+def _single(tensor: Tensor) -> Tensor:
+    return tensor.float().cpu() if tensor.is_floating_point() else tensor.cpu()
 
 
 def write_two_four(network: nn.Module, path: str | Path, dtype: torch.dtype = torch.float16) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tombola.exports.benchmark import BATCH_SIZES, Figures
-from tombola.exports.export_result import Export, ExportInfo
+from tombola.exports.export_result import DenseNetwork, Export, ExportInfo
 from tombola.report.formatting import of_all_weights, text_table
 from tombola.utils.text import byte_size
 
@@ -22,9 +22,30 @@ SPEEDS = ("artefact", "latency,\nµs", VERSUS, *(c for b in BATCH_SIZES[1:] for 
 """The columns of the table of speeds."""
 
 
-def sizes(figures: Sequence[Figures]) -> list[list[str]]:
-    """The rows of the table of sizes: storage, memory, work and accuracy."""
-    return [
+DENSE = "dense network"
+"""The row of the network that the ticket was found in: its accuracy, and what follows from its layers."""
+
+
+COSTS = ("artefact", "accuracy", "multiply-\nadds", "latency,\nµs", VERSUS)
+"""The columns of the table of costs."""
+
+
+def costs(figures: Sequence[Figures], dense: DenseNetwork | None = None) -> list[list[str]]:
+    """The rows of the table of costs, of the artefacts that are timed: accuracy beside the work and the time that it
+    takes; that of the `dense` network first."""
+    of_dense = [] if dense is None else [[DENSE, f"{dense.accuracy:.2%}", _work_of_dense(figures), "", ""]]
+    timed = [each for each in figures if each.latency is not None]
+    return of_dense + [
+        [each.name, _percent(each.accuracy), _operations(each.multiply_adds), *row[1:3]]
+        for each, row in zip(timed, speeds(figures), strict=True)
+    ]
+
+
+def sizes(figures: Sequence[Figures], dense: DenseNetwork | None = None) -> list[list[str]]:
+    """The rows of the table of sizes: storage, memory, work and accuracy; that of the `dense` network first."""
+    accuracy = "" if dense is None else f"{dense.accuracy:.2%}"
+    of_dense = [] if dense is None else [[DENSE, *[""] * 4, _work_of_dense(figures), accuracy, ""]]
+    return of_dense + [
         [
             each.name,
             f"{each.weights:,}",
@@ -32,7 +53,7 @@ def sizes(figures: Sequence[Figures]) -> list[list[str]]:
             _bytes(each.memory),
             _bytes(each.working),
             _operations(each.multiply_adds),
-            "" if each.accuracy is None else f"{each.accuracy:.2%}",
+            _percent(each.accuracy),
             _difference(each),
         ]
         for each in figures
@@ -40,13 +61,13 @@ def sizes(figures: Sequence[Figures]) -> list[list[str]]:
 
 
 def speeds(figures: Sequence[Figures]) -> list[list[str]]:
-    """The rows of the table of speeds. In brackets: how many times as fast as the faster dense network."""
-    dense = [each for each in figures if each.name.startswith("dense")]
+    """The rows of the table of speeds. In brackets: how many times as fast as the ticket stored densely, where that
+    is faster; of what is run on a GPU, as that on the GPU."""
     rows = []
     for each in figures:
         if each.latency is None:
             continue
-        references = [] if each in dense else dense
+        references = [d for d in figures if d.is_reference and d.device == each.device and not each.is_reference]
         shortest = min((d.latency for d in references if d.latency is not None), default=None)
         cells = [each.name, f"{each.latency * 1e6:,.1f}", _speedup(shortest, each.latency)]
         for batch in BATCH_SIZES[1:]:
@@ -62,6 +83,15 @@ def _speedup(numerator: float | None, denominator: float | None) -> str:
         return ""
     ratio = numerator / denominator
     return f"({ratio:.1f}×)" if ratio >= 0.1 else f"({ratio:.1g}×)"
+
+
+def _work_of_dense(figures: Sequence[Figures]) -> str:
+    """The multiply-adds of the ticket stored densely: the dense network has the same layers."""
+    return _operations(figures[0].multiply_adds) if figures else ""
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
 
 
 def _bytes(count: int | None) -> str:
@@ -81,35 +111,49 @@ def _difference(figures: Figures) -> str:
 
 
 def caption(about: ExportInfo, figures: Sequence[Figures] = ()) -> str:
-    """What was measured and how; mentions ONNX Runtime if one of the `figures` is of it."""
+    """What was measured and how, and what each figure is of; mentions ONNX Runtime and GPUs if one of the `figures`
+    is of them."""
     ticket, threads = about.ticket, "one thread" if about.threads == 1 else f"{about.threads} threads"
     where = [f"{name} {n}" for name, n in (("level", ticket.level), ("replicate", ticket.replicate)) if n is not None]
     which = f" ({', '.join(where)})" if where else ""
-    onnx = any("ONNX" in each.name for each in figures)
+    onnx, gpu = any("ONNX" in each.name for each in figures), any(each.device == "cuda" for each in figures)
     machine = f"{about.machine}; ONNX in ONNX Runtime" if onnx else about.machine
     others = "PyTorch and ONNX Runtime need" if onnx else "PyTorch needs"
-    return (
-        f"A ticket with {ticket.weights:,} of {ticket.weights_total:,} weights{which}{of_all_weights(ticket)}, "
-        f"tested on {about.examples:,} examples: {_sentence(about.data)} Median times, measured alternately, with "
-        f"{threads} of "
-        f"{_sentence(machine)} In brackets: times as fast as the faster dense network. In memory: weights, buffers "
-        f"and indices. Working space: additional memory of the sparse runtime after batches of {BATCH_SIZES[-1]}; "
-        f"{others} memory for activations, too, which is not measured. Differs by: the largest difference of an "
-        f"output from dense PyTorch's."
-    )
+    accuracy = "Accuracy of all others" if about.dense else "Accuracy"
+    parts = [
+        f"A ticket with {ticket.weights:,} of {ticket.weights_total:,} weights{which}{of_all_weights(ticket)}.",
+        "Ticket, dense: its weights stored as before pruning, zeros included.",
+        f"{DENSE.capitalize()}: after its own training, on the test set, as recorded then." if about.dense else "",
+        f"{accuracy}: on {about.examples:,} examples, {_sentence(about.data)}",
+        "Differs by: the largest difference of an output from that of the ticket in dense PyTorch.",
+        "Multiply-adds: of linear and convolutional layers for one example, those with stored zeros included.",
+        "In memory: weights, buffers and indices.",
+        f"Working space: additional memory of the sparse runtime after batches of {BATCH_SIZES[-1]}; {others} memory "
+        "for activations, too, which is not measured.",
+        f"Latency: of one example. Median times, measured alternately, with {threads} of {_sentence(machine)}",
+        "On a GPU: with the transfers of inputs and outputs." if gpu else "",
+        "In brackets: times as fast as the faster of the dense rows" + (" on that device." if gpu else "."),
+    ]
+    return " ".join(filter(None, parts))
 
 
 def notes(export: Export) -> list[str]:
-    """Warnings: outputs that are not finite, and artefacts that could not be made."""
+    """What is to be said of artefacts: of those whose outputs are not finite, of single ones, of those that could not
+    be made, and of the dense network's accuracy if it is not known."""
     broken = [
         f"{each.name}: {each.not_finite:,} of {export.about.examples:,} outputs are not finite."
         for each in export.figures
         if each.not_finite
     ]
+    single = [_sentence(f"{each.name}: {each.note}") for each in export.figures if each.note]
+    known = export.about.dense is not None or all(each.accuracy is None for each in export.figures)
+    unknown = [] if known else [f"No {DENSE}: the ticket does not say how accurate that was on the test set."]
     reasons: dict[str, list[str]] = {}
     for name, why in export.left_out.items():
         reasons.setdefault(why, []).append(name)
-    return broken + [_sentence(f"No {', no '.join(names)}: {why}") for why, names in reasons.items()]
+    return (
+        broken + single + unknown + [_sentence(f"No {', no '.join(names)}: {why}") for why, names in reasons.items()]
+    )
 
 
 def _sentence(text: str) -> str:
@@ -119,8 +163,8 @@ def _sentence(text: str) -> str:
 
 def show_export(console: Console, export: Export) -> None:
     """Print the measurements and the names of the files."""
-    for head, rows in ((SIZES, sizes(export.figures)), (SPEEDS, speeds(export.figures))):
-        table = text_table(head, left=("artefact",))
+    for head, rows in ((SIZES, sizes(export.figures, export.about.dense)), (SPEEDS, speeds(export.figures))):
+        table = text_table(head, left=("artefact",), fold=("artefact",))
         for row in rows:
             table.add_row(*map(Text, row))
         console.print(table)

@@ -164,7 +164,7 @@ def _exported(data: ReportData) -> list[Section]:
     if export is None:
         return []
     paragraphs = [caption(export.about, export.figures), *notes(export), f"Inputs are {export.about.inputs}."]
-    return [Section("shipped", "Shipped", paragraphs, tables.exported(export.figures))]
+    return [Section("shipped", "Shipped", paragraphs, tables.exported(export))]
 
 
 def _configuration(data: ReportData) -> Section:

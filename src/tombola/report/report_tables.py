@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from tombola.exports.benchmark import Figures
+from tombola.exports.export_result import Export
 from tombola.report.barrier_units import BarrierUnits
 from tombola.report.document import Table
-from tombola.report.export_tables import SIZES, SPEEDS, sizes, speeds
+from tombola.report.export_tables import COSTS, SIZES, SPEEDS, costs, sizes, speeds
 from tombola.report.figures.style import ordered
 from tombola.report.formatting import NONE, density, mean, p_value, percent
 from tombola.report.prose import improvements
@@ -122,11 +120,12 @@ def engines(summary: Summary) -> list[Table]:
     return [Table("engines", "Engines", head, rows, frozenset({0}))] if rows else []
 
 
-def exported(figures: Sequence[Figures]) -> list[Table]:
-    """The measured sizes and speeds of a ticket's artefacts."""
-    tables = []
+def exported(export: Export) -> list[Table]:
+    """What was measured of a ticket's artefacts: accuracy beside its costs, then all sizes and speeds."""
+    tables, figures, dense = [], export.figures, export.about.dense
     for name, caption, head, rows in (
-        ("shipped-sizes", "Sizes and accuracy", SIZES, sizes(figures)),
+        ("shipped-costs", "Accuracy, work and latency", COSTS, costs(figures, dense)),
+        ("shipped-sizes", "Sizes and accuracy", SIZES, sizes(figures, dense)),
         ("shipped-speeds", "Speeds: of one example, and of batches", SPEEDS, speeds(figures)),
     ):
         columns = [column.replace("-\n", "-").replace("\n", " ") for column in head]
