@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,17 +90,22 @@ def repair(smaller: nn.Module, mismatch: Mismatch) -> Callable[[], None] | None:
     """Change the integers among the attributes of the module at fault that are a size before into the size after.
     Returns a function that changes them back; None if there are none."""
     module = smaller.get_submodule(mismatch.operation.module)
-    changes = {
-        name: after
-        for before, after in mismatch.sizes
-        for name, value in vars(module).items()
-        if type(value) is int and value == before and not name.startswith("_")
-    }
+    sizes = dict(reversed(mismatch.sizes))
+    changes = {}
+    for name, value in vars(module).items():
+        several = type(value) in (tuple, list, torch.Size)
+        changed = type(value)(map(_changed, value, [sizes] * len(value))) if several else _changed(value, sizes)
+        if changed != value and not name.startswith("_"):
+            changes[name] = changed
     former = {name: vars(module)[name] for name in changes}
     if not changes:
         return None
     vars(module).update(changes)
     return lambda: vars(module).update(former)
+
+
+def _changed(value: Any, sizes: Mapping[int, int]) -> Any:
+    return sizes.get(value, value) if type(value) is int else value
 
 
 def _mismatch(position: int, operation: Operation, units: Coupling, present: BoolArray) -> Mismatch:

@@ -154,6 +154,10 @@ def _fix_inputs(follower: Follower) -> None:
     """Entries of parameters that no unit belongs to, such as the weights for an input of the network."""
     classes = follower.ties.classes
     seen = np.unique(classes[np.concatenate([distinct(value.units) for value in follower.values.values()])])
+    made = np.unique(classes[np.concatenate([units for _, _, units in follower.produced] or [seen[:0]])])
+    for units in follower.padding:
+        alone = torch.from_numpy(~np.isin(follower.ties.classes_of(units).long().numpy(), made))
+        follower.ties.fix(units[alone], "padding has a fixed size")
     unseen = torch.from_numpy(np.setdiff1d(classes, seen)).double()
     follower.ties.fix(unseen, "an input has a fixed size")
 

@@ -31,8 +31,6 @@ class Value:
     """The unit of each element, float64, or `NONE`."""
     sources: tuple[Source, ...] = ()
     """The parameters and buffers that elements without a unit are, up to functions of single elements."""
-    external: bool = False
-    """Whether it is a constant that is neither parameter nor buffer, so its size cannot change."""
     computed: bool = False
     """Whether it is computed of parameters alone in a way that no longer shows which element is which."""
 
@@ -99,7 +97,10 @@ class Follower:
     """Units of attention heads."""
     splits: list[tuple[Tensor, str]] = field(default_factory=list)
     """Units along several axes into which one was split, and the operation."""
+    padding: list[Tensor] = field(default_factory=list)
+    """Units of what padding adds to others."""
     _unclear: list[tuple[Source, Tensor, str]] = field(default_factory=list)
+    _combined: list[tuple[Tensor, Tensor, str]] = field(default_factory=list)
     position: int = 0
     """The index of the present operation."""
 
@@ -108,7 +109,7 @@ class Follower:
         for index in self.graph.inputs:
             self.values[index] = Value(none(self.graph.shapes[index]))
         for index in self.graph.external:
-            self.values[index] = Value(none(self.graph.shapes[index]), external=True)
+            self.values[index] = Value(none(self.graph.shapes[index]))
         for index, name in self.graph.names.items():
             shape = self.graph.shapes[index]
             axes = [torch.arange(size, dtype=torch.float64) for size in shape]
@@ -172,8 +173,24 @@ class Follower:
             self.ties.tie(self.units_of(source.name, at, coordinates[place]), given[place])
         return bool(deciding)
 
+    def combine(self, units: Tensor, other: Value) -> None:
+        """Note that units are combined with the elements of another tensor at the same places. Where that has none,
+        its size does not follow theirs."""
+        places = other.units.expand(units.shape)
+        for source in other.sources:
+            places = torch.maximum(places, source.coordinates[0].expand(units.shape))
+        ours, missing = without_repeats(units, places)
+        if bool(((ours >= 0) & (missing < 0)).any()):
+            self._combined.append((units, places, self.operation.label))
+
     def attach_unclear(self) -> None:
-        """Once all operations are known, and what is tied by them: attach what could not be attached before."""
+        """Once all operations are known, and what is tied by them: attach what could not be attached before, and fix
+        what is combined with something of fixed size."""
+        for units, places, label in self._combined:
+            known = self.ties.classes_of(units)
+            sized = [axis for axis in range(known.dim()) if places.stride(axis) != 0 and places.shape[axis] > 1]
+            if any(varies(known, axis) for axis in sized):
+                self.ties.fix(torch.where(places < 0, units, float(NONE)), f"{label} combines them with a fixed size")
         for source, units, label in self._unclear:
             if not self._attached(source, units, self.ties.classes_of(units)):
                 self.ties.fix(units, f"{label} has a part of {source.name} for each of several axes")
@@ -190,8 +207,6 @@ class Follower:
                 merged = merged.clone()
                 merged[missing] = self.ties.new(int(missing.sum()))
             self.attach(value.sources, merged.expand(value.units.shape))
-        if value.external and varies_somewhere(merged):
-            self.fix(merged, "reads a constant of fixed size")
         return merged.flatten()
 
     def _present(self, source: Source, axis: int, like: Tensor) -> Tensor:

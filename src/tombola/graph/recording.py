@@ -157,9 +157,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if _same_layout(view, changed):
                 self._indices[id(view)] = new
                 continue
-            arguments = (TensorRef(self._indices[id(view)]), TensorRef(new))
-            function = torch.ops.aten.slice_scatter.default  # or another: no rule knows how much has changed
-            self.graph.operations.append(Operation(function, arguments, {}, (self._add(view),), module))
+            whole = view.is_contiguous() and view.storage_offset() == 0
+            # What is only a part, too, may have changed; how, no rule knows.
+            function = torch.ops.aten.as_strided_scatter if whole else torch.ops.aten.slice_scatter
+            place = (list(changed.shape), list(changed.stride()), changed.storage_offset())
+            arguments = (TensorRef(self._indices[id(view)]), TensorRef(new), *place)
+            self.graph.operations.append(Operation(function.default, arguments, {}, (self._add(view),), module))
 
     @contextmanager
     def _tracked_modules(self) -> Iterator[None]:

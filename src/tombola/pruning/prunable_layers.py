@@ -149,7 +149,7 @@ def weight_attributes(module: nn.Module) -> list[str]:
     if isinstance(module, nn.RNNCellBase):
         return ["weight_ih", "weight_hh"]
     if isinstance(module, nn.MultiheadAttention):
-        fused = module._qkv_same_embed_dim
+        fused = module._parameters.get("in_proj_weight") is not None
         return ["in_proj_weight"] if fused else ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
     if type(module).__module__.startswith("torch.nn.") or "norm" in type(module).__name__.lower():
         return []

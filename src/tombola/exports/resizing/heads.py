@@ -66,7 +66,8 @@ def _heads_and_width(module: nn.Module) -> tuple[int, int]:
     count, size = _attribute(module, COUNTS), _attribute(module, SIZES)
     if count is not None and size is not None:
         return getattr(module, count), getattr(module, count) * getattr(module, size)
-    width = next((one.in_features for one in reversed([*module.modules()]) if isinstance(one, nn.Linear)), 0)
+    linear = [one for one in module.modules() if isinstance(one, nn.Linear)]
+    width = linear[-1].in_features if 0 < len(linear) <= 4 else 0  # of more, some are not attention's
     heads = getattr(module, count) if count is not None else width // getattr(module, size) if size is not None else 0
     return (heads, width) if heads and width % heads == 0 else (0, 0)
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from tombola.graph.follower import Follower, Value, no_units, pending
+from tombola.graph.follower import Follower, Rule, Value, no_units, pending
 from tombola.graph.recording import Operation, Shape, TensorRef
-from tombola.graph.ties import none, varies, without_repeats
+from tombola.graph.ties import none, without_repeats
 
 ELEMENTWISE = {
     "aten.hardswish", "aten.hardswish_", "aten._prelu_kernel", "aten._to_copy", "aten.tril", "aten.triu",
@@ -31,7 +31,7 @@ def elementwise(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
 
 def combined(follower: Follower, operands: Sequence[Value], shape: Shape) -> Value:
     """The value of an elementwise function of several tensors, of this shape."""
-    if all(value.units.shape == shape and not value.external for value in operands) and len(operands) == 1:
+    if len(operands) == 1 and operands[0].units.shape == shape:
         return operands[0]
     units = none(shape)
     for value in operands:
@@ -39,23 +39,14 @@ def combined(follower: Follower, operands: Sequence[Value], shape: Shape) -> Val
         units = torch.maximum(ours, theirs).expand(shape)
     for value in operands:
         follower.ties.tie(units, value.units)
-        if value.external:
-            _fix_sizes(follower, value, units)
+        follower.combine(units, value)
     sources = [source for value in operands for source in value.sources]
     follower.attach(sources, units)
     return Value(
         units,
         pending(sources, units),
-        all(value.external for value in operands),
         any(value.computed for value in operands),
     )
-
-
-def _fix_sizes(follower: Follower, external: Value, units: torch.Tensor) -> None:
-    """The sizes of a constant cannot change, nor those of what it is combined with."""
-    first = units.dim() - external.units.dim()
-    if any(size > 1 and varies(units, first + axis) for axis, size in enumerate(external.units.shape)):
-        follower.fix(units, "combines them with a constant of fixed size")
 
 
 def replaced(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
@@ -68,15 +59,23 @@ def nothing(follower: Follower, arguments: dict[str, Any]) -> list[Value]:  # no
     return no_units(follower)
 
 
-RULES = {
+def alike(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
+    """A tensor of other values, as large as a given one."""
+    return [Value(follower.of(arguments["self"]).units)]
+
+
+RULES: dict[str, Rule] = {
     "aten.copy_": replaced,
     "aten.copy": replaced,
     **dict.fromkeys(
         [
-            "aten.fill_", "aten.zero_", "aten.zeros_like", "aten.ones_like", "aten.empty_like", "aten.full_like",
-            "aten.rand_like", "aten.randn_like", "aten.randint_like", "aten.new_zeros", "aten.new_ones",
-            "aten.new_empty", "aten.new_full", "aten.bernoulli", "aten.bernoulli_", "aten.normal_", "aten.uniform_",
+            f"aten.{name}"
+            for name in (
+                "fill_", "zero_", "bernoulli_", "normal_", "uniform_", "bernoulli", "zeros_like", "ones_like",
+                "empty_like", "full_like", "rand_like", "randn_like", "randint_like",
+            )
         ],
-        nothing,
+        alike,
     ),
+    **dict.fromkeys([f"aten.{name}" for name in ("new_zeros", "new_ones", "new_empty", "new_full")], nothing),
 }  # fmt: skip

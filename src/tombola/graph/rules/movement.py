@@ -46,15 +46,33 @@ def moved(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
             for output, each in enumerate(zip(*axes, strict=True)):
                 if (each[0] >= 0).any():
                     sources[output].append(Source(source.name, each))
-    external = any(value.external for value in found)
     computed = any(value.computed for value in found)
-    return [Value(each, tuple(of), external, computed) for each, of in zip(units, sources, strict=True)]
+    return [Value(each, tuple(of), computed) for each, of in zip(units, sources, strict=True)]
 
 
 def _coordinate(follower: Follower, source: Source, axis: int, ref: TensorRef) -> Tensor:
     """The coordinates of `source` in a tensor; `NONE` where it has others."""
-    value = follower.of(ref)
+    return _coordinate_of(follower.of(ref), source, axis)
+
+
+def _coordinate_of(value: Value, source: Source, axis: int) -> Tensor:
     return source.coordinates[axis] if any(each is source for each in value.sources) else none(value.units.shape)
+
+
+def written(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
+    """What has changed in place of a tensor takes the place of what was there."""
+    base, part = follower.of(arguments["self"]), follower.of(arguments["src"])
+    layout = (arguments["size"], arguments["stride"], arguments["storage_offset"])
+
+    def write(before: Tensor, after: Tensor) -> Tensor:
+        return torch.as_strided_scatter(before.contiguous(), after, *layout)
+
+    sources = []
+    for source in (*base.sources, *part.sources):
+        axes = range(len(source.coordinates))
+        pairs = [(_coordinate_of(base, source, axis), _coordinate_of(part, source, axis)) for axis in axes]
+        sources.append(Source(source.name, tuple(write(*pair) for pair in pairs)))
+    return [Value(write(base.units, part.units), tuple(sources), base.computed or part.computed)]
 
 
 def kept(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
@@ -142,7 +160,7 @@ def indexed(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
         return result - 1
 
     sources = [Source(each.name, tuple(map(run, each.coordinates))) for each in value.sources]
-    return [Value(run(value.units), tuple(sources), value.external, value.computed)]
+    return [Value(run(value.units), tuple(sources), value.computed)]
 
 
 def shuffled(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
@@ -173,8 +191,9 @@ def padded(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
             added = units.amax(others(units, axis)) == NONE
             new = torch.full((len(added),), float(NONE), dtype=torch.float64)
             new[added] = follower.ties.new(int(added.sum()))
+            follower.padding.append(new[added])
             units = torch.maximum(units, along(new, axis, units.shape))
-    return [Value(units, tuple(sources), value.external, value.computed)]
+    return [Value(units, tuple(sources), value.computed)]
 
 
 def _varying(follower: Follower, ref: TensorRef, axes: Sequence[int]) -> list[int]:
@@ -209,4 +228,5 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_names("index", "_unsafe_index", "index_select", "gather"), indexed),
     **dict.fromkeys(_names("channel_shuffle", "native_channel_shuffle"), shuffled),
     "aten.constant_pad_nd": padded,
+    "aten.as_strided_scatter": written,
 }  # fmt: skip

@@ -52,11 +52,16 @@ def _grouped(
     ties, of_group = follower.ties, inputs.view(groups, -1)
     if groups >= of_group.shape[1]:
         ties.merge(of_group, [1])
+        fixed = (of_group < 0).any(1)  # of groups that read a part of the input
+        follower.fix(of_group[fixed], "reads them with an input of fixed size")
+        if not transposed:
+            follower.fix(rows.view(groups, -1)[fixed], "reads an input of fixed size")
         if transposed:
             return of_group[:, :1].repeat_interleave(len(rows), 1).flatten()
         ties.tie(of_group[:, :1], ties.merge(rows.view(groups, -1), [1]))
         return rows
     ties.merge(of_group, [0])
+    follower.fix(of_group[:, (of_group < 0).any(0)], "reads them with an input of fixed size")
     if transposed:
         return rows.repeat(groups)
     ties.tie(columns, of_group[0])
@@ -151,7 +156,7 @@ def product_of_activations(follower: Follower, a: Tensor, b: Tensor, shape: tupl
                 follower.fix(after, "sums over them")
             continue
         units = torch.maximum(units, after.expand(shape))
-        if varies(before, axis):
+        if any(varies(after, batch) for batch in range(after.dim() - 2)):
             follower.attention.append(np.unique(after[after >= 0].long().numpy()))
     for after in (left, right):
         if varies_somewhere(after):
