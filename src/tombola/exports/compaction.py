@@ -76,10 +76,9 @@ def shrunk(network: nn.Module, example: Inputs) -> nn.Module:
         reason, mismatch = _repaired(network, smaller, example, units, present)
         if reason is None:
             break
-        found = {} if mismatch is None else {unit: mismatch.label for unit in mismatch.units if not present[unit]}
-        if not found:
+        if mismatch is None or not mismatch.removed:
             raise RuntimeError(reason)
-        kept |= found
+        kept |= dict.fromkeys(mismatch.removed, mismatch.label)
     for label in dict.fromkeys(kept.values()):
         count = sum(each == label for each in kept.values())
         log.info("%s could not be removed: the size is fixed in %s", plural(count, "unit"), label)

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tombola.graph.constants import BoolArray
 from tombola.graph.coupling import Coupling
 from tombola.graph.recording import Operation, Recorder, Shape
-from tombola.graph.ties import IntArray, distinct, others
+from tombola.graph.ties import distinct, others
 from tombola.utils.model_inputs import Inputs, clone
 from tombola.utils.network_copy import copy_network
 
@@ -30,8 +29,8 @@ class Mismatch:
     operation: Operation
     sizes: tuple[tuple[int, int], ...]
     """The sizes of axes of its inputs and outputs that should have changed: (before, after)."""
-    units: IntArray
-    """The units of its inputs and outputs."""
+    removed: tuple[int, ...]
+    """The units of its inputs and outputs that were removed; if there are none, of the nearest operation's."""
 
     @property
     def label(self) -> str:
@@ -55,7 +54,7 @@ def first_mismatch(
     found = [*_compared(recorder.graph.operations, replaced)]
     for position, operation in enumerate(expected):
         if position >= len(found):
-            return _mismatch(position, operation, units, present) if failed else None
+            return _mismatch(position, expected, units, present) if failed else None
         other = found[position]
         wanted = [
             expected_shape(units, index, present) if index in needed else None
@@ -64,8 +63,8 @@ def first_mismatch(
         got = [recorder.graph.shapes[index] for index in _tensors(other.outputs)]
         agree = len(wanted) == len(got) and all(w in (None, g) for w, g in zip(wanted, got, strict=True))
         if _name(other) != _name(operation) or not agree:
-            return _mismatch(position, operation, units, present)
-    return _mismatch(len(expected) - 1, expected[-1], units, present) if failed and expected else None
+            return _mismatch(position, expected, units, present)
+    return _mismatch(len(expected) - 1, expected, units, present) if failed and expected else None
 
 
 def expected_shape(units: Coupling, tensor: int, present: BoolArray) -> Shape | None:
@@ -108,18 +107,24 @@ def _changed(value: Any, sizes: Mapping[int, int]) -> Any:
     return sizes.get(value, value) if type(value) is int else value
 
 
-def _mismatch(position: int, operation: Operation, units: Coupling, present: BoolArray) -> Mismatch:
-    touched = [*operation.inputs, *_tensors(operation.outputs)]
+def _mismatch(position: int, operations: list[Operation], units: Coupling, present: BoolArray) -> Mismatch:
+    operation = operations[position]
     sizes = [
         (before, after)
-        for index in touched
+        for index in (*operation.inputs, *_tensors(operation.outputs))
         for before, after in zip(units.graph.shapes[index], expected_shape(units, index, present) or (), strict=False)
         if before != after
     ]
-    found = [distinct(units.tensors[index]) for index in touched if index in units.tensors]
-    return Mismatch(
-        position, operation, tuple(dict.fromkeys(sizes)), np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
-    )
+    nearest = (operation, *reversed(operations[:position]), *operations[position + 1 :])
+    removed = (_removed(each, units, present) for each in nearest)
+    return Mismatch(position, operation, tuple(dict.fromkeys(sizes)), next((each for each in removed if each), ()))
+
+
+def _removed(operation: Operation, units: Coupling, present: BoolArray) -> tuple[int, ...]:
+    """The units of an operation's inputs and outputs that are not present."""
+    touched = (*operation.inputs, *_tensors(operation.outputs))
+    found = {int(unit) for index in touched if index in units.tensors for unit in distinct(units.tensors[index])}
+    return tuple(unit for unit in sorted(found) if not present[unit])
 
 
 def _replaced(network: nn.Module, smaller: nn.Module) -> tuple[str, ...]:
