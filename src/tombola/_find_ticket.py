@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,10 +22,13 @@ from tombola.experiments.custom_config import custom_config, described_search, e
 from tombola.experiments.custom_workload import CustomWorkload
 from tombola.experiments.experiment import Experiment, count_runs
 from tombola.experiments.sections import AUTO, MARK
+from tombola.pruning.example_inputs import first_inputs
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.scores import Score
 from tombola.pruning.scores.losses import Loss, loss_function
 from tombola.pruning.structures import Heads
+from tombola.pruning.structures.unit_structure import Cost
+from tombola.pruning.structures.units import GroupScore
 from tombola.report.page import REPORT, write_report
 from tombola.report.printable_results import PrintableResults
 from tombola.report.progress import live_display
@@ -35,6 +39,7 @@ from tombola.studies.conductor import Listener
 from tombola.tickets.selection import best_level, ticket_of
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
+from tombola.utils.model_inputs import Inputs
 from tombola.utils.seeds import check_seed
 from tombola.utils.workers import InlineExecutor
 
@@ -75,6 +80,10 @@ def find_ticket(
     score: str | Score = "magnitude",
     structure: str | Heads = "weights",
     rounds: int | None = None,
+    group_score: GroupScore = "mean",
+    round_to: int = 1,
+    cost: Cost = "units",
+    example: Inputs | None = None,
     rewind: int | Literal["mark", "auto"] = 0,
     one_shot: bool = False,
     replicates: int = 1,
@@ -114,9 +123,9 @@ def find_ticket(
 
     - `levels`: the number of prunings. `rate`: the fraction of the remaining weights that each removes (default 0.2);
       or `density`: the fraction left after all of them. `rates` sets it for single layers, by name or pattern.
-    - `scope`, `leave_out`, `include`, `outputs`, `score`, `structure`, `rounds`, `data` and `loss` are those of
-      `tombola.prune`: scores that need examples use `data`, an iterable of batches, which are drawn under a seed
-      derived from `seed`.
+    - `scope`, `leave_out`, `include`, `outputs`, `score`, `structure`, `rounds`, `group_score`, `round_to`, `cost`,
+      `example`, `data` and `loss` are those of `tombola.prune`: scores that need examples use `data`, an iterable
+      of batches, which are drawn under a seed derived from `seed`.
     - `rewind`: weights are rewound to their values after this many optimizer steps or, with `"mark"`, where `train`
       calls `tombola.mark()`. If `train` has a parameter `begin`, it is called as `train(model, begin=steps)` from
       there; otherwise it trains its full length from these weights, for the dense network too. `"auto"`: in each
@@ -164,6 +173,9 @@ def find_ticket(
         score=score,
         structure=structure,
         rounds=rounds,
+        group_score=group_score,
+        round_to=round_to,
+        cost=cost,
     )
     check_seed(seed)
     if rewind not in (MARK, AUTO) and not (isinstance(rewind, int) and rewind >= 0):
@@ -178,7 +190,7 @@ def find_ticket(
         raise InputError(f"minimize: should be True, False, or names of figures, not {minimize!r}")
     source = CustomModel(model)
     network = source.initial_network(source.start(0))
-    prunable = options.prunable(network)
+    prunable = options.prunable(network, partial(first_inputs, data) if example is None else example)
     pruner = options.pruner(prunable)
     pruner.check_levels(prunable.dense, levels)
     functions = {"model": model, "train": train, "evaluate": evaluate, "test": test}

@@ -166,7 +166,7 @@ def test_a_layer_is_pruned_as_its_row_says(make: Callable[[], nn.Module], row: l
         with raises_input_error("no shape yet"):
             prune(layer, 0.5)
         layer(first_batch(type(layer).__name__))
-    _, pruned, not_pruned, neurons, channels, heads, n_of_m = row
+    _, pruned, not_pruned, n_of_m = row
     assert_described(prunable(layer), codes(pruned))
     others = [name for name in matrices(layer) if name not in prunable(layer)]
     assert set(others) == set(codes(not_pruned)) & dict(layer.named_parameters()).keys()
@@ -175,22 +175,11 @@ def test_a_layer_is_pruned_as_its_row_says(make: Callable[[], nn.Module], row: l
     included = [] if codes(pruned) else others
     assert_pruned(layer, included, "weights", "yes")
     assert_pruned(layer, included, "blocks:4x4", "yes")
-    for structure, cell in (("neurons", neurons), ("channels", channels), ("heads", heads), ("2:4", n_of_m)):
-        assert_pruned(layer, included, structure, cell)
-
-
-class Wrapped(nn.Module):
-    """A layer among others that have units of every structure."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-        self.linear, self.convolution = nn.Linear(4, 4), nn.Conv1d(4, 4, 1)
-        self.attention, self.head = nn.MultiheadAttention(4, 2), nn.Linear(4, 2)
+    assert_pruned(layer, included, "2:4", n_of_m)
 
 
 def assert_pruned(layer: nn.Module, include: Sequence[str], structure: str, cell: str) -> None:
-    network = Wrapped(layer)
+    network = nn.ModuleDict({"layer": layer, "linear": nn.Linear(4, 4)})
     named = [f"layer.{name}" for name in include]
     layers = [each for each in find_layers(network, named) if each.parameter.startswith("layer.")]
     if cell == "refused":
@@ -198,15 +187,9 @@ def assert_pruned(layer: nn.Module, include: Sequence[str], structure: str, cell
             prune(network, structure=structure, include=named)
         return
     density = None if structure == "2:4" else 0.5
-    mask = prune(network, density, structure=structure, score="random", include=named, outputs=["head"])
-    assert mask.counts["head.weight"] == 8 or structure not in ("neurons", "channels")
-    assert mask.count < mask.size
-    assert cell in ("yes", "–")
-    for each in layers:
-        in_attention = "proj" in each.parameter
-        expected = cell == "yes" and (structure != "heads" or in_attention)
-        halved = mask.counts[each.name] == mask.sizes[each.name] // 2
-        assert halved if expected else mask.layers[each.name].all(), each.name
+    mask = prune(network, density, structure=structure, score="random", include=named)
+    assert cell == "yes"
+    assert all(mask.counts[each.name] == mask.sizes[each.name] // 2 for each in layers)
 
 
 # Models of Hugging Face
@@ -297,7 +280,7 @@ def test_every_model_of_the_test_is_in_the_table() -> None:
 @pytest.mark.parametrize(("name", "row"), MODEL_ROWS)
 def test_a_model_is_pruned_as_its_row_says(name: str, row: list[str]) -> None:
     model = build(name)
-    _, pruned, not_pruned, outputs, heads, dense = row
+    _, pruned, not_pruned, heads, dense = row
     refused = list(unprunable(model))
     if refused:
         assert "has to be left out" in not_pruned
@@ -311,43 +294,17 @@ def test_a_model_is_pruned_as_its_row_says(name: str, row: list[str]) -> None:
     assert_described([label.partition(".parametrizations")[0] for label in others], codes(not_pruned))
     if not refused and others:
         assert set(prunable(model, include=codes(not_pruned))) == set(matrices(model))
-    assert_neurons_and_channels(name, codes(outputs), refused)
     assert_heads(name, heads, refused)
     assert_n_of_m(name, codes(dense), refused)
 
 
-def assert_neurons_and_channels(name: str, outputs: list[str], refused: list[str]) -> None:
-    kinds = {layer.name: layer.kind for layer in find_layers(build(name), leave_out=refused)}
-    for structure, with_units in (("neurons", ("linear", "Conv1D")), ("channels", ("convolution",))):
-        model = build(name)
-        hidden = {
-            layer for layer in kinds if kinds[layer] in with_units and not matches(display_name(layer), outputs)
-        }
-        if not hidden:
-            with raises_input_error(f"no layer to prune has {structure}"):
-                prune(model, 0.5, structure=structure, outputs=outputs, leave_out=refused)
-            continue
-        with raises_input_error("outputs=["):
-            prune(model, 0.5, structure=structure, leave_out=refused)
-        mask = prune(model, 0.5, structure=structure, outputs=outputs, leave_out=refused)
-        for layer, size in mask.sizes.items():
-            assert mask.counts[layer] == (size // 2 if layer in hidden else size), layer
-
-
 def assert_heads(name: str, cell: str, refused: list[str]) -> None:
-    model = build(name)
-    if cell == "found":
-        mask = prune(model, 0.5, structure="heads", leave_out=refused)
-        inside = ["*.c_attn", "*.attn.c_proj"]
-    else:
-        with raises_input_error("no attention module"):
-            prune(model, 0.5, structure="heads", leave_out=refused)
-        if cell.startswith("no"):
-            return
-        inside = [f"*.{part}" for part in codes(cell)]
-        query, key, value, output = inside
-        described = Heads(2, query=query, key=key, value=value, output=output)
-        mask = prune(model, 0.5, structure=described, leave_out=refused)
+    if not cell or cell.startswith("no"):
+        return
+    inside = [f"*.{part}" for part in codes(cell)]
+    query, key, value, output = inside
+    described = Heads(2, query=query, key=key, value=value, output=output)
+    mask = prune(build(name), 0.5, structure=described, leave_out=refused)
     for layer, size in mask.sizes.items():
         assert mask.counts[layer] == (size // 2 if matches(display_name(layer), inside) else size), layer
 

@@ -41,7 +41,7 @@ def test_every_score_scope_and_structure_is_on_the_pruning_page() -> None:
 
 
 def test_the_examples_of_the_pruning_page_run() -> None:
-    assert len(examples("pruning")) == 6
+    assert len(examples("pruning")) == 8
     names: dict[str, Any] = {}
     for block in examples("pruning"):
         exec(block, names)

@@ -137,7 +137,7 @@ def test_tied_weights_are_pruned_once() -> None:
 
 @pytest.mark.parametrize(
     ("structure", "levels", "counts"),
-    [("neurons", 2, {"fc1.weight": 78, "output.weight": 40}), ("2:4", 1, None), ("blocks:2x2", 1, None)],
+    [("neurons", 2, {"fc1.weight": 78, "output.weight": 26}), ("2:4", 1, None), ("blocks:2x2", 1, None)],
 )
 def test_structures_are_pruned(structure: str, levels: int, counts: dict[str, int] | None) -> None:
     class Even(Small):

@@ -315,3 +315,15 @@ def test_included_parameters_are_pruned_and_levels_say_what_is_left_of_all() -> 
         assert [level.density_of_all for level in search.levels] == [1, left]
         assert search.ticket.provenance["matrix_weights"] == 32
         search.finish()
+
+
+def test_units_are_pruned_within_a_training() -> None:
+    options: dict[str, Any] = {"structure": "neurons", "scope": "global", "round_to": 2, "example": torch.randn(2, 6)}
+    whole = Training(**options).run()
+    left = [int(whole.search.mask[name].any(1).sum()) for name in ("0.weight", "3.weight")]
+    assert 2 <= sum(left) <= 4
+    assert all(n % 2 == 0 and n for n in left)
+    assert torch.equal(whole.search.mask["3.weight"].any(0), whole.search.mask["0.weight"].any(1))
+    tensors, about = Training(**options).run(lambda training: training.seen == 20).search.state()
+    with raises_input_error("another search", "round_to"):
+        Training(**options | {"round_to": 1}).search.load(tensors, about)

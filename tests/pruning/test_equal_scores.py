@@ -27,7 +27,7 @@ def zeros_in(network: nn.Module, *layers: int) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("structure", ["weights", "neurons", "blocks:2x2", "2:4"])
+@pytest.mark.parametrize("structure", ["weights", "blocks:2x2", "2:4"])
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_equal_scores_are_refused_where_a_choice_is_to_be_made(structure: str, rounds: int) -> None:
     options: dict[str, Any] = {"structure": structure, "rounds": rounds}
@@ -39,6 +39,8 @@ def test_equal_scores_are_refused_where_a_choice_is_to_be_made(structure: str, r
 
 def test_equal_scores_of_all_layers_are_refused() -> None:
     ones = {name: torch.ones(shape) for name, shape in Mask.full(classifier()).shapes.items()}
+    with raises_input_error("score:", "equal", "(1)"):
+        prune(classifier(), 0.5, structure="neurons", score=lambda _: ones)
     with raises_input_error("score:", "0, 2, 4", "equal", "(1)"):
         prune(classifier(), 0.5, scope="global", score=lambda _: ones)
 

@@ -82,9 +82,9 @@ def test_the_distance_is_the_fraction_of_weights_in_which_masks_differ() -> None
     one = Mask({"a": torch.tensor([True, True, False, False]), "unpruned": rest})
     other = Mask({"a": torch.tensor([True, False, True, False]), "unpruned": rest})
     assert (mask_distance(one, one), mask_distance(one, other), mask_distance(other, one)) == (0, 0.02, 0.02)
-    assert mask_distance(one, other, ["a"]) == 0.5
+    assert mask_distance(one, other, [("a",)]) == 0.5
     assert masks_agree([one, other], EarlyBirdPlan([], window=2))
-    assert not masks_agree([one, other], EarlyBirdPlan([], window=2, layers=["a"]))
+    assert not masks_agree([one, other], EarlyBirdPlan([], window=2, groups=[("a",)]))
 
 
 @settings(deadline=None, max_examples=30)

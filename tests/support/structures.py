@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,7 @@ from tombola.pruning.mask import Mask
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.scores.weights import uniform
-from tombola.pruning.structures import NMPattern, Structure
+from tombola.pruning.structures import NMPattern, Structure, UnitStructure
 
 
 def network(*widths: int, seed: int = 0) -> nn.Module:
@@ -30,7 +31,10 @@ def prune(
     structure: Structure, mask: Mask, rate: float, scores: dict[str, Tensor] | None = None, **scope_options: Any
 ) -> Mask:
     """One pruning step, at random if no scores are given."""
-    chosen = PruningOptions(rate=rate, **scope_options).scope_of(prunable_network(mask.shapes))
+    options = PruningOptions(rate=rate, **scope_options)
+    if isinstance(structure, UnitStructure):
+        structure = replace(structure, together=options.scope == "global")
+    chosen = options.scope_of(prunable_network(mask.shapes), structure)
     counts = chosen.keeps(structure.units_left(mask, chosen))
     return structure.keep_best(uniform(mask, 0) if scores is None else scores, mask, counts)
 

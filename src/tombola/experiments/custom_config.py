@@ -112,6 +112,9 @@ class DescribedSearchSection(SearchSection):
             score=self.score,
             structure=self.structure,
             rounds=self.rounds,
+            group_score=self.group_score,
+            round_to=self.round_to,
+            cost=self.cost,
         )
 
 
@@ -191,6 +194,7 @@ def described_search(options: PruningOptions, one_shot: bool) -> dict[str, Any]:
     for name in ("score", "structure"):
         value = getattr(options, name)
         values[name] = value if isinstance(value, str) else import_path(value)
+    values |= {"group_score": options.group_score, "round_to": int(options.round_to), "cost": options.cost}
     outputs = None if options.outputs is None else [*options.outputs]
     return values | {"outputs": outputs, "one_shot": one_shot}
 

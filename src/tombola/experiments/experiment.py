@@ -105,13 +105,17 @@ class Experiment:
                 method.mask_changes,
                 functools.partial(self.workload.initial_state, whole.start, no_stored_states),
                 self._masks.random_mask,
+                self.workload.pruner.structure,
             )
             yield from CONTROLS[name](plan)
         yield from train_baselines(self.workload.baselines(replicate))
         if config.transferred_to and self._target:
             section, seed = config.transferred_to, functools.partial(seed_of, "transfer_random")
             target: Any = self._target.dense(replicate)
-            yield from transfer(tickets, target, section.levels, section.draws, seed, self._masks.random_mask)
+            structure = self.workload.pruner.structure
+            yield from transfer(
+                tickets, target, section.levels, section.draws, seed, self._masks.random_mask, structure
+            )
         if self._candidates and config.rewind.to != AUTO:
             yield from all_candidates(whole, self._interpolation(replicate))
         if config.stability and config.stability.tickets:

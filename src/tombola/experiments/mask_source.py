@@ -15,7 +15,7 @@ from tombola.pruning.random_mask import random_mask
 from tombola.pruning.scopes import Counts, allocate
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.pruning.scores.weights import uniform
-from tombola.pruning.structures import UNSTRUCTURED
+from tombola.pruning.structures import UNSTRUCTURED, Structure
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
 from tombola.studies.rehearsal import MadeUp
@@ -27,7 +27,9 @@ class MaskSource(Protocol):
     def prune(self, source: ScoreSource, run: BaseRun, outcome: Outcome, seed: int) -> Mask:
         """The mask of the next level after `run`."""
 
-    def random_mask(self, like: Mask, dense: Mask, counts: Counts, seed: int) -> Mask:
+    def random_mask(
+        self, like: Mask, dense: Mask, counts: Counts, seed: int, structure: Structure = UNSTRUCTURED
+    ) -> Mask:
         """See `tombola.pruning.random_mask`."""
 
 
@@ -37,8 +39,10 @@ class ExactMasks:
     def prune(self, source: ScoreSource, run: BaseRun, outcome: Outcome, seed: int) -> Mask:
         return prune(source, run, outcome, seed)
 
-    def random_mask(self, like: Mask, dense: Mask, counts: Counts, seed: int) -> Mask:
-        return random_mask(like, dense, counts, seed)
+    def random_mask(
+        self, like: Mask, dense: Mask, counts: Counts, seed: int, structure: Structure = UNSTRUCTURED
+    ) -> Mask:
+        return random_mask(like, dense, counts, seed, structure)
 
 
 class StandInMask(Mask):
@@ -64,10 +68,13 @@ class StandInMasks(ExactMasks):
         chosen = replace(pruner, score=lambda inputs: uniform(inputs.mask, drawn), rounds=1)
         return StandInMask(chosen.prune_to(ScoreInputs({}, run.mask), goal))
 
-    def random_mask(self, like: Mask, dense: Mask, counts: Counts, seed: int) -> Mask:
-        if not isinstance(like, StandInMask):
-            return super().random_mask(like, dense, counts, seed)
-        return _stand_in(dense, counts, seed)
+    def random_mask(
+        self, like: Mask, dense: Mask, counts: Counts, seed: int, structure: Structure = UNSTRUCTURED
+    ) -> Mask:
+        if structure is UNSTRUCTURED and isinstance(like, StandInMask):
+            return _stand_in(dense, counts, seed)
+        drawn = super().random_mask(like, dense, counts, seed, structure)
+        return StandInMask(drawn) if isinstance(like, StandInMask) else drawn
 
 
 def _stand_in(mask: Mask, goal: Counts, seed: int) -> StandInMask:

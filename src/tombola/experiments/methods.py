@@ -14,7 +14,7 @@ from torch import Tensor
 from tombola.experiments.search_method import MethodContext, SearchMethod, spaced_iterations
 from tombola.pruning.mask import Mask
 from tombola.pruning.ranking import keep_best
-from tombola.pruning.scopes import Counts, weights_left
+from tombola.pruning.scopes import Counts
 from tombola.pruning.scores.growth import gradient
 from tombola.pruning.scores.weights import magnitude, uniform
 from tombola.runs.outcome import Outcome
@@ -137,18 +137,15 @@ def _early_bird(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
     options: EarlyBirdSection = context.options
     keeps, sizes = context.kept_counts(dense.mask), context.pruner.units_left(dense.mask)
     pruned = {group: size for group, size in sizes.items() if keeps[group] < size}
-    weights = weights_left(dense.mask, list(pruned))
-    distances = {group: 2 * min(keeps[group], size - keeps[group]) / size for group, size in pruned.items()}
-    total = sum(distances[group] * weights[group] for group in pruned)
-    largest = round(total / max(1, sum(weights.values())), 9)
-    if largest <= options.tolerance:
+    differing = sum(2 * min(keeps[group], size - keeps[group]) for group, size in pruned.items())
+    largest = round(differing / max(1, sum(pruned.values())), 9)
+    if context.pruner.exact and largest <= options.tolerance:
         raise InputError(
             f"early_bird.tolerance: should be less than {largest:.2g}, the largest distance between any two masks "
             f"of these counts, not {options.tolerance:g}"
         )
     at = spaced_iterations("early_bird.draws", 0, dense.last, options.draws, before_end=options.go_on)
-    layers = tuple(name for group in pruned for name in group)
-    plan = EarlyBirdPlan(at, options.window, options.tolerance, options.go_on, layers)
+    plan = EarlyBirdPlan(at, options.window, options.tolerance, options.go_on, [*pruned], context.pruner.structure)
     return early_bird_search(dense, plan, context.prune)
 
 

@@ -143,10 +143,12 @@ def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> RecipeWorkload
     model = build(start)
     _check_state(model, network)
     _check_output(model, network, min(each.batch_size for each in recipe.dense_trainings))
-    prunable = recipe.search.options.prunable(model)
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randn(2, *network.inputs, generator=generator)
+    prunable = recipe.search.options.prunable(model, example)
     if not prunable.layers:
         raise InputError(f'model.name: "{recipe.model.name}" has no layer to prune: name others in search.include')
-    pruner, mask = recipe.search.pruner(model), prunable.dense
+    pruner, mask = recipe.search.pruner(prunable), prunable.dense
     try:
         pruner.check_levels(mask, recipe.search.levels)
     except InputError as error:
@@ -176,7 +178,7 @@ def set_up_transfer(source: RecipeWorkload, data_dir: str | Path | None = None) 
     transfer = source.recipe.transfer
     assert transfer is not None
     search = source.recipe.search
-    no_search = SearchSection(levels=0, rate=RATE, include=search.include, leave_out=search.leave_out)
+    no_search = SearchSection(levels=0, rate=RATE, include=[*source.template.mask], leave_out=search.leave_out)
     update = {"data": transfer.data, "transfer": None, "stability": None, "baseline": None, "search": no_search}
     try:
         target = set_up(source.recipe.model_copy(update=update), data_dir)

@@ -18,7 +18,10 @@ from torch import nn
 from tombola.experiments.margin import Margin
 from tombola.experiments.methods import METHODS
 from tombola.pruning.options import PruningOptions
+from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.pruner import Pruner
+from tombola.pruning.structures.unit_structure import Cost
+from tombola.pruning.structures.units import GroupScore
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.frozen_model import FrozenModel
@@ -73,6 +76,9 @@ class SearchSection(FrozenModel):
     score: str = "magnitude"
     structure: str = "weights"
     rounds: int | None = Field(default=None, ge=1)
+    group_score: GroupScore = "mean"
+    round_to: int = Field(default=1, ge=0)
+    cost: Cost = "units"
     method: str = "iterative"
     """How masks are found; see `tombola.experiments.methods` and docs/other-ways.md."""
     one_shot: bool = False
@@ -108,10 +114,10 @@ class SearchSection(FrozenModel):
         levels = max(1, self.levels)  # with 0 levels nothing is pruned, but the options are still checked
         return PruningOptions(levels, **self.model_dump(include=given))
 
-    def pruner(self, network: nn.Module) -> Pruner:
+    def pruner(self, network: nn.Module | PrunableNetwork) -> Pruner:
         """The pruner of `network`. Raises `InputError` for unknown layers and structures that it does not have."""
         try:
-            return self.options.pruner(self.options.prunable(network))
+            return self.options.pruner(self.options.prunable(network) if isinstance(network, nn.Module) else network)
         except InputError as error:
             raise InputError(f"search.{error}") from None
 

@@ -13,11 +13,14 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 
 from tombola.exports.benchmark_outputs import Outputs
+from tombola.graph.recording import record
+from tombola.pruning.multiply_adds import multiply_adds
 from tombola.pruning.prunable_layers import default_layers
-from tombola.utils.model_inputs import Inputs, arguments, batch_size, call, rows, tensors
+from tombola.utils.model_inputs import Inputs, arguments, batch_size, rows
+from tombola.utils.network_copy import copy_network
 
 Predict = Callable[..., Any]
 """Takes a batch of examples on the CPU as the network does, and returns the same outputs."""
@@ -205,21 +208,7 @@ def distinct(tensors: Iterable[Tensor]) -> list[Tensor]:
     return list({(tensor.data_ptr(), tensor.nbytes): tensor for tensor in tensors}.values())
 
 
-@torch.no_grad()
 def count_multiply_adds(network: nn.Module, example: Inputs) -> int:
-    """Multiply-adds of its linear and convolutional layers for one of the examples, zeros and padding included."""
-    done: list[int] = []
-
-    def count(layer: nn.Linear | _ConvNd, positional: Any, named: Any, output: Any) -> None:
-        # The first axis of a weight is that of the outputs; in a transposed convolution, which multiplies the kernel
-        # with each input, that of the inputs.
-        side = next(tensors((positional, named) if isinstance(layer, _ConvTransposeNd) else output))
-        done.append(side.numel() // layer.weight.shape[0] * layer.weight.numel())
-
-    handles = [layer.register_forward_hook(count, with_kwargs=True) for layer in weighted_layers(network).values()]
-    try:
-        call(network, example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sum(done) // batch_size(example)
+    """Multiply-adds of its weights for one of the examples, zeros and padding included; see `multiply_adds`."""
+    graph = record(copy_network(network).eval(), example)
+    return sum(multiply_adds(graph, batch_size(example)).values())

@@ -114,7 +114,7 @@ class InLoopSearch:
         self._metrics: dict[str, float] = {}
         self._level_metrics: list[dict[str, float]] = []  # of the finished levels
         self._recipe = config.recipe(import_path(type(network)), train)
-        prunable = config.options.prunable(network)
+        prunable = config.options.prunable(network, config.example)
         self._matrix_weights = prunable.matrix_weights
         self._scores = InLoopScores(config.pruner(prunable), self._weights(prunable.dense))
         self._known: list[Mask] = []  # from a checkpoint: masks of the next levels
@@ -249,11 +249,10 @@ class InLoopSearch:
         """
         value = unflatten(about, tensors)
         saved, current = value["search"], self.config.description
-        for name in current:
-            if saved.get(name) != current[name]:
-                raise InputError(
-                    f"the checkpoint is of another search: {name} is {saved.get(name)} there and {current[name]} here"
-                )
+        for name in {**current, **saved}:
+            there, here = saved.get(name), current.get(name)
+            if there != here:
+                raise InputError(f"the checkpoint is of another search: {name} is {there} there and {here} here")
         shapes = self.mask.shapes
         masks = [Mask({n: unpack_bits(bits, shapes[n]) for n, bits in packed.items()}) for packed in value["masks"]]
         self._known = masks.copy()

@@ -12,9 +12,13 @@ from tombola.integrations.callback_base import SearchCallback
 from tombola.integrations.in_loop_search import InLoopSearch
 from tombola.integrations.search_config import SearchConfig
 from tombola.pruning.scores import Score
+from tombola.pruning.structures import Heads
+from tombola.pruning.structures.unit_structure import Cost
+from tombola.pruning.structures.units import GroupScore
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
 from tombola.utils.libraries import require
+from tombola.utils.model_inputs import Inputs
 
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 _INCOMPATIBLE = {
@@ -66,10 +70,18 @@ class LotteryTicket(SearchCallback, _Callback):  # type: ignore[misc]
         leave_out: Sequence[str] = (),
         include: Sequence[str] = (),
         seed: int = 0,
+        structure: str | Heads = "weights",
+        group_score: GroupScore = "mean",
+        round_to: int = 1,
+        cost: Cost = "units",
+        example: Inputs | None = None,
         log: bool = False,
     ) -> None:
         super().__init__()
-        self.config = SearchConfig(levels, every, rate, density, rewind, scope, score, leave_out, seed, include)
+        units: tuple[Any, ...] = (structure, group_score, round_to, cost, example)
+        self.config = SearchConfig(
+            levels, every, rate, density, rewind, scope, score, leave_out, seed, include, *units
+        )
         self._log = log
         self._loaded: dict[str, Any] = {}
         self._steps = 0  # the Trainer's count of steps after the last batch

@@ -11,8 +11,12 @@ from tombola.pruning.options import PruningOptions
 from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scores import Score
+from tombola.pruning.structures import Heads
+from tombola.pruning.structures.unit_structure import Cost
+from tombola.pruning.structures.units import GroupScore
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
+from tombola.utils.model_inputs import Inputs
 from tombola.utils.seeds import check_seed
 
 
@@ -40,6 +44,12 @@ class SearchConfig:
     """The seed of random scores."""
     include: Sequence[str] = ()
     """Further parameters to prune, by name or pattern; see `tombola.prunable`."""
+    structure: str | Heads = "weights"
+    """What is pruned as a whole; this and the options below are those of `tombola.prune`."""
+    group_score: GroupScore = "mean"
+    round_to: int = 1
+    cost: Cost = "units"
+    example: Inputs | None = None
 
     def __post_init__(self) -> None:
         for name in ("every", "rewind"):
@@ -61,6 +71,10 @@ class SearchConfig:
             leave_out=self.leave_out,
             include=self.include,
             score=self.score,
+            structure=self.structure,
+            group_score=self.group_score,
+            round_to=self.round_to,
+            cost=self.cost,
         )
 
     def iterations(self, steps_per_epoch: int | None) -> tuple[int, int]:
@@ -101,6 +115,13 @@ class SearchConfig:
     @property
     def description(self) -> dict[str, Any]:
         """The options as JSON values, for checkpoints."""
+        given = {
+            "structure": described_search(self.options, one_shot=False)["structure"],
+            "group_score": self.group_score,
+            "round_to": int(self.round_to),
+            "cost": self.cost,
+        }
+        defaults = {"structure": "weights", "group_score": "mean", "round_to": 1, "cost": "units"}
         return {
             "levels": self.levels,
             "every": str(self.every),
@@ -112,4 +133,4 @@ class SearchConfig:
             "leave_out": list(self.leave_out),
             "include": list(self.include) or None,  # as in checkpoints from before this option
             "seed": self.seed,
-        }
+        } | {name: value for name, value in given.items() if value != defaults[name]}  # the same

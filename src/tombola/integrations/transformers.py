@@ -10,10 +10,14 @@ from tombola.integrations.callback_base import SearchCallback
 from tombola.integrations.in_loop_search import InLoopSearch
 from tombola.integrations.search_config import SearchConfig
 from tombola.pruning.scores import Score
+from tombola.pruning.structures import Heads
+from tombola.pruning.structures.unit_structure import Cost
+from tombola.pruning.structures.units import GroupScore
 from tombola.utils.duration import Duration
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
 from tombola.utils.libraries import require
+from tombola.utils.model_inputs import Inputs
 
 FILE = "tombola.safetensors"
 """The file with the state of the search in each checkpoint folder."""
@@ -52,8 +56,16 @@ class LotteryTicketCallback(SearchCallback, _Callback):  # type: ignore[misc]
         leave_out: Sequence[str] = (),
         include: Sequence[str] = (),
         seed: int = 0,
+        structure: str | Heads = "weights",
+        group_score: GroupScore = "mean",
+        round_to: int = 1,
+        cost: Cost = "units",
+        example: Inputs | None = None,
     ) -> None:
-        self.config = SearchConfig(levels, every, rate, density, rewind, scope, score, leave_out, seed, include)
+        units: tuple[Any, ...] = (structure, group_score, round_to, cost, example)
+        self.config = SearchConfig(
+            levels, every, rate, density, rewind, scope, score, leave_out, seed, include, *units
+        )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:  # noqa: ARG002
         """Called by the Trainer: begin, or resume from its checkpoint."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 
 from torch import nn
 
 from tombola.pruning import structures
+from tombola.pruning.layers import display_name
 from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.pruner import Pruner
-from tombola.pruning.scopes import SCOPES, Layerwise, Scope, match_layers
+from tombola.pruning.scopes import SCOPES, AtLeast, Globally, Layerwise, Scope, match_layers
 from tombola.pruning.scores import ROUNDS, SCORES, Score
+from tombola.pruning.structures.unit_structure import COSTS, Cost
+from tombola.pruning.structures.units import GROUP_SCORES, GroupScore
 from tombola.utils.errors import InputError, unknown
+from tombola.utils.model_inputs import Inputs
 
 RATE = 0.2
 """The default rate: 20% (Frankle & Carbin 2019, section 2)."""
@@ -50,6 +54,13 @@ class PruningOptions:
     """A name that `tombola.pruning.structures.parse_structure` accepts, or a description of attention heads."""
     rounds: int | None = None
     """In how many rounds of scoring each level is pruned; by default as the score needs."""
+    group_score: GroupScore = "mean"
+    """What the score of a unit of a structure is of those of its weights."""
+    round_to: int = 1
+    """The number of units that a set of them keeps is a multiple of this, and at least this; with 0 none may be
+    left."""
+    cost: Cost = "units"
+    """What `rate` and `density` are fractions of, of a structure of units: these, or all weights or multiply-adds."""
 
     def __post_init__(self) -> None:
         for name, count in (("levels", self.levels), ("rounds", 1 if self.rounds is None else self.rounds)):
@@ -66,6 +77,7 @@ class PruningOptions:
                 raise InputError(f'{name}: should be a list of names, ["{names}"]')
         self._check_rates()
         self._check_density()
+        self._check_units()
         if self.scope == "erk" and self.structure != "weights":
             what = f'"{self.structure}"' if isinstance(self.structure, str) else "heads"
             raise InputError(f'scope: "erk" requires structure "weights", not {what}')
@@ -103,6 +115,27 @@ class PruningOptions:
             least = f"{self.pattern_density:g} of every layer"
             raise InputError(f'density: structure "{self.structure}" leaves {least}, not {given}')
 
+    def _check_units(self) -> None:
+        if self.group_score not in GROUP_SCORES:
+            raise unknown("group_score", self.group_score, GROUP_SCORES)
+        if self.cost not in COSTS:
+            raise unknown("cost", self.cost, COSTS)
+        if isinstance(self.round_to, bool) or not isinstance(self.round_to, Integral) or self.round_to < 0:
+            raise InputError(f"round_to: should be a whole number, at least 0, not {self.round_to!r}")
+        given = {
+            "group_score": self.group_score != "mean",
+            "round_to": self.round_to != 1,
+            "cost": self.cost != "units",
+        }
+        if (self.structure == "weights" or self.pattern_density is not None) and any(given.values()):
+            name = next(name for name, is_given in given.items() if is_given)
+            raise InputError(f'{name}: goes with a structure of units, such as "channels", not "{self.structure}"')
+        tables = {"rates": bool(self.rates), "output_rate": self.output_rate is not None}
+        tables["density"] = isinstance(self.density, Mapping)
+        if self.cost != "units" and any(tables.values()):
+            name = next(name for name, is_given in tables.items() if is_given)
+            raise InputError(f'{name}: of single layers goes with cost "units", not "{self.cost}"')
+
     @property
     def pattern_density(self) -> float | None:
         """n / m of a structure `n:m`; None of any other."""
@@ -121,26 +154,39 @@ class PruningOptions:
         """To keep density d after n levels, each keeps d^(1/n) (Frankle & Carbin 2019, section 1)."""
         return 1.0 - float(density ** (1 / self.levels))
 
-    def prunable(self, network: nn.Module) -> PrunableNetwork:
-        """What of `network` is pruned."""
-        return PrunableNetwork(network, self.include, self.leave_out, self.outputs)
+    def prunable(
+        self, network: nn.Module, example: Inputs | Callable[[], Inputs | None] | None = None
+    ) -> PrunableNetwork:
+        """What of `network` is pruned. Some structures need an `example`, a batch of its inputs; see
+        `PrunableNetwork`."""
+        made = PrunableNetwork(network, self.include, self.leave_out, self.outputs, example)
+        if self.structure != "width":
+            return made
+        return made.including(structures.width_parameters(made))
 
-    def scope_of(self, network: PrunableNetwork) -> Scope:
-        """The scope over the layers of `network`. Raises `InputError` when a name or pattern matches no layer."""
+    def scope_of(self, network: PrunableNetwork, structure: structures.Structure = structures.UNSTRUCTURED) -> Scope:
+        """The scope over the layers of `network`, or over what competes of a `structure`. Raises `InputError` when a
+        name or pattern matches no layer."""
         layers = network.layers
         left_out = {*match_layers(dict.fromkeys(self.leave_out), layers.values(), "leave_out", network.unprunable)}
         pruned = {name: layer.shape for name, layer in layers.items() if name not in left_out}
         if not pruned:
             raise InputError("leave_out: every layer is left out; at least one should be pruned")
+        competing = structure.competitors(pruned)
+        shapes = {name: pruned.get(name, ()) for name in competing}
         if isinstance(self.density, Mapping):
             densities = match_layers(self.density, layers.values(), "density")
-            return Layerwise({n: self._rate_for(density) for n, density in densities.items() if n in pruned})
+            found = _of_competitors(densities, competing, "density")
+            return Layerwise({name: self._rate_for(density) for name, density in found.items()})
+        if self.cost != "units":
+            return Globally(tuple(shapes), self.level_rate)
         if not self.rates and self.output_rate is None:
-            return SCOPES[self.scope](pruned, self.level_rate)
-        rates = match_layers(self.rates, layers.values(), "rates")
+            return SCOPES[self.scope](shapes, self.level_rate)
+        rates = _of_competitors(match_layers(self.rates, layers.values(), "rates"), competing, "rates")
         if self.output_rate is not None:
-            rates = dict.fromkeys(network.outputs, self.output_rate) | rates
-        return Layerwise({layer: rates.get(layer, self.level_rate) for layer in pruned})
+            outputs = dict.fromkeys(network.outputs, self.output_rate)
+            rates = _of_competitors(outputs, competing, "output_rate") | rates
+        return Layerwise({name: rates.get(name, self.level_rate) for name in competing})
 
     def pruner(self, prunable: PrunableNetwork) -> Pruner:
         """The pruner of a network. Raises `InputError` where it has no such layers or structure."""
@@ -148,7 +194,11 @@ class PruningOptions:
             raise InputError("model: has no layer to prune; include=[...] names other parameters")
         score = SCORES[self.score] if isinstance(self.score, str) else self.score
         default = ROUNDS.get(self.score, 1) if isinstance(self.score, str) else 1
-        pruner = Pruner(score, self.scope_of(prunable), self._structure_of(prunable), self.rounds or default)
+        structure = self._structure_of(prunable)
+        scope = self.scope_of(prunable, structure)
+        if isinstance(structure, structures.UnitStructure):
+            scope = self._at_least(structure, scope, prunable)
+        pruner = Pruner(score, scope, structure, self.rounds or default)
         pruner.units_left(prunable.dense)
         if self.outputs is not None:
             _ = prunable.outputs  # raises for unknown names
@@ -156,9 +206,47 @@ class PruningOptions:
         return pruner
 
     def _structure_of(self, network: PrunableNetwork) -> structures.Structure:
-        if isinstance(self.structure, str):
-            return structures.parse_structure(self.structure)(network)
-        return self.structure(network.network)
+        make = structures.parse_structure(self.structure) if isinstance(self.structure, str) else self.structure
+        structure = make(network)
+        if not isinstance(structure, structures.UnitStructure):
+            return structure
+        return replace(
+            structure,
+            group_score=self.group_score,
+            round_to=structure.round_to if self.round_to == 1 else int(self.round_to),
+            cost=self.cost,
+            weight_costs=network.multiply_adds if self.cost == "macs" else None,
+            together=self.scope == "global",
+        )
+
+    def _at_least(self, structure: structures.UnitStructure, scope: Scope, network: PrunableNetwork) -> Scope:
+        """The scope, with no less than what the structure always leaves. Raises `InputError` for a density below."""
+        total = structure.units_left(network.dense, scope)
+        least = structure.least(network.dense, scope)
+        for group, count in least.items() if self.cost != "units" else ():
+            if not isinstance(self.density, Mapping | None) and self.density * total[group] < count:
+                raise InputError(
+                    f"density: should be at least {count / max(1, total[group]):.3g} of the {COSTS[self.cost]}: so "
+                    f"many are left of the whole network if every set of {structure.what} keeps as few as it may"
+                )
+        alone = self.cost == "units" and structure.round_to > 1
+        return AtLeast(scope, least, {group: structure.round_to for group in least if alone and len(group) == 1})
+
+
+def _of_competitors(
+    values: Mapping[str, float], competing: Mapping[str, tuple[str, ...]], where: str
+) -> dict[str, float]:
+    """The value of each competitor whose layers have one. Raises `InputError`, which names the option `where`, if
+    they have several."""
+    found = {}
+    for name, layers in competing.items():
+        given = {layer: values[layer] for layer in layers if layer in values}
+        if len({*given.values()}) > 1:
+            listed = ", ".join(f"{display_name(layer)} {value:g}" for layer, value in given.items())
+            raise InputError(f"{where}: layers whose units are coupled should have the same, not {listed}")
+        if given:
+            found[name] = next(iter(given.values()))
+    return found
 
 
 def _check_fraction(name: str, density: object) -> None:

@@ -142,7 +142,7 @@ def _kind(module: nn.Module, attribute: str, parameter: Tensor) -> Kind:
 
 def weight_attributes(module: nn.Module) -> list[str]:
     """The attributes of a module that are weight matrices by default."""
-    if isinstance(module, nn.Linear | _ConvNd | nn.Bilinear) or _is_conv1d(module):
+    if isinstance(module, nn.Linear | _ConvNd | nn.Bilinear) or is_conv1d(module):
         return ["weight"]
     if isinstance(module, nn.RNNBase):
         return [name for name in module._flat_weights_names if name.startswith("weight_")]
@@ -158,7 +158,8 @@ def weight_attributes(module: nn.Module) -> list[str]:
     return [name for name in stacked if not any(word in name.lower() for word in _NOT_WEIGHTS)]
 
 
-def _is_conv1d(module: nn.Module) -> bool:
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether it is Hugging Face's linear layer, of weight [in, out]."""
     names = {(base.__module__, base.__name__) for base in type(module).__mro__}
     return ("transformers.pytorch_utils", "Conv1D") in names
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from tombola.pruning import structures
+from tombola.pruning.example_inputs import first_inputs
 from tombola.pruning.held_weight import held_weight
 from tombola.pruning.hold import check_held
 from tombola.pruning.layers import display_name
@@ -19,7 +21,10 @@ from tombola.pruning.scopes import Counts
 from tombola.pruning.scores import Score
 from tombola.pruning.scores.inputs import ScoreInputs, generators, repeatable
 from tombola.pruning.scores.losses import Loss, loss_function
+from tombola.pruning.structures.unit_structure import Cost
+from tombola.pruning.structures.units import GroupScore
 from tombola.utils.errors import InputError
+from tombola.utils.model_inputs import Inputs
 from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import seeded
 from tombola.utils.seeds import Purpose, check_seed, derive
@@ -42,16 +47,25 @@ def prune(
     include: Sequence[str] = (),
     outputs: Sequence[str] | None = None,
     rounds: int | None = None,
+    group_score: GroupScore = "mean",
+    round_to: int = 1,
+    cost: Cost = "units",
+    example: Inputs | None = None,
 ) -> Mask:
     """Prune `network` in place, without training: pruned weights become zero. Returns the mask; see `hold`.
 
     `density` is the fraction of weights to keep, in (0, 1], of each layer or of all together, depending on the
     `scope` (`layer`, `global`, `erk`); of n weights round((1 - density) n) are removed. A table gives densities by
     layer name or pattern; other layers stay as they are. Layers in `leave_out` are not pruned, and do not count;
-    neither are biases, normalisation and embeddings, unless `include` names them (see `prunable`). With a `structure`
-    (`neurons`, `channels`, `heads` or `Heads(...)`, `blocks:4x4`) `density` is the fraction of units; `2:4` and the
-    like have their own, so it may be omitted. Neurons and channels of output layers are never pruned: these are
-    found by tracing the network, or named by `outputs`.
+    neither are biases, normalisation and embeddings, unless `include` names them (see `prunable`).
+
+    With a `structure` (`channels`, `neurons`, `heads` or `Heads(...)`, `width`, `blocks:4x4`) units are pruned with
+    all that is coupled to them, and `density` is the fraction of units or, depending on the `cost`, of `weights` or
+    multiply-adds (`macs`) of the whole network. What is coupled is found by running the network on an `example`, a
+    batch of its inputs, by default that of `data`, or a plausible one. The score of a unit is the `group_score`
+    (`mean`, `sum`, `norm`) of its weights. Each set of units keeps a multiple of `round_to`, and at least that (0:
+    none may be left). Units that are outputs, those of output layers that `outputs` names too, are never pruned.
+    Patterns as `2:4` have their own density, so it may be omitted. See docs/pruning.md.
 
     `score` is a name in `SCORES` or a function of `ScoreInputs`. Scores that need examples use `data`: batches
     `(x, y)`, or whatever the `loss` accepts, on the network's device; those that need initial weights use `start`, a
@@ -77,10 +91,13 @@ def prune(
         score=score,
         structure=structure,
         rounds=rounds,
+        group_score=group_score,
+        round_to=round_to,
+        cost=cost,
     )
     if density is None and options.pattern_density is None:
         raise InputError("density: is missing; should be a number in (0, 1]")
-    prunable = options.prunable(network)
+    prunable = options.prunable(network, partial(first_inputs, data) if example is None else example)
     pruner, full = options.pruner(prunable), prunable.dense
     check_held(network)
     holds = {name: held_weight(network, name) for name in full}

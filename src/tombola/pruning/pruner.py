@@ -14,7 +14,7 @@ from tombola.pruning.ranking import check_no_nan, check_not_all_equal
 from tombola.pruning.scopes import Counts, Scope
 from tombola.pruning.scores import Score
 from tombola.pruning.scores.inputs import ScoreInputs
-from tombola.pruning.structures import UNSTRUCTURED, Structure
+from tombola.pruning.structures import UNSTRUCTURED, Structure, UnitStructure
 from tombola.utils.errors import InputError
 
 
@@ -46,10 +46,21 @@ class Pruner:
         """The number of units that each group has left."""
         return self.structure.units_left(mask, self.scope)
 
+    @property
+    def exact(self) -> bool:
+        """Whether a step leaves as much as the scope says; otherwise it may leave less."""
+        structure = self.structure
+        return not isinstance(structure, UnitStructure) or (
+            structure.cost == "units" and (structure.round_to <= 1 or all(len(g) == 1 for g in self.scope.groups))
+        )
+
     def _scores(self, inputs: ScoreInputs, goal: Counts) -> dict[str, Tensor]:
         """By layer: the scores of the competing ones. Raises `InputError` for scores of the wrong shape, missing or
         NaN, or all equal in a group of which some units are to be chosen."""
-        found, competing = dict(self.score(inputs)), {layer for group in goal for layer in group}
+        found, competing = (
+            dict(self.score(inputs)),
+            {name for group in goal for name in self.structure.scored_layers(group)},
+        )
         scores: dict[str, Tensor] = {}
         for name, kept in inputs.mask.items():
             layers = competing.intersection(layer_rows(name, tuple(kept.shape)))
@@ -59,8 +70,10 @@ class Pruner:
                 check_no_nan(scores[layer].detach().cpu()[inputs.mask.layers[layer]], (layer,))
         for group, left in self.units_left(inputs.mask).items():
             if 0 < goal[group] < left:
-                kept_scores = [scores[layer].detach().cpu()[inputs.mask.layers[layer]] for layer in group]
-                check_not_all_equal(kept_scores, group)
+                scored = self.structure.scored_layers(group)
+                check_not_all_equal(
+                    [scores[layer].detach().cpu()[inputs.mask.layers[layer]] for layer in scored], group
+                )
         return scores
 
     def _in_rounds(self, inputs: ScoreInputs, goal: Counts) -> Mask:
@@ -73,8 +86,11 @@ class Pruner:
         mask, first, protected = inputs.mask, self.units_left(inputs.mask), set[str]()
         for k in range(1, self.rounds + 1):
             target = {group: _geometric(first[group], goal[group], k / self.rounds) for group in goal}
-            while self.units_left(mask) != target:
-                mask = self._step(inputs.masked(mask), target, protected)
+            while any(left > target[group] for group, left in self.units_left(mask).items()):
+                fewer = self._step(inputs.masked(mask), target, protected)
+                if fewer.count == mask.count:
+                    break
+                mask = fewer
         return mask
 
     def _step(self, inputs: ScoreInputs, target: Counts, protected: set[str]) -> Mask:

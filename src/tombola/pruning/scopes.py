@@ -94,6 +94,26 @@ class ErdosRenyi:
         return allocate(total - removed_count(self.rate, total), {g: sum(self.shapes[g[0]]) for g in left}, left)
 
 
+@dataclass(frozen=True)
+class AtLeast:
+    """A scope that leaves each group at least so much; some groups, if not all they have, a multiple of a number."""
+
+    scope: Scope
+    least: Counts
+    multiples: Counts
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        return self.scope.groups
+
+    def keeps(self, left: Counts) -> dict[Group, int]:
+        return {group: self._bounded(group, n, left[group]) for group, n in self.scope.keeps(left).items()}
+
+    def _bounded(self, group: Group, count: int, left: int) -> int:
+        down = count - count % self.multiples.get(group, 1) if count < left else count
+        return min(left, max(down, self.least[group]))
+
+
 def allocate(total: int, shares: Mapping[Group, float], limits: Counts) -> dict[Group, int]:
     """Divide `total` in proportion to `shares`, with no group above its limit. The sum is exact: what rounding down
     leaves goes to the largest remainders, in order among equals.

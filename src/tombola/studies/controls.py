@@ -14,8 +14,7 @@ import torch
 
 from tombola.pruning.mask import Mask, State
 from tombola.pruning.random_mask import RandomMask, random_mask
-from tombola.pruning.ranking import keep_best
-from tombola.pruning.scopes import Counts, weights_left
+from tombola.pruning.structures import UNSTRUCTURED, Structure
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
 from tombola.studies.request import RunRequest, Study
@@ -45,6 +44,8 @@ class ControlPlan:
     initial: Callable[[], State] | None = None
     """Draws the initial weights of the replicate."""
     random_mask: RandomMask = random_mask
+    structure: Structure = UNSTRUCTURED
+    """What was pruned as a whole: other masks keep or prune the same units."""
 
     @property
     def dense(self) -> Mask:
@@ -87,12 +88,14 @@ def reuse_sign(plan: ControlPlan) -> Study[None]:
 
 
 def random(plan: ControlPlan) -> Study[None]:
-    """Do the densities of the layers suffice? A random mask with the same number of weights in each layer; the
-    masks of one draw are nested, as in random pruning."""
+    """Do the densities of the layers suffice? A random mask with the same number of weights in each layer or, with a
+    structure, of units in each set; the masks of one draw are nested, as in random pruning."""
 
     def run_of(ticket: RunRequest, draw: int) -> BaseRun:
         mask = ticket.run.mask
-        drawn = plan.random_mask(mask, plan.dense, _counts_by_layer(mask), plan.seed(0, draw))
+        drawn = plan.random_mask(
+            mask, plan.dense, plan.structure.counts_like(mask), plan.seed(0, draw), plan.structure
+        )
         return plan.unpruned(ticket).masked(drawn)
 
     yield plan.requests("random", run_of)
@@ -101,41 +104,43 @@ def random(plan: ControlPlan) -> Study[None]:
 def shuffled(plan: ControlPlan) -> Study[None]:
     """Does it matter which weights of a layer are kept? The ticket's mask, shuffled within each layer (Frankle et al.
     2021, "Pruning Neural Networks at Initialization: Why Are We Missing the Mask?", section 5). One such mask has the
-    distribution of one of `random`, but every level is shuffled independently."""
+    distribution of one of `random`, but every level is shuffled independently. With a structure units are shuffled,
+    within each set."""
 
     def run_of(ticket: RunRequest, draw: int) -> BaseRun:
-        generator = np.random.default_rng(plan.seed(ticket.level, draw))
-        mask = {}
-        for name, kept in ticket.run.mask.layers.items():
-            order = torch.from_numpy(generator.permutation(kept.numel()))
-            mask[name] = kept.flatten()[order].view_as(kept)
-        return plan.unpruned(ticket).masked(ticket.run.mask.with_layers(mask))
+        mask, seed = ticket.run.mask, plan.seed(ticket.level, draw)
+        if plan.structure is UNSTRUCTURED:
+            return plan.unpruned(ticket).masked(_shuffled_weights(mask, seed))
+        drawn = plan.random_mask(mask, plan.dense, plan.structure.counts_like(mask), seed, plan.structure)
+        return plan.unpruned(ticket).masked(drawn)
 
     yield plan.requests("shuffled", run_of)
 
 
 def random_global(plan: ControlPlan) -> Study[None]:
-    """Is sparsity enough? A random mask with the same number of weights over all pruned layers together; the masks of
-    one draw are nested."""
+    """Is sparsity enough? A random mask with the same number of weights over all pruned layers together or, with a
+    structure, random units of all pruned sets with just as many weights, or hardly fewer; the masks of one draw are
+    nested."""
 
     def run_of(ticket: RunRequest, draw: int) -> BaseRun:
         mask = ticket.run.mask
-        pruned = tuple(name for name, kept in mask.counts.items() if kept < mask.sizes[name])
-        drawn = plan.random_mask(mask, plan.dense, weights_left(mask, [pruned]), plan.seed(0, draw))
+        drawn = plan.random_mask(
+            mask, plan.dense, plan.structure.total_like(mask), plan.seed(0, draw), plan.structure
+        )
         return plan.unpruned(ticket).masked(drawn)
 
     yield plan.requests("random_global", run_of)
 
 
 def large_init(plan: ControlPlan) -> Study[None]:
-    """Is training needed to find the mask? The weights that are largest at initialisation, the same number in each
-    layer ("large init" in Zhou et al. 2019; magnitude pruning at initialisation)."""
+    """Is training needed to find the mask? The weights, or units, that are largest at initialisation, the same number
+    in each layer (or set; "large init" in Zhou et al. 2019; magnitude pruning at initialisation)."""
     assert plan.initial is not None, "large_init needs the initial weights"
     initial = plan.initial()
 
     def run_of(ticket: RunRequest, draw: int) -> BaseRun:  # noqa: ARG001 - there is one
         scores = {name: initial[name].abs() for name in ticket.run.mask}
-        return plan.unpruned(ticket).masked(keep_best(scores, plan.dense, _counts_by_layer(ticket.run.mask)))
+        return plan.unpruned(ticket).masked(plan.structure.best_like(scores, plan.dense, ticket.run.mask))
 
     yield plan.requests("large_init", run_of)
 
@@ -155,8 +160,13 @@ def one_shot(plan: ControlPlan) -> Study[None]:
         yield [request for request in requests if plan.includes(request.level)]
 
 
-def _counts_by_layer(mask: Mask) -> Counts:
-    return weights_left(mask, [(layer,) for layer in mask.layers])
+def _shuffled_weights(mask: Mask, seed: int) -> Mask:
+    generator = np.random.default_rng(seed)
+    shuffled = {}
+    for name, kept in mask.layers.items():
+        order = torch.from_numpy(generator.permutation(kept.numel()))
+        shuffled[name] = kept.flatten()[order].view_as(kept)
+    return mask.with_layers(shuffled)
 
 
 CONTROLS: dict[str, Callable[[ControlPlan], Study[None]]] = {

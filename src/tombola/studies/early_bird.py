@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from tombola.pruning.mask import Mask
+from tombola.pruning.scopes import Group
+from tombola.pruning.structures import UNSTRUCTURED, Structure
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.studies.request import RunRequest, Study
@@ -29,17 +31,19 @@ class EarlyBirdPlan:
     go_on: bool = False
     """The ticket resumes from the weights its mask was drawn from, as in the paper. Then the last mask should be
     drawn before the end of training."""
-    layers: Collection[str] | None = None
-    """The layers in which masks are compared: those that are pruned. All if None."""
+    groups: Collection[Group] | None = None
+    """The groups of what competes in which masks are compared: those that are pruned. All layers if None."""
+    structure: Structure = UNSTRUCTURED
 
 
 def early_bird_search(dense: Run, plan: EarlyBirdPlan, prune: Prune) -> Study[list[RunRequest]]:
     """Train the dense network, draw masks on the way, and take the first that agrees with the ones before it (You et
     al. 2020, "Drawing Early-Bird Tickets", algorithm 1). If none does, the last is taken, with a warning.
 
-    The paper's code compares the newest mask of channels with the others of the window; here any two masks of weights
-    are compared. Returns the dense network, trained separately, and the ticket, which starts with a new optimizer.
-    The partly trained network that the mask was drawn from is requested as `drawn`, so that a row says when that was.
+    The paper's code compares the newest mask of channels with the others of the window; here any two masks are
+    compared, of channels or whatever else the structure prunes as a whole. Returns the dense network, trained
+    separately, and the ticket, which starts with a new optimizer. The partly trained network that the mask was drawn
+    from is requested as `drawn`, so that a row says when that was.
     """
     ticket = RunRequest("ticket", 0, dense)
     yield ticket
@@ -66,16 +70,19 @@ def early_bird_search(dense: Run, plan: EarlyBirdPlan, prune: Prune) -> Study[li
 def masks_agree(masks: Sequence[Mask], plan: EarlyBirdPlan) -> bool:
     """Whether the window is full and any two of its masks are within the tolerance."""
     return len(masks) == plan.window and all(
-        mask_distance(a, b, plan.layers) <= plan.tolerance for a, b in combinations(masks, 2)
+        mask_distance(a, b, plan.groups, plan.structure) <= plan.tolerance for a, b in combinations(masks, 2)
     )
 
 
-def mask_distance(one: Mask, other: Mask, layers: Collection[str] | None = None) -> float:
-    """The normalised Hamming distance: the fraction of these layers' weights in which masks differ (You et al. 2020).
+def mask_distance(
+    one: Mask, other: Mask, groups: Collection[Group] | None = None, structure: Structure = UNSTRUCTURED
+) -> float:
+    """The normalised Hamming distance: the fraction of these groups' units, such as channels, in which masks differ
+    (You et al. 2020, section 3.2).
 
     Masks of density d are at most 2 min(d, 1 - d) apart, and unrelated ones about 2d(1 - d), so a given tolerance is
     easier to meet the further d is from a half.
     """
-    names = one.layers if layers is None else layers
-    different = sum(int((one.layers[name] ^ other.layers[name]).sum()) for name in names)
-    return different / sum(one.sizes[name] for name in names)
+    compared = [(layer,) for layer in one.layers] if groups is None else groups
+    differences = [structure.left(one, group) ^ structure.left(other, group) for group in compared]
+    return sum(int(each.sum()) for each in differences) / sum(map(len, differences))

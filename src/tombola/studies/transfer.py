@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from tombola.pruning.mask import Mask
 from tombola.pruning.random_mask import RandomMask, random_mask
-from tombola.pruning.scopes import weights_left
+from tombola.pruning.structures import UNSTRUCTURED, Structure
 from tombola.runs.run import Run
 from tombola.studies.controls import ControlSeed
 from tombola.studies.request import RunRequest, Study
@@ -19,22 +19,29 @@ def transfer(
     draws: int,
     seed: ControlSeed,
     random_mask: RandomMask = random_mask,
+    structure: Structure = UNSTRUCTURED,
 ) -> Study[None]:
     """Train the tickets of these levels (all if None) on other data (Morcos et al. 2019, "One ticket to win them
     all", section 3).
 
     `target` is the dense network's run on that data, with the initial weights that the tickets were found with. It is
-    trained as level 0, and for each ticket `draws` random masks with the same number of weights in each layer.
+    trained as level 0, and for each ticket `draws` random masks with the same number of weights in each layer, or of
+    units in each set of a structure.
     """
     requests = [RunRequest("transfer", 0, target)]
     for ticket in tickets:
         if ticket.level == 0 or not (levels is None or ticket.level in levels):
             continue
         mask = fit_mask(ticket.run.mask, target.mask)
-        counts = weights_left(mask, [(layer,) for layer in mask.layers])
         requests.append(RunRequest("transfer", ticket.level, target.masked(mask)))
         for draw in range(draws):
-            random = random_mask(mask, target.mask, counts, seed(0, draw))
+            if structure is UNSTRUCTURED:
+                counts = structure.counts_like(mask)
+                random = random_mask(mask, target.mask, counts, seed(0, draw), structure)
+            else:  # the units of an output layer may be others
+                counts = structure.counts_like(ticket.run.mask)
+                drawn = random_mask(ticket.run.mask, tickets[0].run.mask, counts, seed(0, draw), structure)
+                random = fit_mask(drawn, target.mask)
             requests.append(RunRequest("transfer_random", ticket.level, target.masked(random), draw))
     yield requests
 

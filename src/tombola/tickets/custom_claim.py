@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import nn
+
 from tombola.engines import Engine
 from tombola.engines.custom.engine import CustomEngine, CustomRun
 from tombola.engines.custom.fingerprint import training_fingerprint
@@ -15,6 +17,8 @@ from tombola.experiments.custom_config import CustomConfig
 from tombola.experiments.custom_workload import CustomWorkload
 from tombola.experiments.sections import AUTO, MARK
 from tombola.pruning.options import PruningOptions
+from tombola.pruning.prunable_network import PrunableNetwork
+from tombola.pruning.pruner import Pruner
 from tombola.runs.run import BaseRun
 from tombola.studies.request import Study
 from tombola.studies.rewinding import train_to_mark, train_trunk
@@ -107,23 +111,38 @@ def custom_claim(
             "`settings`, which read_claim(settings=...) needs too"
         )
     source = CustomModel(functions["model"])
-    try:
-        options, described = config.search.options, True
-    except InputError:  # a score or structure that is an object
-        search = config.search
-        options, described = PruningOptions(search.levels, include=search.include, leave_out=search.leave_out), False
-    prunable = options.prunable(source.initial_network(source.start(0)))
-    workload = CustomWorkload.of(config, source, prunable, options.pruner(prunable))
+    prunable, pruner = _pruned(config, source.initial_network(source.start(0)), ticket)
+    workload = CustomWorkload.of(config, source, prunable, pruner or PruningOptions().pruner(prunable))
     dense, k = workload.dense(provenance.replicate), _rewound(config, provenance)
     if ticket.mask.shapes != dense.mask.shapes:
         raise InputError(f"its mask does not fit the network of {config.functions.model}")
     marked = config.rewind.to == MARK
     rest = dense.after(dense.until_mark() if marked else dense.until(k), begin=k) if marked or k else dense
     check_run(rest.masked(ticket.mask), provenance)
-    if described:
-        check_level(workload.pruner, provenance.level, dense.mask, ticket.mask)
+    if pruner is not None:
+        check_level(pruner, provenance.level, dense.mask, ticket.mask)
     trainer = CustomEngine(source, train, evaluate, test)  # type: ignore[arg-type]
     return CustomClaim(path, ticket, provenance, config, workload, dense, k, trainer, fingerprint)
+
+
+def _pruned(config: CustomConfig, network: nn.Module, ticket: Ticket) -> tuple[PrunableNetwork, Pruner | None]:
+    """What is pruned, and how; None if a score or structure is an object, or its units need an example that the file
+    does not have."""
+    search = config.search
+    try:
+        options = search.options
+    except InputError:
+        options = None
+    if options is not None:
+        try:
+            prunable = options.prunable(network)
+            return prunable, options.pruner(prunable)
+        except InputError as error:
+            if not str(error).startswith("example:"):
+                raise
+    known = [name for name, _ in network.named_parameters() if name in ticket.mask]
+    plain = PruningOptions(search.levels, include=[*search.include, *known], leave_out=search.leave_out)
+    return plain.prunable(network), None
 
 
 def _rewound(config: CustomConfig, provenance: Provenance) -> int:

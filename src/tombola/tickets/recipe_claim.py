@@ -98,7 +98,7 @@ def recipe_claim(
         raise InputError(f"its mask does not fit the network of its recipe, {recipe.model.name}")
     check_run((dense.after(dense.until(k), begin=k) if k else dense).masked(ticket.mask), provenance)
     if recipe.search.method in ("iterative", "one-shot"):  # others leave no exact number
-        check_level(recipe.search.pruner(build(dense.start)), provenance.level, dense.mask, ticket.mask)
+        check_level(experiment.workload.pruner, provenance.level, dense.mask, ticket.mask)
     for of, measures in (("measures", provenance.measures), ("dense", provenance.dense)):
         if measures is not None:
             _check_figures(of, measures, dense.last)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import tombola
 from tests.support.errors import raises_input_error
@@ -14,7 +15,7 @@ from tests.support.prunable_networks import tiny_gpt2
 from tests.support.structures import assert_whole, prune
 from tombola.pruning.mask import Mask
 from tombola.pruning.prunable_network import PrunableNetwork
-from tombola.pruning.structures.heads import Heads, heads
+from tombola.pruning.structures.heads import Heads
 from tombola.zoo.models.vit import vit
 
 
@@ -54,7 +55,7 @@ def heads_left(mask: Mask, block: int) -> list[bool]:
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_heads_of_the_vit_are_pruned_in_all_projections(scope: str) -> None:
     made = small_vit()
-    mask = prune(heads(PrunableNetwork(made)), Mask.full(made), 1 / 3, scope=scope)
+    mask = tombola.prune(made, 2 / 3, structure="heads", scope=scope, score="random")
     gone = [heads_left(mask, block).count(False) for block in (1, 2)]
     assert gone == [1, 1] if scope == "layer" else sum(gone) == 2
     assert all(kept.all() for name, kept in mask.items() if "attention" not in name)
@@ -67,7 +68,7 @@ def test_a_pruned_head_outputs_zeros() -> None:
         nn.init.zeros_(layer.bias)
     scores = {name: torch.ones(kept.shape) for name, kept in Mask.full(made).items()}
     scores["block1.attention.proj.weight"][:, 4:8] = -1  # head 1 is the worst, by its columns alone
-    prune(heads(PrunableNetwork(made)), Mask.full(made), 1 / 3, scores).apply_(made)
+    tombola.prune(made, 2 / 3, structure="heads", score=lambda _: scores, leave_out=["block2"])
     given = []
     attention.proj.register_forward_pre_hook(lambda _, x: given.append(x[0]))
     attention(torch.randn(2, 4, 12))
@@ -76,7 +77,7 @@ def test_a_pruned_head_outputs_zeros() -> None:
 
 def test_heads_of_other_networks_are_described_by_layer_names() -> None:
     made = bert()
-    mask = prune(BERT(made), Mask.full(made), 1 / 3)
+    mask = prune(BERT(PrunableNetwork(made)), Mask.full(made), 1 / 3)
     for layer in "01":
         rows = [mask[f"{layer}.{part}.weight"].view(3, 2, 6) for part in ("query", "key", "value")]
         columns = mask[f"{layer}.dense.weight"].t().view(3, 2, 6)
@@ -88,10 +89,9 @@ def test_heads_of_other_networks_are_described_by_layer_names() -> None:
 
 def test_detected_heads_are_those_described() -> None:
     made = small_vit()
-    described = Heads(3, qkv="*.attention.qkv", output="*.attention.proj")(made)
-    detected = heads(PrunableNetwork(made))
-    assert described.ids.keys() == detected.ids.keys()
-    assert all(torch.equal(described.ids[name], detected.ids[name]) for name in detected.ids)
+    described = Heads(3, qkv="*.attention.qkv", output="*.attention.proj")
+    masks = [tombola.prune(copy.deepcopy(made), 0.3, structure=each) for each in (described, "heads")]
+    assert masks[0] == masks[1]
 
 
 @pytest.mark.parametrize(
@@ -107,34 +107,47 @@ def test_heads_that_share_keys_or_values_are_refused(layers: dict[str, int], fac
     made = nn.ModuleDict({name: nn.Linear(6, count) for name, count in rows.items()})
     names = ["qkv"] if "qkv" in layers else ["query", "key", "value"]
     with raises_input_error(*facts):
-        Heads(1, output="dense", **{name: name for name in names})(made)
+        Heads(1, output="dense", **{name: name for name in names})(PrunableNetwork(made))
 
 
 def test_an_error_for_unknown_attention_points_to_heads() -> None:
-    with raises_input_error("qkv and proj", "tombola.pruning.structures.Heads"):
-        heads(PrunableNetwork(bert()))
+    with raises_input_error("heads", "tombola.pruning.structures.Heads"):
+        tombola.prune(nn.Sequential(nn.Linear(4, 4)), 0.5, structure="heads")
 
 
-def test_a_head_cannot_be_pruned_in_part() -> None:
-    made = bert()
-    with raises_input_error("0.dense", "shares its heads"):
-        prune(BERT(made), Mask.full(made), 1 / 3, leave_out=["0.dense"])
+@pytest.mark.parametrize("left_out", ["0.query", "0"])
+def test_heads_of_a_layer_that_is_left_out_stay_whole(left_out: str) -> None:
+    mask = tombola.prune(bert(), 2 / 3, structure=BERT, leave_out=[left_out])
+    assert all(kept.all() for name, kept in mask.items() if name.startswith("0."))
+    assert mask.counts["1.dense.weight"] == mask.counts["1.query.weight"] == 24
 
 
-@pytest.mark.parametrize("widths", [{}, {"kdim": 5, "vdim": 6}, {"kdim": 5, "vdim": 6, "add_bias_kv": True}])
+class SelfAttention(nn.Module):
+    """Attention of a tensor to parts of itself."""
+
+    def __init__(self, widths: dict[str, Any]) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(12, 4, batch_first=True, bias=False, **widths)
+        self.widths = [widths.get(name, 12) for name in ("kdim", "vdim")]
+        nn.init.eye_(self.attention.out_proj.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        keys, values = (x[..., :width] for width in self.widths)
+        found: Tensor = self.attention(x, keys, values, need_weights=False)[0]
+        return found
+
+
+@pytest.mark.parametrize("widths", [{}, {"kdim": 5, "vdim": 6}])
 def test_heads_of_torchs_attention_are_pruned_in_all_projections(widths: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    made = nn.MultiheadAttention(12, 4, batch_first=True, bias=False, **widths)
-    nn.init.eye_(made.out_proj.weight)
-    mask = tombola.prune(made, 0.5, structure="heads")
+    made, x = SelfAttention(widths), torch.randn(2, 5, 12)
+    mask = tombola.prune(made, 0.5, structure="heads", example=x)
     *projections, output = mask.layers.values()
-    assert [kept.shape[1] for kept in projections] == [12, widths.get("kdim", 12), widths.get("vdim", 12)]
+    assert [kept.shape[1] for kept in projections] == [12, *made.widths]
     alive = assert_whole([*(kept.view(4, 3, -1) for kept in projections), output.t().reshape(4, 3, 12)])
     assert sum(alive) == 2
     assert mask.count == mask.size // 2
-    x = torch.randn(2, 5, 12)
-    found = made(x, x[..., : widths.get("kdim", 12)], x[..., : widths.get("vdim", 12)])[0]
-    assert [bool(part.any()) for part in found.split(3, -1)] == alive
+    assert [bool(part.any()) for part in made(x).split(3, -1)] == alive
 
 
 def test_heads_of_gpt2_are_columns_of_c_attn_and_rows_of_c_proj() -> None:
@@ -157,14 +170,15 @@ def test_heads_of_gpt2_are_columns_of_c_attn_and_rows_of_c_proj() -> None:
     assert [bool(part.any()) for part in given[0].split(8, -1)] == alive
 
 
-def test_a_c_attn_that_is_divided_by_heads_first_is_not_detected() -> None:
-    """Its names are those of GPT-2, but the query, key and value of a head are adjacent."""
+def test_heads_that_alternate_with_their_parts_are_found_too() -> None:
+    """The names are those of GPT-2, but the query, key and value of a head are adjacent."""
     from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
 
     options = {"vocab_size": 20, "n_positions": 8, "n_embd": 16, "n_layer": 1, "n_head": 2}
     model = GPTBigCodeForCausalLM(GPTBigCodeConfig(**options, multi_query=False, bos_token_id=0, eos_token_id=0))
-    with raises_input_error("no attention module"):
-        tombola.prune(model, 0.5, structure="heads")
+    mask = tombola.prune(model, 0.5, structure="heads")
+    into, out = (mask[f"transformer.h.0.attn.{name}.weight"] for name in ("c_attn", "c_proj"))
+    assert sum(assert_whole([into.view(2, 24, 16), out.t().reshape(2, 8, 16)])) == 1
 
 
 @pytest.mark.parametrize(
@@ -178,4 +192,4 @@ def test_a_c_attn_that_is_divided_by_heads_first_is_not_detected() -> None:
 )
 def test_invalid_descriptions_are_refused(description: Heads, fact: str) -> None:
     with raises_input_error(fact):
-        description(bert())
+        description(PrunableNetwork(bert()))

@@ -1,4 +1,4 @@
-"""Structures: which weights are pruned together: single weights, neurons, channels, heads, tiles, or n of m weights.
+"""Structures: which weights are pruned together: single weights, channels, neurons, heads, the width, tiles, n of m.
 
 To add one, write a function from a `PrunableNetwork` to `UnitStructure` in a file here and name it in `STRUCTURES`.
 """
@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable
 
 from tombola.pruning.prunable_network import PrunableNetwork
-from tombola.pruning.structures.heads import Heads, heads
-from tombola.pruning.structures.layer_units import blocks, channels, neurons
+from tombola.pruning.structures.coupled import channel_units, head_units, neuron_units, width_parameters, width_units
+from tombola.pruning.structures.heads import Heads
+from tombola.pruning.structures.layer_units import blocks
 from tombola.pruning.structures.pattern import NMPattern
 from tombola.pruning.structures.structure import UNSTRUCTURED, Structure
 from tombola.pruning.structures.unit_structure import UnitStructure
@@ -18,13 +19,23 @@ from tombola.utils.errors import InputError, unknown
 
 STRUCTURES: dict[str, Callable[[PrunableNetwork], Structure]] = {
     "weights": lambda network: UNSTRUCTURED,  # noqa: ARG005
-    "neurons": neurons,
-    "channels": channels,
-    "heads": heads,
+    "neurons": neuron_units,
+    "channels": channel_units,
+    "heads": head_units,
+    "width": width_units,
 }
 """By name. `n:m`, such as "2:4", and `blocks:HEIGHTxWIDTH` are valid names too."""
 
-__all__ = ["STRUCTURES", "UNSTRUCTURED", "Heads", "NMPattern", "Structure", "UnitStructure", "parse_structure"]
+__all__ = [
+    "STRUCTURES",
+    "UNSTRUCTURED",
+    "Heads",
+    "NMPattern",
+    "Structure",
+    "UnitStructure",
+    "parse_structure",
+    "width_parameters",
+]
 
 
 def parse_structure(name: str) -> Callable[[PrunableNetwork], Structure]:

@@ -1,4 +1,4 @@
-"""Units within one layer: neurons, channels, tiles."""
+"""Units within one layer: tiles, and rows that the graph does not couple."""
 
 from __future__ import annotations
 
@@ -8,29 +8,18 @@ from torch import Tensor
 from tombola.pruning.layers import Kind, Layer, outputs_first
 from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.structures.unit_structure import UnitStructure
+from tombola.pruning.structures.units import CompetingUnits, Units
 
-_WITH_NEURONS: tuple[Kind, ...] = ("linear", "Conv1D", "projection", "bilinear", "recurrent")
-_WITH_CHANNELS: tuple[Kind, ...] = ("convolution", "transposed convolution")
-
-
-def neurons(network: PrunableNetwork) -> UnitStructure:
-    """A unit is a row of a linear layer: all weights of one neuron. Of an LSTM, GRU or RNN it is a hidden unit: its
-    rows of all gates, in the weights of the input and of the hidden state. Output layers, with one row per class,
-    have no units. A mask covers weights alone: a pruned neuron still outputs its bias."""
-    return _hidden_outputs(network, _WITH_NEURONS, "neurons")
-
-
-def channels(network: PrunableNetwork) -> UnitStructure:
-    """A unit is a filter of a convolution: all weights of one output channel (Li et al. 2017, section 3). Output
-    layers have no units. A mask covers weights alone: biases and normalisation stay."""
-    return _hidden_outputs(network, _WITH_CHANNELS, "channels")
+_WITH_ROWS: tuple[Kind, ...] = ("recurrent", "bilinear")
+"""Kinds of layers whose rows are units where nothing is known of what reads them."""
 
 
 def blocks(network: PrunableNetwork, height: int, width: int) -> UnitStructure:
     """A unit is a tile of `height` outputs by `width` inputs of the weight as a matrix [out, in × kernel], also in
     transposed convolutions; of stacked experts, a tile of one expert's matrix as it is stored. Tiles at the edges are
     smaller (Gray et al. 2017; Narang et al. 2017)."""
-    ids: dict[str, Tensor] = {}
+    ids: dict[str, tuple[Tensor, ...]] = {}
+    sets = []
     first = 0
     for name, layer in network.layers.items():
         shape = outputs_first(torch.empty(layer.shape, device="meta"), layer).shape
@@ -39,31 +28,38 @@ def blocks(network: PrunableNetwork, height: int, width: int) -> UnitStructure:
         down, across = -(-rows // height), -(-columns // width)
         expert, row, column = torch.arange(experts), torch.arange(rows), torch.arange(columns)
         tiles = (expert[:, None, None] * down + row[:, None] // height) * across + column // width
-        ids[name] = first + outputs_first(tiles.view(shape), layer)
-        first += experts * down * across
-    return UnitStructure(ids, "blocks")
+        ids[name] = (first + outputs_first(tiles.view(shape), layer),)
+        count = experts * down * across
+        if name not in network.left_out:
+            sets.append(CompetingUnits(name, torch.arange(first, first + count), (name,)))
+        first += count
+    return UnitStructure(Units(ids, tuple(sets)), "blocks", round_to=0, normalised=False)
 
 
-def _hidden_outputs(network: PrunableNetwork, kinds: tuple[Kind, ...], what: str) -> UnitStructure:
-    """The units of the outputs of all layers of these kinds that are not output layers."""
-    ids: dict[str, Tensor] = {}
-    first_ids: dict[object, int] = {}
-    count = 0
+def row_units(network: PrunableNetwork, coupled: Units) -> Units:
+    """The rows of recurrent and bilinear layers that are neither output layers nor left out, as far as they are not
+    among the `coupled` units. A hidden unit of an LSTM, GRU or RNN has the rows of all gates, in the weights of the
+    input and of the hidden state. A mask covers weights alone: a pruned unit still has its bias."""
+    ids: dict[str, tuple[Tensor, ...]] = {}
+    members: dict[object, tuple[Tensor, list[str]]] = {}
+    count = coupled.count
     for name, layer in network.layers.items():
-        if layer.kind not in kinds or name in network.outputs:
+        if layer.kind not in _WITH_ROWS or any(len(each) == layer.shape[0] for each in coupled.ids.get(name, ())):
             continue
-        shape = outputs_first(torch.empty(layer.shape, device="meta"), layer).shape
-        units, group = _units(layer, shape[0])
-        first = first_ids.setdefault(group, count)
-        count = max(count, first + units)
-        own = first + torch.arange(shape[0]) % units
-        ids[name] = outputs_first(own.view(-1, *[1] * (len(shape) - 1)).expand(shape), layer)
-    return UnitStructure(ids, what)
+        if name in network.outputs:
+            continue
+        units, key = _units(layer)
+        own, layers = members.setdefault(key, (torch.arange(count, count + units), []))
+        count = max(count, int(own[-1]) + 1)
+        layers.append(name)
+        ids[name] = (own.repeat(layer.shape[0] // units).view(-1, *[1] * (len(layer.shape) - 1)),)
+    sets = [CompetingUnits(layers[0], own, tuple(layers)) for own, layers in members.values()]
+    return Units(ids, tuple(each for each in sets if network.left_out.isdisjoint(each.layers)))
 
 
-def _units(layer: Layer, rows: int) -> tuple[int, object]:
+def _units(layer: Layer) -> tuple[int, object]:
     """How many units the rows of a layer belong to, and a key that layers with the same units share."""
     if layer.kind == "recurrent" and "_hr" not in layer.attribute:  # weight_hr projects the hidden state
         assert isinstance(layer.module.hidden_size, int)
         return layer.module.hidden_size, (layer.module, layer.attribute.replace("_hh", "_ih"))
-    return rows, layer.name
+    return layer.shape[0], layer.name

@@ -12,6 +12,7 @@ from tombola.pruning.layers import Kind, Layer, by_layer
 from tombola.pruning.mask import Mask
 from tombola.pruning.ranking import check_no_nan, keep_best
 from tombola.pruning.scopes import Counts, Group, Scope, weights_left
+from tombola.pruning.structures.structure import SingleWeights
 from tombola.utils.errors import InputError
 
 _INPUT_AXIS: dict[Kind, int] = {"linear": 1, "convolution": 1, "projection": 1, "recurrent": 1, "Conv1D": 0}
@@ -19,7 +20,7 @@ _INPUT_AXIS: dict[Kind, int] = {"linear": 1, "convolution": 1, "projection": 1, 
 
 
 @dataclass(frozen=True)
-class NMPattern:
+class NMPattern(SingleWeights):
     """Keeps the n best of every m consecutive weights of an output, along the input (Mishra et al. 2021, section 2;
     2:4 is the pattern of sparse tensor cores). In a convolution these belong to m consecutive input channels at one
     position of the kernel, as in the paper's code (NVIDIA's ASP).

@@ -1,104 +1,162 @@
-"""UnitStructure: sets of weights that are pruned as a whole."""
+"""UnitStructure: units that are pruned as a whole, and how they compete."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tombola.pruning.layers import by_layer, display_name
 from tombola.pruning.mask import Mask
-from tombola.pruning.ranking import select_best
+from tombola.pruning.ranking import check_no_nan
 from tombola.pruning.scopes import Counts, ErdosRenyi, Group, Scope
+from tombola.pruning.structures.removal import Removal
+from tombola.pruning.structures.units import CompetingUnits, GroupScore, Units
 from tombola.utils.errors import InputError
 
-NO_UNIT = -1
-"""The id of a weight that belongs to no unit, and is never pruned."""
+Cost = Literal["units", "weights", "macs"]
+COSTS: dict[Cost, str] = {"units": "units", "weights": "weights", "macs": "multiply-adds"}
+"""What a density or rate is a fraction of, and its name in messages."""
 
 
 @dataclass(frozen=True)
 class UnitStructure:
-    """The unit that each weight belongs to.
+    """Prunes the units of sets: exact numbers of those with the lowest scores.
 
-    A unit is left as long as any of its weights is; its score is the mean score of its weights that are left. A unit
-    is pruned with all its weights; among equal scores, the one with the smallest id is pruned first.
+    Among equal scores, the one with the smallest id is pruned first. Groups are named by sets. With another `cost`
+    than units, there is one group of all sets, and its counts are those of weights, or multiply-adds, of the whole
+    mask: as few units go as get it to the count or just below.
     """
 
-    ids: Mapping[str, Tensor]
-    """By layer: the ids of units, from 0, or `NO_UNIT`; int64 of the weight's shape. Layers with a common id share
-    that unit, so they compete with each other in every scope, at the rate of the first. Layers without units may be
-    missing."""
+    units: Units
     what: str
     """The name of the units in errors, such as "neurons"."""
+    group_score: GroupScore = "mean"
+    round_to: int = 1
+    """What a set keeps is a multiple of this, and at least this, unless it has fewer; 0: it may become empty."""
+    cost: Cost = "units"
+    weight_costs: Mapping[str, float] | None = None
+    """By layer: the multiply-adds of a weight, for the cost "macs"."""
+    together: bool = False
+    """Whether the units of several sets in one group compete by their scores; otherwise each set gives the same
+    fraction."""
+    normalised: bool = True
+    """Whether scores are divided by the mean of their set where sets compete."""
+
+    @cached_property
+    def _sets(self) -> dict[str, CompetingUnits]:
+        return {each.name: each for each in self.units.sets}
+
+    def competitors(self, layers: Mapping[str, object]) -> Mapping[str, tuple[str, ...]]:
+        """Raises `InputError` if there are none."""
+        if not (
+            found := {each.name: each.layers for each in self.units.sets if not layers.keys().isdisjoint(each.layers)}
+        ):
+            raise InputError(f"structure: no layer to prune has {self.what}")
+        return found
 
     def units_left(self, mask: Mask, scope: Scope) -> dict[Group, int]:
-        """Raises `InputError` if no layer of the scope has units, if a unit is only partly in the scope, or if the
-        scope is for single weights only."""
+        """Raises `InputError` if the scope is for single weights only."""
         if isinstance(scope, ErdosRenyi):
             raise InputError(f'scope: "erk" counts single weights; use "layer" or "global" with {self.what}')
-        if scope.groups not in self._groups_of_scopes:
-            self._groups_of_scopes[scope.groups] = self._groups(scope.groups)
-        return {group: int(self._left(mask, group).sum()) for group in self._groups_of_scopes[scope.groups]}
+        if self.cost != "units":
+            return dict.fromkeys(scope.groups, self._cost_without(mask, torch.zeros(0, dtype=torch.int64)))
+        left = self.units.left(mask)
+        return {group: sum(int(left[ids].sum()) for ids in self._ids(group)) for group in scope.groups}
 
     def keep_best(self, scores: Mapping[str, Tensor], mask: Mask, counts: Counts) -> Mask:
-        kept, scores = dict(mask.layers), by_layer(scores)
+        among = self._among(name for group in counts for name in group)
+        return self._keep(self.units.scores(scores, mask, self.group_score, among), mask, counts)
+
+    def scored_layers(self, group: Group) -> tuple[str, ...]:
+        return self.units.layers(self._among(group))
+
+    def left(self, mask: Mask, group: Group) -> Tensor:
+        left = self.units.left(mask)
+        return torch.cat([left[ids] for ids in self._ids(group)])
+
+    def counts_like(self, mask: Mask) -> Counts:
+        left = self.units.left(mask)
+        return {(each.name,): int(left[each.ids].sum()) for each in self.units.sets}
+
+    def total_like(self, mask: Mask) -> Counts:
+        """Of one set the number of units; of several that of all weights of the mask."""
+        pruned = tuple(name for (name,), left in self.counts_like(mask).items() if left < len(self._sets[name].ids))
+        if len(pruned) == 1:
+            return {pruned: self.counts_like(mask)[pruned]}
+        return {pruned: mask.count} if pruned else {}
+
+    def best_like(self, scores: Mapping[str, Tensor], dense: Mask, like: Mask) -> Mask:
+        exact = replace(self, cost="units", round_to=0, together=False)
+        return exact.keep_best(scores, dense, self.counts_like(like))
+
+    def draw(self, dense: Mask, counts: Counts, seed: int) -> Mask:
+        """Where sets are drawn from together, the number of weights is the count or just below."""
+        drawn = torch.from_numpy(np.random.default_rng(seed).random(self.units.count))
         for group, count in counts.items():
-            best = select_best(self._unit_scores(scores, mask, group), self._left(mask, group), count, group)
-            for name in group:
-                ids = self.ids[name]
-                kept[name] = kept[name] & (best[ids.clamp(min=0)] | (ids == NO_UNIT))
-        return mask.with_layers(kept)
+            joint = len(group) > 1
+            plain = replace(
+                self, cost="weights" if joint else "units", round_to=int(joint), together=True, normalised=False
+            )
+            dense = plain._keep(drawn, dense, {group: count})
+        return dense
 
-    @cached_property
-    def _groups_of_scopes(self) -> dict[tuple[Group, ...], list[Group]]:
-        """By groups of a scope: the result of `_groups`."""
-        return {}
+    def least(self, mask: Mask, scope: Scope) -> dict[Group, int]:
+        """What each group keeps if as much is pruned as can be."""
+        left, found = self.units.left(mask), dict[Group, int]()
+        for group in scope.groups:
+            left_ids = self._left_ids(left, group)
+            equal = torch.zeros(self.units.count, dtype=torch.float64)
+            gone = Removal.of(left_ids, equal, self.round_to, self.together).units
+            units = sum(map(len, left_ids)) - len(gone)
+            found[group] = units if self.cost == "units" else self._cost_without(mask, gone)
+        return found
 
-    @cached_property
-    def _count(self) -> int:
-        return 1 + max((int(ids.max()) for ids in self.ids.values()), default=NO_UNIT)
+    def _keep(self, worth: Tensor, mask: Mask, counts: Counts) -> Mask:
+        """Keep units by what they are worth, by id."""
+        left = self.units.left(mask)
+        kept = torch.ones_like(left)
+        for group, count in counts.items():
+            left_ids = self._left_ids(left, group)
+            order = Removal.of(left_ids, self._comparable(worth, left_ids, group), self.round_to, self.together)
+            if self.cost == "units":
+                gone = order.until(sum(map(len, left_ids)) - count)
+            else:
+                gone = order.while_above(count, partial(self._cost_without, mask))
+            kept[gone] = False
+        return self.units.keep(mask, kept)
 
-    def _left(self, mask: Mask, group: Group) -> Tensor:
-        """Whether each unit has a weight left in these layers: bool, by id."""
-        left = torch.zeros(1 + self._count, dtype=torch.bool)  # the first entry is for NO_UNIT
-        for name in group:
-            left.index_fill_(0, self.ids[name][mask.layers[name]] - NO_UNIT, True)
-        return left[1:]
+    def _comparable(self, worth: Tensor, sets: Sequence[Tensor], group: Group) -> Tensor:
+        """What units are worth, divided by the mean magnitude of their set if sets compete."""
+        for ids in sets:
+            check_no_nan(worth[ids], group)
+        if not (self.normalised and self.together and len(sets) > 1):
+            return worth
+        worth = worth.clone()
+        for ids in sets:
+            finite = worth[ids][worth[ids].isfinite()].abs()
+            if len(finite) and (mean := finite.mean()) > 0:
+                worth[ids] /= mean
+        return worth
 
-    def _unit_scores(self, scores: Mapping[str, Tensor], mask: Mask, group: Group) -> Tensor:
-        """The mean score of each unit's weights that are left: float64, by id; 0 if none is left."""
-        total, weights = torch.zeros(2, self._count, dtype=torch.float64)
-        for name in group:
-            among = mask.layers[name] & (self.ids[name] != NO_UNIT)
-            ids, values = self.ids[name][among], scores[name].detach().cpu()[among].double()
-            total.index_add_(0, ids, values)
-            weights.index_add_(0, ids, torch.ones_like(values))
-        return torch.div(total, weights.clamp(min=1))
+    def _cost_without(self, mask: Mask, gone: Tensor) -> int:
+        """What is left of the mask without these units."""
+        kept = torch.ones(self.units.count, dtype=torch.bool).index_fill_(0, gone, False)
+        return self.units.cost(mask, kept, self.weight_costs if self.cost == "macs" else None)
 
-    def _groups(self, scope_groups: tuple[Group, ...]) -> list[Group]:
-        """The scope's groups, without layers that have no units; groups that share a unit are merged."""
-        groups: list[Group] = []
-        for scope_group in scope_groups:
-            group = tuple(name for name in scope_group if self._unit_ids.get(name))
-            coupled = [other for other in groups if self._share(group, other)]
-            groups = [other for other in groups if other not in coupled]
-            if group:
-                groups.append(tuple(name for other in (*coupled, group) for name in other))
-        if not groups:
-            raise InputError(f"structure: no layer to prune has {self.what}")
-        pruned = tuple(name for group in groups for name in group)
-        for name in self._unit_ids:
-            if name not in pruned and self._share((name,), pruned):
-                layer = display_name(name)
-                raise InputError(f"structure: {layer} is left out, but shares its {self.what} with layers to prune")
-        return groups
+    def _ids(self, group: Group) -> list[Tensor]:
+        return [self._sets[name].ids for name in group]
 
-    def _share(self, some: Group, others: Group) -> bool:
-        return any(not self._unit_ids[a].isdisjoint(self._unit_ids[b]) for a in some for b in others)
+    def _left_ids(self, left: Tensor, group: Group) -> list[Tensor]:
+        return [ids[left[ids]] for ids in self._ids(group)]
 
-    @cached_property
-    def _unit_ids(self) -> dict[str, frozenset[int]]:
-        return {name: frozenset(torch.unique(ids).tolist()) - {NO_UNIT} for name, ids in self.ids.items()}
+    def _among(self, names: Iterable[str]) -> Tensor:
+        """Which units belong to these sets: bool, by id."""
+        among = torch.zeros(self.units.count, dtype=torch.bool)
+        for name in names:
+            among[self._sets[name].ids] = True
+        return among
