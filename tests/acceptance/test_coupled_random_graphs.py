@@ -24,7 +24,7 @@ def test_most_random_graphs_have_units_to_prune() -> None:
     assert sum(bool(kinds_of(*random_graph(seed))) for seed in range(60)) >= 55
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(random_graphs(), st.integers(0, 2**16))
 def test_drawn_graphs(drawn: Made, seed: int) -> None:
     network, example = in_double(drawn)

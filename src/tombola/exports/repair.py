@@ -50,7 +50,8 @@ def first_mismatch(
         failed = True
     replaced = _replaced(network, smaller)
     expected = [*_compared(units.graph.operations, replaced)]
-    needed = {index for operation in units.graph.operations for index in operation.inputs} | {*units.graph.outputs}
+    needed = {index for place in units.graph.needed for index in units.graph.operations[place].inputs}
+    needed.update(units.graph.outputs)
     found = [*_compared(recorder.graph.operations, replaced)]
     for position, operation in enumerate(expected):
         if position >= len(found):

@@ -137,8 +137,9 @@ class Follower:
         return [self.graph.shapes[index] for index in self.operation.outputs if index is not None]
 
     def fix(self, units: Tensor, why: str) -> None:
-        """These units cannot be removed: the present operation is the reason."""
-        self.ties.fix(units, f"{self.operation.label} {why}")
+        """These units cannot be removed: the present operation is the reason, if its result is used."""
+        if self.position in self.graph.needed:
+            self.ties.fix(units, f"{self.operation.label} {why}")
 
     def label(self, name: str, axis: int) -> Tensor:
         """The units of a parameter's axis."""
@@ -180,7 +181,7 @@ class Follower:
         for source in other.sources:
             places = torch.maximum(places, source.coordinates[0].expand(units.shape))
         ours, missing = without_repeats(units, places)
-        if bool(((ours >= 0) & (missing < 0)).any()):
+        if bool(((ours >= 0) & (missing < 0)).any()) and self.position in self.graph.needed:
             self._combined.append((units, places, self.operation.label))
 
     def attach_unclear(self) -> None:

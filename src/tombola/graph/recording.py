@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -71,6 +72,19 @@ class Graph:
     external: set[int] = field(default_factory=set)
     """Tensors that are neither inputs, parameters or buffers, nor computed: constants in a module's attributes."""
     outputs: list[int] = field(default_factory=list)
+
+    @cached_property
+    def needed(self) -> frozenset[int]:
+        """The operations that the outputs depend on, and those that return no tensor, by their places. Attention
+        weights, for example, are often computed and not read."""
+        read, found = {*self.outputs}, set()
+        for position in reversed(range(len(self.operations))):
+            operation = self.operations[position]
+            made = {index for index in operation.outputs if index is not None}
+            if not made or made & read:
+                found.add(position)
+                read.update(operation.inputs)
+        return frozenset(found)
 
 
 def record(network: nn.Module, example: Inputs) -> Graph:

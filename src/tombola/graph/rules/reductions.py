@@ -15,6 +15,8 @@ def reduced(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     with no weight that could be zero."""
     source = arguments["self"]
     value = follower.of(source)
+    if follower.position not in follower.graph.needed:
+        return no_units(follower)
     if value.is_weight:
         return [Value(none(shape), value.sources[:0], computed=True) for shape in follower.output_shapes()]
     axes = _axes(arguments.get("dim"), value.units.dim())
@@ -34,6 +36,8 @@ def reduced(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
 def mixed(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     """What is normalised together, as by softmax, is tied."""
     value = follower.of(arguments["self"])
+    if follower.position not in follower.graph.needed:
+        return no_units(follower)
     merged = _mixed(follower, value, _axes(arguments.get("dim"), value.units.dim()))
     shapes = follower.output_shapes()
     if any(shape != tuple(value.units.shape) for shape in shapes):

@@ -66,10 +66,12 @@ def _structure(kind: Kind, units: Units, whole: Mapping[str, list[str]]) -> Unit
 def width_parameters(network: PrunableNetwork) -> list[str]:
     """The parameters with entries of the width, whatever layers they are of."""
     found = {unit for each in _of_kind(network, "width") if not each.whole for unit in each.units}
+    parameters = dict(network.network.named_parameters())
     return [
         name
         for name, axes in network.coupling.parameters.items()
-        if any(ids is not None and not found.isdisjoint(ids.tolist()) for ids in axes)
+        if name in parameters  # buffers are not pruned
+        and any(ids is not None and not found.isdisjoint(ids.tolist()) for ids in axes)
     ]
 
 
