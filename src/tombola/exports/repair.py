@@ -122,10 +122,14 @@ def _mismatch(position: int, operations: list[Operation], units: Coupling, prese
 
 
 def _removed(operation: Operation, units: Coupling, present: BoolArray) -> tuple[int, ...]:
-    """The units of an operation's inputs and outputs that are not present."""
-    touched = (*operation.inputs, *_tensors(operation.outputs))
-    found = {int(unit) for index in touched if index in units.tensors for unit in distinct(units.tensors[index])}
-    return tuple(unit for unit in sorted(found) if not present[unit])
+    """The units of an operation's inputs and outputs that are not present: those that only its outputs have, if there
+    are any, such as what is padded."""
+    read, made = (
+        {int(unit) for index in indices if index in units.tensors for unit in distinct(units.tensors[index])}
+        for indices in (operation.inputs, _tensors(operation.outputs))
+    )
+    missing = {unit for unit in read | made if not present[unit]}
+    return tuple(sorted(missing - read or missing))
 
 
 def _replaced(network: nn.Module, smaller: nn.Module) -> tuple[str, ...]:

@@ -100,6 +100,7 @@ def couple(network: nn.Module, graph: Graph) -> Coupling:
     follower.attach_unclear()
     _fix_unknown_modules(follower)
     _fix_inputs(follower)
+    _fix_normalised(follower)
     _make_rectangular(follower.ties, [units for units, _ in follower.splits])
     return _result(follower, returned)
 
@@ -148,6 +149,16 @@ def _fix_unknown_modules(follower: Follower) -> None:
         module = follower.modules[name.rpartition(".")[0]]
         if type(module).__module__.startswith("torch.nn.") and not isinstance(module, RESIZABLE):
             follower.ties.fix(follower.label(name, axis), f"{type(module).__name__} has a fixed size")
+
+
+def _fix_normalised(follower: Follower) -> None:
+    """Units can only be left out of a layer norm if they are zero there."""
+    classes = follower.ties.classes
+    normalised = {int(classes[unit]) for norm in follower.norms for unit in norm.inputs[norm.inputs >= 0]}
+    for units, label in follower.shifted:
+        found = follower.ties.classes_of(units)
+        lost = torch.from_numpy(np.isin(found.long().numpy(), [*normalised]))
+        follower.ties.fix(torch.where(lost, units, -1.0), f"{label} is not zero for zero, and they are normalised")
 
 
 def _fix_inputs(follower: Follower) -> None:

@@ -97,6 +97,8 @@ class Follower:
     """Units of attention heads."""
     splits: list[tuple[Tensor, str]] = field(default_factory=list)
     """Units along several axes into which one was split, and the operation."""
+    shifted: list[tuple[Tensor, str]] = field(default_factory=list)
+    """Units to which a function is applied that is not zero for zero, and the operation."""
     padding: list[Tensor] = field(default_factory=list)
     """Units of what padding adds to others."""
     _unclear: list[tuple[Source, Tensor, str]] = field(default_factory=list)

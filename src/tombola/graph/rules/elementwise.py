@@ -26,7 +26,15 @@ def is_elementwise(operation: Operation) -> bool:
 def elementwise(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     refs = [leaf for leaf in pytree.tree_leaves(list(arguments.values())) if isinstance(leaf, TensorRef)]
     shapes = follower.output_shapes()
+    if len(refs) == 1 and _moves_zero(follower.operation):
+        follower.shifted.append((follower.of(refs[0]).units, follower.operation.label))
     return [combined(follower, [follower.of(ref) for ref in refs], shapes[0]), *no_units(follower)[1:]]
+
+
+def _moves_zero(operation: Operation) -> bool:
+    """Whether a function of one tensor has another value than zero for zero, as sigmoid has."""
+    zeros = pytree.tree_map_only(TensorRef, lambda _: torch.zeros(1), (operation.arguments, operation.options))
+    return bool((pytree.tree_leaves(operation.function(*zeros[0], **zeros[1]))[0] != 0).any())
 
 
 def combined(follower: Follower, operands: Sequence[Value], shape: Shape) -> Value:
