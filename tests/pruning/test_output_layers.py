@@ -123,11 +123,29 @@ def test_the_output_rate_is_that_of_all_output_layers() -> None:
     assert options.scope_of(options.prunable(ActorCritic())) == Layerwise(rates)
 
 
-def test_output_layers_of_networks_that_cannot_be_traced_are_named_by_the_user() -> None:
-    for network, reason in ((tiny_gpt2(), "tracing"), (Branching.Body(), "control flow")):
-        options = PruningOptions(output_rate=0.1)
-        with raises_input_error("outputs:", reason, "outputs=["):
-            options.scope_of(options.prunable(network))
+class Chosen(nn.Module):
+    """Cannot be traced, and takes two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, which: Tensor) -> Tensor:
+        y: Tensor = self.head(self.body(x if which.sum() > 0 else -x))
+        return y
+
+
+def test_output_layers_of_networks_that_cannot_be_traced_are_found_on_an_example() -> None:
+    options = PruningOptions(output_rate=0.1)
+    example = (torch.ones(2, 5), torch.ones(2))
+    rates = {"body.weight": 0.2, "head.weight": 0.1}
+    assert options.scope_of(options.prunable(Chosen(), example)) == Layerwise(rates)
+
+
+def test_output_layers_of_networks_that_can_be_neither_traced_nor_run_are_named_by_the_user() -> None:
+    options = PruningOptions(output_rate=0.1)
+    with raises_input_error("outputs:", "control flow", "outputs=["):
+        options.scope_of(options.prunable(Chosen()))
     for structure in ("neurons", "weights"):
         with raises_input_error("outputs:", '"hed"', '"head"'):
             prune(HeadFirst(), 0.5, structure=structure, outputs=["hed"])

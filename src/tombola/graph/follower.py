@@ -102,7 +102,7 @@ class Follower:
     padding: list[Tensor] = field(default_factory=list)
     """Units of what padding adds to others."""
     _unclear: list[tuple[Source, Tensor, str]] = field(default_factory=list)
-    _combined: list[tuple[Tensor, Tensor, str]] = field(default_factory=list)
+    _combined: list[tuple[Tensor, Tensor, list[int], str]] = field(default_factory=list)
     position: int = 0
     """The index of the present operation."""
 
@@ -184,14 +184,15 @@ class Follower:
             places = torch.maximum(places, source.coordinates[0].expand(units.shape))
         ours, missing = without_repeats(units, places)
         if bool(((ours >= 0) & (missing < 0)).any()) and self.position in self.graph.needed:
-            self._combined.append((units, places, self.operation.label))
+            first = units.dim() - other.units.dim()
+            sized = [first + axis for axis, size in enumerate(other.units.shape) if size > 1]
+            self._combined.append((units, places, sized, self.operation.label))
 
     def attach_unclear(self) -> None:
         """Once all operations are known, and what is tied by them: attach what could not be attached before, and fix
         what is combined with something of fixed size."""
-        for units, places, label in self._combined:
+        for units, places, sized, label in self._combined:
             known = self.ties.classes_of(units)
-            sized = [axis for axis in range(known.dim()) if places.stride(axis) != 0 and places.shape[axis] > 1]
             if any(varies(known, axis) for axis in sized):
                 self.ties.fix(torch.where(places < 0, units, float(NONE)), f"{label} combines them with a fixed size")
         for source, units, label in self._unclear:

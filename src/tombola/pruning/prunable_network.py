@@ -124,10 +124,18 @@ class PrunableNetwork:
     def outputs(self) -> frozenset[str]:
         """The layers that compute the network's outputs.
 
-        Raises `InputError` for an unknown name, and for a network whose flow of data cannot be followed.
+        They are found without running the network if torch.fx can trace it, and otherwise from the operations on an
+        example. Raises `InputError` for an unknown name, and for a network that can be neither traced nor run.
         """
         layers = list(self.layers.values())
         if self.output_names is not None:
             others = dict(self.network.named_parameters(remove_duplicate=False))
             return frozenset(match_layers(dict.fromkeys(self.output_names), layers, "outputs", others))
-        return trace_output_layers(self.network, layers)
+        try:
+            return trace_output_layers(self.network, layers)
+        except InputError as untraceable:
+            try:
+                parameters = self.coupling.output_layers
+            except InputError:
+                raise untraceable from None
+            return frozenset(layer.name for layer in layers if layer.parameter in parameters)
