@@ -41,7 +41,8 @@ def collector_of(
     def initial_state(start: Start) -> State:
         return workload.initial_state(start, store.load_state)
 
-    return ResultsCollector(experiment.config, initial_state, workload.matrix_weights, command, find_copies, among)
+    about = (experiment.config, initial_state, workload.matrix_weights, command, find_copies, among)
+    return ResultsCollector(*about, workload.pruner.structure)
 
 
 @dataclass

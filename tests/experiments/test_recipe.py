@@ -230,8 +230,9 @@ def test_networks_of_open_lth_have_its_settings(name: str, alone: list[str]) -> 
 def test_every_large_recipe_has_a_small_one() -> None:
     names = set(recipes())
     for name in names:
-        if name.split("-")[0] in {"conv2", "conv4", "conv6", "resnet20", "vgg19", "vgg16"}:
-            family = "-".join(part for part in name.split("-") if part in {name.split("-")[0], "cifar10", "openlth"})
+        if name.split("-")[0] in {"conv2", "conv4", "conv6", "resnet20", "vgg19", "vgg16", "vit"}:
+            kept = {name.split("-")[0], "cifar10", "openlth", "channels", "heads"}
+            family = "-".join(part for part in name.split("-") if part in kept)
             assert f"{family}-small" in names
 
 

@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.support.experiments import simulate
 from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
 from tombola.experiments.mask_source import ExactMasks, StandInMask, StandInMasks
+from tombola.experiments.recipe import load_recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
+from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.studies.rehearsal import MadeUp
+from tombola.zoo.models import build, describe
+from tombola.zoo.models.description import Start
 
 CONTROLS = {"random": 1, "shuffled": 1, "random_global": 1, "large_init": 1}
 
@@ -58,3 +63,43 @@ def test_an_early_bird_search_compares_units(tmp_path: Path) -> None:
     assert results.finished
     ticket = next(request.run.mask for _, request in recorder.answers if request.branch == "ticket" and request.level)
     assert ticket.counts == {"fc1.weight": 640, "fc2.weight": 50, "output.weight": 50}
+
+
+def test_the_table_of_layers_has_the_units_of_each_mask(tmp_path: Path) -> None:
+    results, recorder = simulate(tiny(**structured(cost="macs"), replicates=1), tmp_path)
+    masks = {(r.branch, r.level): r.run.mask for _, r in recorder.answers if r.draw == 0}
+    assert len(results.layers) == 3 * len(masks)
+    for row in results.layers:
+        kept, first = masks[row["branch"], row["level"]][row["layer"]], row["layer"] == "fc1.weight"
+        last = row["layer"] == "output.weight"
+        assert row["outputs"] == (None if last else int(kept.any(1).sum()))
+        assert row["inputs"] == (None if first else int(kept.any(0).sum()))
+        assert row["multiply_adds"] == row["weights"]  # of linear layers
+    assert {row["outputs"] for row in results.layers if row["layer"] == "fc1.weight"} >= {20}
+
+
+@pytest.mark.parametrize(
+    ("name", "structure", "left"),
+    [
+        ("resnet20-cifar10-channels", "channels", 0.8**8),
+        ("resnet20-cifar10-channels-small", "channels", 0.705**3),
+        ("vgg16-cifar10-channels-small", "channels", 0.705**3),
+        ("vit-cifar10-heads", "heads", 7 / 36),
+        ("vit-cifar10-heads-small", "heads", 7 / 16),
+    ],
+)
+def test_recipes_by_units_can_be_pruned_to_their_last_level(name: str, structure: str, left: float) -> None:
+    recipe = load_recipe(name)
+    assert recipe.search.structure == structure
+    assert {"reinit", "random", "shuffled"} <= recipe.controls.keys()
+    inputs = (3, recipe.data.size or 32, recipe.data.size or 32)
+    network = describe(recipe.model.name, recipe.model.options, inputs, 10)
+    prunable = recipe.search.options.prunable(build(Start(network=network, seed=0)), torch.zeros(2, *inputs))
+    pruner = recipe.search.pruner(prunable)
+    pruner.check_levels(prunable.dense, recipe.search.levels)
+    mask, weights = prunable.dense, dict(prunable.network.named_parameters())
+    for _ in range(recipe.search.levels):
+        mask = pruner(ScoreInputs(weights, mask))
+    before, after = (sum(pruner.units_left(each).values()) for each in (prunable.dense, mask))
+    assert after / before == pytest.approx(left, rel=0.1)
+    assert after / before <= left + 1 / before

@@ -40,7 +40,16 @@ def layer_row(replicate: int, level: int, name: str = "fc.weight", branch: str =
         "start_norm": 2.0,
         "start_histogram": histogram,
         "input_connections": [weights // 4 + replicate, 0, 0, weights // 4],
+        "outputs": None,
+        "inputs": None,
+        "multiply_adds": None,
     }
+
+
+def unit_row(replicate: int, level: int, name: str = "fc.weight", **left: int | None) -> dict[str, Any]:
+    """A layer of a search by units: of 8 outputs and 8 inputs half are pruned at each level."""
+    units = {"outputs": 8 // 2**level, "inputs": 8 // 2**level, "multiply_adds": 640 // 4**level}
+    return layer_row(replicate, level, name) | units | left
 
 
 def curve_points(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from tombola.experiments.layer_units import UnitStats, unit_stats
 from tombola.pruning.mask import State
+from tombola.pruning.structures import UNSTRUCTURED, Structure
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
 
@@ -40,15 +42,23 @@ class LayerStats:
     input_connections: list[int] | None
     """For a linear layer that reads the examples: the number of kept weights of each input, in row-major order; for
     images with channels, of each pixel."""
+    outputs: int | None = None
+    """This and the others below are those of `UnitStats`; None unless units are pruned."""
+    inputs: int | None = None
+    multiply_adds: int | None = None
 
 
-def layer_stats(run: BaseRun, start: State, outcome: Outcome) -> list[LayerStats]:
-    """The layers of a run that began with the state `start`, in the network's order."""
-    diverged, inputs = outcome.measures.diverged, run.start.network.inputs
-    return [
+def layer_stats(
+    run: BaseRun, start: State, outcome: Outcome, structure: Structure = UNSTRUCTURED
+) -> list[LayerStats]:
+    """The layers of a run that began with the state `start`, in the network's order. `structure` is that of the
+    search."""
+    diverged, inputs, units = outcome.measures.diverged, run.start.network.inputs, unit_stats(structure, run.mask)
+    layers = [
         _layer(name, kept, start[name], outcome.final[name], diverged, inputs if index == 0 else None)
         for index, (name, kept) in enumerate(run.mask.items())
     ]
+    return [replace(each, **vars(units.get(each.layer, UnitStats()))) for each in layers]
 
 
 def _layer(

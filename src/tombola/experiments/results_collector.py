@@ -30,6 +30,7 @@ from tombola.experiments.results_schema import (
 from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.stability_table import RECIPE_FIGURES, own_figures, point_row, stability_table
 from tombola.pruning.mask import State
+from tombola.pruning.structures import UNSTRUCTURED, Structure
 from tombola.runs.outcome import FIGURE_PREFIX, Outcome
 from tombola.studies.conductor import Listener
 from tombola.studies.request import INTERMEDIATE, InterpolationPoint, RequestId, RunRequest
@@ -82,9 +83,11 @@ class ResultsCollector(Listener):
         command: str | None = None,
         find_copies: bool = False,
         among: int = 1,
+        structure: Structure = UNSTRUCTURED,
     ) -> None:
         """`initial_state` makes the parameters and buffers that a training starts with. With `find_copies`,
-        replicates that end in the same weights are found. `among` so many collectors memory is divided."""
+        replicates that end in the same weights are found. `among` so many collectors memory is divided. `structure`
+        is that of the search."""
         self.config = config
         self.matrix_weights = matrix_weights
         self.command = command
@@ -92,6 +95,7 @@ class ResultsCollector(Listener):
         """By (level, replicate)."""
         self.stages: list[Stage] = []
         """The sizes at which the experiment was finished before."""
+        self._structure = structure
         self._initial_states = InitialStates(initial_state, among)
         self._find_copies = find_copies
         self._copies = Copies()
@@ -129,7 +133,7 @@ class ResultsCollector(Listener):
         run, start = request.run, self._initial_states(request.run.start)
         if not self._tables and isinstance(self.config, CustomConfig):
             self._check_figures(self.config, outcome)
-        stats = [vars(layer) for layer in layer_stats(run, start, outcome)]
+        stats = [vars(layer) for layer in layer_stats(run, start, outcome, self._structure)]
         layers = {name: [layer[name] for layer in stats] for name in stats[0]}
         curves = {column_of(name): values.numpy() for name, values in outcome.curves.items()}
         tables = RunTables(Row.of(study, request, outcome), layers, curves)

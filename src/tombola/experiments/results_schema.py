@@ -47,6 +47,7 @@ LAYERS = pa.schema(
     + _columns(INT, "weights", "weights_total", "sign_changes")
     + _columns(FLOAT, "distance", "start_norm")
     + _columns(pa.list_(INT), "start_histogram", "input_connections")
+    + _columns(INT, "outputs", "inputs", "multiply_adds")
 )
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
 CURVES = pa.schema(_KEY + _columns(INT, "iteration") + _columns(FLOAT, *_CURVES))

@@ -215,7 +215,7 @@ class PruningOptions:
             group_score=self.group_score,
             round_to=structure.round_to if self.round_to == 1 else int(self.round_to),
             cost=self.cost,
-            weight_costs=network.multiply_adds if self.cost == "macs" else None,
+            weight_costs=network.multiply_adds if self.cost == "macs" else structure.weight_costs,
             together=self.scope == "global",
         )
 

@@ -20,7 +20,7 @@ from tombola.pruning.prunable_layers import find_layers, matrix_weights, unpruna
 from tombola.pruning.scopes import match_layers
 from tombola.pruning.weight_use import warn_if_zeros_change
 from tombola.utils.errors import InputError
-from tombola.utils.model_inputs import Inputs, to_device_of
+from tombola.utils.model_inputs import Inputs, batch_size, to_device_of
 from tombola.utils.network_copy import copy_network
 from tombola.utils.text import first_line
 
@@ -70,8 +70,7 @@ class PrunableNetwork:
     @cached_property
     def multiply_adds(self) -> dict[str, float]:
         """By layer: the multiply-adds of each of its weights for one example."""
-        graph = self.coupling.graph
-        by_parameter = multiply_adds(graph, graph.shapes[graph.inputs[0]][0])
+        by_parameter = multiply_adds(self.coupling.graph, min(2, batch_size(self.example)))  # as many are recorded
         return {
             layer.name: by_parameter.get(layer.parameter, 0) / self.dense[layer.parameter].numel()
             for layer in self.layers.values()

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from tombola.exports.benchmark import BATCH_SIZES, Figures
 from tombola.exports.export_result import DenseNetwork, Export, ExportInfo
-from tombola.report.formatting import of_all_weights, text_table
+from tombola.report.formatting import of_all_weights, operations, text_table
 from tombola.utils.text import byte_size
 
 SIZES = (
@@ -36,7 +36,7 @@ def costs(figures: Sequence[Figures], dense: DenseNetwork | None = None) -> list
     of_dense = [] if dense is None else [[DENSE, f"{dense.accuracy:.2%}", _work_of_dense(figures), "", ""]]
     timed = [each for each in figures if each.latency is not None]
     return of_dense + [
-        [each.name, _percent(each.accuracy), _operations(each.multiply_adds), *row[1:3]]
+        [each.name, _percent(each.accuracy), _work(each), *row[1:3]]
         for each, row in zip(timed, speeds(figures), strict=True)
     ]
 
@@ -52,7 +52,7 @@ def sizes(figures: Sequence[Figures], dense: DenseNetwork | None = None) -> list
             _bytes(each.bytes),
             _bytes(each.memory),
             _bytes(each.working),
-            _operations(each.multiply_adds),
+            _work(each),
             _percent(each.accuracy),
             _difference(each),
         ]
@@ -87,7 +87,7 @@ def _speedup(numerator: float | None, denominator: float | None) -> str:
 
 def _work_of_dense(figures: Sequence[Figures]) -> str:
     """The multiply-adds of the ticket stored densely: the dense network has the same layers."""
-    return _operations(figures[0].multiply_adds) if figures else ""
+    return _work(figures[0]) if figures else ""
 
 
 def _percent(share: float | None) -> str:
@@ -98,10 +98,8 @@ def _bytes(count: int | None) -> str:
     return "" if count is None else byte_size(count)
 
 
-def _operations(count: int | None) -> str:
-    if count is None:
-        return ""
-    return f"{count / 1e6:,.1f} M" if count >= 1e6 else f"{count:,}"
+def _work(figures: Figures) -> str:
+    return "" if figures.multiply_adds is None else operations(figures.multiply_adds)
 
 
 def _difference(figures: Figures) -> str:

@@ -10,7 +10,7 @@ from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tombola.stats.summary import FEW_REPLICATES, MeasureSummary
+from tombola.stats.summary import FEW_REPLICATES, LevelSummary, MeasureSummary
 from tombola.utils.text import plural
 
 NONE = "–"
@@ -20,6 +20,11 @@ NONE = "–"
 def percent(fraction: float) -> str:
     """A fraction with three digits: `51.2%`; from 10 on as `12 times`."""
     return f"{fraction:.3g} times" if fraction >= 10 else f"{float(f'{100 * fraction:.3g}'):g}%"
+
+
+def operations(count: float) -> str:
+    """A number of multiply-adds: `12.5 M`, `8,400`."""
+    return f"{count / 1e6:,.1f} M" if count >= 1e6 else f"{count:,.0f}"
 
 
 class WithDensity(Protocol):
@@ -44,6 +49,12 @@ def density_columns(levels: Iterable[WithDensity]) -> dict[str, Callable[[WithDe
     """The same in columns of a table: by their heads, what they have in the row of a level."""
     columns: dict[str, Callable[[WithDensity], str]] = {"left": lambda level: percent(level.weights_left)}
     return columns | ({"of all": _of_all} if any(map(_differs, levels)) else {})
+
+
+def work_left(levels: Sequence[LevelSummary]) -> list[str]:
+    """The fraction of multiply-adds left at each level; empty if it is of no level known."""
+    left = [level.multiply_adds_left for level in levels]
+    return [NONE if each is None else percent(each) for each in left] if any(left) else []
 
 
 def density_legend(levels: Iterable[WithDensity]) -> str:

@@ -22,6 +22,7 @@ from tombola.report.looks_prose import planned_looks
 from tombola.report.prose import conclusion, first_undecided, margins, rewind_choice, warnings
 from tombola.report.report_data import ReportData
 from tombola.report.ticket_lines import barriers_table, connections
+from tombola.report.unit_section import unit_figures, unit_paragraphs, unit_tables
 from tombola.report.units import units_of
 from tombola.stats.error_barriers import interpolation_paths
 from tombola.stats.summary import Summary
@@ -40,7 +41,6 @@ def document(data: ReportData) -> Document:
         about.append("dense network not tuned")
     if summary.engines:
         about.append(f"{sum(engine.seconds for engine in summary.engines.values()):,.0f} s of computing")
-    layers = [densities(data), sign_changes(data), distances(data)]
     return Document(
         title=config.name,
         about=" · ".join(about),
@@ -51,7 +51,7 @@ def document(data: ReportData) -> Document:
             *baseline_sections(summary),
             *_training(data),
             *_generalisation(data),
-            Section("layers", "Layers", ["Tickets only; level 0 is the dense network."], layers),
+            _layers(data),
             Section("weights", "Which weights survive", parts=[initial_weights(data), pixels(data)]),
             *_stability(data),
             *_exported(data),
@@ -138,6 +138,12 @@ def _generalisation(data: ReportData) -> list[Section]:
     parts = [level_figure(summary, GAP, gap), level_figure(summary, TRAIN)]
     table = [tables.generalisation(summary)] if summary.levels else []
     return [Section("generalisation", "Training accuracy and generalisation", paragraphs, [*parts, *table])]
+
+
+def _layers(data: ReportData) -> Section:
+    paragraphs = ["Tickets only; level 0 is the dense network.", *unit_paragraphs(data)]
+    figures = [*unit_figures(data), densities(data), sign_changes(data), distances(data)]
+    return Section("layers", "Layers", paragraphs, [*figures, *unit_tables(data)])
 
 
 def _stability(data: ReportData) -> list[Section]:

@@ -7,7 +7,7 @@ from tombola.report.barrier_units import BarrierUnits
 from tombola.report.document import Table
 from tombola.report.export_tables import COSTS, SIZES, SPEEDS, costs, sizes, speeds
 from tombola.report.figures.style import ordered
-from tombola.report.formatting import NONE, density, mean, p_value, percent
+from tombola.report.formatting import NONE, density, mean, p_value, percent, work_left
 from tombola.report.prose import improvements
 from tombola.report.units import units_of
 from tombola.stats.summary import DifferenceSummary, MeasureSummary, StabilitySummary, Summary
@@ -15,8 +15,8 @@ from tombola.stats.summary import DifferenceSummary, MeasureSummary, StabilitySu
 
 def verdicts(summary: Summary) -> Table:
     """Tickets compared with the dense network: one row for each level."""
-    rows, units = [], units_of(summary)
-    for level in summary.levels:
+    rows, units, work = [], units_of(summary), work_left(summary.levels)
+    for index, level in enumerate(summary.levels):
         verdict = level.verdict
         reason = f": {verdict.reason}" if verdict.reason else ""
         rows.append(
@@ -24,6 +24,7 @@ def verdicts(summary: Summary) -> Table:
                 str(level.level),
                 density(level),
                 f"{level.weights:,}",
+                *work[index : index + 1],
                 f"{verdict.state}{reason}{improvements(verdict)}",
                 *difference(verdict.difference, "p_not_worse", units.form, units.factor),
                 *(difference(verdict.stop_difference, "p_not_worse", ".1f", 100) if summary.timed else ()),
@@ -32,10 +33,10 @@ def verdicts(summary: Summary) -> Table:
             ]
         )
     stop = ["early stop, %", "p"] if summary.timed else []
-    head = ["level", "weights left", "weights", "verdict", units.difference, "p", *stop, "p, control"]
-    head.append("more replicates")
+    head = ["level", "weights left", "weights", *(["multiply-adds left"] if work else []), "verdict"]
+    head += [units.difference, "p", *stop, "p, control", "more replicates"]
     caption = _difference_caption(summary, "Tickets compared with the dense network")
-    return Table("verdict-dense", caption, head, rows, frozenset({3}))
+    return Table("verdict-dense", caption, head, rows, frozenset({head.index("verdict")}))
 
 
 def controls(summary: Summary) -> list[Table]:

@@ -23,6 +23,7 @@ from tombola.report.formatting import (
     p_value,
     percent,
     text_table,
+    work_left,
 )
 from tombola.report.measure_columns import measure_columns
 from tombola.report.prose import conclusion, first_undecided, improvements, legend, rewind_choice, warnings
@@ -47,6 +48,8 @@ def show_summary(console: Console, summary: Summary) -> None:
     if _is_too_wide(console, table):
         table = level_table(summary, stop_intervals=False)
     console.print(table)
+    if work := work_left(summary.levels):
+        console.print(f"Multiply-adds left, level by level: {', '.join(work)}.", highlight=False)
     if summary.smallest_winning and (undecided := first_undecided(summary)):
         console.print(undecided, markup=False, highlight=False)
     if summary.baseline:

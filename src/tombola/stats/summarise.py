@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
@@ -149,16 +150,31 @@ def _level(
     criteria = results.config.verdict
     rows = [row for row in without_baselines(results.rows) if row.level == verdict.level]
     branches = sorted({row.branch for row in rows}, key=lambda branch: (branch != "ticket", branch))
-    ticket = next(row for row in rows if row.branch == "ticket")
+    tickets = [row for row in rows if row.branch == "ticket"]
+    count, all_matrix = len(tickets), results.matrix_weights
+    weights, total = sum(row.weights for row in tickets), sum(row.weights_total for row in tickets)
+    together = replace(tickets[0], weights=weights, weights_total=total)
+    work, dense_work = (_multiply_adds(results, level) for level in (verdict.level, 0))
     return LevelSummary(
         level=verdict.level,
-        weights=ticket.weights,
-        weights_left=ticket.weights_left,
-        weights_left_of_all=ticket.weights_left_of(results.matrix_weights),
+        weights=round(together.weights / count),
+        weights_left=together.weights_left,
+        weights_left_of_all=together.weights_left_of(None if all_matrix is None else all_matrix * count),
+        multiply_adds=work,
+        multiply_adds_left=work / dense_work if work is not None and dense_work else None,
         branches={b: _branch([row for row in rows if row.branch == b], names, criteria.confidence) for b in branches},
         verdict=_verdict(verdict, criteria, metric, rewound, _tuned(tuned, rows, criteria, verdict)),
         controls={name: _differences(comparison, metric) for name, comparison in verdict.controls.items()},
     )
+
+
+def _multiply_adds(results: Results, level: int) -> float | None:
+    """Those of the weights that tickets of a level have left: the mean over them; None if unknown."""
+    tickets = [layer for layer in results.layers if (layer["branch"], layer["level"]) == ("ticket", level)]
+    counts = [layer["multiply_adds"] for layer in tickets]
+    if not counts or None in counts:
+        return None
+    return float(sum(counts)) / len({layer["replicate"] for layer in tickets})
 
 
 def _tuned(

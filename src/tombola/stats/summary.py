@@ -176,6 +176,10 @@ class LevelSummary(SummaryModel):
     """The fraction of prunable weights left."""
     weights_left_of_all: float | None
     """The fraction of all matrix weights left, prunable or not; None if unknown."""
+    multiply_adds: float | None
+    """Of a search by units: those of the weights left for one example, the mean over tickets; None if unknown."""
+    multiply_adds_left: float | None
+    """The fraction of the dense network's."""
     branches: dict[str, BranchSummary]
     verdict: VerdictSummary
     controls: dict[str, ComparisonSummary] = Field(serialization_alias="against")

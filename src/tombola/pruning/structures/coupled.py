@@ -25,7 +25,7 @@ LEFT_OUT, OUTPUT = "left out", "an output"
 def channel_units(network: PrunableNetwork) -> UnitStructure:
     """A unit is a channel of convolutions, with all that it is tied to (Fang et al. 2023, section 3): its filters,
     and the weights of all layers that read it."""
-    return _structure("channels", *_units(network, "channels"))
+    return _structure(network, "channels", *_units(network, "channels"))
 
 
 def neuron_units(network: PrunableNetwork) -> UnitStructure:
@@ -36,22 +36,22 @@ def neuron_units(network: PrunableNetwork) -> UnitStructure:
     ids = dict(coupled.ids)
     for name, tensors in rows.ids.items():
         ids[name] = (*ids.get(name, ()), *tensors)
-    return _structure("neurons", Units(ids, (*coupled.sets, *rows.sets)), whole)
+    return _structure(network, "neurons", Units(ids, (*coupled.sets, *rows.sets)), whole)
 
 
 def head_units(network: PrunableNetwork) -> UnitStructure:
     """A unit is an attention head: its rows of the query, key and value projections, and its columns of the output
     projection (Michel et al. 2019, section 2)."""
-    return _structure("heads", *_units(network, "heads"))
+    return _structure(network, "heads", *_units(network, "heads"))
 
 
 def width_units(network: PrunableNetwork) -> UnitStructure:
     """A unit is an entry of the embedding: of all that is added up in a residual stream and normalised together, its
     rows, columns, biases and scales."""
-    return _structure("width", *_units(network, "width"))
+    return _structure(network, "width", *_units(network, "width"))
 
 
-def _structure(kind: Kind, units: Units, whole: Mapping[str, list[str]]) -> UnitStructure:
+def _structure(network: PrunableNetwork, kind: Kind, units: Units, whole: Mapping[str, list[str]]) -> UnitStructure:
     """Raises `InputError` if there are none, and otherwise logs which sets stay whole, by why."""
     names = {layer for each in units.sets for layer in each.layers}
     whole = {reason: [name for name in found if name not in names] for reason, found in whole.items()}
@@ -60,7 +60,7 @@ def _structure(kind: Kind, units: Units, whole: Mapping[str, list[str]]) -> Unit
         raise InputError(f"structure: no {kind} can be pruned{_listed(whole)}{other}")
     if listed := _listed({reason: found for reason, found in whole.items() if reason not in (LEFT_OUT, OUTPUT)}):
         _log.warning("%s that stay whole%s", kind, listed)
-    return UnitStructure(units, kind)
+    return UnitStructure(units, kind, weight_costs=network.multiply_adds)
 
 
 def width_parameters(network: PrunableNetwork) -> list[str]:

@@ -40,7 +40,7 @@ class UnitStructure:
     """What a set keeps is a multiple of this, and at least this, unless it has fewer; 0: it may become empty."""
     cost: Cost = "units"
     weight_costs: Mapping[str, float] | None = None
-    """By layer: the multiply-adds of a weight, for the cost "macs"."""
+    """By layer: the multiply-adds of a weight for one example, which the cost "macs" needs; None if unknown."""
     together: bool = False
     """Whether the units of several sets in one group compete by their scores; otherwise each set gives the same
     fraction."""

@@ -1,8 +1,9 @@
-"""Figures of layers: the weights left, sign changes, and the distance travelled in training."""
+"""Figures of layers: weights and units left, sign changes, and the distance travelled in training."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -23,6 +24,21 @@ def densities(data: ReportData) -> Figure | MissingFigure:
         "Weights left in each layer",
         "Means over replicates; both axes are logarithmic. A layer with no weights left has no point.",
         _chart(rows, "weights left in the layer (%)", *logarithmic(row["mean"] for row in rows), ".3~r"),
+        rows,
+    )
+
+
+def units_left(data: ReportData, what: str) -> Figure | MissingFigure:
+    """The percentage of units left, called `what`, of those that the outputs of each layer belong to."""
+    dense = {(row["replicate"], row["layer"]): row["outputs"] for row in data.ticket_layers if row["level"] == 0}
+    layers = [{**row, "dense": dense.get((row["replicate"], row["layer"]))} for row in data.ticket_layers]
+    rows = layer_rows(data, "outputs", "dense", 100, layers)
+    return figure(
+        "units",
+        f"{what.capitalize()} left in each layer",
+        f"The {what} of the layer's outputs that have a weight left. Means over replicates. Layers whose outputs are "
+        "added up keep the same.",
+        _chart(rows, f"{what} left (%)", alt.Scale(domainMin=0), alt.Axis(), ".3~r"),
         rows,
     )
 
@@ -51,11 +67,18 @@ def distances(data: ReportData) -> Figure | MissingFigure:
     )
 
 
-def layer_rows(data: ReportData, numerator: str, denominator: str, factor: int = 1) -> list[FigureRow]:
-    """The mean over replicates of a ratio of columns of the tickets' layers, by level, if defined."""
+def layer_rows(
+    data: ReportData,
+    numerator: str,
+    denominator: str,
+    factor: int = 1,
+    layers: Sequence[Mapping[str, Any]] | None = None,
+) -> list[FigureRow]:
+    """The mean over replicates of a ratio of columns of the tickets' layers, by level, if defined. `layers` are their
+    rows with further columns."""
     left = data.percent_left
     values: dict[tuple[int, str], list[float]] = defaultdict(list)
-    for layer in data.ticket_layers:
+    for layer in data.ticket_layers if layers is None else layers:
         if layer[numerator] is not None and layer[denominator] and layer["level"] in left:
             values[layer["level"], layer["layer"]].append(factor * layer[numerator] / layer[denominator])
     return [
