@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -14,11 +14,13 @@ from tombola.exports.folding import fold
 from tombola.exports.liveness import live_units, readers
 from tombola.exports.repair import Mismatch, first_mismatch, repair
 from tombola.exports.resizing import resize
+from tombola.exports.resizing.norms import entries, lacks_weight
 from tombola.graph.constants import BoolArray, Constants
 from tombola.graph.coupling import Coupling, coupling
-from tombola.graph.ties import IntArray
+from tombola.graph.ties import IntArray, vector
 from tombola.pruning.hold import check_held, release
 from tombola.pruning.network_state import named_tensors
+from tombola.utils.errors import InputError
 from tombola.utils.model_inputs import Inputs, batch_size, call_checked, clone, rows, to_device_of
 from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import seeded
@@ -72,16 +74,23 @@ def shrunk(network: nn.Module, example: Inputs) -> nn.Module:
         smaller = copy_network(network)
         for reader in readers(units, constants, smaller):
             fold(reader, used)
-        resize(smaller, _kept_indices(smaller, units, present))
+        try:
+            resize(smaller, _kept_indices(smaller, units, present))
+        except InputError as error:
+            refused = _removed_from(str(error).partition(":")[0], units, present)
+            if not refused:
+                raise
+            kept |= dict.fromkeys(refused, str(error))
+            continue
         reason, mismatch = _repaired(network, smaller, example, units, present)
         if reason is None:
             break
         if mismatch is None or not mismatch.removed:
             raise RuntimeError(reason)
-        kept |= dict.fromkeys(mismatch.removed, mismatch.label)
+        kept |= dict.fromkeys(mismatch.removed, f"{mismatch.label} has a fixed size: {reason}")
     for label in dict.fromkeys(kept.values()):
         count = sum(each == label for each in kept.values())
-        log.info("%s could not be removed: the size is fixed in %s", plural(count, "unit"), label)
+        log.warning("%s could not be removed: %s", plural(count, "unit"), label)
     return smaller
 
 
@@ -125,12 +134,34 @@ def _kept_indices(network: nn.Module, units: Coupling, present: BoolArray) -> di
             ]
             if any(each is not None for each in flags):
                 kept[name] = flags
+    for name, ids in _without_weights(network, units):
+        rows = _flags(ids, present) if (ids >= 0).all() else None
+        if rows is not None:
+            kept[name] = [rows]
     for product in units.products:  # biases that constants were added to
         bias = product.weight.removesuffix("weight") + "bias"
         rows = _flags(product.outputs, present)
         if bias in named and bias not in units.parameters and rows is not None:
             kept[bias] = [rows]
     return kept
+
+
+def _removed_from(path: str, units: Coupling, present: BoolArray) -> list[int]:
+    """The units of the parameters of a module, or of one parameter, that are not present."""
+    axes = [each for name, each in units.parameters.items() if f"{name}.".startswith(f"{path}.")]
+    found = {int(unit) for each in axes for ids in each if ids is not None for unit in ids}
+    return [unit for unit in sorted(found) if not present[unit]]
+
+
+def _without_weights(network: nn.Module, units: Coupling) -> Iterator[tuple[str, IntArray]]:
+    """The layers that normalise without weights, by the name of the weight that they lack, and the units along it."""
+    for operation in units.graph.operations:
+        module = network.get_submodule(operation.module)
+        norm = isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.RMSNorm) and lacks_weight(module, "weight")
+        if norm and operation.inputs and len(entries(module)) == 1:
+            tensor, axis = units.tensors.get(operation.inputs[0]), 1 if isinstance(module, nn.GroupNorm) else -1
+            if tensor is not None and tensor.dim() > 1 and tensor.shape[axis] == entries(module)[0]:
+                yield f"{operation.module}.weight".removeprefix("."), vector(tensor, axis).long().numpy()
 
 
 def _flags(units: IntArray | None, present: BoolArray) -> Tensor | None:

@@ -95,7 +95,7 @@ def repair(smaller: nn.Module, mismatch: Mismatch) -> Callable[[], None] | None:
     for name, value in vars(module).items():
         several = type(value) in (tuple, list, torch.Size)
         changed = type(value)(map(_changed, value, [sizes] * len(value))) if several else _changed(value, sizes)
-        if changed != value and not name.startswith("_"):
+        if (several or type(value) is int) and changed != value and not name.startswith("_"):
             changes[name] = changed
     former = {name: vars(module)[name] for name in changes}
     if not changes:

@@ -92,7 +92,8 @@ def couple(network: nn.Module, graph: Graph) -> Coupling:
         follower.position = position
         values = _values(follower, operation)
         for index, value in zip((i for i in operation.outputs if i is not None), values, strict=True):
-            follower.values[index] = value
+            given = any(follower.values[each].given for each in operation.inputs)
+            follower.values[index] = replace(value, given=given, computed=value.computed and not given)
     returned = [follower.values[index] for index in graph.outputs]
     for value in returned:
         follower.ties.fix(value.units, "the network returns them")
@@ -197,7 +198,7 @@ def _result(follower: Follower, returned: Sequence[Value]) -> Coupling:
 
 
 def _class_of(classes: IntArray, units: IntArray) -> IntArray:
-    return np.where(units < 0, units, classes[units])
+    return np.where(units < 0, units, classes[units]) if len(classes) else units
 
 
 def _sets(follower: Follower) -> Iterator[UnitSet]:

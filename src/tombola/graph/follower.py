@@ -33,11 +33,13 @@ class Value:
     """The parameters and buffers that elements without a unit are, up to functions of single elements."""
     computed: bool = False
     """Whether it is computed of parameters alone in a way that no longer shows which element is which."""
+    given: bool = False
+    """Whether it depends on the network's inputs."""
 
     @property
     def is_weight(self) -> bool:
         """Whether it is made of parameters alone."""
-        return bool(self.sources) and not bool((without_repeats(self.units)[0] >= 0).any())
+        return bool(self.sources) and not self.given and not bool((without_repeats(self.units)[0] >= 0).any())
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,9 @@ class Follower:
     def start(self) -> None:
         """Set the values of what is not computed."""
         for index in self.graph.inputs:
-            self.values[index] = Value(none(self.graph.shapes[index]))
+            self.values[index] = Value(sized(self.graph.shapes[index]), given=True)
         for index in self.graph.external:
-            self.values[index] = Value(none(self.graph.shapes[index]))
+            self.values[index] = Value(sized(self.graph.shapes[index]))
         for index, name in self.graph.names.items():
             shape = self.graph.shapes[index]
             axes = [torch.arange(size, dtype=torch.float64) for size in shape]
@@ -185,15 +187,16 @@ class Follower:
         ours, missing = without_repeats(units, places)
         if bool(((ours >= 0) & (missing < 0)).any()) and self.position in self.graph.needed:
             first = units.dim() - other.units.dim()
-            sized = [first + axis for axis, size in enumerate(other.units.shape) if size > 1]
-            self._combined.append((units, places, sized, self.operation.label))
+            strides = zip(other.units.shape, other.units.stride(), strict=True)
+            axes = [first + axis for axis, (size, stride) in enumerate(strides) if size > 1 and stride]
+            self._combined.append((units, places, axes, self.operation.label))
 
     def attach_unclear(self) -> None:
         """Once all operations are known, and what is tied by them: attach what could not be attached before, and fix
         what is combined with something of fixed size."""
-        for units, places, sized, label in self._combined:
+        for units, places, axes, label in self._combined:
             known = self.ties.classes_of(units)
-            if any(varies(known, axis) for axis in sized):
+            if any(varies(known, axis) for axis in axes):
                 self.ties.fix(torch.where(places < 0, units, float(NONE)), f"{label} combines them with a fixed size")
         for source, units, label in self._unclear:
             if not self._attached(source, units, self.ties.classes_of(units)):
@@ -237,7 +240,12 @@ def varies_somewhere(units: Tensor) -> bool:
 
 def no_units(follower: Follower) -> list[Value]:
     """Tensors without units, as the present operation returns them."""
-    return [Value(none(shape)) for shape in follower.output_shapes()]
+    return [Value(sized(shape)) for shape in follower.output_shapes()]
+
+
+def sized(shape: Sequence[int]) -> Tensor:
+    """No units, in a tensor that is not expanded: its size does not follow that of others."""
+    return torch.full(tuple(shape), float(NONE), dtype=torch.float64)
 
 
 def pending(sources: Sequence[Source], units: Tensor) -> tuple[Source, ...]:

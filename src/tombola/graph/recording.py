@@ -134,12 +134,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         arguments, options = pytree.tree_map_only(Tensor, self._reference, (args, kwargs))
+        layout = _layout(args[0]) if func.overloadpacket in _STRIDED else None
         result = func(*args, **kwargs)
         changed = [args[i] for i, each in enumerate(func._schema.arguments[: len(args)]) if _is_written(each)]
         leaves = pytree.tree_leaves(result)
         outputs = tuple(self._add(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves)
         module = self._modules[-1] if self._modules else ""
-        if func is torch.ops.aten.as_strided.default and _same_layout(args[0], result):
+        if layout is not None and layout == _layout(result):
             func, arguments = torch.ops.aten.alias.default, arguments[:1]
         self.graph.operations.append(Operation(func, tuple(arguments), options, outputs, module))
         for tensor in changed:
@@ -168,7 +169,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for view in self._views.get(_memory(changed), []):
             if view is changed:
                 continue
-            if _same_layout(view, changed):
+            if _layout(view) == _layout(changed):
                 self._indices[id(view)] = new
                 continue
             whole = view.is_contiguous() and view.storage_offset() == 0
@@ -229,5 +230,10 @@ def _memory(tensor: Tensor) -> int:
         return -id(tensor)
 
 
-def _same_layout(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.stride() == b.stride() and a.storage_offset() == b.storage_offset()
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    """Which elements of its memory a tensor has; strides along axes of size 1 do not matter."""
+    strides = [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size != 1]
+    return tuple(tensor.shape), strides, tensor.storage_offset()
+
+
+_STRIDED = (torch.ops.aten.as_strided, torch.ops.aten.as_strided_)

@@ -23,7 +23,7 @@ class ResizedLayerNorm(nn.LayerNorm):
         x = self._with_zeros(input)
         weight, bias = (None if each is None else self._with_zeros(each) for each in (self.weight, self.bias))
         outputs = functional.layer_norm(x, x.shape[-1:], weight, bias, self.eps)
-        return outputs[..., : x.shape[-1] - self.removed].reshape(input.shape)
+        return outputs[..., : x.shape[-1] - self.removed].reshape(input.shape).contiguous()
 
     def _with_zeros(self, tensor: Tensor) -> Tensor:
         """The axes of the norm as one, with zeros for the removed entries."""

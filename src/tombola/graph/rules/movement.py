@@ -81,7 +81,7 @@ def kept(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
 
 
 def viewed(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
-    """Of an axis that is divided in several, as many have to be kept in each part."""
+    """Of an axis that is divided in several, as many have to be kept in each part; so have parts that are stacked."""
     values = moved(follower, arguments)
     for value in values:
         follower.split(value.units)
@@ -188,7 +188,7 @@ def padded(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     units = pad_with_none(value.units)
     for axis in range(units.dim()):
         if units.shape[axis] > value.units.shape[axis] and varies(value.units, axis):
-            added = units.amax(others(units, axis)) == NONE
+            added = pad_with_none(torch.zeros(value.units.shape)).amax(others(units, axis)) == NONE
             new = torch.full((len(added),), float(NONE), dtype=torch.float64)
             new[added] = follower.ties.new(int(added.sum()))
             follower.padding.append(new[added])
@@ -207,10 +207,12 @@ def _names(*names: str) -> list[str]:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_names("detach", "alias", "clone", "contiguous", "lift_fresh", "positive"), kept),
-    **dict.fromkeys(_names("view", "_unsafe_view", "reshape", "unflatten", "_reshape_alias", "flatten"), viewed),
+    **dict.fromkeys(
+        _names("view", "_unsafe_view", "reshape", "unflatten", "_reshape_alias", "flatten", "cat", "stack"), viewed
+    ),
     **dict.fromkeys(
         _names(
-            "permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "cat", "stack", "flip", "repeat",
+            "permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "flip", "repeat",
             "movedim",
             "pixel_shuffle", "pixel_unshuffle", "im2col", "tile", "numpy_T", "adjoint", "unsqueeze_", "squeeze_",
             "transpose_", "t_", "expand_copy", "view_as_real", "repeat_interleave", "broadcast_to",

@@ -22,6 +22,8 @@ def batch_normalised(follower: Follower, arguments: dict[str, Any]) -> list[Valu
 def group_normalised(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     """A group stays or goes as a whole: its channels are normalised together."""
     units = follower.settle(follower.of(arguments["input"]), 1)
+    if type(follower.module) is not nn.GroupNorm:
+        follower.fix(units, "has a number of groups in its code")
     follower.ties.merge(units.view(arguments["group"], -1), [1])
     return _per_channel(follower, arguments, ("weight", "bias"), 1)
 

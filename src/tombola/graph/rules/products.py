@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tombola.graph.follower import Follower, Product, Rule, Source, Value, varies_somewhere
 from tombola.graph.recording import TensorRef
@@ -28,6 +28,7 @@ def convolved(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     outputs = rows.repeat(groups) if transposed else rows
     if transposed or groups == 1:
         follower.ties.tie(columns, inputs)
+        follower.fix(columns[inputs < 0], "reads an input of fixed size")
     if groups > 1:
         outputs = _grouped(follower, inputs, rows, columns, groups, transposed)
     spreads = transposed or any(arguments["padding"])
@@ -93,7 +94,7 @@ def multiplied(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
 def _matrix_product(
     follower: Follower, a: Value, b: Value, refs: tuple[TensorRef, TensorRef], shape: tuple[int, ...]
 ) -> Value:
-    if a.is_weight and b.is_weight:
+    if a.is_weight and b.is_weight and not _is_of_layer(follower, b):
         return Value(none(shape), computed=True)
     if a.computed or b.computed:
         return _unknown_weight(follower, [a, b], shape)
@@ -136,12 +137,16 @@ def _linear(
         follower.ties.tie(units, found)
         if len(weight.sources) == 1 and column_axis is not None:
             columns = vector(source.coordinates[column_axis], into)
+            read_by = follower.units_of(source.name, column_axis, columns)
+            follower.fix(read_by[inputs < 0], "reads an input of fixed size")
             axes = (row_axis, column_axis)
             places, read_and_made = (_numbers(rows), _numbers(columns)), (_numbers(inputs), _numbers(found))
             reads = (read.index, axis)
             follower.products.append(
                 Product(source.name, axes, *places, *read_and_made, follower.position, out, reads)
             )
+    if len(weight.sources) > 1:  # which weights are zero is not known
+        follower.fix(inputs, "multiplies them by several weights")
     return Value(none(shape) if units is None else along(units, out, shape))
 
 
@@ -208,6 +213,14 @@ def _axes_along(source: Source, out: int, into: int) -> tuple[int | None, int | 
         if found[place] is None and shape[axis] == 1 and constant:
             found[place] = constant.pop(0)
     return found[0], found[1]
+
+
+def _is_of_layer(follower: Follower, weight: Value) -> bool:
+    """Whether a product is that of a layer of torch, whatever it reads: a parameter may be an input, such as learned
+    queries."""
+    owners = {source.name.rpartition(".")[0] for source in weight.sources}
+    layer = isinstance(follower.module, nn.Linear | nn.MultiheadAttention)
+    return layer and not weight.computed and owners == {follower.operation.module}
 
 
 def _numbers(units: Tensor) -> IntArray:

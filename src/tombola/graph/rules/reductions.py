@@ -79,7 +79,10 @@ def _axes(given: Any, count: int) -> list[int]:
 
 
 def _is_rms_norm(follower: Follower) -> bool:
-    return type(follower.module) is nn.RMSNorm
+    """Whether the present operation is part of an RMS norm, of torch or of Hugging Face's models."""
+    module, name = follower.module, type(follower.module).__name__
+    theirs = hasattr(module, "variance_epsilon") and ("RMSNorm" in name or name == "T5LayerNorm")
+    return theirs or type(module) is nn.RMSNorm
 
 
 RULES: dict[str, Rule] = {

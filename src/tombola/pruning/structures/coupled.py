@@ -109,7 +109,7 @@ def _why_whole(network: PrunableNetwork, units: UnitSet) -> str:
         return OUTPUT
     whole = {*units.producers} - {*network.dense}
     matrices = dict(network.network.named_parameters())
-    if fixed := [name for name in units.producers if name in whole and matrices[name].dim() > 1]:
+    if fixed := [name for name in units.producers if name in whole and name in matrices and matrices[name].dim() > 1]:
         return f"{display_name(fixed[0])} is not pruned"
     return "" if layers else "no layer that is pruned produces them"
 
