@@ -11,10 +11,15 @@ import torch
 from tests.support.experiments import simulate
 from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
+from tests.support.studies import requests_of
 from tombola.experiments.mask_source import ExactMasks, StandInMask, StandInMasks
+from tombola.experiments.methods import METHODS, EarlyBirdSection
 from tombola.experiments.recipe import load_recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
+from tombola.experiments.search_method import MethodContext
+from tombola.pruning.options import PruningOptions
 from tombola.pruning.scores.inputs import ScoreInputs
+from tombola.pruning.structures import UnitStructure
 from tombola.studies.rehearsal import MadeUp
 from tombola.zoo.models import build, describe
 from tombola.zoo.models.description import Start
@@ -63,6 +68,43 @@ def test_an_early_bird_search_compares_units(tmp_path: Path) -> None:
     assert results.finished
     ticket = next(request.run.mask for _, request in recorder.answers if request.branch == "ticket" and request.level)
     assert ticket.counts == {"fc1.weight": 640, "fc2.weight": 50, "output.weight": 50}
+
+
+def unused(*_: Any) -> Any:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("layer", "gone", "tolerance", "draws"),
+    [
+        (0, [[0], [1]], 0.08, 2),  # 2 of 30 units differ, but 148 of the 1480 weights of two layers
+        (1, [[0, 1, 2], [3, 4, 5]], 0.15, 3),  # 6 of 30 units differ, but 120 of the 1480 weights
+    ],
+)
+def test_masks_of_an_early_bird_search_agree_if_their_units_do(
+    layer: int, gone: list[list[int]], tolerance: float, draws: int
+) -> None:
+    dense = RecipeExperiment(tiny()).dense(0)
+    chosen = PruningOptions(rate=0.4, structure="neurons")
+    pruner = chosen.pruner(chosen.prunable(build(dense.start), torch.zeros(2, 8, 8)))
+    structure = pruner.structure
+    assert isinstance(structure, UnitStructure)
+    masks = []
+    for units in gone:
+        kept = torch.ones(structure.units.count, dtype=torch.bool)
+        kept[structure.units.sets[layer].ids[units]] = False
+        masks.append(structure.units.keep(dense.mask, kept))
+    first, second = masks
+    drawn = iter([first, second, second])
+    context = MethodContext(
+        options=EarlyBirdSection(draws=3, window=2, tolerance=tolerance),
+        **{"seed": 0, "replicate": 0, "levels": 1, "pruner": pruner},
+        prune=lambda *_: next(drawn),
+        **dict.fromkeys(("retrain", "score_inputs", "training_batches"), unused),
+    )
+    requests = requests_of(METHODS["early-bird"].search(context, dense))
+    assert len([request for request in requests if request.branch == "segment"]) == draws
+    assert requests[-1].run.mask == second
 
 
 def test_the_table_of_layers_has_the_units_of_each_mask(tmp_path: Path) -> None:

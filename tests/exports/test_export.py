@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -221,11 +222,43 @@ def test_int8_is_calibrated_on_training_examples(tmp_path: Path, monkeypatch: py
     export(ticket, tmp_path, kinds=["csr"], turns=1, calibration=Examples(torch.zeros(2, 5)))  # it is not needed
 
 
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.full((3, 8, 8), math.nan), "finite"),
+        (torch.zeros(3, 4, 16), r"\(N, 4, 16\)"),  # the network flattens images of any size
+    ],
+)
+def test_invalid_calibration_is_an_error_before_anything_is_written(tmp_path: Path, x: Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=f"^calibration: .*{message}"):
+        export(digits_ticket(), tmp_path / "out", calibration=Examples(x))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["examples", "calibration"])
+def test_bare_tensors_are_not_examples(tmp_path: Path, option: str) -> None:
+    with pytest.raises(InputError, match=rf"^{option}: should be tombola\.Examples.*Tensor$"):
+        export(digits_ticket(), tmp_path, **{option: torch.zeros(3, 8, 8)})  # type: ignore[arg-type]
+
+
+def test_int8_is_never_dynamic_if_calibration_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise ValueError("no ranges")
+
+    monkeypatch.setattr("onnxruntime.quantization.quantize_static", fails)
+    options: dict[str, Any] = {"kinds": ["int8"], "strict": True, "turns": 1}
+    assert export(digits_ticket(), tmp_path, **options).figures[-1].note.startswith("dynamic ")
+    with pytest.raises(InputError, match=r"calibration: .*no ranges"):
+        export(digits_ticket(), tmp_path, calibration=Examples(torch.zeros(3, 8, 8)), **options)
+
+
 def test_int8_is_made_without_the_onnx_file(tmp_path: Path) -> None:
     (only,) = export(digits_ticket(), tmp_path, kinds=["int8"], strict=True, turns=1).figures[1:]
     assert {path.name for path in tmp_path.iterdir()} == {only.file, FIGURES_FILE}
     assert only.note.startswith("static ")
     assert only.multiply_adds == 64 * 50 + 50 * 30 + 30 * 10
+    assert read_export(tmp_path).about.versions["onnxruntime"] == onnxruntime.__version__
+    assert "onnxruntime" not in export(digits_ticket(), tmp_path, kinds=["csr"], turns=1).about.versions
     assert only.accuracy is not None
     assert only.latency is not None
 

@@ -249,6 +249,9 @@ def test_a_factory_makes_the_network(tmp_path: Path) -> None:
             export(ticket, tmp_path / "none", factory=factory, examples=Examples(x))  # type: ignore[arg-type]
 
 
+WRONG_LABELS = torch.zeros(2, 6), [0, 1]
+
+
 def given_examples() -> tuple[Tensor, Tensor]:
     return blobs()
 
@@ -275,6 +278,10 @@ def test_examples_are_read_from_a_file_or_an_import_path(tmp_path: Path) -> None
         "nowhere:x",
         "plain",
         f"{__name__}:no",
+        "math:pi",
+        f"{__name__}:WRONG_LABELS",
     ):
-        with pytest.raises(InputError, match="--examples: "):
+        with pytest.raises(InputError, match=r"^--examples: "):
             read_examples(str(wrong))
+        with pytest.raises(InputError, match=r"^--calibration: "):
+            read_examples(str(wrong), "--calibration")

@@ -190,6 +190,10 @@ def test_where_static_quantisation_fails_it_is_dynamic_and_says_why(
     assert "no ranges" in how
     assert "\n" not in how
     assert len(quantised(path)) == 2
+    path.unlink()
+    with raises_input_error("calibration: ", "no ranges"):
+        quantise(whole, path, x, Examples(x), must_calibrate=True)
+    assert not path.exists()
 
 
 def test_weights_are_smaller_and_ranges_are_those_of_all_calibration_examples(tmp_path: Path) -> None:

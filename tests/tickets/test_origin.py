@@ -12,8 +12,10 @@ import pytest
 from tests.support.in_loop_training import Training
 from tests.support.tickets import custom_network
 from tombola import find_ticket
-from tombola.experiments.custom_config import custom_config
+from tombola.experiments.custom_config import custom_config, described_search
 from tombola.integrations.search_config import SearchConfig
+from tombola.pruning.options import PruningOptions
+from tombola.pruning.structures import Heads
 from tombola.tickets.origin import own_training
 from tombola.tickets.ticket import Ticket
 
@@ -83,3 +85,16 @@ def test_options_of_any_number_type_are_described() -> None:
     recipe = SearchConfig(every="3it", seed=np.int64(3), **options).recipe("package:Net", "train")  # type: ignore[arg-type]
     assert json.loads(json.dumps(recipe.resolved()))["search"]["levels"] == 2
     assert (recipe.search.rate, recipe.seed, recipe.name) == (0.5, 3, "Net")
+
+
+def test_other_heads_are_described_as_others() -> None:
+    heads = Heads(2, qkv="qkv", output="out"), Heads(4, qkv="qkv", output="out"), Heads(2, qkv="in", output="out")
+    for of in (
+        lambda each: described_search(PruningOptions(structure=each), one_shot=False),
+        lambda each: SearchConfig(levels=1, every="3it", structure=each).description,
+    ):
+        found = [of(each)["structure"] for each in heads]
+        assert len({*found}) == 3
+        assert found[0] == of(Heads(2, qkv="qkv", output="out"))["structure"]
+        assert of("neurons")["structure"] == "neurons"
+        json.dumps(found)

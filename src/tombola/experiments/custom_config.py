@@ -16,6 +16,7 @@ from tombola.experiments.recipe_parsing import explain
 from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.sections import SearchSection, StabilitySection
 from tombola.pruning.options import PruningOptions
+from tombola.pruning.structures import Heads
 from tombola.runs.outcome import Measures
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
@@ -191,9 +192,10 @@ def described_search(options: PruningOptions, one_shot: bool) -> dict[str, Any]:
         values["density"] = float(density)
     else:
         values["rate"] = float(options.level_rate)
-    for name in ("score", "structure"):
-        value = getattr(options, name)
-        values[name] = value if isinstance(value, str) else import_path(value)
+    values["score"] = options.score if isinstance(options.score, str) else import_path(options.score)
+    structure: object = options.structure  # may be a function, too
+    described = structure if isinstance(structure, str) else import_path(structure)
+    values["structure"] = repr(structure) if isinstance(structure, Heads) else described  # with all fields
     values |= {"group_score": options.group_score, "round_to": int(options.round_to), "cost": options.cost}
     outputs = None if options.outputs is None else [*options.outputs]
     return values | {"outputs": outputs, "one_shot": one_shot}

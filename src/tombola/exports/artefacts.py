@@ -66,6 +66,8 @@ class ExportContext:
     """Of the weights in the ticket file."""
     calibration: Examples | None = None
     """What the ranges of int8 are measured on."""
+    calibration_given: bool = False
+    """The user gave it, so int8 without it would not be what was asked for."""
     about: dict[str, Any] | None = None
     """Metadata for the files that can hold them, as JSON values."""
 
@@ -144,7 +146,7 @@ def int8(context: ExportContext) -> Artefact:
     if not whole.exists():
         whole = context.folder / "float32.onnx"  # not kept
         _write_onnx(context.compact, whole, context)
-    note = quantise(whole, path, context.example, context.calibration)
+    note = quantise(whole, path, context.example, context.calibration, must_calibrate=context.calibration_given)
     weights, done = count_weights(context.compact), count_multiply_adds(context.compact, context.example)
     read = read_onnx(path, context.threads)
     return _artefact("compact int8", path, weights, initializer_bytes(path), done, read, note=note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ def read_examples(source: str, option: str = "--examples") -> Examples:
     if isinstance(found, Examples):
         return found
     x, y = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-    return Examples(x, y, what=f"the examples of {source}")
+    return _made(option, source, x, y, f"the examples of {source}")
 
 
 def _from_npz(path: Path, option: str) -> Examples:
@@ -96,4 +97,14 @@ def _from_npz(path: Path, option: str) -> Examples:
         raise InputError(f"{option}: {path} cannot be read as an .npz file: {first_line(error)}") from error
     x, y = tensors["x"], tensors.get("y")
     x = x.float() if x.is_floating_point() else x
-    return Examples(x, None if y is None else y.long(), what=path.name)
+    return _made(option, str(path), x, None if y is None else y.long(), path.name)
+
+
+def _made(option: str, source: str, x: Any, y: Any, what: str) -> Examples:
+    """Raises `InputError`, which names the option, if they are invalid."""
+    try:
+        if not isinstance(y, Tensor | None):
+            raise InputError(f"labels should be a tensor, not {type(y).__name__}")
+        return Examples(x, y, what=what)
+    except InputError as error:
+        raise InputError(f"{option}: {source}: {error}") from error

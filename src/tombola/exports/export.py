@@ -18,6 +18,7 @@ from tombola.exports.dense_network import dense_network
 from tombola.exports.examples import Examples, count_shared, sample
 from tombola.exports.export_result import FIGURES_FILE, Export, ExportInfo, TicketInfo
 from tombola.exports.int8 import CALIBRATION_EXAMPLES
+from tombola.exports.onnx_file import OnnxModel
 from tombola.exports.ticket_examples import examples_of_test_set, examples_of_training
 from tombola.exports.torch_export import check_example
 from tombola.pruning.hold import release
@@ -25,8 +26,8 @@ from tombola.tickets.ticket import Precision, Ticket
 from tombola.tickets.user_code import import_named, named_functions, require_trust
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.files import atomic_write, writing
-from tombola.utils.libraries import versions
-from tombola.utils.model_inputs import call_checked, describe, rows
+from tombola.utils.libraries import require, versions
+from tombola.utils.model_inputs import call_checked, describe, rows, tensors
 from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.text import first_line
@@ -59,19 +60,19 @@ def export(
     `network` has the ticket's architecture and is only copied, or `factory` makes one; by default it is built as the
     ticket says, which imports code from outside tombola only with `trust`. Artefacts are measured on `examples`, by
     default the test set that the ticket names, searched for in `data_dir` first, or random numbers if that is
-    missing. The ranges of int8 are measured on `calibration`, by default examples that the ticket was trained on.
-    The accuracy of the dense network itself is that which the ticket records, or the folder of its `results`.
-    `precision` is that of the weights in the ticket file; `turns` is the number of timings of each
-    artefact; `progress` is called with a line about each step. A kind that cannot be made of this ticket is left
-    out, and `Export.left_out` says why; with `strict` it is an `InputError`. `must` and `tell` are deprecated: use
-    `strict` and `progress`.
+    missing. The ranges of int8 are measured on `calibration`, by default examples that the ticket was trained on; if
+    that fails with those given, int8 cannot be made. The accuracy of the dense network itself is that which the
+    ticket records, or the folder of its `results`. `precision` is that of the weights in the ticket file; `turns` is
+    the number of timings of each artefact; `progress` is called with a line about each step. A kind that cannot be
+    made of this ticket is left out, and `Export.left_out` says why; with `strict` it is an `InputError`. `must` and
+    `tell` are deprecated: use `strict` and `progress`.
 
     The new files replace those of an earlier export only at the end; after an error, the folder is unchanged. Raises
     `InputError` if the ticket has no trained weights, the network is missing or does not take the examples, a kind is
     unknown, `threads` or `turns` are less than 1, `threads` more than four for each core, or the folder not writable.
     """
-    for former, present, given in (("must", "strict", must), ("tell", "progress", tell)):
-        if given is not None:
+    for former, present, value in (("must", "strict", must), ("tell", "progress", tell)):
+        if value is not None:
             warnings.warn(f"export(): {former}= is deprecated: use {present}=", DeprecationWarning, stacklevel=2)
     strict, progress = strict if must is None else must, progress if tell is None else tell
     for name, count in (("threads", threads), ("turns", turns)):
@@ -82,24 +83,31 @@ def export(
     for kind in kinds:
         if kind not in ARTEFACTS:
             raise unknown("artefact", kind, list(ARTEFACTS))
-    trained, target = _trained_network(ticket, network or factory, trust), Path(folder)
-    examples = examples or examples_of_test_set(ticket, data_dir)
+    for name, given in (("examples", examples), ("calibration", calibration)):
+        if given is not None and not isinstance(given, Examples):
+            raise InputError(f"{name}: should be tombola.Examples(x), not {type(given).__name__}")
+    trained, target = _trained_network(ticket, factory if network is None else network, trust), Path(folder)
+    examples = examples_of_test_set(ticket, data_dir) if examples is None else examples
     example = rows(examples.x, slice(2))
     check_example(copy_network(trained), example)  # which may keep feature maps
     shape = describe(examples.x)
     inputs = f"{shape}, {examples.inputs}" if examples.inputs else shape
     ticket_info = _ticket_info(ticket)
+    calibration_given = calibration is not None
     if "int8" in kinds:
-        training = None if calibration else examples_of_training(ticket, data_dir)
+        training = None if calibration_given else examples_of_training(ticket, data_dir)
         calibration = _calibration(calibration, training, trained, examples)
     of_dense = dense_network(ticket, results)
     info = ExportInfo(inputs, ticket_info, examples.what, len(examples), threads, processor(), versions(), of_dense)
     known = {name: value for name, value in asdict(ticket_info).items() if value is not None}
     with _temporary_folder(target) as temporary:
         options = {"about": {"inputs": inputs, "ticket": known}, "threads": threads, "precision": precision}
-        options["calibration"] = calibration
+        options |= {"calibration": calibration, "calibration_given": calibration_given}
         context = ExportContext.of(ticket, trained, example, temporary, **options)
         made, left_out = _write_artefacts(context, kinds, strict, progress)
+        if any(isinstance(each.predict, OnnxModel) for each in made):
+            runtime = {"onnxruntime": require("onnxruntime", "onnx").__version__}
+            info = replace(info, versions=info.versions | runtime)
         result = Export(target, measure(made, examples.x, examples.y, threads, turns, progress), info, left_out)
         _move_files(result, temporary)
     return result
@@ -135,8 +143,9 @@ def _calibration(
     given: Examples | None, training: Examples | None, network: nn.Module, measured: Examples
 ) -> Examples | None:
     """The examples to calibrate with: those that were given, or training examples if the network takes them. It is
-    said if accuracy is measured on some of them, too. Raises `InputError` if it does not take those given."""
-    if (found := given or training) is None:
+    said if accuracy is measured on some of them, too. Raises `InputError` if it does not take those given, or they
+    have other shapes than those measured, or numbers that are not finite."""
+    if (found := training if given is None else given) is None:
         return None
     chosen = sample(found, CALIBRATION_EXAMPLES)
     try:
@@ -145,9 +154,21 @@ def _calibration(
         if given is None:
             return None
         raise InputError(f"calibration: {error}") from error
+    if given is not None:
+        _check_calibration(chosen, measured)
     both = count_shared(chosen, measured)
     said = f", and accuracy is measured on {both:,} of them, too" if both else ""
     return replace(chosen, what=chosen.what + said)
+
+
+def _check_calibration(given: Examples, measured: Examples) -> None:
+    """Raises `InputError`."""
+    shapes = [sorted(tuple(tensor.shape[1:]) for tensor in tensors(each.x)) for each in (given, measured)]
+    if shapes[0] != shapes[1]:
+        ours, theirs = (describe(each.x) for each in (given, measured))
+        raise InputError(f"calibration: should be like the examples, {theirs}, not {ours}")
+    if not all(tensor.isfinite().all() for tensor in tensors(given.x)):
+        raise InputError("calibration: should be finite numbers, without NaN or infinity")
 
 
 @contextmanager

@@ -34,7 +34,14 @@ BETWEEN = (
 """Operations that have kernels for 8 bits, so that activations stay in 8 bits between products."""
 
 
-def quantise(path: str | Path, new: str | Path, example: Inputs, calibration: Examples | None = None) -> str:
+def quantise(
+    path: str | Path,
+    new: str | Path,
+    example: Inputs,
+    calibration: Examples | None = None,
+    *,
+    must_calibrate: bool = False,
+) -> str:
     """Quantise the ONNX file `path` of `write_onnx`, write it to `new`, and return how it was done, in words.
 
     Statically if there are `calibration` examples; otherwise, or if ONNX Runtime cannot, dynamically. Weights are
@@ -42,7 +49,7 @@ def quantise(path: str | Path, new: str | Path, example: Inputs, calibration: Ex
     bits saturates on x86 processors without VNNI. What layers read and convolutions return is unsigned; outputs of
     linear layers, such as class scores, are not rounded. Metadata are kept, and the same files and examples give the
     same bytes. The new file is run on `example`, a batch of inputs on the CPU. Raises `InputError` if nothing can be
-    quantised, or the extra `onnx` is missing.
+    quantised, not statically though there are examples and it `must_calibrate`, or the extra `onnx` is missing.
     """
     for module in ("onnx", "onnxruntime", "onnxruntime.quantization"):
         require(module, "onnx")
@@ -52,6 +59,8 @@ def quantise(path: str | Path, new: str | Path, example: Inputs, calibration: Ex
         try:
             content, how = _static(path, model, example, calibration)
         except InputError as error:
+            if must_calibrate:
+                raise InputError(f"calibration: {error}") from error
             why = f"static quantisation failed: {error}"
     if not how:
         content, how = _dynamic(path, model, example, why)

@@ -35,7 +35,7 @@ def write_onnx(
     `output_0` and so on. Arguments that are not tensors are constants. Weights are inside, zeros included; `about`
     becomes the model's metadata. The same network gives the same bytes. The outputs of ONNX Runtime are compared with
     PyTorch's; the largest absolute difference is returned. Raises `InputError` if torch cannot export the network, if
-    outputs differ by more than `compaction.TOLERANCE` of the largest (then nothing is written), or the extra `onnx`
+    outputs differ by more than `agreement.TOLERANCE` of the largest (then nothing is written), or the extra `onnx`
     or torch 2.7 is missing.
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):

@@ -10,6 +10,9 @@ from tombola.graph.recording import Graph, Operation, TensorRef
 _PRODUCTS = {"aten.mm": (0, 1), "aten.bmm": (0, 1), "aten.addmm": (1, 2), "aten.baddbmm": (1, 2), "aten.mv": (0, 1)}
 """Products of matrices, and the positions of the factors among their arguments."""
 
+_RECURRENT = frozenset({"aten.mkldnn_rnn_layer", "aten._cudnn_rnn"})
+"""A layer of an LSTM on a CPU, and all layers of any recurrent module on a GPU; other devices have products."""
+
 _VIEWS = frozenset(
     {
         *(
@@ -30,7 +33,8 @@ _VIEWS = frozenset(
 
 def multiply_adds(graph: Graph, examples: int) -> dict[str, int]:
     """By parameter: its multiply-adds for one of so many examples, zeros and padding included, in products of
-    matrices and convolutions. Embeddings have none; scales, and products of two activations, are not counted."""
+    matrices, convolutions, recurrent and bilinear layers. Embeddings have none; scales, and products of two
+    activations, are not counted."""
     names = dict(graph.names)
     found: dict[str, int] = {}
     for operation in graph.operations:
@@ -60,3 +64,13 @@ def _products(graph: Graph, operation: Operation) -> Iterator[tuple[int, int]]:
         assert isinstance(right, TensorRef)
         count = math.prod(shapes[output]) * shapes[left.index][-1]
         yield from ((left.index, count), (right.index, count))
+    elif operation.name in _RECURRENT:
+        # They are multiplied in every step of every sequence, of which (steps, sequences) are the first axes.
+        steps = math.prod(shapes[arguments[0].index][:-1])
+        weights = arguments[1] if operation.name == "aten._cudnn_rnn" else arguments[1:3]
+        yield from (
+            (each.index, steps * math.prod(shape)) for each in weights if len(shape := shapes[each.index]) == 2
+        )
+    elif operation.name == "aten._trilinear":  # of a bilinear layer: its output is [examples, outputs]
+        weight = arguments[1].index
+        yield weight, shapes[output][0] * math.prod(shapes[weight])

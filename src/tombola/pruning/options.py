@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 
@@ -58,7 +58,7 @@ class PruningOptions:
     """What the score of a unit of a structure is of those of its weights."""
     round_to: int = 1
     """The number of units that a set of them keeps is a multiple of this, and at least this; with 0 none may be
-    left."""
+    left. Of `blocks`, a layer may lose all tiles: 1 is as 0."""
     cost: Cost = "units"
     """What `rate` and `density` are fractions of, of a structure of units: these, or all weights or multiply-adds."""
 
@@ -66,12 +66,13 @@ class PruningOptions:
         for name, count in (("levels", self.levels), ("rounds", 1 if self.rounds is None else self.rounds)):
             if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
                 raise InputError(f"{name}: should be a whole number, at least 1, not {count!r}")
-        if self.scope not in SCOPES:
-            raise unknown("scope", self.scope, SCOPES)
-        if isinstance(self.score, str) and self.score not in SCORES:
-            raise unknown("score", self.score, SCORES)
+        _check_known("scope", self.scope, SCOPES)
+        if not callable(self.score):
+            _check_known("score", self.score, SCORES)
         if isinstance(self.structure, str):
             structures.parse_structure(self.structure)
+        elif not callable(self.structure):
+            raise unknown("structure", self.structure, structures.STRUCTURES)
         for name, names in (("leave_out", self.leave_out), ("include", self.include), ("outputs", self.outputs)):
             if isinstance(names, str):
                 raise InputError(f'{name}: should be a list of names, ["{names}"]')
@@ -116,10 +117,8 @@ class PruningOptions:
             raise InputError(f'density: structure "{self.structure}" leaves {least}, not {given}')
 
     def _check_units(self) -> None:
-        if self.group_score not in GROUP_SCORES:
-            raise unknown("group_score", self.group_score, GROUP_SCORES)
-        if self.cost not in COSTS:
-            raise unknown("cost", self.cost, COSTS)
+        _check_known("group_score", self.group_score, GROUP_SCORES)
+        _check_known("cost", self.cost, COSTS)
         if isinstance(self.round_to, bool) or not isinstance(self.round_to, Integral) or self.round_to < 0:
             raise InputError(f"round_to: should be a whole number, at least 0, not {self.round_to!r}")
         given = {
@@ -247,6 +246,11 @@ def _of_competitors(
         if given:
             found[name] = next(iter(given.values()))
     return found
+
+
+def _check_known(option: str, value: object, known: Collection[str]) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise unknown(option, value, known)
 
 
 def _check_fraction(name: str, density: object) -> None:

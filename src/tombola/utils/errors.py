@@ -36,13 +36,16 @@ class DamagedFile(ValueError):
     """A file is truncated, altered, or was not written by tombola."""
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
-    """An `InputError` for a name that is not one of `known`; it suggests the nearest one.
+def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
+    """An `InputError` for a name, or what should be one, that is not one of `known`; it suggests the nearest one.
 
     >>> str(unknown("optimizer", "adm", ["adam", "sgd"]))
     'unknown optimizer "adm": did you mean "adam"? (known: adam, sgd)'
     """
     names = sorted(known)
+    if not isinstance(name, str):
+        given = " ".join(repr(name).split())
+        return InputError(f"{what}: should be one of {', '.join(names)}, not {given}")
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f': did you mean "{near[0]}"?' if near else ""
     listed = f"known: {', '.join(names)}" if names else "there are none"
