@@ -9,6 +9,7 @@ from tombola.experiments.experiment import Experiment, count_runs
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_workload import set_up, set_up_transfer
 from tombola.pruning.mask import Mask
+from tombola.pruning.scopes import goals
 from tombola.runs.run import Run
 from tombola.utils.former_names import former_attribute
 
@@ -47,9 +48,7 @@ class RecipeExperiment(Experiment):
     def _mean_density(self, dense: Mask) -> float:
         """The mean, over the levels, of the fraction of units left."""
         pruner = self.workload.pruner
-        first = left = pruner.units_left(dense)
-        densities = [1.0]
-        for _ in range(self.config.search.levels):
-            left = pruner.scope.keeps(left)
-            densities.append(sum(left.values()) / max(1, sum(first.values())))
+        first = pruner.units_left(dense)
+        left = [first, *goals(pruner.scope, first, self.config.search.levels)]
+        densities = [sum(counts.values()) / max(1, sum(first.values())) for counts in left]
         return sum(densities) / len(densities)

@@ -12,7 +12,7 @@ from tombola.pruning import structures
 from tombola.pruning.layers import display_name
 from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.pruner import Pruner
-from tombola.pruning.scopes import SCOPES, AtLeast, Globally, Layerwise, Scope, match_layers
+from tombola.pruning.scopes import SCOPES, AtLeast, Counts, Globally, Layerwise, Scope, Stepwise, match_layers
 from tombola.pruning.scores import ROUNDS, SCORES, Score
 from tombola.pruning.structures.unit_structure import COSTS, Cost
 from tombola.pruning.structures.units import GROUP_SCORES, GroupScore
@@ -40,7 +40,8 @@ class PruningOptions:
     rates: Mapping[str, float] = field(default_factory=dict)
     """The rates of single layers, by name or pattern (`fc*`)."""
     output_rate: float | None = None
-    """The rate of the output layers, where `rates` does not give it."""
+    """The rate of the output layers, where `rates` does not give it; without effect on structures of coupled units,
+    which never prune these."""
     leave_out: Sequence[str] = ()
     """Layers, or modules with all their layers, that are not pruned, by name or pattern."""
     include: Sequence[str] = ()
@@ -83,13 +84,21 @@ class PruningOptions:
             what = f'"{self.structure}"' if isinstance(self.structure, str) else "heads"
             raise InputError(f'scope: "erk" requires structure "weights", not {what}')
 
+    @property
+    def _output_rate(self) -> float | None:
+        """The `output_rate`, where it has an effect."""
+        coupled = self.structure != "weights" and (
+            not isinstance(self.structure, str) or self.structure in structures.STRUCTURES
+        )
+        return None if coupled else self.output_rate
+
     def _check_rates(self) -> None:
         if self.rate is not None and not (isinstance(self.rate, Real) and 0 < self.rate < 1):
             raise InputError(f"rate: should be between 0 and 1, not {self.rate!r}")
         for layer, rate in self.rates.items():
             if not (isinstance(rate, Real) and 0 <= rate < 1):
                 raise InputError(f'rates: "{layer}" should be at least 0 and less than 1, not {rate!r}')
-        if self.scope != "layer" and (self.rates or self.output_rate is not None):
+        if self.scope != "layer" and (self.rates or self._output_rate is not None):
             name = "rates" if self.rates else "output_rate"
             raise InputError(f'{name}: goes with scope "layer", not "{self.scope}"; leave layers out with leave_out')
 
@@ -97,7 +106,7 @@ class PruningOptions:
         if isinstance(self.density, Mapping):
             if self.scope != "layer":
                 raise InputError(f'density: one for each layer requires scope "layer", not "{self.scope}"')
-            if self.rates or self.output_rate is not None:
+            if self.rates or self._output_rate is not None:
                 raise InputError("rates: give the densities of the layers in density instead")
             for layer, density in self.density.items():
                 _check_fraction(f'density of "{layer}"', density)
@@ -109,7 +118,7 @@ class PruningOptions:
             return
         if self.levels > 1:
             raise InputError(f'levels: should be 1 with structure "{self.structure}", not {self.levels}')
-        if self.rates or self.output_rate is not None:
+        if self.rates or self._output_rate is not None:
             raise InputError(f'rates: structure "{self.structure}" has the same density in every layer')
         given = self.density if self.rate is None else 1 - self.rate
         if given is not None and (isinstance(given, Mapping) or abs(given - self.pattern_density) > 1e-6):
@@ -129,7 +138,7 @@ class PruningOptions:
         if (self.structure == "weights" or self.pattern_density is not None) and any(given.values()):
             name = next(name for name, is_given in given.items() if is_given)
             raise InputError(f'{name}: goes with a structure of units, such as "channels", not "{self.structure}"')
-        tables = {"rates": bool(self.rates), "output_rate": self.output_rate is not None}
+        tables = {"rates": bool(self.rates), "output_rate": self._output_rate is not None}
         tables["density"] = isinstance(self.density, Mapping)
         if self.cost != "units" and any(tables.values()):
             name = next(name for name, is_given in tables.items() if is_given)
@@ -179,11 +188,11 @@ class PruningOptions:
             return Layerwise({name: self._rate_for(density) for name, density in found.items()})
         if self.cost != "units":
             return Globally(tuple(shapes), self.level_rate)
-        if not self.rates and self.output_rate is None:
+        if not self.rates and self._output_rate is None:
             return SCOPES[self.scope](shapes, self.level_rate)
         rates = _of_competitors(match_layers(self.rates, layers.values(), "rates"), competing, "rates")
-        if self.output_rate is not None:
-            outputs = dict.fromkeys(network.outputs, self.output_rate)
+        if self._output_rate is not None:
+            outputs = dict.fromkeys(network.outputs, self._output_rate)
             rates = _of_competitors(outputs, competing, "output_rate") | rates
         return Layerwise({name: rates.get(name, self.level_rate) for name in competing})
 
@@ -229,7 +238,10 @@ class PruningOptions:
                     f"many are left of the whole network if every set of {structure.what} keeps as few as it may"
                 )
         alone = self.cost == "units" and structure.round_to > 1
-        return AtLeast(scope, least, {group: structure.round_to for group in least if alone and len(group) == 1})
+        if not isinstance(scope, Layerwise | Globally) or not (alone or self.cost != "units"):
+            return AtLeast(scope, least)
+        multiples: Counts = {group: structure.round_to for group in least if alone and len(group) == 1}
+        return Stepwise(scope, self.levels, total, least, multiples)
 
 
 def _of_competitors(

@@ -11,7 +11,7 @@ from tombola.pruning import scopes
 from tombola.pruning.layers import by_layer, display_name, layer_rows
 from tombola.pruning.mask import Mask
 from tombola.pruning.ranking import check_no_nan, check_not_all_equal
-from tombola.pruning.scopes import Counts, Scope
+from tombola.pruning.scopes import Counts, Scope, removes_nothing
 from tombola.pruning.scores import Score
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.pruning.structures import UNSTRUCTURED, Structure, UnitStructure
@@ -29,12 +29,25 @@ class Pruner:
     """In how many rounds one step is done, each of which scores what the one before has left."""
 
     def check_levels(self, dense: Mask, levels: int) -> None:
+        """Raises `InputError` where the network cannot be pruned that many times."""
         unit = "weight" if self.structure is UNSTRUCTURED else "unit"
-        scopes.check_levels(self.scope, self.units_left(dense), levels, unit)
+        scopes.check_levels(self.scope, self.units_left(dense), levels, unit, self._or_else)
+        if isinstance(self.structure, UnitStructure) and not self.exact:
+            mask = dense  # how many go at a time depends on their order; here it is random
+            for level, goal in enumerate(scopes.goals(self.scope, self.units_left(dense), levels), 1):
+                fewer = self.structure.keep_random(mask, goal, seed=0)
+                if fewer == mask:
+                    raise removes_nothing(level, self._or_else)
+                mask = fewer
 
     def __call__(self, inputs: ScoreInputs) -> Mask:
-        """The mask after one pruning step from that of `inputs`."""
-        return self.prune_to(inputs, self.scope.keeps(self.units_left(inputs.mask)))
+        """The mask after one pruning step from that of `inputs`. Raises `InputError` if no more units may go."""
+        left = self.units_left(inputs.mask)
+        goal = self.scope.keeps(left)
+        if goal == left and not self.exact:
+            or_else = self._or_else and f", or {self._or_else}"
+            raise InputError(f"levels: nothing more can be pruned; set fewer{or_else}")
+        return self.prune_to(inputs, goal)
 
     def prune_to(self, inputs: ScoreInputs, goal: Counts) -> Mask:
         """The mask that keeps `goal` units of each group."""
@@ -53,6 +66,12 @@ class Pruner:
         return not isinstance(structure, UnitStructure) or (
             structure.cost == "units" and (structure.round_to <= 1 or all(len(g) == 1 for g in self.scope.groups))
         )
+
+    @property
+    def _or_else(self) -> str:
+        """What else than the rate lets a level remove something."""
+        rounded = isinstance(self.structure, UnitStructure) and self.structure.round_to > 1
+        return "a smaller round_to" if rounded else ""
 
     def _scores(self, inputs: ScoreInputs, goal: Counts) -> dict[str, Tensor]:
         """By layer: the scores of the competing ones. Raises `InputError` for scores of the wrong shape, missing or

@@ -55,7 +55,10 @@ class Layerwise:
         return tuple((layer,) for layer in self.rates)
 
     def keeps(self, left: Counts) -> dict[Group, int]:
-        return {group: n - removed_count(self.rates[group[0]], n) for group, n in left.items()}
+        return {group: n - removed_count(self.rate_of(group), n) for group, n in left.items()}
+
+    def rate_of(self, group: Group) -> float:
+        return self.rates[group[0]]
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ class Globally:
 
     def keeps(self, left: Counts) -> dict[Group, int]:
         return {group: n - removed_count(self.rate, n) for group, n in left.items()}
+
+    def rate_of(self, group: Group) -> float:  # noqa: ARG002
+        return self.rate
 
 
 @dataclass(frozen=True)
@@ -96,22 +102,67 @@ class ErdosRenyi:
 
 @dataclass(frozen=True)
 class AtLeast:
-    """A scope that leaves each group at least so much; some groups, if not all they have, a multiple of a number."""
+    """A scope that leaves each group at least so much."""
 
     scope: Scope
     least: Counts
-    multiples: Counts
 
     @property
     def groups(self) -> tuple[Group, ...]:
         return self.scope.groups
 
     def keeps(self, left: Counts) -> dict[Group, int]:
-        return {group: self._bounded(group, n, left[group]) for group, n in self.scope.keeps(left).items()}
+        return {group: min(left[group], max(n, self.least[group])) for group, n in self.scope.keeps(left).items()}
 
-    def _bounded(self, group: Group, count: int, left: int) -> int:
-        down = count - count % self.multiples.get(group, 1) if count < left else count
-        return min(left, max(down, self.least[group]))
+
+@dataclass(frozen=True)
+class Stepwise:
+    """A scope of units that cannot go one by one, so that a level may remove more than its rate. What each of the
+    `levels` leaves is derived from what there was at first: otherwise the excess of one would add to the next."""
+
+    scope: Layerwise | Globally
+    levels: int
+    dense: Counts
+    """What each group has before the first level."""
+    least: Counts
+    multiples: Counts
+    """What these groups keep, if not all they have, is a multiple of this."""
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        return self.scope.groups
+
+    def keeps(self, left: Counts) -> dict[Group, int]:
+        """The goal of the first level that is below what is `left`; after the last, its rate of what is left."""
+        for level in range(1, self.levels + 1):
+            goal = self.goal(level)
+            if any(goal[group] < n for group, n in left.items()):
+                return {group: min(n, goal[group]) for group, n in left.items()}
+        return self._bounded(self.scope.keeps(left), left)
+
+    def goal(self, level: int) -> dict[Group, int]:
+        """What each group keeps after this many levels, or just below."""
+        if level == 1:
+            return self._bounded(self.scope.keeps(self.dense), self.dense)
+        gone = {group: 1 - (1 - self.scope.rate_of(group)) ** level for group in self.dense}
+        return self._bounded(
+            {group: n - removed_count(gone[group], n) for group, n in self.dense.items()}, self.dense
+        )
+
+    def _bounded(self, counts: Counts, left: Counts) -> dict[Group, int]:
+        found = {}
+        for group, count in counts.items():
+            down = count - count % self.multiples.get(group, 1) if count < left[group] else count
+            found[group] = min(left[group], max(down, self.least[group]))
+        return found
+
+
+def goals(scope: Scope, dense: Counts, levels: int) -> list[Counts]:
+    """What each group keeps after each of the levels. A level of `Stepwise` may leave less than its goal."""
+    found = [dense]
+    for level in range(1, levels + 1):
+        found.append(scope.goal(level) if isinstance(scope, Stepwise) else scope.keeps(found[-1]))
+    return found[1:]
 
 
 def allocate(total: int, shares: Mapping[Group, float], limits: Counts) -> dict[Group, int]:
@@ -139,24 +190,33 @@ def allocate(total: int, shares: Mapping[Group, float], limits: Counts) -> dict[
     return {group: counts[group] for group in shares}
 
 
-def check_levels(scope: Scope, left: Counts, levels: int, unit: str = "weight") -> None:
+def check_levels(scope: Scope, left: Counts, levels: int, unit: str = "weight", or_else: str = "") -> None:
     """Refuse a number of `levels` that would empty a group of layers, or remove nothing at some level.
 
     `left` counts what each group has at the start, which `unit` names. Raises `InputError` with the level and the
-    highest valid number of levels. One layer of a group may still become empty (see `Mask.empty_layers`).
+    highest valid number of levels, and what may be changed `or_else`. One layer of a group may still become empty
+    (see `Mask.empty_layers`).
     """
     dense = left
-    for level in range(1, levels + 1):
-        keeps = scope.keeps(left)
-        advice = f"; set levels to at most {level - 1}, or another rate"
+    for level, keeps in enumerate(goals(scope, dense, levels), 1):
         if keeps == left:
-            raise InputError(f"at level {level} pruning would remove nothing{advice}")
+            raise removes_nothing(level, or_else)
         for group, kept in keeps.items():
             if kept == 0 and left[group]:
                 what = f"layer {group[0]}" if len(group) == 1 else "the network"
                 size = plural(dense[group], unit)
-                raise InputError(f"pruning leaves {what} ({size}) empty at level {level}{advice}")
+                raise InputError(f"pruning leaves {what} ({size}) empty at level {level}; {_advice(level, or_else)}")
         left = keeps
+
+
+def removes_nothing(level: int, or_else: str = "") -> InputError:
+    """The error of a level that would leave all that it finds."""
+    return InputError(f"at level {level} pruning would remove nothing; {_advice(level, or_else)}")
+
+
+def _advice(level: int, or_else: str) -> str:
+    fewer = [f"levels to at most {level - 1}"] if level > 1 else []
+    return "set " + ", or ".join([*fewer, "another rate", *([or_else] if or_else else [])])
 
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from pydantic import ConfigDict, Field, field_validator
+from torch import Tensor
 
 from tombola.engines import Engine
 from tombola.experiments.metric import Metric
@@ -16,6 +18,8 @@ from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.workload import Workload
 from tombola.pruning.mask import Mask, State
 from tombola.pruning.pruner import Pruner
+from tombola.pruning.scopes import goals
+from tombola.pruning.structures import Structure, UnitStructure
 from tombola.runs.outcome import Measures
 from tombola.runs.run import BaseRun, Run
 from tombola.studies.request import Study
@@ -170,9 +174,8 @@ def check_run(run: BaseRun, provenance: Provenance) -> None:
 
 def check_level(pruner: Pruner, level: int, dense: Mask, mask: Mask) -> None:
     """Raises `InputError` unless the mask has as many weights as the search leaves at this level."""
-    expected = pruner.units_left(dense)
-    for _ in range(level):
-        expected = pruner.scope.keeps(expected)
+    _check_units(pruner.structure, dense, mask)
+    expected = goals(pruner.scope, pruner.units_left(dense), level)[-1]
     for group, left in pruner.units_left(mask).items():
         if left > expected[group] or (pruner.exact and left < expected[group]):
             layers = group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}"
@@ -183,3 +186,26 @@ def check_level(pruner: Pruner, level: int, dense: Mask, mask: Mask) -> None:
     for name, kept in mask.layers.items():
         if name not in pruned and not kept.all():
             raise inconsistent(f"its recipe does not prune {name}, but its mask does")
+
+
+def _check_units(structure: Structure, dense: Mask, mask: Mask) -> None:
+    """Refuse a mask from before units were coupled, when they were rows of single layers."""
+    if not isinstance(structure, UnitStructure) or structure.what == "blocks":
+        return
+    if _of_rows(mask) and structure.units.keep(dense, structure.units.left(mask)) != mask:
+        raise InputError(
+            f"its {structure.what} were pruned by rows of single layers, as in earlier versions of tombola; it can "
+            "only be verified with these"
+        )
+
+
+def _of_rows(mask: Mask) -> bool:
+    """Whether rows are pruned, or columns, but of no layer both."""
+    pruned = [kept for kept in mask.layers.values() if not kept.all()]
+    return bool(pruned) and all(kept.dim() > 1 and (_whole(kept) or _whole(kept.transpose(0, 1))) for kept in pruned)
+
+
+def _whole(kept: Tensor) -> bool:
+    """Whether each row is kept or pruned as a whole."""
+    rows = kept.flatten(1)
+    return torch.equal(rows.any(1), rows.all(1))

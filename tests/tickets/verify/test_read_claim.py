@@ -14,8 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.errors import raises_input_error
 from tests.support.tickets import experiment_ticket, set_in, with_provenance
 from tombola.pruning.mask import Mask
+from tombola.tickets.claim import check_level
 from tombola.tickets.provenance import TicketClaim, read_claim
 from tombola.tickets.ticket import Ticket
 from tombola.tickets.verify import verify_ticket
@@ -112,6 +114,7 @@ def test_any_value_anywhere_is_refused_or_changes_no_run(
         {"levels": 2, "rate": 0.6, "scope": "global", "one_shot": True, "leave_out": ["output"]},
         {"levels": 2, "density": 0.2, "scope": "erk"},
         {"levels": 2, "rate": 0.5, "structure": "neurons", "leave_out": ["output"]},
+        {"levels": 2, "rate": 0.4, "structure": "neurons", "round_to": 4},
     ],
 )
 def test_the_mask_must_have_the_counts_of_its_level(tmp_path: Path, search: dict[str, Any]) -> None:
@@ -119,6 +122,15 @@ def test_the_mask_must_have_the_counts_of_its_level(tmp_path: Path, search: dict
     assert read_claim(file).provenance.level == 2
     with pytest.raises(InputError, match="inconsistent: level 1"):
         read_claim(with_provenance(file, tmp_path, set_in("level", value=1)))
+
+
+def test_masks_of_rows_of_single_layers_are_said_to_be_of_earlier_versions(tmp_path: Path) -> None:
+    claim = read_claim(experiment_ticket(tmp_path, search={"levels": 1, "rate": 0.5, "structure": "neurons"}))
+    coupled, dense = claim.ticket.mask, claim.dense.mask
+    rows = {name: kept.any(1, keepdim=True).expand_as(kept).clone() for name, kept in coupled.items()}
+    check_level(claim.workload.pruner, 1, dense, coupled)
+    with raises_input_error("rows of single layers", "earlier versions"):
+        check_level(claim.workload.pruner, 1, dense, Mask(rows))
 
 
 def test_layers_that_the_recipe_leaves_out_must_be_whole(tmp_path: Path) -> None:

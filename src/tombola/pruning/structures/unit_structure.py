@@ -96,14 +96,17 @@ class UnitStructure:
 
     def draw(self, dense: Mask, counts: Counts, seed: int) -> Mask:
         """Where sets are drawn from together, the number of weights is the count or just below."""
-        drawn = torch.from_numpy(np.random.default_rng(seed).random(self.units.count))
         for group, count in counts.items():
             joint = len(group) > 1
             plain = replace(
                 self, cost="weights" if joint else "units", round_to=int(joint), together=True, normalised=False
             )
-            dense = plain._keep(drawn, dense, {group: count})
+            dense = plain.keep_random(dense, {group: count}, seed)
         return dense
+
+    def keep_random(self, mask: Mask, counts: Counts, seed: int) -> Mask:
+        """`keep_best`, by random scores of units."""
+        return self._keep(torch.from_numpy(np.random.default_rng(seed).random(self.units.count)), mask, counts)
 
     def least(self, mask: Mask, scope: Scope) -> dict[Group, int]:
         """What each group keeps if as much is pruned as can be."""
