@@ -129,9 +129,7 @@ def _kept_indices(network: nn.Module, units: Coupling, present: BoolArray) -> di
     for name in named:
         axes = units.parameters.get(name)
         if axes is not None:
-            flags = [
-                None if each is None or present[each].all() else torch.from_numpy(present[each]) for each in axes
-            ]
+            flags = [_flags(each, present) for each in axes]
             if any(each is not None for each in flags):
                 kept[name] = flags
     for name, ids in _without_weights(network, units):

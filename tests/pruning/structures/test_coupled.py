@@ -290,3 +290,21 @@ def test_synflow_prunes_units_in_rounds() -> None:
     data = [(torch.randn(4, 6), torch.zeros(4, dtype=torch.int64))]
     mask = tombola.prune(network(6, 10, 16, 3), 0.5, structure="neurons", scope="global", score="synflow", data=data)
     assert sum(neurons_left(mask)) == 13
+
+
+class Positions(nn.Module):
+    """A transformer layer with fixed position embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm, self.head = nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 2)
+        self.register_buffer("position", torch.rand(4, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.norm(self.stem(x) + self.position))
+        return y
+
+
+def test_the_width_of_a_buffer_stays_whole() -> None:
+    with raises_input_error("width", "position"):
+        tombola.prune(Positions(), 0.5, structure="width", example=torch.ones(2, 4, 3))

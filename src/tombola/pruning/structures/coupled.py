@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
 
 from tombola.graph.coupling import Kind, UnitSet
 from tombola.pruning.layers import display_name, layer_rows
@@ -111,7 +112,21 @@ def _why_whole(network: PrunableNetwork, units: UnitSet) -> str:
     matrices = dict(network.network.named_parameters())
     if fixed := [name for name in units.producers if name in whole and name in matrices and matrices[name].dim() > 1]:
         return f"{display_name(fixed[0])} is not pruned"
+    if units.kind == "width" and (buffer := _buffer_of(network, {*units.units})):
+        return f"the buffer {buffer} is not pruned"
     return "" if layers else "no layer that is pruned produces them"
+
+
+def _buffer_of(network: PrunableNetwork, units: set[int]) -> str:
+    """A buffer with entries of these units, such as fixed position embeddings; empty if there is none. Statistics of
+    batch norm do not count: what it computes of zeros is zero if its weight and bias are."""
+    buffers = dict(network.network.named_buffers())
+    for name, axes in network.coupling.parameters.items():
+        owner = network.network.get_submodule(name.rpartition(".")[0])
+        touched = any(ids is not None and not units.isdisjoint(ids.tolist()) for ids in axes)
+        if touched and name in buffers and not isinstance(owner, _NormBase):
+            return name
+    return ""
 
 
 def _layers(network: PrunableNetwork, parameters: Iterable[str]) -> tuple[str, ...]:
