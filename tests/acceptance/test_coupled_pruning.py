@@ -44,6 +44,8 @@ def test_an_architecture_by_magnitude(name: str, caplog: pytest.LogCaptureFixtur
 @pytest.mark.parametrize("name", EXACT)
 def test_an_architecture_by_random_units_in_float64(name: str) -> None:
     for seed, structure in enumerate(sorted(kinds_of(*ARCHITECTURES[name]()))):
+        if structure == "width" and name.startswith("hf_llama"):
+            continue  # its RMS norm computes in float32, whatever the type
         assert_exact(*in_double(ARCHITECTURES[name]()), structure, "random", seed)
 
 

@@ -159,11 +159,14 @@ def test_ctrl_c_while_a_file_is_read_is_no_damage(tmp_path: Path, monkeypatch: p
         return convert(*given, **options)
 
     monkeypatch.setattr(torch, "asarray", interrupted)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        read_tensors(path)
-    assert len(seen) > 1  # it was read to its end
-    assert signal.getsignal(signal.SIGINT) is before
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # other tests may have left their own
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            read_tensors(path)
+        assert len(seen) > 1  # it was read to its end
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def test_a_file_that_is_too_large_is_one_clear_line_and_leaves_nothing(tmp_path: Path) -> None:
