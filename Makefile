@@ -12,7 +12,9 @@ PORTABLE := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=S
 
 # Tests that train nothing. All others are run by `test-portable`, new ones too.
 UNTRAINED := stats utils acceptance/test_wheel.py report/test_browser.py tickets/test_ticket_fuzz.py test_architecture.py \
-	integrations/test_ray_cluster.py integrations/test_ray_executor.py examples/test_clusters.py
+	integrations/test_ray_cluster.py integrations/test_ray_executor.py examples/test_clusters.py \
+	graph acceptance/test_architectures.py acceptance/test_coupled_pruning.py acceptance/test_coupled_random_graphs.py \
+	acceptance/test_dead_units.py exports/test_hugging_face.py
 
 .PHONY: demo test test-portable slow gpu lint clean
 
