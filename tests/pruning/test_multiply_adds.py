@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.support.prunable_networks import tiny_gpt2
 from tests.support.structures import conv1d
-from tombola.graph.recording import Graph, Operation, TensorRef, record
+from tombola.graph.recording import Graph, Operation, TensorIndex, record
 from tombola.pruning.multiply_adds import multiply_adds
 
 
@@ -67,8 +67,8 @@ def test_all_layers_and_directions_are_counted() -> None:
 
 def test_recurrent_layers_on_a_gpu_are_one_operation() -> None:
     shapes = [(5, 3, 8), (48, 8), (48, 12), (48,), (48,), (5, 3, 12)]
-    weights = [TensorRef(index) for index in range(1, 5)]
-    operation = Operation(torch.ops.aten._cudnn_rnn.default, (TensorRef(0), weights, 4), {}, (5,), "")
+    weights = [TensorIndex(index) for index in range(1, 5)]
+    operation = Operation(torch.ops.aten._cudnn_rnn.default, (TensorIndex(0), weights, 4), {}, (5,), "")
     graph = Graph([operation], shapes, {1: "input", 2: "hidden", 3: "bias", 4: "other"})
     assert multiply_adds(graph, 3) == {"input": 5 * 48 * 8, "hidden": 5 * 48 * 12}
 

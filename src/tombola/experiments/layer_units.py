@@ -12,7 +12,7 @@ from tombola.graph.ties import IntArray
 from tombola.pruning.layers import layer_rows
 from tombola.pruning.mask import Mask
 from tombola.pruning.structures import Structure, UnitStructure
-from tombola.pruning.structures.units import NO_UNIT, Units
+from tombola.pruning.structures.units import NO_UNIT, WeightUnits
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def unit_stats(structure: Structure, mask: Mask) -> dict[str, UnitStats]:
     return found
 
 
-def _sides(units: Units, layer: str) -> Iterator[tuple[str, IntArray]]:
+def _sides(units: WeightUnits, layer: str) -> Iterator[tuple[str, IntArray]]:
     """The units along each axis of a layer. Its outputs are along the first whose units it produces; it may read the
     same, too."""
     produced = [each.ids.numpy() for each in units.sets if layer in each.layers]

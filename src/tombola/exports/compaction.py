@@ -72,8 +72,8 @@ def shrunk(network: nn.Module, example: Inputs) -> nn.Module:
     while True:
         used, present = live_units(units, constants, all_readers, kept)
         smaller = copy_network(network)
-        for reader in readers(units, constants, smaller):
-            fold(reader, used)
+        for reader in all_readers:
+            fold(smaller, reader, used)
         try:
             resize(smaller, _kept_indices(smaller, units, present))
         except InputError as error:

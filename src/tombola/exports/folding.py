@@ -6,16 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tombola.exports.liveness import Reader, substitute_input
+from tombola.exports.liveness import UnitReader, substitute_input
 from tombola.graph.constants import BoolArray, FloatArray
 
 
-def fold(reader: Reader, used: BoolArray) -> None:
-    """Add the constants that a layer reads from units that are not used to its bias, which it may not have had, or
-    to the weights of another constant input; weights for these units, and outputs that are not used, become zero."""
-    module, product = reader.module, reader.weights.product
-    if module is None:
+def fold(network: nn.Module, reader: UnitReader, used: BoolArray) -> None:
+    """Add the constants that a layer of `network` reads from units that are not used to its bias, which it may not
+    have had, or to the weights of another constant input.
+
+    Weights for these units, and outputs that are not used, become zero.
+    """
+    if reader.layer is None:
         return
+    module, product = network.get_submodule(reader.layer), reader.weights.product
     parameter = module.weight
     assert isinstance(parameter, Tensor)
     read, unread = reader.of_inputs(used), ~used[reader.outputs]

@@ -74,7 +74,7 @@ def _static(path: Path, model: OnnxModel, example: Inputs, calibration: Examples
     quantization = require("onnxruntime.quantization", "onnx")
     chosen = sample(calibration, CALIBRATION_EXAMPLES)
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+    class CalibrationReader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         """Gives the examples in batches."""
 
         batches = _batches(model, chosen.x)
@@ -85,7 +85,7 @@ def _static(path: Path, model: OnnxModel, example: Inputs, calibration: Examples
     content = _quantised(
         quantization.quantize_static,
         *(path, model, example, [*PRODUCTS, *BETWEEN]),
-        calibration_data_reader=Reader(),
+        calibration_data_reader=CalibrationReader(),
         quant_format=quantization.QuantFormat.QDQ,
         activation_type=quantization.QuantType.QUInt8,
         calibrate_method=quantization.CalibrationMethod.MinMax,

@@ -19,14 +19,14 @@ MIN_RATIO = 0.1
 
 
 @dataclass(frozen=True)
-class Reader:
+class UnitReader:
     """A product that reads units, and what constants it reads."""
 
     weights: Weights
     constants: FloatArray
     """Of each input; NaN if it is not constant, or not zero where that cannot be added to a bias."""
-    module: nn.Module | None
-    """The layer, if constants can be added to its bias."""
+    layer: str | None
+    """The name of its module, if constants can be added to the bias."""
 
     @property
     def inputs(self) -> IntArray:
@@ -49,7 +49,7 @@ class Reader:
         return np.asarray(self.weights.nonzero[used[self.outputs]].any(0), dtype=np.bool_)
 
 
-def readers(coupling: Coupling, constants: Constants, network: nn.Module) -> list[Reader]:
+def readers(coupling: Coupling, constants: Constants, network: nn.Module) -> list[UnitReader]:
     """The products of a network."""
     modules = dict(network.named_modules())
     products = [weights.product for weights in constants.weights]
@@ -67,7 +67,7 @@ def readers(coupling: Coupling, constants: Constants, network: nn.Module) -> lis
         if not foldable or isinstance(module, _ConvTransposeNd) or (product.groups > 1 and product.spreads):
             values = np.where(values == 0, 0.0, np.nan)
             foldable = False
-        found.append(Reader(weights, values, module if foldable else None))
+        found.append(UnitReader(weights, values, path if foldable else None))
     return found
 
 
@@ -77,7 +77,7 @@ def has_bias(module: nn.Module) -> bool:
 
 
 def live_units(
-    coupling: Coupling, constants: Constants, all_readers: list[Reader], kept: Collection[int] = ()
+    coupling: Coupling, constants: Constants, all_readers: list[UnitReader], kept: Collection[int] = ()
 ) -> tuple[BoolArray, BoolArray]:
     """Which units the outputs of a network depend on; and which stay: these, and one of each axis without any.
 
@@ -115,7 +115,7 @@ def _axes(coupling: Coupling) -> Iterable[IntArray]:
         yield product.outputs
 
 
-def _propagate(all_readers: list[Reader], used: BoolArray) -> None:
+def _propagate(all_readers: list[UnitReader], used: BoolArray) -> None:
     changes = True
     while changes:
         changes = False
@@ -125,7 +125,7 @@ def _propagate(all_readers: list[Reader], used: BoolArray) -> None:
             used[needed] = True
 
 
-def _add_substitute(reader: Reader, used: BoolArray) -> bool:
+def _add_substitute(reader: UnitReader, used: BoolArray) -> bool:
     """Use one more unit if the constants that a padded layer loses need it. Returns whether one was added."""
     sizes = np.abs(np.nan_to_num(reader.constants))
     in_use = reader.of_inputs(used)
@@ -136,7 +136,7 @@ def _add_substitute(reader: Reader, used: BoolArray) -> bool:
     return True
 
 
-def substitute_input(reader: Reader, used: BoolArray) -> int:
+def substitute_input(reader: UnitReader, used: BoolArray) -> int:
     """Which input of a padded layer replaces the constant inputs that are not used."""
     sizes = np.abs(np.nan_to_num(reader.constants))
     return int(np.where(reader.of_inputs(used), sizes, 0).argmax())

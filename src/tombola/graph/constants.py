@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from tombola.graph.coupling import Coupling, bind
-from tombola.graph.follower import Product
-from tombola.graph.recording import Operation, TensorRef
+from tombola.graph.follower import LayerCall
+from tombola.graph.recording import Operation, TensorIndex
 from tombola.graph.rules import RULES
 from tombola.graph.rules.elementwise import is_elementwise
 from tombola.graph.rules.movement import COPYING
-from tombola.graph.ties import IntArray, others
+from tombola.graph.ties import others
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -34,7 +34,7 @@ _AFFINE = {"native_batch_norm": 1, "native_layer_norm": -1, "native_group_norm":
 class Weights:
     """The weights of a product as a matrix."""
 
-    product: Product
+    product: LayerCall
     parameter: Tensor
 
     @cached_property
@@ -134,11 +134,11 @@ class Constants:
         if known and all(value is None for value in known):
             return []
 
-        def constant(ref: TensorRef) -> Tensor:
+        def constant(ref: TensorIndex) -> Tensor:
             value = self._value(ref.index)
             return torch.full(self._graph.shapes[ref.index], torch.nan).double() if value is None else value.clone()
 
-        arguments, options = pytree.tree_map_only(TensorRef, constant, (operation.arguments, operation.options))
+        arguments, options = pytree.tree_map_only(TensorIndex, constant, (operation.arguments, operation.options))
         function = COPYING.get(operation.name, operation.function)
         results = pytree.tree_leaves(function(*arguments, **options))
         first = results[0].double()
@@ -169,7 +169,7 @@ class Constants:
         summand = torch.zeros(1).double() if bias is None else bias.reshape(shape)
         return torch.where(weight.reshape(shape) == 0, summand, result)
 
-    def _of_product(self, product: Product, operation: Operation) -> Tensor:
+    def _of_product(self, product: LayerCall, operation: Operation) -> Tensor:
         weights, given = self._weights[product.operation], self.along(*product.reads)
         if product.spreads:
             given = np.where(given == 0, 0.0, np.nan)
@@ -199,6 +199,3 @@ class Constants:
 
 def _fits(value: Any, shape: tuple[int, ...]) -> bool:
     return isinstance(value, Tensor) and tuple(value.shape) == shape and not bool(value.isnan().all())
-
-
-__all__ = ["BoolArray", "Constants", "FloatArray", "IntArray", "Weights"]

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from tombola.graph.follower import Follower, Norm, Product, Value, no_units
+from tombola.graph.follower import Follower, LayerCall, Norm, Value, no_units
 from tombola.graph.recording import Graph, Operation, record
 from tombola.graph.rules import RULES
 from tombola.graph.rules.elementwise import elementwise, is_elementwise
@@ -66,7 +66,7 @@ class Coupling:
     tensors: Mapping[int, Tensor]
     """The unit of each element of a tensor in the graph, -1 where it has none; not of parameters and of what is made
     of them alone."""
-    products: tuple[Product, ...]
+    products: tuple[LayerCall, ...]
     norms: tuple[Norm, ...]
     count: int
     """Units are smaller than this."""
@@ -97,12 +97,12 @@ def couple(network: nn.Module, graph: Graph) -> Coupling:
     returned = [follower.values[index] for index in graph.outputs]
     for value in returned:
         follower.ties.fix(value.units, "the network returns them")
-    _make_rectangular(follower.ties, [units for units, _ in follower.splits])
+    _make_rectangular(follower.ties, follower.splits)
     follower.attach_unclear()
     _fix_unknown_modules(follower)
     _fix_inputs(follower)
     _fix_normalised(follower)
-    _make_rectangular(follower.ties, [units for units, _ in follower.splits])
+    _make_rectangular(follower.ties, follower.splits)
     return _result(follower, returned)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tombola.graph.recording import Graph, Operation, Shape, TensorRef
+from tombola.graph.recording import Graph, Operation, Shape, TensorIndex
 from tombola.graph.ties import NONE, IntArray, Ties, along, distinct, none, others, varies, without_repeats
 
 
@@ -30,11 +30,16 @@ class Value:
     units: Tensor
     """The unit of each element, float64, or `NONE`."""
     sources: tuple[Source, ...] = ()
-    """The parameters and buffers that elements without a unit are, up to functions of single elements."""
+    """The parameters and buffers that elements without a unit are made of, up to functions of single elements."""
     computed: bool = False
     """Whether it is computed of parameters alone in a way that no longer shows which element is which."""
     given: bool = False
     """Whether it depends on the network's inputs."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Value:
+        """With the elements moved by a function."""
+        sources = tuple(Source(each.name, tuple(map(function, each.coordinates))) for each in self.sources)
+        return replace(self, units=function(self.units), sources=sources)
 
     @property
     def is_weight(self) -> bool:
@@ -43,7 +48,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Product:
+class LayerCall:
     """A linear layer or convolution: outputs are sums of inputs, multiplied by the weights of a parameter."""
 
     weight: str
@@ -93,12 +98,12 @@ class Follower:
     """The first unit of an axis of a parameter; the others follow."""
     produced: list[tuple[str, str, IntArray]] = field(default_factory=list)
     """(the kind of layer, the parameter, the units of its outputs)."""
-    products: list[Product] = field(default_factory=list)
+    products: list[LayerCall] = field(default_factory=list)
     norms: list[Norm] = field(default_factory=list)
     attention: list[IntArray] = field(default_factory=list)
     """Units of attention heads."""
-    splits: list[tuple[Tensor, str]] = field(default_factory=list)
-    """Units along several axes into which one was split, and the operation."""
+    splits: list[Tensor] = field(default_factory=list)
+    """Units along several axes into which one was split."""
     shifted: list[tuple[Tensor, str]] = field(default_factory=list)
     """Units to which a function is applied that is not zero for zero, and the operation."""
     padding: list[Tensor] = field(default_factory=list)
@@ -131,9 +136,9 @@ class Follower:
 
     def of(self, ref: Any) -> Value:
         """The value of a tensor among the arguments; one without units for None."""
-        return self.values[ref.index] if isinstance(ref, TensorRef) else Value(none(()))
+        return self.values[ref.index] if isinstance(ref, TensorIndex) else Value(none(()))
 
-    def shape(self, ref: TensorRef) -> Shape:
+    def shape(self, ref: TensorIndex) -> Shape:
         return self.graph.shapes[ref.index]
 
     def output_shapes(self) -> list[Shape]:
@@ -226,7 +231,7 @@ class Follower:
         places of the others."""
         if sum(varies(units, axis) for axis in range(units.dim())) > 1:
             (compact,) = without_repeats(units)
-            self.splits.append((compact.contiguous(), self.operation.label))
+            self.splits.append(compact.contiguous())
 
 
 Rule = Callable[[Follower, dict[str, Any]], list[Value]]

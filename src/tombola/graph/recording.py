@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class TensorRef:
+class TensorIndex:
     """Stands for a tensor among the arguments of an operation."""
 
     index: int
@@ -34,7 +34,7 @@ class Operation:
     function: Any
     """A `torch._ops.OpOverload`."""
     arguments: tuple[Any, ...]
-    """In the order of the operator's schema, with a `TensorRef` for each tensor."""
+    """In the order of the operator's schema, with a `TensorIndex` for each tensor."""
     options: dict[str, Any]
     outputs: tuple[int | None, ...]
     """The index of each tensor that it returns; None for what is no tensor."""
@@ -50,7 +50,7 @@ class Operation:
     def inputs(self) -> list[int]:
         """The indices of the tensors among its arguments, in their order."""
         leaves = pytree.tree_leaves((self.arguments, self.options))
-        return [leaf.index for leaf in leaves if isinstance(leaf, TensorRef)]
+        return [leaf.index for leaf in leaves if isinstance(leaf, TensorIndex)]
 
     @property
     def label(self) -> str:
@@ -158,10 +158,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._indices[id(tensor)] = index
         return index
 
-    def _reference(self, tensor: Tensor) -> TensorRef:
+    def _reference(self, tensor: Tensor) -> TensorIndex:
         if id(tensor) not in self._indices:
             self.graph.external.add(self._add(tensor))
-        return TensorRef(self._indices[id(tensor)])
+        return TensorIndex(self._indices[id(tensor)])
 
     def _change_views(self, changed: Tensor, module: str) -> None:
         """After an operation in place: other tensors of the same memory have changed with it."""
@@ -176,7 +176,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # What is only a part, too, may have changed; how, no rule knows.
             function = torch.ops.aten.as_strided_scatter if whole else torch.ops.aten.slice_scatter
             place = (list(changed.shape), list(changed.stride()), changed.storage_offset())
-            arguments = (TensorRef(self._indices[id(view)]), TensorRef(new), *place)
+            arguments = (TensorIndex(self._indices[id(view)]), TensorIndex(new), *place)
             self.graph.operations.append(Operation(function.default, arguments, {}, (self._add(view),), module))
 
     @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from tombola.graph.recording import Graph, Operation, TensorRef
+from tombola.graph.recording import Graph, Operation, TensorIndex
 
 _PRODUCTS = {"aten.mm": (0, 1), "aten.bmm": (0, 1), "aten.addmm": (1, 2), "aten.baddbmm": (1, 2), "aten.mv": (0, 1)}
 """Products of matrices, and the positions of the factors among their arguments."""
@@ -60,8 +60,8 @@ def _products(graph: Graph, operation: Operation) -> Iterator[tuple[int, int]]:
         yield weight, math.prod(side) // shapes[weight][0] * math.prod(shapes[weight])
     elif operation.name in _PRODUCTS:
         left, right = (arguments[place] for place in _PRODUCTS[operation.name])
-        assert isinstance(left, TensorRef)
-        assert isinstance(right, TensorRef)
+        assert isinstance(left, TensorIndex)
+        assert isinstance(right, TensorIndex)
         count = math.prod(shapes[output]) * shapes[left.index][-1]
         yield from ((left.index, count), (right.index, count))
     elif operation.name in _RECURRENT:

@@ -65,7 +65,7 @@ _FORMER_ONLY = {
 _OBJECTS = {
     "tombola._find_ticket.SearchResult": "Found",
     "tombola.pruning.scores.inputs.ScoreInputs": "Grounds",
-    "tombola.pruning.structures.unit_structure.UnitStructure": "Units",
+    "tombola.pruning.structures.unit_structure.UnitStructure": "WeightUnits",
     "tombola.tickets.verify.verify_ticket": "check_ticket",
     "tombola.utils.duration.Duration": "Length",
     "tombola.zoo.datasets.mnist.load_mnist": "load_idx",

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from tombola.graph.follower import Follower, Rule, Value, no_units
-from tombola.graph.recording import TensorRef
+from tombola.graph.recording import TensorIndex
 from tombola.graph.rules.products import product_of_activations
 
 
@@ -23,7 +23,7 @@ def attended(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     shape = (*query.units.shape[:-1], keys.shape[-2])
     scores = product_of_activations(follower, query.units, keys.transpose(-1, -2), shape)
     mask = arguments.get("attn_mask", arguments.get("attn_bias"))
-    if isinstance(mask, TensorRef):
+    if isinstance(mask, TensorIndex):
         follower.ties.tie(scores, follower.of(mask).units)
         follower.attach(follower.of(mask).sources, scores)
     units = product_of_activations(follower, scores, values, tuple(first.units.shape))

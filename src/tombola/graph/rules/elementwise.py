@@ -9,7 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from tombola.graph.follower import Follower, Rule, Value, no_units, pending
-from tombola.graph.recording import Operation, Shape, TensorRef
+from tombola.graph.recording import Operation, Shape, TensorIndex
 from tombola.graph.ties import none, without_repeats
 
 ELEMENTWISE = {
@@ -24,7 +24,7 @@ def is_elementwise(operation: Operation) -> bool:
 
 
 def elementwise(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
-    refs = [leaf for leaf in pytree.tree_leaves(list(arguments.values())) if isinstance(leaf, TensorRef)]
+    refs = [leaf for leaf in pytree.tree_leaves(list(arguments.values())) if isinstance(leaf, TensorIndex)]
     shapes = follower.output_shapes()
     if len(refs) == 1 and _moves_zero(follower.operation):
         follower.shifted.append((follower.of(refs[0]).units, follower.operation.label))
@@ -33,7 +33,7 @@ def elementwise(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
 
 def _moves_zero(operation: Operation) -> bool:
     """Whether a function of one tensor has another value than zero for zero, as sigmoid has."""
-    zeros = pytree.tree_map_only(TensorRef, lambda _: torch.zeros(1), (operation.arguments, operation.options))
+    zeros = pytree.tree_map_only(TensorIndex, lambda _: torch.zeros(1), (operation.arguments, operation.options))
     return bool((pytree.tree_leaves(operation.function(*zeros[0], **zeros[1]))[0] != 0).any())
 
 

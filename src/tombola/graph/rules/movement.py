@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from tombola.graph.follower import Follower, Rule, Source, Value
-from tombola.graph.recording import TensorRef
+from tombola.graph.recording import TensorIndex
 from tombola.graph.ties import NONE, along, none, others, varies
 
 COPYING = {"aten.view": torch.ops.aten.reshape, "aten._unsafe_view": torch.ops.aten.reshape}
@@ -25,13 +26,13 @@ def moved(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     del arguments
     operation = follower.operation
     given = (operation.arguments, operation.options)
-    found = [follower.of(leaf) for leaf in pytree.tree_leaves(given) if isinstance(leaf, TensorRef)]
+    found = [follower.of(leaf) for leaf in pytree.tree_leaves(given) if isinstance(leaf, TensorIndex)]
     function = COPYING.get(operation.name, operation.function)
 
-    def move(tensor_of: Callable[[TensorRef], Tensor]) -> list[Tensor]:
+    def move(tensor_of: Callable[[TensorIndex], Tensor]) -> list[Tensor]:
         shift = 1 if operation.name in _FILLING else 0  # what they fill in is zero, which becomes NONE
         shifted = pytree.tree_map_only(
-            TensorRef, lambda ref: tensor_of(ref) + shift if shift else tensor_of(ref), given
+            TensorIndex, lambda ref: tensor_of(ref) + shift if shift else tensor_of(ref), given
         )
         results = [
             each for each in pytree.tree_leaves(function(*shifted[0], **shifted[1])) if isinstance(each, Tensor)
@@ -50,7 +51,7 @@ def moved(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     return [Value(each, tuple(of), computed) for each, of in zip(units, sources, strict=True)]
 
 
-def _coordinate(follower: Follower, source: Source, axis: int, ref: TensorRef) -> Tensor:
+def _coordinate(follower: Follower, source: Source, axis: int, ref: TensorIndex) -> Tensor:
     """The coordinates of `source` in a tensor; `NONE` where it has others."""
     return _coordinate_of(follower.of(ref), source, axis)
 
@@ -152,15 +153,14 @@ def indexed(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     operation = follower.operation
 
     def run(tensor: Tensor) -> Tensor:
-        def stand_in(ref: TensorRef) -> Tensor:
+        def stand_in(ref: TensorIndex) -> Tensor:
             return tensor + 1 if ref == source else torch.zeros(follower.shape(ref), dtype=torch.long)
 
-        given = pytree.tree_map_only(TensorRef, stand_in, (operation.arguments, operation.options))
+        given = pytree.tree_map_only(TensorIndex, stand_in, (operation.arguments, operation.options))
         result: Tensor = operation.function(*given[0], **given[1])
         return result - 1
 
-    sources = [Source(each.name, tuple(map(run, each.coordinates))) for each in value.sources]
-    return [Value(run(value.units), tuple(sources), value.computed)]
+    return [value.map(run)]
 
 
 def shuffled(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
@@ -184,8 +184,8 @@ def padded(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
         return torch.constant_pad_nd(tensor, pad, float(NONE))
 
     value = follower.of(source)
-    sources = [Source(each.name, tuple(map(pad_with_none, each.coordinates))) for each in value.sources]
-    units = pad_with_none(value.units)
+    result = value.map(pad_with_none)
+    units = result.units
     for axis in range(units.dim()):
         if units.shape[axis] > value.units.shape[axis] and varies(value.units, axis):
             added = pad_with_none(torch.zeros(value.units.shape)).amax(others(units, axis)) == NONE
@@ -193,10 +193,10 @@ def padded(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
             new[added] = follower.ties.new(int(added.sum()))
             follower.padding.append(new[added])
             units = torch.maximum(units, along(new, axis, units.shape))
-    return [Value(units, tuple(sources), value.computed)]
+    return [replace(result, units=units)]
 
 
-def _varying(follower: Follower, ref: TensorRef, axes: Sequence[int]) -> list[int]:
+def _varying(follower: Follower, ref: TensorIndex, axes: Sequence[int]) -> list[int]:
     units = follower.of(ref).units
     return [axis % units.dim() for axis in axes if varies(units, axis)]
 

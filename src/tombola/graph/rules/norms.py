@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from tombola.graph.follower import Follower, Norm, Rule, Value, no_units
-from tombola.graph.recording import Shape, TensorRef
+from tombola.graph.recording import Shape, TensorIndex
 from tombola.graph.rules.elementwise import combined
 from tombola.graph.rules.products import broadcast
 from tombola.graph.ties import along
@@ -45,7 +45,7 @@ def _per_channel(follower: Follower, arguments: dict[str, Any], names: tuple[str
     first, *rest = no_units(follower)
     shape: Shape = tuple(first.units.shape)
     units = follower.settle(follower.of(arguments["input"]), axis)
-    given = [follower.of(arguments[name]) for name in names if isinstance(arguments.get(name), TensorRef)]
+    given = [follower.of(arguments[name]) for name in names if isinstance(arguments.get(name), TensorIndex)]
     operands = [Value(along(units, axis, shape)), *(broadcast(value, axis, shape) for value in given)]
     return [combined(follower, operands, shape), *rest]
 

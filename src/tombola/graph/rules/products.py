@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tombola.graph.follower import Follower, Product, Rule, Source, Value, varies_somewhere
-from tombola.graph.recording import TensorRef
+from tombola.graph.follower import Follower, LayerCall, Rule, Source, Value, varies_somewhere
+from tombola.graph.recording import TensorIndex
 from tombola.graph.rules.elementwise import combined
 from tombola.graph.ties import IntArray, along, none, others, varies, vector
 
@@ -36,7 +36,7 @@ def convolved(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     follower.produced.append(("convolution", name, outputs.long().numpy()))
     counts = np.arange(len(outputs)), np.arange(len(inputs) // groups)
     units = inputs.long().numpy(), outputs.long().numpy()
-    follower.products.append(Product(name, axes, *counts, *units, follower.position, 1, reads, groups, spreads))
+    follower.products.append(LayerCall(name, axes, *counts, *units, follower.position, 1, reads, groups, spreads))
     value = Value(along(outputs, 1, shape))
     bias = arguments["bias"]
     if bias is not None:
@@ -79,20 +79,20 @@ def multiplied(follower: Follower, arguments: dict[str, Any]) -> list[Value]:
     a, b = follower.of(arguments[first]), follower.of(arguments[names[-1]])
     (shape,) = follower.output_shapes()
     if "weight" in arguments:
-        b = _turned(b)
+        b = b.map(lambda each: each.transpose(-1, -2))  # [out, in]
     if len(b.units.shape) == 1:  # a vector
-        b = _with_axis(b)
+        b = b.map(lambda each: each.unsqueeze(-1))
     full = (*_batches(a, b), a.units.shape[-2], b.units.shape[-1])
     value = _matrix_product(follower, a, b, (arguments[first], arguments[names[-1]]), full)
     value = replace(value, units=value.units.reshape(shape))
     bias = arguments.get("self" if first != "self" else "bias")
     if bias is not None:
-        value = combined(follower, [value, _expanded(follower.of(bias), shape)], shape)
+        value = combined(follower, [value, follower.of(bias).map(lambda each: each.expand(shape))], shape)
     return [value]
 
 
 def _matrix_product(
-    follower: Follower, a: Value, b: Value, refs: tuple[TensorRef, TensorRef], shape: tuple[int, ...]
+    follower: Follower, a: Value, b: Value, refs: tuple[TensorIndex, TensorIndex], shape: tuple[int, ...]
 ) -> Value:
     if a.is_weight and b.is_weight and not _is_of_layer(follower, b):
         return Value(none(shape), computed=True)
@@ -110,7 +110,7 @@ def _matrix_product(
 
 def _linear(
     follower: Follower,
-    read: TensorRef,
+    read: TensorIndex,
     x: Value,
     axis: int,
     weight: Value,
@@ -143,7 +143,7 @@ def _linear(
             places, read_and_made = (_numbers(rows), _numbers(columns)), (_numbers(inputs), _numbers(found))
             reads = (read.index, axis)
             follower.products.append(
-                Product(source.name, axes, *places, *read_and_made, follower.position, out, reads)
+                LayerCall(source.name, axes, *places, *read_and_made, follower.position, out, reads)
             )
     if len(weight.sources) > 1:  # which weights are zero is not known
         follower.fix(inputs, "multiplies them by several weights")
@@ -231,26 +231,9 @@ def _batches(a: Value, b: Value) -> tuple[int, ...]:
     return tuple(map(max, a.units.shape[:-2], b.units.shape[:-2]))
 
 
-def _turned(value: Value) -> Value:
-    """With the last two axes exchanged: the weight of `linear` is [out, in]."""
-    sources = tuple(Source(s.name, tuple(each.transpose(-1, -2) for each in s.coordinates)) for s in value.sources)
-    return replace(value, units=value.units.transpose(-1, -2), sources=sources)
-
-
-def _with_axis(value: Value) -> Value:
-    sources = tuple(Source(s.name, tuple(each.unsqueeze(-1) for each in s.coordinates)) for s in value.sources)
-    return replace(value, units=value.units.unsqueeze(-1), sources=sources)
-
-
 def broadcast(value: Value, axis: int, shape: tuple[int, ...]) -> Value:
     """A vector as a tensor of this shape, along one axis."""
-    sources = tuple(Source(s.name, tuple(along(each, axis, shape) for each in s.coordinates)) for s in value.sources)
-    return replace(value, units=along(value.units, axis, shape), sources=sources)
-
-
-def _expanded(value: Value, shape: tuple[int, ...]) -> Value:
-    sources = tuple(Source(s.name, tuple(each.expand(shape) for each in s.coordinates)) for s in value.sources)
-    return replace(value, units=value.units.expand(shape), sources=sources)
+    return value.map(lambda each: along(each, axis, shape))
 
 
 RULES: dict[str, Rule] = {

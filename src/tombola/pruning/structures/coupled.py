@@ -14,7 +14,7 @@ from tombola.pruning.layers import display_name, layer_rows
 from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.structures.layer_units import row_units
 from tombola.pruning.structures.unit_structure import UnitStructure
-from tombola.pruning.structures.units import NO_UNIT, CompetingUnits, Units
+from tombola.pruning.structures.units import NO_UNIT, CompetingUnits, WeightUnits
 from tombola.utils.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def neuron_units(network: PrunableNetwork) -> UnitStructure:
     ids = dict(coupled.ids)
     for name, tensors in rows.ids.items():
         ids[name] = (*ids.get(name, ()), *tensors)
-    return _structure(network, "neurons", Units(ids, (*coupled.sets, *rows.sets)), whole)
+    return _structure(network, "neurons", WeightUnits(ids, (*coupled.sets, *rows.sets)), whole)
 
 
 def head_units(network: PrunableNetwork) -> UnitStructure:
@@ -52,7 +52,9 @@ def width_units(network: PrunableNetwork) -> UnitStructure:
     return _structure(network, "width", *_units(network, "width"))
 
 
-def _structure(network: PrunableNetwork, kind: Kind, units: Units, whole: Mapping[str, list[str]]) -> UnitStructure:
+def _structure(
+    network: PrunableNetwork, kind: Kind, units: WeightUnits, whole: Mapping[str, list[str]]
+) -> UnitStructure:
     """Raises `InputError` if there are none, and otherwise logs which sets stay whole, by why."""
     names = {layer for each in units.sets for layer in each.layers}
     whole = {reason: [name for name in found if name not in names] for reason, found in whole.items()}
@@ -76,7 +78,7 @@ def width_parameters(network: PrunableNetwork) -> list[str]:
     ]
 
 
-def _units(network: PrunableNetwork, kind: Kind) -> tuple[Units, dict[str, list[str]]]:
+def _units(network: PrunableNetwork, kind: Kind) -> tuple[WeightUnits, dict[str, list[str]]]:
     """The units of a kind that can be pruned; and the first parameters of sets that stay whole, by why."""
     found, whole = list[UnitSet](), dict[str, list[str]]()
     for each in _of_kind(network, kind):
@@ -90,7 +92,7 @@ def _units(network: PrunableNetwork, kind: Kind) -> tuple[Units, dict[str, list[
         layers = _layers(network, each.producers)
         name = next((n for n in (*layers, each.name) if n not in sets), f"{each.name} #{len(sets)}")
         sets[name] = CompetingUnits(name, torch.tensor(sorted(each.units)), layers)
-    return Units(ids, tuple(sets.values())), whole
+    return WeightUnits(ids, tuple(sets.values())), whole
 
 
 def _of_kind(network: PrunableNetwork, kind: Kind) -> list[UnitSet]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tombola.pruning.layers import Kind, Layer, Shape
 from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.structures.unit_structure import UnitStructure
-from tombola.pruning.structures.units import CompetingUnits, Units
+from tombola.pruning.structures.units import CompetingUnits, WeightUnits
 from tombola.utils.errors import InputError, unknown
 
 _MATRICES: tuple[Kind, ...] = ("linear", "Conv1D", "projection")
@@ -60,7 +60,7 @@ class Heads:
             ids |= _head_ids(first, self.count, output, projections)
             if network.left_out.isdisjoint(inputs):
                 sets.append(CompetingUnits(inputs[0], torch.arange(first, first + self.count), inputs))
-        return UnitStructure(Units(ids, tuple(sets)), "heads")
+        return UnitStructure(WeightUnits(ids, tuple(sets)), "heads")
 
 
 def _head_ids(first: int, count: int, output: Layer, projections: list[Layer]) -> dict[str, tuple[Tensor, ...]]:

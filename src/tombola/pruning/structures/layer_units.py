@@ -8,7 +8,7 @@ from torch import Tensor
 from tombola.pruning.layers import Kind, Layer, outputs_first
 from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.structures.unit_structure import UnitStructure
-from tombola.pruning.structures.units import CompetingUnits, Units
+from tombola.pruning.structures.units import CompetingUnits, WeightUnits
 
 _WITH_ROWS: tuple[Kind, ...] = ("recurrent", "bilinear")
 """Kinds of layers whose rows are units where nothing is known of what reads them."""
@@ -33,10 +33,10 @@ def blocks(network: PrunableNetwork, height: int, width: int) -> UnitStructure:
         if name not in network.left_out:
             sets.append(CompetingUnits(name, torch.arange(first, first + count), (name,)))
         first += count
-    return UnitStructure(Units(ids, tuple(sets)), "blocks", round_to=0, normalised=False)
+    return UnitStructure(WeightUnits(ids, tuple(sets)), "blocks", round_to=0, normalised=False)
 
 
-def row_units(network: PrunableNetwork, coupled: Units) -> Units:
+def row_units(network: PrunableNetwork, coupled: WeightUnits) -> WeightUnits:
     """The rows of recurrent and bilinear layers that are neither output layers nor left out, as far as they are not
     among the `coupled` units. A hidden unit of an LSTM, GRU or RNN has the rows of all gates, in the weights of the
     input and of the hidden state. A mask covers weights alone: a pruned unit still has its bias."""
@@ -54,7 +54,7 @@ def row_units(network: PrunableNetwork, coupled: Units) -> Units:
         layers.append(name)
         ids[name] = (own.repeat(layer.shape[0] // units).view(-1, *[1] * (len(layer.shape) - 1)),)
     sets = [CompetingUnits(layers[0], own, tuple(layers)) for own, layers in members.values()]
-    return Units(ids, tuple(each for each in sets if network.left_out.isdisjoint(each.layers)))
+    return WeightUnits(ids, tuple(each for each in sets if network.left_out.isdisjoint(each.layers)))
 
 
 def _units(layer: Layer) -> tuple[int, object]:

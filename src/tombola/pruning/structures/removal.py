@@ -1,4 +1,4 @@
-"""Removal: in which order units go, a multiple of them at a time."""
+"""RemovalOrder: in which order units go, a multiple of them at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Removal:
+class RemovalOrder:
     """Units in the order in which they go, in steps of one or several."""
 
     units: Tensor
@@ -19,7 +19,7 @@ class Removal:
     """By step: how many have gone after it."""
 
     @staticmethod
-    def of(sets: Sequence[Tensor], scores: Tensor, round_to: int, together: bool) -> Removal:
+    def of(sets: Sequence[Tensor], scores: Tensor, round_to: int, together: bool) -> RemovalOrder:
         """`sets` are the ids of alternatives; `scores` are by id. The lowest goes first, of equals the first.
 
         What is left of a set is a multiple of `round_to`, at least that or, if it has no more, all of it; with 0 it
@@ -42,7 +42,7 @@ class Removal:
         starts = all_sizes.cumsum(0) - all_sizes
         ends = all_sizes[ranks].cumsum(0)
         offsets = torch.arange(len(every)) - torch.repeat_interleave(ends - all_sizes[ranks], all_sizes[ranks])
-        return Removal(every[torch.repeat_interleave(starts[ranks], all_sizes[ranks]) + offsets], ends)
+        return RemovalOrder(every[torch.repeat_interleave(starts[ranks], all_sizes[ranks]) + offsets], ends)
 
     def until(self, count: int) -> Tensor:
         """The units to remove so that at least `count` go, or all that can; as few as the steps permit."""

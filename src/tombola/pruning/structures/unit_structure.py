@@ -14,8 +14,8 @@ from torch import Tensor
 from tombola.pruning.mask import Mask
 from tombola.pruning.ranking import check_no_nan
 from tombola.pruning.scopes import Counts, ErdosRenyi, Group, Scope
-from tombola.pruning.structures.removal import Removal
-from tombola.pruning.structures.units import CompetingUnits, GroupScore, Units
+from tombola.pruning.structures.removal import RemovalOrder
+from tombola.pruning.structures.units import CompetingUnits, GroupScore, WeightUnits
 from tombola.utils.errors import InputError
 
 Cost = Literal["units", "weights", "macs"]
@@ -32,7 +32,7 @@ class UnitStructure:
     mask: as few units go as get it to the count or just below.
     """
 
-    units: Units
+    units: WeightUnits
     what: str
     """The name of the units in errors, such as "neurons"."""
     group_score: GroupScore = "mean"
@@ -114,7 +114,7 @@ class UnitStructure:
         for group in scope.groups:
             left_ids = self._left_ids(left, group)
             equal = torch.zeros(self.units.count, dtype=torch.float64)
-            gone = Removal.of(left_ids, equal, self.round_to, self.together).units
+            gone = RemovalOrder.of(left_ids, equal, self.round_to, self.together).units
             units = sum(map(len, left_ids)) - len(gone)
             found[group] = units if self.cost == "units" else self._cost_without(mask, gone)
         return found
@@ -125,7 +125,7 @@ class UnitStructure:
         kept = torch.ones_like(left)
         for group, count in counts.items():
             left_ids = self._left_ids(left, group)
-            order = Removal.of(left_ids, self._comparable(worth, left_ids, group), self.round_to, self.together)
+            order = RemovalOrder.of(left_ids, self._comparable(worth, left_ids, group), self.round_to, self.together)
             if self.cost == "units":
                 gone = order.until(sum(map(len, left_ids)) - count)
             else:

@@ -1,4 +1,4 @@
-"""Units: weights that are kept or pruned as a whole."""
+"""WeightUnits: weights that are kept or pruned as a whole."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CompetingUnits:
 
 
 @dataclass(frozen=True)
-class Units:
+class WeightUnits:
     """The units that each weight belongs to. A weight is kept if and only if all its units are; a unit is left as
     long as any of its weights is."""
 
