@@ -19,8 +19,8 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from benchmarks.common import console, machine, median, take_turns, write
-from tombola.engines.sparse.products import sampled_product, sparse_times_dense
-from tombola.engines.sparse.sparsity_pattern import SparsityPattern
+from tombola.kernels.products import sampled_product, sparse_times_dense
+from tombola.kernels.sparsity_pattern import SparsityPattern
 
 ROWS, COLUMNS, WIDTH = 300, 784, 64
 

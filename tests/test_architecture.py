@@ -21,6 +21,7 @@ ORDER = [
     "experiments",
     "studies",
     "engines",
+    "kernels",
     "runs",
     "zoo",
     "pruning",

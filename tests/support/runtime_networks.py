@@ -25,10 +25,10 @@ from tests.support.random_networks import (
 )
 from tombola.exports.runtime.memory_layout import dense_products, program_of
 from tombola.exports.runtime.network import SparseNetwork
-from tombola.exports.runtime.plan import Plan
-from tombola.exports.runtime.planner import plan_of
 from tombola.exports.runtime.program import Program
-from tombola.exports.runtime.steps import graph_of
+from tombola.kernels.plans.plan import Plan
+from tombola.kernels.plans.planner import plan_of
+from tombola.kernels.plans.steps import graph_of
 from tombola.zoo.models.resnet import Subsample
 
 BATCHES = (1, 2, 15, 16, 17, 32, 33, 64, 65, 100)

@@ -155,8 +155,8 @@ def int8(context: ExportContext) -> Artefact:
 def sparse(context: ExportContext) -> Artefact:
     """The sparse runtime: only the kept weights."""
     from tombola.exports.runtime.network import SparseNetwork, sparse_network
-    from tombola.exports.runtime.plan import UnsupportedNetwork
-    from tombola.exports.runtime.steps import TracingError
+    from tombola.kernels.plans.plan import UnsupportedNetwork
+    from tombola.kernels.plans.steps import TracingError
 
     try:
         made = sparse_network(context.compact, context.example, context.threads)

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tombola.engines.sparse import compiled, convolution, products, source_hash, speeds, stack_kernels, vectors
+from tombola.engines.sparse import convolution, speeds, stack_kernels
 from tombola.engines.sparse.modules import make_sparse
-from tombola.engines.sparse.products import examples_to_columns, gather, sampled_product, sparse_times_dense
-from tombola.engines.sparse.source_hash import kernel_hash, syntax_hash
-from tombola.engines.sparse.sparsity_pattern import SparsityPattern, grouped
 from tombola.exports.runtime import step_kernels as runtime_kernels
+from tombola.kernels import compiled, products, source_hash, vectors
+from tombola.kernels.products import examples_to_columns, gather, sampled_product, sparse_times_dense
+from tombola.kernels.source_hash import kernel_hash, syntax_hash
+from tombola.kernels.sparsity_pattern import SparsityPattern, grouped
 
 
 def floats(random: np.random.Generator, *shape: int) -> np.ndarray:

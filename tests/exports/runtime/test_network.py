@@ -27,8 +27,8 @@ from tests.support.runtime_networks import (
 )
 from tombola.exports.runtime import network as module
 from tombola.exports.runtime.network import SparseNetwork, sparse_network
-from tombola.exports.runtime.plan import UnsupportedNetwork
-from tombola.exports.runtime.steps import TracingError
+from tombola.kernels.plans.plan import UnsupportedNetwork
+from tombola.kernels.plans.steps import TracingError
 from tombola.utils.errors import DamagedFile, InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")  # torch's, of even kernels

@@ -14,8 +14,8 @@ from tests.support.random_networks import Concatenated, MeanPixel, Residual, ran
 from tests.support.runtime_networks import Sum, plan_for, program_for, supported_networks
 from tombola.exports.runtime import step_kernels as k
 from tombola.exports.runtime.memory_layout import ImageSlot, dense_products, program_of
-from tombola.exports.runtime.plan import Image, MaxPool, Plan, Product, UnsupportedNetwork
 from tombola.exports.runtime.step_kernels import Table
+from tombola.kernels.plans.plan import Image, MaxPool, Plan, Product, UnsupportedNetwork
 from tombola.zoo.models.resnet import Subsample
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")  # torch's, of even kernels

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tombola.engines.sparse.compiled import compiled
-from tombola.engines.sparse.products import (
+from tombola.kernels.compiled import compiled
+from tombola.kernels.products import (
     Floats,
     Indices,
     examples_to_columns,
@@ -22,8 +22,8 @@ from tombola.engines.sparse.products import (
     sampled_product,
     sparse_times_dense,
 )
-from tombola.engines.sparse.sparsity_pattern import SparsityPattern, grouped
-from tombola.engines.sparse.vectors import LANES, add, load, splat, store, transpose
+from tombola.kernels.sparsity_pattern import SparsityPattern, grouped
+from tombola.kernels.vectors import LANES, add, load, splat, store, transpose
 
 CHUNK_POSITIONS = 1024
 """Positions of a channel in a chunk of images, at most, unless a single image has more."""

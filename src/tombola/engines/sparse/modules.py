@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tombola.engines.sparse import convolution
-from tombola.engines.sparse.sparsity_pattern import SparsityPattern
+from tombola.kernels.sparsity_pattern import SparsityPattern
 
 
 class SparseProduct:

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from tombola.engines.sparse.modules import make_sparse
-from tombola.engines.sparse.source_hash import kernel_hash
+from tombola.kernels.source_hash import kernel_hash
 from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write, file_lock
 from tombola.utils.text import first_line
@@ -126,8 +126,8 @@ def machine() -> str:
 @functools.cache
 def versions() -> str:
     """The versions that speeds and the bits of results depend on: of the engine's kernels, numba and torch."""
-    modules = ("stack_kernels", "stack_layout", "convolution", "sparsity_pattern")
-    kernels = kernel_hash(*(f"{__package__}.{module}" for module in modules))
+    modules = ("stack_kernels", "stack_layout", "convolution")
+    kernels = kernel_hash("tombola.kernels.sparsity_pattern", *(f"{__package__}.{module}" for module in modules))
     return f"kernels {kernels}, numba {numba.__version__}, torch {torch.__version__}"
 
 

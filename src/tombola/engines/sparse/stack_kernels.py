@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tombola.engines.sparse.compiled import compiled
-from tombola.engines.sparse.products import (
+from tombola.kernels.compiled import compiled
+from tombola.kernels.products import (
     Floats,
     Indices,
     examples_to_columns,
@@ -16,7 +16,7 @@ from tombola.engines.sparse.products import (
     sampled_product,
     sparse_times_dense,
 )
-from tombola.engines.sparse.vectors import add, divide, fma, load, multiply, root, splat, store, subtract, total
+from tombola.kernels.vectors import add, divide, fma, load, multiply, root, splat, store, subtract, total
 
 Table = npt.NDArray[np.int64]
 

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 
 from tombola.engines.sparse import stack_kernels
-from tombola.engines.sparse.products import Floats
-from tombola.engines.sparse.sparsity_pattern import SparsityPattern
 from tombola.engines.sparse.stack import Stack, StackLayer
-from tombola.engines.sparse.vectors import LANES
+from tombola.kernels.products import Floats
+from tombola.kernels.sparsity_pattern import SparsityPattern
+from tombola.kernels.vectors import LANES
 from tombola.pruning.mask import Mask, State
 
 DENSE_ABOVE = 0.7

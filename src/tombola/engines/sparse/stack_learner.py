@@ -11,10 +11,10 @@ from torch import Tensor
 from tombola.engines.history import Evaluation
 from tombola.engines.optimizers import learning_rates
 from tombola.engines.sparse import stack_kernels
-from tombola.engines.sparse.products import Floats
 from tombola.engines.sparse.stack import Stack
 from tombola.engines.sparse.stack_layout import StackLayout, padded
 from tombola.engines.training_loop import SplitName
+from tombola.kernels.products import Floats
 from tombola.pruning.mask import State
 from tombola.runs.run import Run
 from tombola.runs.sparse_state import strip_prefix

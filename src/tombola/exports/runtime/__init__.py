@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from tombola.exports.runtime.steps import TracingError
+from tombola.kernels.plans.steps import TracingError
 from tombola.utils.errors import InputError
 from tombola.utils.model_inputs import Inputs, batch_size, call_checked, map_tensors
 
@@ -30,8 +30,8 @@ def sparse(network: nn.Module, example: Inputs, threads: int | None = None) -> n
     number of threads, and for a network that cannot be copied, or does not take the example.
     """
     from tombola.exports.runtime.network import cpu_copy, sparse_network
-    from tombola.exports.runtime.plan import UnsupportedNetwork
     from tombola.exports.runtime.sparse_layers import with_sparse_layers
+    from tombola.kernels.plans.plan import UnsupportedNetwork
 
     if isinstance(example, Tensor) and example.dim() < 2:
         raise InputError(f"example: should be a batch of inputs, a tensor (N, ...), not {tuple(example.shape)}")

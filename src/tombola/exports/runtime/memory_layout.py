@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from tombola.exports.runtime import step_kernels as k
-from tombola.exports.runtime.plan import Image, MaxPool, Plan, Product
 from tombola.exports.runtime.program import ARRAYS, Program
 from tombola.exports.runtime.step_kernels import Table
 from tombola.graph.constants import FloatArray
 from tombola.graph.ties import IntArray
+from tombola.kernels.plans.plan import Image, MaxPool, Plan, Product
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tombola.engines.sparse.products import Floats
 from tombola.exports.agreement import output_mismatch
-from tombola.exports.runtime.plan import UnsupportedNetwork
-from tombola.exports.runtime.planner import plan_of
 from tombola.exports.runtime.program import ARRAYS, Program, padded_batch
 from tombola.exports.runtime.step_kernels import run
-from tombola.exports.runtime.steps import graph_of
 from tombola.exports.runtime.tuning import tuned
+from tombola.kernels.plans.plan import UnsupportedNetwork
+from tombola.kernels.plans.planner import plan_of
+from tombola.kernels.plans.steps import graph_of
+from tombola.kernels.products import Floats
 from tombola.pruning.hold import check_held, release
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors

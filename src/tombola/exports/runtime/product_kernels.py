@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tombola.engines.sparse.compiled import compiled
-from tombola.engines.sparse.products import Floats, Indices
-from tombola.engines.sparse.vectors import LANES, add, at, fma, fma_one, larger, load, splat, store, total
+from tombola.kernels.compiled import compiled
+from tombola.kernels.products import Floats, Indices
+from tombola.kernels.vectors import LANES, add, at, fma, fma_one, larger, load, splat, store, total
 
 
 @compiled

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tombola.engines.sparse.products import Floats, Indices
-from tombola.engines.sparse.vectors import LANES
 from tombola.exports.runtime import step_kernels as k
 from tombola.exports.runtime.step_kernels import Table
+from tombola.kernels.products import Floats, Indices
+from tombola.kernels.vectors import LANES
 from tombola.utils.errors import DamagedFile
 
 ARRAYS: dict[str, type[np.generic]] = {

@@ -13,10 +13,10 @@ from tombola.engines.sparse.candidates import record_input_shapes, why_not_spars
 from tombola.engines.sparse.modules import avoid_fused_path
 from tombola.exports.agreement import output_mismatch
 from tombola.exports.runtime.network import SparseNetwork, cpu_copy
-from tombola.exports.runtime.plan import UnsupportedNetwork
-from tombola.exports.runtime.planner import plan_of
-from tombola.exports.runtime.steps import TracingError, graph_of
 from tombola.exports.runtime.tuning import is_faster, tuned
+from tombola.kernels.plans.plan import UnsupportedNetwork
+from tombola.kernels.plans.planner import plan_of
+from tombola.kernels.plans.steps import TracingError, graph_of
 from tombola.utils.model_inputs import Inputs, call, clone
 from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import preserve_rng_state

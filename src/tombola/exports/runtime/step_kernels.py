@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import carray
 
-from tombola.engines.sparse.compiled import compiled
-from tombola.engines.sparse.products import Floats, Indices
-from tombola.engines.sparse.vectors import LANES, floats_at, larger, load, splat, store, subtract, transpose
 from tombola.exports.runtime.product_kernels import dense_product, sparse_product
+from tombola.kernels.compiled import compiled
+from tombola.kernels.products import Floats, Indices
+from tombola.kernels.vectors import LANES, floats_at, larger, load, splat, store, subtract, transpose
 
 Table = npt.NDArray[np.int64]
 

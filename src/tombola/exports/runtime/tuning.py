@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tombola.engines.sparse.products import Floats
 from tombola.exports.runtime import step_kernels as k
 from tombola.exports.runtime.memory_layout import dense_products, program_of
-from tombola.exports.runtime.plan import Plan, Product
 from tombola.exports.runtime.program import Program
+from tombola.kernels.plans.plan import Plan, Product
+from tombola.kernels.products import Floats
 
 ROUNDS = 5
 """How often each function is timed, alternately, after a warm-up call; the medians are compared."""

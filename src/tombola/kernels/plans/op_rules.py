@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tombola.exports.runtime.op_match import BoundFunction, DynamicInt, OpMatch, Pair, Pooling, TensorRef, is_images
+from tombola.kernels.plans.op_match import BoundFunction, DynamicInt, OpMatch, Pair, Pooling, TensorRef, is_images
 from tombola.zoo.models.resnet import Subsample
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tombola.engines.sparse.compiled import compiled
-from tombola.engines.sparse.vectors import (
+from tombola.kernels.compiled import compiled
+from tombola.kernels.vectors import (
     add,
     fma,
     load,

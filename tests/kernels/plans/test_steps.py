@@ -10,7 +10,7 @@ from torch.nn import functional as f
 
 from tests.support.export_networks import FunctionNetwork, images
 from tests.support.zoo_networks import CIFAR, MNIST, SMALL, build_network
-from tombola.exports.runtime.steps import Pooling, Step, TracingError, graph_of
+from tombola.kernels.plans.steps import Pooling, Step, TracingError, graph_of
 
 IMAGES = images(2, 3, 8, 8)
 FLAT = images(2, 6)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tombola.engines.sparse.products import Indices
+from tombola.kernels.products import Indices
 
 BLOCK = 96
 """Columns per block. Their activations for 64 examples are 24 KB, which fit into the L1 cache."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from tombola.exports.runtime.op_match import DynamicInt, OpMatch, Pooling, TensorRef
-from tombola.exports.runtime.op_rules import of_function, of_module
+from tombola.kernels.plans.op_match import DynamicInt, OpMatch, Pooling, TensorRef
+from tombola.kernels.plans.op_rules import of_function, of_module
 from tombola.utils.model_inputs import Inputs, arguments
 from tombola.utils.network_copy import copy_network
 from tombola.utils.text import first_line

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tombola.exports.runtime.plan import (
+from tombola.graph.constants import FloatArray
+from tombola.kernels.plans.plan import (
     ConvGeometry,
     Image,
     MaxPool,
@@ -22,8 +23,7 @@ from tombola.exports.runtime.plan import (
     SparseWeights,
     UnsupportedNetwork,
 )
-from tombola.exports.runtime.steps import Step
-from tombola.graph.constants import FloatArray
+from tombola.kernels.plans.steps import Step
 
 
 def plan_of(steps: Sequence[Step]) -> Plan:

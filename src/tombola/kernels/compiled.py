@@ -12,7 +12,7 @@ from typing import Any
 import numba
 import platformdirs
 
-from tombola.engines.sparse.source_hash import kernel_hash
+from tombola.kernels.source_hash import kernel_hash
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-_COMPILERS = ("numba", "llvmlite", "tombola.engines.sparse.compiled")
+_COMPILERS = ("numba", "llvmlite", "tombola.kernels.compiled")
 
 
 _parsing = threading.Lock()
