@@ -2,7 +2,8 @@
 
     python -m benchmarks.kernels
 
-GFLOP/s on the weights left, of the forward product and of the gradient at the places of the weights left.
+GFLOP/s on the weights left, of the forward product and of the gradient at the places of the weights left. With
+`NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=` tombola's kernels use AVX2 only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from benchmarks.common import console, machine, median, take_turns, write
-from tombola.kernels.products import sampled_product, sparse_times_dense
+from tombola.kernels.products import aligned, dense_gradient, dense_product, sampled_product, sparse_product
 from tombola.kernels.sparsity_pattern import SparsityPattern
 
 ROWS, COLUMNS, WIDTH = 300, 784, 64
@@ -53,7 +54,9 @@ def measure(density: float, calls: int, turns: int) -> dict[str, float]:
     random = np.random.default_rng(0)
     kept = random.random((ROWS, COLUMNS)) < density
     matrix = (random.standard_normal(kept.shape) * kept).astype(np.float32)
-    x, left = (random.standard_normal((n, WIDTH)).astype(np.float32) for n in (COLUMNS, ROWS))
+    x, left = (aligned(n * WIDTH).reshape(n, WIDTH) for n in (COLUMNS, ROWS))
+    for array in (x, left):
+        array[:] = random.standard_normal(array.shape)
     pattern = SparsityPattern.of(kept)
     values = matrix.reshape(-1)[pattern.order]
     row, column = np.nonzero(kept)
@@ -68,19 +71,26 @@ def measure(density: float, calls: int, turns: int) -> dict[str, float]:
         check_invariants=False,
     )
     dense, x_, left_ = torch.from_numpy(matrix), torch.from_numpy(x), torch.from_numpy(left)
-    out, gradient = np.empty((ROWS, WIDTH), np.float32), np.zeros(values.size, np.float32)
-    dense_out, dense_gradient = torch.empty(ROWS, WIDTH), torch.empty(ROWS, COLUMNS)
-    flat = out.reshape(-1), x.reshape(-1), left.reshape(-1)
-    where = pattern.columns, pattern.bounds, ROWS, WIDTH
+    out, gradient = aligned(ROWS * WIDTH).reshape(ROWS, WIDTH), np.zeros(values.size, np.float32)
+    outputs, gradients = torch.empty(ROWS, WIDTH), torch.empty(ROWS, COLUMNS)
+    nothing, numbers, flat = np.empty(0, np.float32), np.arange(COLUMNS, dtype=np.int32), matrix.reshape(-1)
+    plain = nothing, np.float32(-np.inf)
+    stream = x.reshape(-1), 0, WIDTH, 16, WIDTH // 16
+    streams = *stream, out.reshape(-1), 0, WIDTH, 16, nothing, 0, -1, nothing, -1, 0, 0
+    pair = left.reshape(-1), 0, WIDTH, 16, *stream
+    where = pattern.columns, pattern.bounds, ROWS
+    all_gradients = np.zeros(ROWS * COLUMNS, np.float32)
     sides: dict[str, Callable[[], object]] = {
-        "tombola": lambda: sparse_times_dense(values, *where, flat[1], WIDTH, flat[0]),
+        "tombola": lambda: sparse_product(values, *where, *plain, *streams),
+        "tombola, dense": lambda: dense_product(flat, 0, COLUMNS, numbers, numbers, ROWS, *plain, *streams),
         "numba": lambda: plain_product(by_row, column32, bounds, x, out),
         "torch.sparse": lambda: csr @ x_,
-        "dense": lambda: torch.mm(dense, x_, out=dense_out),
-        "tombola, gradient": lambda: sampled_product(*where, flat[2], WIDTH, flat[1], WIDTH, gradient),
+        "dense": lambda: torch.mm(dense, x_, out=outputs),
+        "tombola, gradient": lambda: sampled_product(*where, *pair, gradient),
+        "tombola, dense gradient": lambda: dense_gradient(numbers, numbers, ROWS, 0, COLUMNS, *pair, all_gradients),
         "numba, gradient": lambda: plain_sampled(column32, bounds, left, x, gradient),
         "torch.sparse, gradient": lambda: torch.sparse.sampled_addmm(csr, left_, x_.T, beta=0.0),
-        "dense, gradient": lambda: torch.mm(left_, x_.T, out=dense_gradient),
+        "dense, gradient": lambda: torch.mm(left_, x_.T, out=gradients),
     }
     repeated = {name: (lambda call=call: [call() for _ in range(calls)]) for name, call in sides.items()}
     seconds = take_turns(repeated, turns)

@@ -20,7 +20,7 @@ PICTURE = Path(__file__).parent.parent / "docs" / "images" / "step.png"
 
 def main() -> None:
     """Draw `docs/images/step.png`."""
-    result = json.loads((RESULTS / "step.json").read_text(encoding="utf-8"))
+    result = json.loads((RESULTS / "step.json").read_text(encoding="utf-8"))["mlp"]
     left = [100 * row["density"] for row in result["rows"]]
     figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
     sides = {"plain loop": "#b0413e", "fused loop": "#d98c5f", "sparse": "#1f6f8b"}

@@ -1,40 +1,53 @@
-"""Milliseconds per training step, by engine and density: LeNet-300-100 on MNIST, batches of 60, Adam.
+"""Milliseconds per training step by density, beside what users would run instead, and how far from the limit.
 
     python -m benchmarks.step
+    python -m benchmarks.step --network conv-2
 
-All sides start from the same weights and train the same steps on the same batches, on one thread; each turn continues
-the training of the turn before. Also timed: the sparse engine on all cores at once, with one run on each, and the
-matrix products of a dense step alone.
+The networks are those of recipes, with their batches, optimizer and augmentation: LeNet-300-100 on MNIST, Conv-2,
+Conv-6 and ResNet-20 on CIFAR-10. All sides start from the same weights and train the same steps on the same batches,
+on one thread; each turn continues the training of the turn before. Sides:
+
+- sparse: the engine that `--engine auto` chooses on a CPU; where it can train in threads, also one run on each core;
+- eager: the engine for any module;
+- plain, fused and compiled loop: by hand, see `benchmarks.loops`;
+- JAX: by hand, see `benchmarks.jax_loop`; left out where JAX is not installed, as is what cannot be compiled here.
+
+The limit of a step on this machine is measured at the same time; see `benchmarks.limit`.
 """
 
 from __future__ import annotations
 
+import tempfile
 import threading
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 from rich.table import Table
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from benchmarks.common import (
     FIRST_STEPS,
     ContinuedTraining,
-    Loop,
-    check_accuracies,
+    Trainer,
     check_first_losses,
+    check_later_losses,
     console,
     machine,
     median,
     take_turns,
-    write,
+    write_entry,
 )
+from benchmarks.limit import Limit
+from benchmarks.loops import CPU, Loop, whole
 from tombola.engines.eager import ModuleLearner
-from tombola.engines.sparse.stack import recognise_stack
-from tombola.engines.sparse.stack_learner import StackLearner
+from tombola.engines.sparse.engine import Sparse, learner_of
 from tombola.experiments.recipe import Recipe, load_recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.pruning.mask import Mask
@@ -42,67 +55,125 @@ from tombola.pruning.scores import random
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.runs.initial_state import masked_network
 from tombola.runs.run import Run
+from tombola.utils.errors import InputError
+from tombola.utils.text import first_line
 from tombola.utils.workers import cores
 from tombola.zoo.batches import batches
 from tombola.zoo.datasets import prepare
 from tombola.zoo.datasets.split import Split
 from tombola.zoo.models import build
 
-CPU = torch.device("cpu")
+
+@dataclass(frozen=True)
+class Case:
+    """A network, as a recipe trains it."""
+
+    recipe: str
+    inputs: tuple[int, ...]
+    """The shape of an example."""
+    steps: int
+    """Of a turn."""
+    densities: tuple[float, ...]
+    """Each is measured at the level of the recipe's search that is nearest to it."""
 
 
-def masks(recipe: Recipe, run: Run, levels: int) -> list[Mask]:
-    """The masks of the recipe's levels, pruned at random: the positions of the kept weights do not affect speed."""
+DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
+CIFAR = (3, 32, 32)
+CASES = {
+    "mlp": Case("lenet-mnist", (28, 28), 100, tuple(0.8**level for level in range(0, 22, 3))),
+    "conv-2": Case("conv2-cifar10", CIFAR, 3, DENSITIES),
+    "conv-6": Case("conv6-cifar10", CIFAR, 1, DENSITIES),
+    "resnet-20": Case("resnet20-cifar10-openlth", CIFAR, 1, DENSITIES),
+}
+LOOPS = {"plain loop": {"fused": False}, "fused loop": {}, "compiled loop": {"compiled": True}}
+"""Options of `Loop`."""
+
+
+@contextmanager
+def random_images(inputs: tuple[int, ...], count: int = 2000) -> Iterator[Path]:
+    """An `.npz` file of random images, where a recipe's data are missing: they do not affect speed."""
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(0, 256, (count, *inputs), np.uint8), generator.integers(0, 10, count)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "random.npz"
+        np.savez(path, x_train=x, y_train=y, x_test=x[:100], y_test=y[:100])
+        yield path
+
+
+def masks(recipe: Recipe, run: Run, densities: Sequence[float]) -> list[Mask]:
+    """The masks of the levels of the recipe's search that are nearest to `densities`, pruned at random: the positions
+    of the kept weights do not affect speed."""
     network = build(run.start)
     weights = {name: network.state_dict()[name] for name in run.mask}
     pruner = replace(recipe.search.pruner(network), score=random)
     ladder = [run.mask]
-    for level in range(levels):
+    for level in range(recipe.search.levels):
         ladder.append(pruner(ScoreInputs(weights, ladder[-1], seed=level)))
-    return ladder
+    return [min(ladder, key=lambda mask: abs(mask.density - density)) for density in densities]
 
 
-def sparse_learner(run: Run, split: Split) -> StackLearner:
-    network = build(run.start)
-    stack = recognise_stack(network)
-    assert not isinstance(stack, str)
-    return StackLearner(stack, network.state_dict(), run, split)
+def trainers(run: Run, split: Split, compiled: bool) -> Iterator[tuple[str, Callable[[], Trainer]]]:
+    """The sides that train one run, and how each is made."""
+    x, y = whole(split.train)
+    yield "sparse", lambda: learner_of(run, split)
+    yield "eager", lambda: ModuleLearner(masked_network(run), run, split, CPU)
+    for name, options in LOOPS.items():
+        if compiled or name != "compiled loop":
+            yield name, lambda options=options: Loop(run, split, x, y, **options)  # type: ignore[misc]
+
+    def in_jax() -> Trainer:
+        from benchmarks.jax_loop import JaxLoop
+
+        return JaxLoop(run, split, x, y)
+
+    yield "JAX", in_jax
 
 
-def eager_learner(run: Run, split: Split) -> ModuleLearner:
-    return ModuleLearner(masked_network(run), run, split, CPU)
+OPTIONAL = ("compiled loop", "JAX")
+"""The sides that some machines cannot run."""
 
 
-def products(run: Run) -> Callable[[], None]:
-    """Only the matrix products of one dense step: outputs, and gradients of weights and hidden inputs."""
-    batch = run.training.batch_size
-    shapes = [tuple(kept.shape) for kept in run.mask.values()]
-    weights = [torch.rand(shape) for shape in shapes]
-    inputs = [torch.rand(shape[1], batch) for shape in shapes]
-    outputs = [torch.rand(shape[0], batch) for shape in shapes]
-
-    def call() -> None:
-        for weight, x, y in zip(weights, inputs, outputs, strict=True):
-            torch.mm(weight, x)
-            torch.mm(y, x.T)
-        for weight, y in zip(weights[1:], outputs[1:], strict=True):
-            torch.mm(weight.T, y)
-
-    return call
-
-
-def work(mask: Mask, batch: int) -> float:
-    """Floating-point operations of a step on kept weights, forward and backward."""
-    counts = list(mask.counts.values())
-    return 2.0 * batch * (2 * sum(counts) + sum(counts[1:]))
+def started(run: Run, split: Split, order: Tensor, compiled: bool) -> dict[str, ContinuedTraining]:
+    """All sides that work here, after the first steps, in which their losses are equal; exits if they are not."""
+    torch.compiler.reset()  # every density has a network of its own
+    sides: dict[str, ContinuedTraining] = {}
+    for name, make in trainers(run, split, compiled):
+        try:
+            side = ContinuedTraining(make(), order[None])
+            side(FIRST_STEPS)
+        except Exception as error:  # compilers may raise anything
+            if name not in OPTIONAL:
+                raise
+            console.print(f"{name} is left out: {first_line(error)}")
+        else:
+            sides[name] = side
+    check_first_losses({name: side.learner.take_losses()[0] for name, side in sides.items()})
+    return sides
 
 
-def memory(learner: StackLearner) -> tuple[int, int]:
-    """Bytes that depend on the kept weights (values, gradients, optimizer, best, indices), and of activations."""
-    orders = [slot.order for slot in learner.layout.slots if slot.order is not None]
-    weights = [*learner.current, learner.best, *learner.layout.structure, *orders]
-    activations = [*learner.workspace, *learner.evaluation_workspace]
-    return sum(array.nbytes for array in weights), sum(array.nbytes for array in activations)
+def memory(learner: Any) -> dict[str, int] | None:
+    """Bytes that depend on the kept weights (values, gradients, optimizer, best, indices), and of activations; None
+    of a learner that is no compiled loop."""
+    if not hasattr(learner, "workspace"):
+        return None
+    parts = {
+        "weights": (learner.current, learner.best, learner.layout),
+        "activations": (learner.workspace, learner.evaluation_workspace),
+    }
+    return {name: sum({id(array): array.nbytes for array in arrays(part)}.values()) for name, part in parts.items()}
+
+
+def arrays(value: Any) -> Iterator[np.ndarray]:
+    """The arrays of NumPy in a value, and in what it consists of."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, dict):
+        yield from arrays(tuple(value.values()))
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from arrays(each)
+    elif type(value).__module__.startswith("tombola.engines.sparse"):
+        yield from arrays(vars(value))
 
 
 def at_once(trainings: list[ContinuedTraining]) -> Callable[[], None]:
@@ -118,93 +189,104 @@ def at_once(trainings: list[ContinuedTraining]) -> Callable[[], None]:
     return call
 
 
-def measure(run: Run, mask: Mask, split: Split, steps: int, turns: int) -> dict[str, Any]:
-    """Milliseconds per step of each side, at one density. Exits if the sides do not train alike."""
-    run = run.masked(mask)
-    order = batches(run.seed, len(split.train), run.training.batch_size, 0, steps)
-    x, y = split.train[torch.arange(len(split.train))]
-    sparse, *others = [ContinuedTraining(sparse_learner(run, split), order[None]) for _ in range(1 + cores())]
-    eager = ContinuedTraining(eager_learner(run, split), order[None])
-    loops = {fused: Loop(build(run.start), mask, run.training.lr, fused) for fused in (False, True)}
-    engines = {"sparse": sparse, "eager": eager}
-    for training in engines.values():
-        training(FIRST_STEPS)
-    first = {name: training.learner.take_losses()[0] for name, training in engines.items()}
-    for loop in loops.values():
-        loop.train(x, y, order[:FIRST_STEPS])
-    check_first_losses(first | {"plain loop": loops[False].take_losses(), "fused loop": loops[True].take_losses()})
-    product = products(run)
-    sides = {
-        "sparse": sparse,
-        f"sparse, {cores()} at once": at_once(others),
-        "eager": eager,
-        "plain loop": lambda: loops[False].train(x, y, order),
-        "fused loop": lambda: loops[True].train(x, y, order),
-        "products": lambda: [product() for _ in range(steps)],
-    }
-    seconds = take_turns(sides, turns)
-    check_accuracies({name: training.learner.evaluate("test")[0].accuracy for name, training in engines.items()})
-    weights, activations = memory(sparse.learner)
+def measure(run: Run, split: Split, steps: int, turns: int, compiled: bool) -> dict[str, Any]:
+    """Milliseconds per step of each side, and the limit, at one density. Exits if the sides do not train alike."""
+    order = batches(run.seed, len(split.train), run.training.batch_size, 0, max(steps, FIRST_STEPS))
+    limit = Limit.of(run, split.train[order[0]][0])
+    alone = started(run, split, order, compiled)
+    sides: dict[str, Callable[[], Any]] = dict(alone)
+    if Sparse().capacity(run).threads:
+        others = [ContinuedTraining(learner_of(run, split), order[None]) for _ in range(cores())]
+        sides[f"sparse, {cores()} at once"] = at_once(others)
+    for side in alone.values():
+        side.orders = side.orders[:, :steps]
+    seconds = {name: median(times) for name, times in take_turns(sides | limit.calls(), turns).items()}
+    check_later_losses({name: side.learner.take_losses()[0] for name, side in alone.items()})
+    ms = {name: seconds[name] / steps * 1e3 for name in sides}
     return {
-        "weights": mask.count,
-        "density": mask.density,
-        "ms": {name: median(times) / steps * 1e3 for name, times in seconds.items()},
-        "gflop": work(mask, run.training.batch_size) / 1e9,
-        "bytes": {"weights": weights, "activations": activations},
+        "weights": run.mask.count,
+        "density": run.mask.density,
+        "ms": ms,
+        "ratios": {name: ms[name] / ms["sparse"] for name in alone if name != "sparse"},
+        "limit": limit.measured(seconds),
+        "bytes": memory(alone["sparse"].learner),
     }
+
+
+def add_limits(rows: list[dict[str, Any]]) -> None:
+    """Milliseconds of the useful arithmetic, at the highest rate that was measured, and of the limit; its share of
+    the sparse engine's step."""
+    rate = max(row["limit"]["gflops"] for row in rows)
+    for row in rows:
+        limit = row["limit"]
+        limit["arithmetic"] = limit["gflop"] / rate * 1e3
+        limit["ms"] = max(limit["arithmetic"], limit["traffic"])
+        limit["share"] = limit["ms"] / row["ms"]["sparse"]
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Milliseconds of the sides, with how many times as long as the sparse engine they take, and of the limits."""
+    names = [name for name in rows[0]["ms"] if name != "sparse"]
+    table = Table("left", "sparse", *names, "arithmetic", "traffic", "share", box=None)
+    for row in rows:
+        ms, limit = row["ms"], row["limit"]
+        others = [
+            f"{ms[name]:.3g} ×{row['ratios'][name]:.1f}" if name in row["ratios"] else f"{ms[name]:.3g}"
+            for name in names
+            if name in ms
+        ]
+        bounds = f"{limit['arithmetic']:.3g}", f"{limit['traffic']:.3g}", f"{limit['share']:.0%}"
+        table.add_row(f"{row['density']:.1%}", f"{ms['sparse']:.3g}", *others, *bounds)
+    console.print(table)
+    console.print(
+        f"arithmetic: of the kept weights, at {max(row['limit']['gflops'] for row in rows):.0f} GFLOP/s, the rate of "
+        "dense products on one thread; traffic: kept weights and optimizer, read and written once; share: the larger "
+        "of both, of the sparse engine's time."
+    )
+    for row in rows[:: max(1, len(rows) - 1)] if rows[0]["bytes"] else []:
+        kb = {name: f"{count / 1e3:,.0f} KB" for name, count in row["bytes"].items()}
+        console.print(
+            f"Memory at {row['density']:.1%}: {kb['weights']} for weights, {kb['activations']} activations."
+        )
 
 
 def main(
-    levels: Annotated[int, typer.Option(help="Prunings after the dense network.")] = 21,
-    every: Annotated[int, typer.Option(help="Measure every so many levels.")] = 3,
-    steps: Annotated[int, typer.Option(help="Steps of a turn.")] = 100,
+    network: Annotated[str, typer.Option(help=f"One of {', '.join(CASES)}.")] = "mlp",
+    density: Annotated[list[float] | None, typer.Option(help="Fraction of the weights left; several times.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of a turn.")] = None,
     turns: Annotated[int, typer.Option(help="Turns of each side.")] = 9,
-    data: Annotated[str, typer.Option(help="Data set.")] = "mnist",
+    compiled: Annotated[bool, typer.Option(help="Also torch.compile, which takes minutes.")] = True,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override values of the recipe.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder to look for data in.")] = None,
     save: Annotated[bool, typer.Option(help="Write results/step.json.")] = True,
 ) -> None:
-    """Measure, print a table, write results/step.json."""
+    """Measure, print a table, write the network's entry of results/step.json."""
+    if network not in CASES:
+        raise typer.BadParameter(f"network: should be one of {', '.join(CASES)}, not {network}")
+    case, settings = CASES[network], ["data.validation=500", *(overrides or [])]
     torch.set_num_threads(1)
-    recipe = load_recipe("lenet-mnist", [f"data.name={data}", "data.validation=500"])
-    run = RecipeExperiment(recipe, data_dir).dense(0)
-    split = prepare(run.data, data_dir)
+    with random_images(case.inputs) as made_up:
+        recipe = load_recipe(case.recipe, settings)
+        try:
+            run = RecipeExperiment(recipe, data_dir).dense(0)
+        except InputError as error:
+            console.print(f"Random images instead of data: {first_line(error)}")
+            recipe = load_recipe(case.recipe, [*settings, f"data.name={made_up}"])
+            run = RecipeExperiment(recipe).dense(0)
+        split = prepare(run.data, data_dir)
     with threadpool_limits(1, user_api="blas"):
-        rows = [measure(run, mask, split, steps, turns) for mask in masks(recipe, run, levels)[::every]]
-    peak = rows[0]["gflop"] / min(row["ms"]["products"] for row in rows) * 1e3
-    alone, both, *_ = rows[0]["ms"]
-    console.print(
-        "Milliseconds per step; how many times that the plain loop takes, beside one run and per run of all:"
-    )
-    table = Table(
-        "left", "sparse", f"×{cores()}", "eager", "fused", "plain", "times", "", "peak", "KB", "+KB", box=None
-    )
-    for row in rows:
-        ms = row["ms"]
-        row["of_peak"] = row["gflop"] / ms[alone] * 1e3 / peak
-        row["ratio"] = ms["plain loop"] / ms[alone]
-        row["ratio_of_all"] = ms["plain loop"] / (ms[both] / cores())
-        table.add_row(
-            f"{row['density']:.1%}",
-            *(f"{ms[name]:.3f}" for name in (alone, both, "eager", "fused loop", "plain loop")),
-            f"{row['ratio']:.1f}",
-            f"{row['ratio_of_all']:.1f}",
-            f"{row['of_peak']:.0%}",
-            *(f"{bytes_ / 1e3:,.0f}" for bytes_ in row["bytes"].values()),
-        )
-    console.print(table)
-    dense = rows[0]["ms"]
-    for line in (
-        f"sparse: one run; ×{cores()}: as many at once, a thread each.",
-        f"peak: what the useful arithmetic reaches of {peak:.0f} GFLOP/s, the rate of dense products on one thread.",
-        "KB: memory that follows the weights; +KB: that of activations.",
-        f"The products of a dense step alone take {dense['products']:.3f} ms, the sparse engine's dense step "
-        f"{dense[alone] / dense['products']:.2f} times that.",
-    ):
-        console.print(line)
+        rows = [
+            measure(run.masked(mask), split, steps or case.steps, turns, compiled)
+            for mask in masks(recipe, run, density or case.densities)
+        ]
+    add_limits(rows)
+    console.print(f"Milliseconds per step of {network}, and how many times the sparse engine's time that is:")
+    show(rows)
     console.print(machine())
     if save:
-        result = {"data": data, "batch_size": run.training.batch_size, "peak_gflops": peak, "rows": rows}
-        console.print(f"Written to {write('step', result)}.")
+        data = "random images" if recipe.data.name.endswith("random.npz") else recipe.data.name
+        result = {"data": data, "batch_size": run.training.batch_size, "rows": rows}
+        console.print(f"Written to {write_entry('step', network, result)}.")
 
 
 if __name__ == "__main__":

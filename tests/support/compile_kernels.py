@@ -19,9 +19,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from tombola.engines import optimizers
-from tombola.engines.sparse.stack import recognise_stack
 from tombola.engines.stacked.fused_step import FusedStep
 from tombola.engines.stacked.masked_optimizer import MaskedOptimizer
+from tombola.engines.stacked.stack import recognise_stack
 from tombola.runs.run import Training
 from tombola.utils.duration import Duration
 

@@ -23,8 +23,16 @@ class Convolutional(nn.Module):
         return self.output(self.dropout(functional.relu(self.norm(self.conv(x.unsqueeze(1))))).flatten(1))
 
 
+class WithGELU(Convolutional):
+    """The same with an activation that the compiled loops do not know."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.dropout(functional.gelu(self.norm(self.conv(x.unsqueeze(1))))).flatten(1))
+
+
 CONVOLUTIONAL: dict[str, Any] = {"name": f"{__name__}:Convolutional"}
 """The [model] of a recipe."""
+WITH_GELU: dict[str, Any] = {"name": f"{__name__}:WithGELU"}
 BATCH_NORM = CONVOLUTIONAL | {"dropout": 0.0}
 MLP_WITH_DROPOUT = {"name": "mlp", "widths": [20, 10], "dropout": 0.3}
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.support.experiments import Recorder
-from tests.support.networks import CONVOLUTIONAL
+from tests.support.networks import WITH_GELU
 from tests.support.outcomes import random_mask
 from tests.support.recipes import tiny
 from tests.support.training import dense_run, pruned_run, same_bits, train_alone
@@ -28,7 +28,7 @@ from tombola.studies.conductor import conduct
 from tombola.studies.request import RunRequest
 from tombola.utils.workers import parallel_executor
 
-MODULE = {"model": CONVOLUTIONAL | {"channels": 8}}
+MODULE = {"model": WITH_GELU | {"channels": 8}}
 
 
 def sparse(run: Run, path: Path | None = None) -> Outcome:
@@ -141,7 +141,7 @@ def test_an_experiment_does_not_depend_on_the_number_of_workers(tmp_path: Path) 
     assert len(one) == 2 * (1 + 3 * 3)
 
 
-def test_stacks_train_in_threads_and_other_modules_in_processes() -> None:
+def test_compiled_loops_train_in_threads_and_other_modules_in_processes() -> None:
     assert Sparse().capacity(dense_run()).threads
     assert not Sparse().capacity(dense_run(**MODULE)).threads
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tests.support.triton_kernels import DEVICE, needs_triton, transposed
 from tombola.engines import optimizers
-from tombola.engines.sparse.stack import Stack, recognise_stack
+from tombola.engines.stacked.stack import Stack, recognise_stack
 from tombola.pruning.mask import State
 from tombola.runs.run import Training
 from tombola.utils.duration import Duration

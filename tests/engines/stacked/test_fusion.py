@@ -12,11 +12,11 @@ from torch import nn
 from tests.support.networks import BATCH_NORM, MLP_WITH_DROPOUT
 from tests.support.training import CPU, batch_orders, dense_run, variants
 from tests.support.triton_kernels import DEVICE, needs_triton
-from tombola.engines.sparse.stack import Stack, recognise_stack
 from tombola.engines.stacked import ensemble, fusion
 from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.engines.stacked.fusion import fusable_stack
 from tombola.engines.stacked.optimizer_rule import Rule
+from tombola.engines.stacked.stack import Stack, recognise_stack
 from tombola.engines.stacked.triton_support import triton_usable
 from tombola.runs.initial_state import masked_network
 from tombola.runs.run import Run

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from tombola.exports.runtime import step_kernels as k
-from tombola.exports.runtime.product_kernels import sparse_product
 from tombola.exports.runtime.step_kernels import (
     clear_padding,
     max_pool_step,
@@ -34,54 +33,7 @@ def step(**fields: int) -> k.Table:
     return made
 
 
-@settings(deadline=None, max_examples=150)
-@given(
-    width=st.integers(1, 150), rows=st.integers(1, 4), one=st.booleans(), addend=st.booleans(), relu=st.booleans(),
-    seed=st.integers(0, 999),
-)  # fmt: skip
-def test_a_sparse_product_is_a_weighted_sum_for_each_row(
-    width: int, rows: int, one: bool, addend: bool, relu: bool, seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    n = 1 if one else 16
-    width = width if one else -(-width // 16) * 16
-    source = rng.standard_normal(8 * n + 4 * width, np.float32)
-    counts = rng.integers(0, 7, rows)
-    bounds = np.cumsum([0, *counts]).astype(np.int32)
-    columns = rng.integers(-3, 5, bounds[-1]).astype(np.int32)
-    values, biases = rng.standard_normal(len(columns), np.float32), rng.standard_normal(rows, np.float32)
-    base, offset, pitch = 3 * n, 5, width + 3
-    out = np.full(5 + rows * pitch + 40, UNTOUCHED)
-    least = np.float32(0 if relu else -np.inf)
-    where = 7 if addend else -1
-    sparse_product(values, columns, bounds, biases, least, source, base, n, width, out, offset, pitch, where, width)
-    for r in range(rows):
-        expected = np.full(width, biases[r], np.float64)
-        for i in range(bounds[r], bounds[r + 1]):
-            begin = base + int(columns[i]) * n
-            expected += values[i].astype(np.float64) * source[begin : begin + width]
-        if addend:
-            expected += source[7 + r * width : 7 + (r + 1) * width]
-        begin = offset + r * pitch
-        assert np.allclose(out[begin : begin + width], np.maximum(expected, least), rtol=0, atol=1e-5)
-        out[begin : begin + width] = UNTOUCHED
-    assert (out == UNTOUCHED).all()
-
-
-@pytest.mark.parametrize("width", [1, 16, 80])
-@pytest.mark.parametrize("relu", [False, True])
-def test_nan_stays_nan_through_relu(width: int, relu: bool) -> None:
-    source = np.tile(np.array([math.nan, math.inf, -math.inf, 1.0, -1.0], np.float32), 17)[:80]
-    out, one = np.empty(width, np.float32), np.ones(1, np.float32)
-    least = np.float32(0 if relu else -np.inf)
-    for first in range(5):
-        rolled = np.roll(source, -first)
-        args = np.array([0, 1], np.int32), np.zeros(1, np.float32), least, rolled, 0, 1, width, out, 0, width, -1, 0
-        sparse_product(one, np.zeros(1, np.int32), *args)
-        expected = torch.from_numpy(rolled[:width])
-        assert np.array_equal(out, torch.relu(expected) if relu else expected, equal_nan=True)
-
-
+@settings(deadline=None)
 @given(st.integers(-30, 30), st.integers(1, 5), st.integers(1, 20), st.integers(1, 12))
 def test_the_valid_range_has_all_positions_inside(first: int, pitch: int, size: int, count: int) -> None:
     begin, end = valid_range(first, pitch, size, count)

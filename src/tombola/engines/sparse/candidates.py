@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tombola.engines.sparse.stack import has_hooks
 from tombola.utils.calls import layer_input
+from tombola.utils.module_hooks import has_hooks
 from tombola.utils.random_state import preserve_rng_state
 
 Shapes = dict[str, tuple[int, ...]]

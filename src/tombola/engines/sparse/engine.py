@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +27,10 @@ from tombola.zoo.models import build
 from tombola.zoo.models.description import Start
 
 if TYPE_CHECKING:
+    from tombola.engines.sparse.network_learner import NetworkLearner
+    from tombola.engines.sparse.sparsify import SparsifiedLearner
     from tombola.engines.sparse.speeds import Speed
-    from tombola.engines.sparse.stack import Stack
+    from tombola.kernels.plans.training_plan import TrainingPlan
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +39,8 @@ log = logging.getLogger(__name__)
 class Sparse:
     """Trains one run after another, each on one thread, in time that follows the number of kept weights.
 
-    Stacks of linear layers train entirely in compiled code (`stack_kernels`). In all other modules, layers are made
-    sparse where that is faster (`sparsify`). Without numba it trains as `Eager` does, with a warning.
+    Networks that the kernels know entirely train in compiled loops (`kernels.training`). In all other modules, layers
+    are made sparse where that is faster (`sparsify`). Without numba it trains as `Eager` does, with a warning.
     """
 
     data_dir: str | Path | None = None
@@ -45,7 +48,7 @@ class Sparse:
 
     def capacity(self, run: Run) -> Capacity:
         # Compiled code releases the interpreter's lock.
-        return Capacity(threads=not _why_dense(run) and not isinstance(_stack(run), str))
+        return Capacity(threads=not _why_dense(run) and not isinstance(_plan(run), str))
 
     def train(
         self, runs: Sequence[Run], checkpoint: Checkpoint, load_state: StateLoader = no_stored_states
@@ -54,38 +57,41 @@ class Sparse:
         if reason := _why_dense(run):
             _warn_once(f"{reason}: training dense")
             return Eager(self.data_dir, self.device).train(runs, checkpoint, load_state)
-        split = prepare(run.data, self.data_dir)
-        stack = _stack(run)
-        if isinstance(stack, str):
-            return self._train_module(run, split, checkpoint, load_state)
-        return self._train_stack(run, stack, split, checkpoint, load_state)
-
-    def _train_stack(
-        self, run: Run, stack: Stack, split: Split, checkpoint: Checkpoint, load_state: StateLoader
-    ) -> list[Outcome]:
-        from tombola.engines.sparse.stack_learner import StackLearner
-
-        learner = StackLearner(stack, masked_network(run, load_state).state_dict(), run, split)
-        return run_to_end(TrainingLoop([run], learner, len(split.train), load_state), checkpoint, self._name("loop"))
-
-    def _train_module(self, run: Run, split: Split, checkpoint: Checkpoint, load_state: StateLoader) -> list[Outcome]:
-        from tombola.engines.sparse.sparsify import SparsifiedLearner, sparsify
-        from tombola.engines.sparse.speeds import Speeds
-
-        with reproducible(derive(run.seed, Purpose.NOISE), torch.device(self.device)):
-            network = masked_network(run, load_state)
-            inputs, _ = split.train[torch.arange(run.training.batch_size)]
-            sparsified, dense = sparsify(network, run.mask, inputs, Speeds.default())
-            for name, reason in dense.items():
-                log.info("%s stays dense: %s", name, reason)
-            learner = SparsifiedLearner(sparsified, run, split, torch.device(self.device))
-            how = f"layers {', '.join(sparsified.layers)}" if sparsified.layers else "no layer"
-            return run_to_end(TrainingLoop([run], learner, len(split.train), load_state), checkpoint, self._name(how))
+        # Compiled loops use no global state, so that several can train in threads.
+        in_threads = self.capacity(run).threads
+        with (
+            nullcontext() if in_threads else reproducible(derive(run.seed, Purpose.NOISE), torch.device(self.device))
+        ):
+            split = prepare(run.data, self.data_dir)
+            learner = learner_of(run, split, load_state)
+            loop = TrainingLoop([run], learner, len(split.train), load_state)
+            return run_to_end(loop, checkpoint, self._name(learner.how))
 
     def _name(self, how: str) -> str:
         from tombola.engines.sparse.speeds import versions
 
         return f"sparse ({how}) on {self.device}, {versions()}"
+
+
+def learner_of(
+    run: Run, split: Split, load_state: StateLoader = no_stored_states
+) -> NetworkLearner | SparsifiedLearner:
+    """What trains `run` on `split`: compiled loops for networks that the kernels know entirely, else the module with
+    sparse layers where those are faster. Needs numba. Raises what `masked_network` raises."""
+    network, plan = masked_network(run, load_state), _plan(run)
+    if not isinstance(plan, str):
+        from tombola.engines.sparse.network_learner import NetworkLearner
+
+        return NetworkLearner(plan, network.state_dict(), run, split)
+    from tombola.engines.sparse.sparsify import SparsifiedLearner, sparsify
+    from tombola.engines.sparse.speeds import Speeds
+
+    log.info("the network trains layer by layer: %s", plan)
+    inputs, _ = split.train[torch.arange(run.training.batch_size)]
+    sparsified, dense = sparsify(network, run.mask, inputs, Speeds.default())
+    for name, reason in dense.items():
+        log.info("%s stays dense: %s", name, reason)
+    return SparsifiedLearner(sparsified, run, split, torch.device("cpu"))
 
 
 def _why_dense(run: Run) -> str | None:
@@ -98,30 +104,26 @@ def _why_dense(run: Run) -> str | None:
 @functools.cache
 def _why_unavailable() -> str | None:
     try:
-        import tombola.engines.sparse.stack_kernels  # noqa: F401
+        import tombola.kernels.training.loop  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
         return f"the sparse engine needs numba, which cannot be imported ({error})"
     return None
 
 
-_STACKS: dict[str, Stack | str] = {}
-"""By the network's description: building a network takes time, and the conductor asks often."""
+_PLANS: dict[str, TrainingPlan | str] = {}
+"""By the network's description: making a plan takes time, and the conductor asks often."""
 
 
-def _stack(run: Run) -> Stack | str:
-    """The stack of linear layers that the compiled loop trains, or why it cannot."""
-    from tombola.engines.sparse.stack import recognise_stack
+def _plan(run: Run) -> TrainingPlan | str:
+    """The plan that the compiled loops train, or why they cannot."""
+    from tombola.engines.sparse.compiled_plan import compiled_plan, why_not_this_run
 
-    if run.data.augmented:
-        return "its images are augmented"
     network = run.start.network
     key = network.model_dump_json()
-    if key not in _STACKS:
-        _STACKS[key] = recognise_stack(build(Start(network=network, seed=0)))
-    stack = _STACKS[key]
-    if not isinstance(stack, str) and (others := run.mask.keys() - {layer.weight for layer in stack.layers}):
-        return f"{min(others)} can be pruned, which is not the weight of a layer"
-    return stack
+    if key not in _PLANS:
+        _PLANS[key] = compiled_plan(build(Start(network=network, seed=0)), network.inputs)
+    plan = _PLANS[key]
+    return plan if isinstance(plan, str) else why_not_this_run(plan, run) or plan
 
 
 def known_speeds() -> tuple[Path, list[Speed]]:

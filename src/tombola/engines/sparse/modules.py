@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tombola.engines.sparse import convolution
+from tombola.engines.sparse.network_layout import NetworkLayout, padded
+from tombola.kernels.plans.training_plan import Activation, Product, TrainingPlan
+from tombola.kernels.products import Floats
 from tombola.kernels.sparsity_pattern import SparsityPattern
+from tombola.kernels.training import layer as kernels
+from tombola.kernels.training.tables import Weights, Workspace
+from tombola.kernels.vectors import LANES
+from tombola.pruning.mask import Mask
+
+WEIGHT, BIAS = "weight", "bias"
+BLOCK = 256
+"""Rows of a linear layer that are computed at a time."""
+IMAGES = 64
+"""The same of a convolution's images."""
 
 
 class SparseProduct:
@@ -19,10 +32,11 @@ class SparseProduct:
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, kept: Tensor) -> None:
         self.shape = layer.weight.shape
-        self.options = convolution_options(layer)
-        self.pattern = SparsityPattern.of(kept.reshape(len(kept), -1).numpy())
-        self.order = torch.from_numpy(self.pattern.order)
-        self._cache: dict[tuple[int, ...], tuple[convolution.Geometry, convolution.KernelIndices]] = {}
+        self.options = product_options(layer)
+        self.bias = layer.bias is not None
+        self.mask = Mask({WEIGHT: kept})
+        self.order = torch.from_numpy(SparsityPattern.of(kept.reshape(len(kept), -1).numpy()).order)
+        self._cache: dict[tuple[int, ...], tuple[NetworkLayout, Workspace]] = {}
 
     def to_sparse(self, weight: Tensor) -> Tensor:
         """The values of a dense weight tensor."""
@@ -39,36 +53,50 @@ class SparseProduct:
             return False
         if len(self.shape) == 2:
             return x.shape[-1] == self.shape[1]
-        return x.dim() in (3, 4) and x.shape[-3] == self.shape[1] * self.options.groups and self._is_large_enough(x)
+        channels = self.shape[1] * self.options.get("groups", 1)
+        return x.dim() in (3, 4) and x.shape[-3] == channels and min(self._output_size(x.shape)) > 0
 
-    def _is_large_enough(self, images: Tensor) -> bool:
-        """Whether padded images are as large as the kernel."""
-        top, bottom, left, right = self.options.padding
-        height, width = images.shape[-2] + top + bottom, images.shape[-1] + left + right
-        sizes = zip((height, width), self.options.size, self.options.dilation, strict=True)
-        return all(side > (kernel - 1) * dilation for side, kernel, dilation in sizes)
+    def _output_size(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Height and width of the outputs, not positive for images smaller than the kernel."""
+        options = self.options
+        padding, stride, dilation = options["padding"], options["stride"], options["dilation"]
+        sizes = [
+            (shape[axis - 2] + sum(padding[2 * axis : 2 * axis + 2]) - (kernel - 1) * dilation[axis] - 1)
+            // stride[axis]
+            for axis, kernel in enumerate(options["kernel"])
+        ]
+        return sizes[0] + 1, sizes[1] + 1
 
     def __call__(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """Linear layers take any number of leading dimensions; convolutions one batch dimension or none."""
         if len(self.shape) == 2:
-            out = self._convolve(x.reshape(-1, x.shape[-1], 1, 1), values, bias)
+            out = self._apply(x.reshape(-1, x.shape[-1]), values, bias)
             return out.reshape(*x.shape[:-1], self.shape[0])
         if x.dim() == 3:
-            return self._convolve(x[None], values, bias)[0]
-        return self._convolve(x, values, bias)
+            return self._apply(x[None], values, bias)[0]
+        return self._apply(x, values, bias)
 
-    def _convolve(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-        geometry, indices = self._geometry(tuple(x.shape))
-        out: Tensor = _Convolution.apply(x, values, bias, geometry, indices)  # type: ignore[no-untyped-call]
+    def _apply(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        out: Tensor = _LayerFunction.apply(x, values, bias, *self._layout(tuple(x.shape)))  # type: ignore[no-untyped-call]
         return out
 
-    def _geometry(self, shape: tuple[int, ...]) -> tuple[convolution.Geometry, convolution.KernelIndices]:
-        if shape not in self._cache:
+    def _layout(self, shape: tuple[int, ...]) -> tuple[NetworkLayout, Workspace]:
+        examples, *size = shape
+        linear = len(self.shape) == 2
+        examples = min(examples, BLOCK if linear else IMAGES)
+        examples += -examples % LANES
+        key = (examples, *size)
+        if key not in self._cache:
             if len(self._cache) >= 4:  # input shapes differ in the last batch and in evaluation
                 self._cache.clear()
-            geometry = convolution.convolution_geometry(self.options, self.shape[0], *shape)
-            self._cache[shape] = geometry, convolution.kernel_indices(self.pattern, self.options, geometry)
-        return self._cache[shape]
+            out = (self.shape[0], *([] if linear else self._output_size(shape)))
+            source, result = Activation.of(tuple(size)), Activation.of(out)
+            product = Product(source, result, bias=self.bias, **self.options)
+            product.require_padding()
+            shapes = {WEIGHT: tuple(self.shape)} | ({BIAS: (self.shape[0],)} if self.bias else {})
+            layout = NetworkLayout(TrainingPlan(source, (product,), source.shape), shapes, self.mask, dense_above=1.0)
+            self._cache[key] = layout, layout.workspace(examples, training=True)
+        return self._cache[key]
 
 
 class SparseTrainingLayer(nn.Module):
@@ -128,51 +156,60 @@ def _do_nothing(layer: nn.Module, inputs: object) -> None:
     """A hook."""
 
 
-class _Convolution(torch.autograd.Function):
+class _LayerFunction(torch.autograd.Function):
     @staticmethod
     def forward(
-        context: Any,
-        x: Tensor,
-        values: Tensor,
-        bias: Tensor | None,
-        geometry: convolution.Geometry,
-        indices: convolution.KernelIndices,
+        context: Any, x: Tensor, values: Tensor, bias: Tensor | None, layout: NetworkLayout, workspace: Workspace
     ) -> Tensor:
         x = x.contiguous()
         context.save_for_backward(x, values)
-        context.geometry, context.indices = geometry, indices
-        out = torch.empty(len(x), geometry.outputs, geometry.out_height, geometry.out_width)
-        offsets = np.empty(0, np.float32) if bias is None else bias.detach().numpy()
-        images, packed, outputs = (tensor.detach().numpy().reshape(-1) for tensor in (x, values, out))
-        convolution.convolve(images, len(x), packed, offsets, indices, geometry, outputs)
+        context.layout, context.workspace, context.bias = layout, workspace, bias is not None
+        logits = layout.plan.logits
+        out = torch.empty(len(x), *(logits.shape if x.dim() == 4 else logits.shape[:1]))
+        kernels.layer_forward(
+            layout.structure, _weights(layout, values, bias), workspace, _flat(x), len(x), _flat(out)
+        )
         return out
 
     @staticmethod
     @once_differentiable  # an error instead of wrong second derivatives
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, values = context.saved_tensors
-        gradient = gradients[0].contiguous()
-        of_values = torch.empty_like(values)
-        of_x = torch.empty(x.shape if context.needs_input_grad[0] else (0, 1, 1, 1))
-        images, packed = (tensor.detach().numpy().reshape(-1) for tensor in (x, values))
-        arrays = (tensor.detach().numpy().reshape(-1) for tensor in (gradient, of_values, of_x))
-        convolution.convolve_back(images, len(x), packed, context.indices, context.geometry, *arrays)
-        of_bias = gradient.sum((0, 2, 3)) if context.needs_input_grad[2] else None
-        return of_x if context.needs_input_grad[0] else None, of_values, of_bias, None, None
+        layout = context.layout
+        weights = _weights(layout, values, values[:0] if context.bias else None)
+        of_x = torch.empty(x.shape if context.needs_input_grad[0] else 0)
+        arrays = _flat(x), len(x), _flat(gradients[0].contiguous()), _flat(of_x)
+        kernels.layer_backward(layout.structure, weights, context.workspace, *arrays)
+        found = torch.from_numpy(weights.gradients)
+        of_bias = found[len(values) : layout.size] if context.bias else None
+        return of_x if context.needs_input_grad[0] else None, found[: len(values)], of_bias, None, None
 
 
-def convolution_options(layer: nn.Linear | nn.Conv2d) -> convolution.ConvolutionOptions:
-    """The options of `layer`."""
+def _weights(layout: NetworkLayout, values: Tensor, bias: Tensor | None) -> Weights:
+    """The parameters of a layer; an empty bias is not needed."""
+    parameters, nothing = np.zeros(padded(layout.size), np.float32), np.empty(0, np.float32)
+    parameters[: len(values)] = values.detach().numpy()
+    if bias is not None and len(bias):
+        parameters[len(values) : layout.size] = bias.detach().numpy()
+    return Weights(parameters, np.zeros_like(parameters), nothing, nothing, nothing, nothing)
+
+
+def _flat(tensor: Tensor) -> Floats:
+    return tensor.detach().numpy().reshape(-1)
+
+
+def product_options(layer: nn.Linear | nn.Conv2d) -> dict[str, Any]:
+    """The options of a `Product` that computes `layer`."""
     if isinstance(layer, nn.Linear):
-        return convolution.ConvolutionOptions()
+        return {"kernel": (1, 1), "linear": True}
     left, right, top, bottom = layer._reversed_padding_repeated_twice
-    return convolution.ConvolutionOptions(
-        size=_pair(layer.kernel_size),
-        stride=_pair(layer.stride),
-        padding=(top, bottom, left, right),
-        dilation=_pair(layer.dilation),
-        groups=layer.groups,
-    )
+    return {
+        "kernel": _pair(layer.kernel_size),
+        "stride": _pair(layer.stride),
+        "padding": (top, bottom, left, right),
+        "dilation": _pair(layer.dilation),
+        "groups": layer.groups,
+    }
 
 
 def _pair(pair: tuple[int, ...]) -> tuple[int, int]:

@@ -160,6 +160,12 @@ class SparsifiedLearner(ModuleLearner):
         super().__init__(sparsified.network, run, split, device, masked)
         self.sparsified = sparsified
 
+    @property
+    def how(self) -> str:
+        """How it trains, as in the engine's name."""
+        layers = self.sparsified.layers
+        return f"layers {', '.join(layers)}" if layers else "no layer"
+
     def weights(self) -> list[State]:
         """With the names of the dense layers."""
         return [self.sparsified.state_dict()]

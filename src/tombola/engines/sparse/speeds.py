@@ -126,8 +126,9 @@ def machine() -> str:
 @functools.cache
 def versions() -> str:
     """The versions that speeds and the bits of results depend on: of the engine's kernels, numba and torch."""
-    modules = ("stack_kernels", "stack_layout", "convolution")
-    kernels = kernel_hash("tombola.kernels.sparsity_pattern", *(f"{__package__}.{module}" for module in modules))
+    modules = ("kernels.training.loop", "kernels.training.layer", "kernels.sparsity_pattern", "kernels.image_slot")
+    layouts = ("engines.sparse.network_layout", "engines.sparse.product_tables")
+    kernels = kernel_hash(*(f"tombola.{module}" for module in (*modules, *layouts)))
     return f"kernels {kernels}, numba {numba.__version__}, torch {torch.__version__}"
 
 

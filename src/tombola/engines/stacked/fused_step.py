@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, optim
 
-from tombola.engines.sparse.stack import Stack
 from tombola.engines.stacked.optimizer_rule import Rule, UpdatedParameter, count_step
+from tombola.engines.stacked.stack import Stack
 from tombola.engines.stacked.triton_kernels.cross_entropy import cross_entropy
 from tombola.engines.stacked.triton_kernels.product import input_gradient, outputs
 from tombola.engines.stacked.triton_kernels.weight_update import weight_update

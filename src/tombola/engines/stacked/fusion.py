@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn, optim
 
-from tombola.engines.sparse.stack import Stack, recognise_stack
+from tombola.engines.stacked.stack import Stack, recognise_stack
 from tombola.engines.stacked.triton_support import triton_usable
 from tombola.pruning.mask import State
 from tombola.runs.run import Training

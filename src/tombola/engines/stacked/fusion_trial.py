@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.engines import optimizers
-from tombola.engines.sparse.stack import Stack
 from tombola.engines.stacked.fused_step import FusedStep
 from tombola.engines.stacked.masked_optimizer import MaskedOptimizer
+from tombola.engines.stacked.stack import Stack
 from tombola.pruning.mask import State
 from tombola.runs.run import Training
 

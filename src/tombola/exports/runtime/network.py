@@ -22,7 +22,7 @@ from tombola.exports.runtime.tuning import tuned
 from tombola.kernels.plans.plan import UnsupportedNetwork
 from tombola.kernels.plans.planner import plan_of
 from tombola.kernels.plans.steps import graph_of
-from tombola.kernels.products import Floats
+from tombola.kernels.products import Floats, aligned
 from tombola.pruning.hold import check_held, release
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
@@ -118,9 +118,9 @@ class SparseNetwork(nn.Module):
         try:
             workspace = self._workspaces.pop()
         except IndexError:
-            workspace = np.zeros(size, np.float32)
+            workspace = aligned(size)
         if workspace.size < size:
-            workspace = np.zeros(size, np.float32)
+            workspace = aligned(size)
         self._compiled(examples, self._size, begin, end, side_by_side, workspace, outputs)
         self._workspaces.append(workspace)
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import carray
 
-from tombola.exports.runtime.product_kernels import dense_product, sparse_product
 from tombola.kernels.compiled import compiled
-from tombola.kernels.products import Floats, Indices
+from tombola.kernels.products import Floats, Indices, dense_product, sparse_product
+from tombola.kernels.single_products import dense_stream, sparse_stream
 from tombola.kernels.vectors import LANES, floats_at, larger, load, splat, store, subtract, transpose
 
 Table = npt.NDArray[np.int64]
@@ -49,28 +49,40 @@ def product_step(
     step: Any, values: Floats, columns: Indices, bounds: Indices, biases: Floats, workspace: Floats, n: int
 ) -> None:
     """Compute a product: for whole images at once, for lines, or for single pixels, as the strides allow."""
-    dense = step[KIND] == DENSE
-    own = bounds[0:0] if dense else bounds[step[BOUND] : step[BOUND] + step[ROWS] + 1]
-    shared = columns[step[BOUND] : step[BOUND] + step[INNER]] if dense else columns[0:0]
-    step_biases = biases[step[BIAS] : step[BIAS] + step[ROWS]]
+    dense, inner, rows = step[KIND] == DENSE, step[INNER], step[ROWS]
+    own = bounds[0:0] if dense else bounds[step[BOUND] : step[BOUND] + rows + 1]
+    shared = columns[step[BOUND] : step[BOUND] + inner] if dense else columns[0:0]
+    step_biases = biases[step[BIAS] : step[BIAS] + rows]
     minimum = np.float32(0) if step[RELU] else np.float32(-np.inf)
     pitch, addend_pitch = step[OUT_PLANE] * n, step[ADDEND_PLANE] * n
-    height, width, across = step[HEIGHT], step[WIDTH], 1
+    height, width, across, hop = step[HEIGHT], step[WIDTH], 1, LANES
     aligned = step[IN_LINE] == step[OUT_LINE] and (step[ADDEND] < 0 or step[ADDEND_LINE] == step[OUT_LINE])
-    if step[STRIDE_W] > 1:
+    if step[STRIDE_W] > 1 and n == LANES:
+        hop = step[STRIDE_W] * LANES
+    elif step[STRIDE_W] > 1:
         width, across = 1, step[WIDTH]
     elif n == 1 and step[STRIDE_H] == 1 and aligned:
         width, height = (height - 1) * step[OUT_LINE] + width, 1
+    places = np.arange(inner if dense and width * n >= LANES else 0).astype(np.int32)
     for y in range(height):
         for x in range(across):
             base = (step[IN] + y * step[STRIDE_H] * step[IN_LINE] + x * step[STRIDE_W]) * n
             offset = (step[OUT] + y * step[OUT_LINE] + x) * n
             addend = (step[ADDEND] + y * step[ADDEND_LINE] + x) * n if step[ADDEND] >= 0 else -1
-            where = workspace, base, n, width * n, workspace, offset, pitch, addend, addend_pitch
+            if n == 1:
+                single = workspace, base, width, workspace, offset, pitch, workspace, addend_pitch, addend
+                if dense:
+                    dense_stream(values, step[FIRST], places, shared, step_biases, minimum, *single)
+                else:
+                    sparse_stream(values, columns, own, step_biases, minimum, *single)
+                continue
+            reads = workspace, base, n, hop, width * n // LANES
+            writes = workspace, offset, pitch, LANES, workspace, addend_pitch, addend, workspace, -1, 0, 0
             if dense:
-                dense_product(values, step[FIRST], shared, step_biases, minimum, *where)
+                weights = values, step[FIRST], inner, places, shared
+                dense_product(*weights, rows, step_biases, minimum, *reads, *writes)
             else:
-                sparse_product(values, columns, own, step_biases, minimum, *where)
+                sparse_product(values, columns, own, rows, step_biases, minimum, *reads, *writes)
 
 
 @compiled

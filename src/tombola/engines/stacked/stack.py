@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from tombola.utils.module_hooks import has_hooks
+
 
 @dataclass(frozen=True)
 class StackLayer:
@@ -83,16 +85,6 @@ def recognise_stack(network: nn.Module) -> Stack | str:
     if not all(parameter.requires_grad for parameter in parameters.values()):
         return "some of its parameters are frozen"
     return Stack(tuple(layers), dropout)
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether `module` or its parameters have hooks, or its `forward` is patched."""
-    of_parameters = any(
-        parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
-        for parameter in module.parameters(recurse=False)
-    )
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return of_parameters or any(hooks) or "forward" in vars(module)
 
 
 def _children(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:

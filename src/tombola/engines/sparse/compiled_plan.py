@@ -1,0 +1,87 @@
+"""Which networks train as a whole in compiled loops."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from tombola.engines.sparse.compiled_trial import compiled_trial
+from tombola.engines.sparse.trial import run_trial
+from tombola.kernels.plans.plan import UnsupportedNetwork
+from tombola.kernels.plans.steps import TracingError, graph_of
+from tombola.kernels.plans.training_plan import Norm, Product, TrainingPlan
+from tombola.kernels.plans.training_planner import training_plan
+from tombola.runs.run import Run
+from tombola.utils.module_hooks import has_hooks
+from tombola.utils.network_copy import copy_network
+from tombola.utils.random_state import preserve_rng_state
+from tombola.utils.text import first_line
+
+MAX_BYTES = 2**32
+"""Of the activations and gradients of a batch, at most."""
+EXAMPLES = 4
+"""In a batch that a plan is tried on."""
+TRIALS = 3
+"""Such batches at most: rounding may turn a ReLU on or off, which changes gradients; so one of them has to agree."""
+
+
+def compiled_plan(network: nn.Module, inputs: tuple[int, ...]) -> TrainingPlan | str:
+    """The training plan of `network` for examples of shape `inputs`, or the reason why it cannot be trained as a
+    whole. The plan was tried: it gives the outputs and gradients of the network, up to rounding."""
+    for name, module in network.named_modules():
+        if has_hooks(module):
+            return f"{name or 'the network'} has hooks"
+    for name, parameter in network.named_parameters():
+        if parameter.dtype != torch.float32:
+            return f"{name} is of {parameter.dtype}"
+        if not parameter.requires_grad:
+            return f"{name} is frozen"
+    try:
+        plan = training_plan(graph_of(network, torch.ones(EXAMPLES, *inputs)))
+        own = {operation.name for operation in plan.operations}
+        for name, _ in [*network.named_parameters(), *network.named_buffers()]:
+            if name.rpartition(".")[0] not in own:
+                return f"{name} is not of a layer that the kernels train"
+        for seed in range(TRIALS):
+            reason = _why_different(network, plan, seed, inputs)
+            if reason is None:
+                return plan
+    except (UnsupportedNetwork, TracingError) as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - a user's module may raise anything
+        return f"the network cannot be tried: {first_line(error)}"
+    return f"as a compiled loop, {reason}"
+
+
+def why_not_this_run(plan: TrainingPlan, run: Run) -> str | None:
+    """Why the compiled loops cannot train `run`, whose network has this plan; None if they can."""
+    products = {op.name for op in plan.operations if isinstance(op, Product)}
+    for name in run.mask:
+        layer, _, last = name.rpartition(".")
+        if last != "weight" or layer not in products:
+            return f"{name} can be pruned, which is not the weight of a layer"
+    batch = run.training.batch_size
+    for op in plan.operations:
+        if isinstance(op, Norm) and batch * math.prod(op.source.shape[1:]) == 1:
+            return f"{op.name} normalises single numbers"
+    numbers = sum(math.prod(op.out.shape) for op in plan.operations)
+    if 8 * numbers * batch > MAX_BYTES:
+        return "its activations need too much memory"
+    return None
+
+
+def _why_different(network: nn.Module, plan: TrainingPlan, seed: int, inputs: tuple[int, ...]) -> str | None:
+    """How the outputs or gradients of a plan differ from those of its network, both without dropout, for random
+    examples."""
+    with preserve_rng_state():
+        torch.default_generator.manual_seed(seed)
+        examples = torch.randn(EXAMPLES, *inputs)
+    plain = copy_network(network)
+    for module in plain.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    state = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+    expected = run_trial(plain, examples)
+    return compiled_trial(plan, state, examples).difference(expected.outputs, expected.gradients)

@@ -1,0 +1,99 @@
+"""Training and evaluation of a network, many iterations a call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tombola.kernels.compiled import compiled
+from tombola.kernels.losses import cross_entropy
+from tombola.kernels.optimizers import update
+from tombola.kernels.training.images import gather_examples
+from tombola.kernels.training.passes import backward, forward
+
+
+@compiled
+def load_batch(
+    net: Any, work: Any, x: Any, y: Any, rows: Any, choices: Any, crop: int, black: Any, starts: Any, labels: Any
+) -> None:
+    """Gather the examples `rows` of `x` and their labels; the last group is filled up."""
+    for g in range(work.groups):
+        gather_examples(x, rows, g * work.n, net.steps[0], net.features, choices, crop, black, starts, work, g)
+    for b in range(work.groups * work.n):
+        inside = b < rows.size
+        work.valid[b] = np.float32(1) if inside else np.float32(0)
+        if inside:
+            labels[b] = y[rows[b]]
+
+
+@compiled
+def loss_and_gradient(net: Any, work: Any, labels: Any, examples: int, back: bool) -> Any:
+    """The sum of the losses of a batch and the number of correct examples. With `back`, writes the gradient of the
+    mean loss."""
+    step = net.steps[net.steps.size - 1]
+    n, classes = work.n, step.rows
+    losses, correct = 0.0, 0
+    for g in range(work.groups):
+        count = max(0, min(n, examples - g * n))
+        place = g * work.room + step.y * n
+        logits = work.activations[place : place + classes * n]
+        loss, hits = cross_entropy(logits, labels[g * n : g * n + count], n, examples, work.logits)
+        losses += loss
+        correct += hits
+        if back:
+            for c in range(classes):
+                place = g * work.back_room + (step.dy + c * step.dy_plane) * n
+                work.deltas[place : place + n] = work.logits[c * n : (c + 1) * n]
+    return losses, correct
+
+
+@compiled
+def train(
+    net: Any,
+    weights: Any,
+    work: Any,
+    options: Any,
+    x: Any,
+    y: Any,
+    orders: Any,
+    choices: Any,
+    crop: int,
+    black: Any,
+    rates: Any,
+    iteration: int,
+    losses: float,
+) -> float:
+    """Train on the batches `orders`: rows of `x` and `y`, int64 of shape (steps, batch). Returns `losses` increased.
+
+    `choices`: of shape (steps, batch, 3) with augmentation, else empty; see `gather_examples`. `rates` are the
+    learning rates of the steps; `iteration` is the number of the first. Losses are added one by one, so that the bits
+    of the sum do not depend on how the iterations are divided into calls.
+    """
+    starts, labels = np.empty(work.n, np.int64), np.empty(work.groups * work.n, np.int64)
+    examples = orders.shape[1]
+    for step in range(orders.shape[0]):
+        drawn = choices[step] if choices.shape[0] else choices[0:0].reshape(0, choices.shape[2])
+        load_batch(net, work, x, y, orders[step], drawn, crop, black, starts, labels)
+        forward(net, weights, work, True, examples, options.noise, iteration + step)
+        loss, _ = loss_and_gradient(net, work, labels, examples, True)
+        losses += loss / examples
+        backward(net, weights, work, examples, options.noise, iteration + step)
+        update(weights, options, rates[step], iteration + step + 1 - options.begin, net.undecayed)
+    return losses
+
+
+@compiled
+def evaluate(net: Any, weights: Any, work: Any, x: Any, y: Any, rows: Any, black: Any) -> Any:
+    """The sum of the losses of these rows of `x` and `y`, and the number of correct examples."""
+    losses, correct, size = 0.0, 0, work.groups * work.n
+    starts, labels = np.empty(work.n, np.int64), np.empty(size, np.int64)
+    choices = np.empty((0, 3), np.int64)
+    for first in range(0, rows.size, size):
+        some = rows[first : first + size]
+        load_batch(net, work, x, y, some, choices, 0, black, starts, labels)
+        forward(net, weights, work, False, some.size, 0, 0)
+        loss, hits = loss_and_gradient(net, work, labels, some.size, False)
+        losses += loss
+        correct += hits
+    return losses, correct
