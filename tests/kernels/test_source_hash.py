@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 
 from tombola.engines.sparse import speeds
-from tombola.exports.runtime import step_kernels as runtime_kernels
 from tombola.kernels import compiled, products, source_hash, vectors
+from tombola.kernels import inference as runtime_kernels
 from tombola.kernels.source_hash import kernel_hash, syntax_hash
 from tombola.kernels.training import layer, loop
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from tombola.kernels.images import Table
 from tombola.kernels.plans.plan import Image
-
-Table = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -72,3 +71,10 @@ def allocate(lifetimes: Sequence[Lifetime]) -> dict[Image, ImageSlot]:
             begin = max(begin, free)
         slots[lifetime.image] = ImageSlot(lifetime.image, begin)
     return slots
+
+
+def runs_of(pixels: Table) -> Table:
+    """The runs of pixels, given by their offsets in the workspace, that are contiguous there and in an example; see
+    `tombola.kernels.images`."""
+    cuts = [0, *(np.flatnonzero(np.diff(pixels) != 1) + 1), len(pixels)]
+    return np.array([[a, pixels[a], b - a] for a, b in itertools.pairwise(cuts)], np.int64)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from tests.support.export_networks import FunctionNetwork
 from tests.support.random_networks import Concatenated, MeanPixel, Residual, randomise
 from tests.support.runtime_networks import Sum, plan_for, program_for, supported_networks
-from tombola.exports.runtime import step_kernels as k
-from tombola.exports.runtime.memory_layout import ImageSlot, dense_products, program_of
-from tombola.exports.runtime.step_kernels import Table
+from tombola.exports.runtime.memory_layout import dense_products, program_of
+from tombola.kernels import inference as k
+from tombola.kernels.image_slot import ImageSlot
+from tombola.kernels.images import Table
 from tombola.kernels.plans.plan import Image, MaxPool, Plan, Product, UnsupportedNetwork
 from tombola.zoo.models.resnet import Subsample
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from tests.support.random_networks import sparsify
 from tests.support.runtime_networks import program_for, programs
-from tombola.exports.runtime import step_kernels as k
 from tombola.exports.runtime.program import ARRAYS, MAX_NUMBER, Program, padded_batch
-from tombola.exports.runtime.step_kernels import run
+from tombola.kernels import inference as k
+from tombola.kernels.inference import run
 from tombola.utils.errors import DamagedFile
 
 Array = np.ndarray[Any, Any]

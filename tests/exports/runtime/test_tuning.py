@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from tests.support.runtime_networks import plan_for
-from tombola.exports.runtime import step_kernels as k
 from tombola.exports.runtime import tuning
 from tombola.exports.runtime.tuning import is_faster, tuned
+from tombola.kernels import inference as k
 from tombola.kernels.plans.plan import Plan
 
 EXAMPLE = torch.ones(1, 2, 6, 6)

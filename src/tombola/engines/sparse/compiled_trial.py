@@ -9,7 +9,8 @@ from torch import Tensor
 from tombola.engines.sparse.network_layout import NetworkLayout
 from tombola.engines.sparse.trial import Trial
 from tombola.kernels.plans.training_plan import TrainingPlan
-from tombola.kernels.training import loop, passes
+from tombola.kernels.training import passes
+from tombola.kernels.training.batches import load_batch
 from tombola.pruning.mask import Mask, State
 from tombola.utils.random_state import preserve_rng_state
 
@@ -33,9 +34,7 @@ def compiled_trial(plan: TrainingPlan, state: State, examples: Tensor) -> Trial:
     not_augmented = np.empty((0, 3), np.int64), 0, np.zeros(1, np.float32)
     outputs = []
     for training in (False, False, True):
-        loop.load_batch(
-            net, work, x, rows, rows, *not_augmented, np.empty(work.n, np.int64), np.empty(size, np.int64)
-        )
+        load_batch(net, work, x, rows, rows, *not_augmented, np.empty(work.n, np.int64), np.empty(size, np.int64))
         passes.forward(net, weights, work, training, size, 0, 0)
         outputs.append(torch.from_numpy(work.activations[outputs_at]))
     with preserve_rng_state():

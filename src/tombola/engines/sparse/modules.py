@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tombola.engines.sparse.network_layout import NetworkLayout, padded
+from tombola.kernels.image_slot import runs_of
 from tombola.kernels.plans.training_plan import Activation, Product, TrainingPlan
 from tombola.kernels.products import Floats
 from tombola.kernels.sparsity_pattern import SparsityPattern
-from tombola.kernels.training import layer as kernels
+from tombola.kernels.training.layer import LayerRuns, layer_backward, layer_forward
 from tombola.kernels.training.tables import Weights, Workspace
 from tombola.kernels.vectors import LANES
 from tombola.pruning.mask import Mask
@@ -24,6 +25,14 @@ BLOCK = 256
 """Rows of a linear layer that are computed at a time."""
 IMAGES = 64
 """The same of a convolution's images."""
+
+
+class LayerKernels(NamedTuple):
+    """What the kernels need for a layer and a size of its inputs."""
+
+    layout: NetworkLayout
+    workspace: Workspace
+    runs: LayerRuns
 
 
 class SparseProduct:
@@ -36,7 +45,7 @@ class SparseProduct:
         self.bias = layer.bias is not None
         self.mask = Mask({WEIGHT: kept})
         self.order = torch.from_numpy(SparsityPattern.of(kept.reshape(len(kept), -1).numpy()).order)
-        self._cache: dict[tuple[int, ...], tuple[NetworkLayout, Workspace]] = {}
+        self._cache: dict[tuple[int, ...], LayerKernels] = {}
 
     def to_sparse(self, weight: Tensor) -> Tensor:
         """The values of a dense weight tensor."""
@@ -77,10 +86,10 @@ class SparseProduct:
         return self._apply(x, values, bias)
 
     def _apply(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-        out: Tensor = _LayerFunction.apply(x, values, bias, *self._layout(tuple(x.shape)))  # type: ignore[no-untyped-call]
+        out: Tensor = _LayerFunction.apply(x, values, bias, self._kernels(tuple(x.shape)))  # type: ignore[no-untyped-call]
         return out
 
-    def _layout(self, shape: tuple[int, ...]) -> tuple[NetworkLayout, Workspace]:
+    def _kernels(self, shape: tuple[int, ...]) -> LayerKernels:
         examples, *size = shape
         linear = len(self.shape) == 2
         examples = min(examples, BLOCK if linear else IMAGES)
@@ -95,7 +104,10 @@ class SparseProduct:
             product.require_padding()
             shapes = {WEIGHT: tuple(self.shape)} | ({BIAS: (self.shape[0],)} if self.bias else {})
             layout = NetworkLayout(TrainingPlan(source, (product,), source.shape), shapes, self.mask, dense_above=1.0)
-            self._cache[key] = layout, layout.workspace(examples, training=True)
+            values, gradients = layout.values, layout.gradients
+            slots = values[source], values[result], gradients[source], gradients[result]
+            runs = LayerRuns(*(runs_of(slot.pixels) for slot in slots))
+            self._cache[key] = LayerKernels(layout, layout.workspace(examples, training=True), runs)
         return self._cache[key]
 
 
@@ -158,16 +170,15 @@ def _do_nothing(layer: nn.Module, inputs: object) -> None:
 
 class _LayerFunction(torch.autograd.Function):
     @staticmethod
-    def forward(
-        context: Any, x: Tensor, values: Tensor, bias: Tensor | None, layout: NetworkLayout, workspace: Workspace
-    ) -> Tensor:
+    def forward(context: Any, x: Tensor, values: Tensor, bias: Tensor | None, kernels: LayerKernels) -> Tensor:
         x = x.contiguous()
         context.save_for_backward(x, values)
-        context.layout, context.workspace, context.bias = layout, workspace, bias is not None
-        logits = layout.plan.logits
-        out = torch.empty(len(x), *(logits.shape if x.dim() == 4 else logits.shape[:1]))
-        kernels.layer_forward(
-            layout.structure, _weights(layout, values, bias), workspace, _flat(x), len(x), _flat(out)
+        context.kernels, context.bias = kernels, bias is not None
+        shape = kernels.layout.plan.logits.shape
+        out = torch.empty(len(x), *(shape if x.dim() == 4 else shape[:1]))
+        weights = _weights(kernels.layout, values, bias)
+        layer_forward(
+            kernels.layout.structure, weights, kernels.workspace, kernels.runs, _flat(x), len(x), _flat(out)
         )
         return out
 
@@ -175,14 +186,14 @@ class _LayerFunction(torch.autograd.Function):
     @once_differentiable  # an error instead of wrong second derivatives
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, values = context.saved_tensors
-        layout = context.layout
+        layout, workspace, runs = context.kernels
         weights = _weights(layout, values, values[:0] if context.bias else None)
         of_x = torch.empty(x.shape if context.needs_input_grad[0] else 0)
         arrays = _flat(x), len(x), _flat(gradients[0].contiguous()), _flat(of_x)
-        kernels.layer_backward(layout.structure, weights, context.workspace, *arrays)
+        layer_backward(layout.structure, weights, workspace, runs, *arrays)
         found = torch.from_numpy(weights.gradients)
         of_bias = found[len(values) : layout.size] if context.bias else None
-        return of_x if context.needs_input_grad[0] else None, found[: len(values)], of_bias, None, None
+        return of_x if context.needs_input_grad[0] else None, found[: len(values)], of_bias, None
 
 
 def _weights(layout: NetworkLayout, values: Tensor, bias: Tensor | None) -> Weights:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from tombola.engines.sparse.product_tables import DENSE_ABOVE, ProductTables
-from tombola.kernels.image_slot import ImageSlot, Lifetime, allocate
+from tombola.kernels.image_slot import ImageSlot, Lifetime, allocate, runs_of
 from tombola.kernels.plans.training_plan import (
     Activation,
     Copy,
@@ -132,7 +132,7 @@ class NetworkLayout:
             steps=steps,
             segments=_segments(steps),
             kept=np.concatenate([np.empty(0, np.uint8), *kept]),
-            features=self._features(steps, products.arrays["columns"]),
+            runs=self._runs(steps, products.arrays["columns"]),
             undecayed=self.undecayed,
             **products.arrays,
         )
@@ -185,14 +185,16 @@ class NetworkLayout:
             row["whole"] = operation.linear or self.plan.of_features
         return row
 
-    def _features(self, steps: Records, columns: Indices) -> npt.NDArray[np.int64]:
-        """`Structure.features`: fetching examples takes a large part of a step of a very sparse network."""
+    def _runs(self, steps: Records, columns: Indices) -> npt.NDArray[np.int64]:
+        """`Structure.runs`. To fetch examples takes a large part of a step of a very sparse network, so groups of 16
+        features that no kept weight reads are left out."""
         first, features = steps[1], self.plan.inputs.shape[0]
         alone = [self.plan.inputs in (op.source, op.addend) for op in self.plan.operations].count(True) == 1
         if not (self.plan.of_features and alone and first["sparse"] and first["x"] == 0) or features < LANES:
-            return np.empty(0, np.int64)
+            return runs_of(self.values[self.plan.inputs].pixels)
         read = columns[first["entry"] : first["entry"] + first["entries"]]
-        return np.unique(np.minimum(read // LANES * LANES, features - LANES)).astype(np.int64)
+        begins = np.unique(np.minimum(read // LANES * LANES, features - LANES)).astype(np.int64)
+        return np.stack([begins, begins, np.full_like(begins, LANES)], axis=1)
 
     def _gradient_fields(self, field: str, activation: Activation, reader: Operation) -> dict[str, Any]:
         slot = self.gradients[activation]

@@ -2,55 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Set
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tombola.exports.runtime import step_kernels as k
 from tombola.exports.runtime.program import ARRAYS, Program
-from tombola.exports.runtime.step_kernels import Table
 from tombola.graph.constants import FloatArray
 from tombola.graph.ties import IntArray
+from tombola.kernels import inference as k
+from tombola.kernels.image_slot import ImageSlot, Lifetime, allocate, runs_of
 from tombola.kernels.plans.plan import Image, MaxPool, Plan, Product
-
-
-@dataclass(frozen=True)
-class ImageSlot:
-    """Where an image lies in the workspace, its padding included."""
-
-    image: Image
-    begin: int
-
-    @property
-    def line(self) -> int:
-        """The distance of lines, in pixels."""
-        _, _, left, right = self.image.padding
-        return left + self.image.width + right
-
-    @property
-    def plane(self) -> int:
-        """The distance of channels."""
-        top, bottom, _, _ = self.image.padding
-        return (top + self.image.height + bottom) * self.line
-
-    @property
-    def end(self) -> int:
-        """The first offset behind the image."""
-        return self.begin + self.image.channels * self.plane
-
-    def at(self, channel: Any = 0, y: Any = 0, x: Any = 0) -> Any:
-        """The offset of a pixel, or of many (integers or arrays); negative `y` and `x` are in the padding."""
-        top, _, left, _ = self.image.padding
-        return self.begin + channel * self.plane + (top + y) * self.line + left + x
-
-    @property
-    def pixels(self) -> Table:
-        """The offset of each pixel, in the order of a contiguous tensor."""
-        sizes = (self.image.channels, self.image.height, self.image.width)
-        return np.asarray(self.at(*np.indices(sizes).reshape(3, -1)), np.int64)
 
 
 def program_of(plan: Plan, dense: Set[int] = frozenset()) -> Program:
@@ -101,7 +63,7 @@ def program_of(plan: Plan, dense: Set[int] = frozenset()) -> Program:
         first, column = first + matrix.size, column + len(shared)
     table = np.array([[int(step[field]) for field in k.FIELDS] for step in rows])
     arrays = {name: np.concatenate([np.empty(0), *part]) for name, part in parts.items()}
-    arrays |= {"table": table, "runs": _runs(slots[plan.inputs].pixels), "places": slots[plan.outputs].pixels}
+    arrays |= {"table": table, "runs": runs_of(slots[plan.inputs].pixels), "places": slots[plan.outputs].pixels}
     arrays = {name: array.astype(ARRAYS[name]) for name, array in arrays.items()}
     workspace = max(slot.end for slot in slots.values())
     return Program(plan.input_shape, plan.output_shape, workspace, **arrays)
@@ -148,30 +110,11 @@ def _matrix(product: Product, source: ImageSlot) -> tuple[FloatArray, IntArray]:
 
 def _allocate(plan: Plan) -> dict[Image, ImageSlot]:
     """A slot for each image; images that are not needed at the same time may share memory."""
-    first, last = {plan.inputs: -1}, {plan.outputs: len(plan.work)}
+    written, read = {plan.inputs: -1}, {plan.outputs: len(plan.work)}
     for number, work in enumerate(plan.work):
         addend = work.addend if isinstance(work, Product) else None
-        first.setdefault(work.out, number)
+        written.setdefault(work.out, number)
         for image in (work.source, work.out, addend):
             if image is not None:
-                last[image] = max(last.get(image, -1), number)
-    slots: dict[Image, ImageSlot] = {}
-    for image in sorted(first, key=lambda image: first[image]):
-        busy = sorted(
-            (slot.begin, slot.end)
-            for other, slot in slots.items()
-            if last.get(other, -1) >= first[image]  # the step that writes this image still reads the other
-        )
-        begin, size = 0, ImageSlot(image, 0).end
-        for taken, free in busy:
-            if begin + size <= taken:
-                break
-            begin = max(begin, free)
-        slots[image] = ImageSlot(image, begin)
-    return slots
-
-
-def _runs(pixels: Table) -> Table:
-    """Runs of pixels that are contiguous both in the workspace and in an image."""
-    cuts = [0, *(np.flatnonzero(np.diff(pixels) != 1) + 1), len(pixels)]
-    return np.array([[a, pixels[a], b - a] for a, b in itertools.pairwise(cuts)], np.int64)
+                read[image] = max(read.get(image, -1), number)
+    return allocate([Lifetime(image, time, read.get(image, -1)) for image, time in written.items()])

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from tombola.exports.agreement import output_mismatch
 from tombola.exports.runtime.program import ARRAYS, Program, padded_batch
-from tombola.exports.runtime.step_kernels import run
 from tombola.exports.runtime.tuning import tuned
+from tombola.kernels.inference import run
 from tombola.kernels.plans.plan import UnsupportedNetwork
 from tombola.kernels.plans.planner import plan_of
 from tombola.kernels.plans.steps import graph_of

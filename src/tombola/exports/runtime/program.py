@@ -1,4 +1,4 @@
-"""Program: a network as arrays that `step_kernels.run` executes; built from a plan, checked before it runs."""
+"""Program: a network as arrays that the kernels of inference execute; built from a plan, checked before it runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tombola.exports.runtime import step_kernels as k
-from tombola.exports.runtime.step_kernels import Table
+from tombola.kernels import inference as k
+from tombola.kernels.images import Table
 from tombola.kernels.products import Floats, Indices
 from tombola.kernels.vectors import LANES
 from tombola.utils.errors import DamagedFile
@@ -36,7 +36,7 @@ _SIZES = (k.ROWS, k.HEIGHT, k.WIDTH)
 
 @dataclass(frozen=True)
 class Program:
-    """A network for `step_kernels.run`."""
+    """A network for `tombola.kernels.inference.run`."""
 
     inputs: tuple[int, ...]
     """The shape of one example."""
@@ -45,7 +45,7 @@ class Program:
     workspace: int
     """How many numbers of workspace one example needs."""
     table: Table
-    """A row for each step; see `step_kernels.FIELDS`."""
+    """A row for each step; see `tombola.kernels.inference.FIELDS`."""
     values: Floats
     """The weights."""
     columns: Indices
@@ -54,7 +54,7 @@ class Program:
     """Where the weights of each row of a sparse product begin and end."""
     biases: Floats
     runs: Table
-    """Of the inputs: see `step_kernels.pack`."""
+    """Of the inputs: see `tombola.kernels.images`."""
     places: Table
     """The offset of each output in the workspace."""
 

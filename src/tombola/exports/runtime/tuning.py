@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tombola.exports.runtime import step_kernels as k
 from tombola.exports.runtime.memory_layout import dense_products, program_of
 from tombola.exports.runtime.program import Program
+from tombola.kernels import inference as k
 from tombola.kernels.plans.plan import Plan, Product
 from tombola.kernels.products import Floats
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from tombola.kernels.compiled import compiled
+from tombola.kernels.images import clear_padding
 from tombola.kernels.products import Floats
 from tombola.kernels.random import uniform
-from tombola.kernels.training.images import clear_padding
 from tombola.kernels.training.tables import Step
 from tombola.kernels.vectors import (
     LANES,
@@ -179,10 +179,9 @@ def norm_backward(weights: Any, work: Any, step: Step, g: int, examples: int) ->
 def clear_gradient_padding(work: Any, step: Step, g: int) -> None:
     """Set the zeros around the gradient of the source, before it is written for the first time."""
     if step.dx_first:
-        clear_padding(
-            work.deltas, g * work.back_room, work.n, step.dx, step.dx_plane, step.dx_line, step.channels,
-            step.in_height, step.in_width, step.dx_top, step.dx_left, step.dx_bottom, step.dx_right,
-        )  # fmt: skip
+        place, size = (step.dx, step.dx_plane, step.dx_line), (step.channels, step.in_height, step.in_width)
+        padding = step.dx_top, step.dx_left, step.dx_bottom, step.dx_right
+        clear_padding(work.deltas, g * work.back_room, work.n, place, size, padding)
 
 
 @compiled
@@ -190,10 +189,9 @@ def addend_backward(work: Any, step: Step, g: int) -> None:
     """The gradient of the addend is that of the output."""
     n = work.n
     if step.da_first:
-        clear_padding(
-            work.deltas, g * work.back_room, n, step.da, step.da_plane, step.da_line, step.rows, step.height,
-            step.width, step.da_top, step.da_left, step.da_bottom, step.da_right,
-        )  # fmt: skip
+        place, size = (step.da, step.da_plane, step.da_line), (step.rows, step.height, step.width)
+        padding = step.da_top, step.da_left, step.da_bottom, step.da_right
+        clear_padding(work.deltas, g * work.back_room, n, place, size, padding)
     for c in range(step.rows):
         for y in range(step.height):
             dy = g * work.back_room + (step.dy + c * step.dy_plane + y * step.dy_line) * n

@@ -9,22 +9,8 @@ import numpy as np
 from tombola.kernels.compiled import compiled
 from tombola.kernels.losses import cross_entropy
 from tombola.kernels.optimizers import update
-from tombola.kernels.training.images import gather_examples
+from tombola.kernels.training.batches import load_batch
 from tombola.kernels.training.passes import backward, forward
-
-
-@compiled
-def load_batch(
-    net: Any, work: Any, x: Any, y: Any, rows: Any, choices: Any, crop: int, black: Any, starts: Any, labels: Any
-) -> None:
-    """Gather the examples `rows` of `x` and their labels; the last group is filled up."""
-    for g in range(work.groups):
-        gather_examples(x, rows, g * work.n, net.steps[0], net.features, choices, crop, black, starts, work, g)
-    for b in range(work.groups * work.n):
-        inside = b < rows.size
-        work.valid[b] = np.float32(1) if inside else np.float32(0)
-        if inside:
-            labels[b] = y[rows[b]]
 
 
 @compiled
@@ -66,7 +52,7 @@ def train(
 ) -> float:
     """Train on the batches `orders`: rows of `x` and `y`, int64 of shape (steps, batch). Returns `losses` increased.
 
-    `choices`: of shape (steps, batch, 3) with augmentation, else empty; see `gather_examples`. `rates` are the
+    `choices`: of shape (steps, batch, 3) with augmentation, else empty; see `load_batch`. `rates` are the
     learning rates of the steps; `iteration` is the number of the first. Losses are added one by one, so that the bits
     of the sum do not depend on how the iterations are divided into calls.
     """

@@ -17,7 +17,7 @@ from tombola.kernels.training.elementwise import (
     norm_sums,
     prepare_norm,
 )
-from tombola.kernels.training.pooling import pool_backward, pool_forward
+from tombola.kernels.training.pool_steps import pool_backward, pool_forward
 from tombola.kernels.training.product_steps import (
     mask_gradients,
     product_backward,

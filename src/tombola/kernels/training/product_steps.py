@@ -8,7 +8,7 @@ import numpy as np
 
 from tombola.kernels.compiled import compiled
 from tombola.kernels.products import dense_gradient, dense_product, gather, sampled_product, sparse_product
-from tombola.kernels.training.images import clear_padding
+from tombola.kernels.training.elementwise import clear_gradient_padding
 from tombola.kernels.training.tables import Step
 from tombola.kernels.vectors import LANES, add, load, splat, total
 
@@ -90,18 +90,8 @@ def product_backward(net: Any, weights: Any, work: Any, step: Step, g: int) -> N
     nothing = weights.parameters[0:0]
     minimum = np.float32(-np.inf)
     back_columns, back_places = net.back_columns[step.back : step.backs], net.back_places[step.back : step.backs]
-    if step.dx_first:
-        if step.whole:
-            for group in range(work.groups):
-                clear_padding(
-                    work.deltas, group * back_room, n, step.dx, step.dx_plane, step.dx_line, step.channels,
-                    step.in_height, step.in_width, step.dx_top, step.dx_left, step.dx_bottom, step.dx_right,
-                )  # fmt: skip
-        else:
-            clear_padding(
-                work.deltas, g * back_room, n, step.dx, step.dx_plane, step.dx_line, step.channels,
-                step.in_height, step.in_width, step.dx_top, step.dx_left, step.dx_bottom, step.dx_right,
-            )  # fmt: skip
+    for group in range(g, work.groups if step.whole else g + 1):
+        clear_gradient_padding(work, step, group)
     if step.linear:
         # The pixels of the source are the rows: all at once, or line by line where there is padding between them.
         pixels = step.in_height * step.in_width

@@ -71,8 +71,8 @@ class Structure(NamedTuple):
     """Of sparse products: the index of each entry of the transpose. Of dense ones: as in `places`."""
     kept: npt.NDArray[np.uint8]
     """0 for each pruned weight of the layers that are trained dense, 1 for all other parameters."""
-    features: npt.NDArray[np.int64]
-    """Where the groups of 16 features that kept weights read begin; empty where all are read."""
+    runs: npt.NDArray[np.int64]
+    """Where the pixels of an example are; see `tombola.kernels.images`. Those that nothing reads may be missing."""
     undecayed: int
     """The first of the parameters to which weight decay does not apply; they are the last."""
 

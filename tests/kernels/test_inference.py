@@ -1,3 +1,5 @@
+"""The steps of inference."""
+
 from __future__ import annotations
 
 import math
@@ -9,21 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from tombola.exports.runtime import step_kernels as k
-from tombola.exports.runtime.step_kernels import (
-    clear_padding,
-    max_pool_step,
-    pack,
-    product_step,
-    run,
-    unpack,
-    valid_range,
-)
+from tombola.kernels import inference as k
+from tombola.kernels.images import Table
+from tombola.kernels.inference import max_pool_step, product_step, run
 
 UNTOUCHED = np.float32(-77)
 
 
-def step(**fields: int) -> k.Table:
+def step(**fields: int) -> Table:
     made = np.zeros(len(k.FIELDS), np.int64)
     sizes = k.ROWS, k.HEIGHT, k.WIDTH, k.STRIDE_H, k.STRIDE_W, k.KERNEL_H, k.KERNEL_W, k.DILATION_H, k.DILATION_W
     made[list(sizes)] = 1
@@ -31,13 +26,6 @@ def step(**fields: int) -> k.Table:
     for name, number in fields.items():
         made[getattr(k, name)] = number
     return made
-
-
-@settings(deadline=None)
-@given(st.integers(-30, 30), st.integers(1, 5), st.integers(1, 20), st.integers(1, 12))
-def test_the_valid_range_has_all_positions_inside(first: int, pitch: int, size: int, count: int) -> None:
-    begin, end = valid_range(first, pitch, size, count)
-    assert [i for i in range(count) if 0 <= first + i * pitch < size] == list(range(begin, end))
 
 
 def special(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -87,60 +75,6 @@ def test_a_window_without_pixels_gives_minus_infinity() -> None:
             workspace, n,
         )  # fmt: skip
         assert (workspace[4 * n :] == -math.inf).all()
-
-
-@settings(deadline=None)
-@given(
-    st.tuples(*[st.integers(0, 2)] * 4), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4),
-    st.sampled_from([1, 16]),
-)  # fmt: skip
-def test_only_the_padding_is_set_to_zero(
-    around: tuple[int, int, int, int], rows: int, height: int, width: int, n: int
-) -> None:
-    above, below, left, right = around
-    line = left + width + right
-    plane = (above + height + below) * line
-    workspace = np.full((rows * plane + 8) * n, UNTOUCHED)
-    out = 4 + above * line + left
-    clear_padding(
-        step(OUT=out, OUT_PLANE=plane, OUT_LINE=line, ROWS=rows, HEIGHT=height, WIDTH=width, PAD_TOP=above,
-             PAD_BOTTOM=below, PAD_LEFT=left, PAD_RIGHT=right),
-        workspace, n,
-    )  # fmt: skip
-    expected = np.zeros((rows, above + height + below, line, n), np.float32)
-    expected[:, above : above + height, left : left + width] = UNTOUCHED
-    assert np.array_equal(workspace[4 * n : -4 * n], expected.reshape(-1))
-    assert (workspace[: 4 * n] == UNTOUCHED).all()
-    assert (workspace[-4 * n :] == UNTOUCHED).all()
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3)), min_size=1, max_size=4), st.sampled_from([1, 16, 48]),
-    st.integers(1, 60), st.integers(0, 99),
-)  # fmt: skip
-def test_images_are_packed_and_unpacked_unchanged(
-    runs: list[tuple[int, int]], n: int, images: int, seed: int
-) -> None:
-    """`runs` are lengths, and gaps before them in the workspace."""
-    size = sum(length for length, _ in runs)
-    x = np.random.default_rng(seed).standard_normal((images, size), np.float32)
-    table, places, first, offset = [], [], 0, 0
-    for length, gap in runs:
-        table.append([first, offset + gap, length])
-        places += range(offset + gap, offset + gap + length)
-        first, offset = first + length, offset + gap + length
-    begin = images // 2
-    count = min(n, images - begin)
-    workspace, out = np.full((offset + 2) * n, UNTOUCHED), np.full_like(x, UNTOUCHED)
-    pack(x, begin, count, np.array(table), workspace, n)
-    laid = workspace.reshape(-1, n)
-    repeated = [begin + lane if lane < count else begin for lane in range(n)]  # unused lanes repeat the first image
-    assert np.array_equal(laid[places].T, x[repeated])
-    assert (np.delete(laid, places, axis=0) == UNTOUCHED).all()
-    unpack(workspace, np.array(places), n, begin, count, out)
-    assert np.array_equal(out[begin : begin + count], x[begin : begin + count])
-    assert (np.delete(out, range(begin, begin + count), axis=0) == UNTOUCHED).all()
 
 
 @pytest.mark.parametrize("across", [1, 2])

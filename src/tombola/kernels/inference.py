@@ -1,4 +1,4 @@
-"""Step kernels: a whole sparse network as one compiled function, `run`.
+"""Inference: a whole sparse network as one compiled function, `run`.
 
 Activations lie in one flat array, the workspace. Pixel (c, y, x) of image n of a batch of N is at
 `(offset + c · plane + y · line + x) · N + n`: the images lie side by side, so that one weight is multiplied with a
@@ -12,15 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import carray
 
 from tombola.kernels.compiled import compiled
+from tombola.kernels.images import Table, clear_padding, pack
+from tombola.kernels.pooling import pool
 from tombola.kernels.products import Floats, Indices, dense_product, sparse_product
 from tombola.kernels.single_products import dense_stream, sparse_stream
-from tombola.kernels.vectors import LANES, floats_at, larger, load, splat, store, subtract, transpose
-
-Table = npt.NDArray[np.int64]
+from tombola.kernels.vectors import LANES, floats_at
 
 FIELDS = range(30)
 (
@@ -86,92 +85,20 @@ def product_step(
 
 
 @compiled
-def valid_range(first: int, pitch: int, size: int, count: int) -> tuple[int, int]:
-    """Begin and end of those of `count` positions first, first + pitch, ... that are from 0 to `size` - 1."""
-    return max(0, -(first // pitch)), min(count, -((first - size) // pitch))
-
-
-@compiled
 def max_pool_step(step: Any, workspace: Floats, n: int) -> None:
-    """Compute a max pooling. Pixels outside the image do not count; a window without pixels gives -inf."""
-    down, across = step[DILATION_H] * step[IN_LINE], step[DILATION_W]
-    for c in range(step[ROWS]):
-        image = step[IN] + c * step[IN_PLANE] + step[INNER] * step[IN_LINE] + step[FIRST]
-        for y in range(step[HEIGHT]):
-            top = y * step[STRIDE_H] - step[INNER]
-            first_line, end_line = valid_range(top, step[DILATION_H], step[IN_HEIGHT], step[KERNEL_H])
-            for x in range(step[WIDTH]):
-                left = x * step[STRIDE_W] - step[FIRST]
-                first_column, end_column = valid_range(left, step[DILATION_W], step[IN_WIDTH], step[KERNEL_W])
-                corner = image + top * step[IN_LINE] + left
-                offset = step[OUT] + c * step[OUT_PLANE] + y * step[OUT_LINE] + x
-                if n == 1:
-                    maximum = np.float32(-np.inf)
-                    for i in range(first_line, end_line):
-                        for j in range(first_column, end_column):
-                            new = workspace[corner + i * down + j * across]
-                            maximum = new if new > maximum or np.isnan(new) else maximum
-                    workspace[offset] = maximum
-                    continue
-                for t in range(0, n, LANES):
-                    maximum = nan = splat(np.float32(-np.inf))
-                    for i in range(first_line, end_line):
-                        for j in range(first_column, end_column):
-                            value = load(workspace, (corner + i * down + j * across) * n + t)
-                            maximum = larger(value, maximum)
-                            nan = subtract(nan, larger(value, splat(np.float32(np.inf))))  # -inf until one is NaN
-                    store(workspace, offset * n + t, larger(nan, maximum))
+    """Compute a max pooling. A window without pixels gives -inf."""
+    top, left = step[INNER], step[FIRST]
+    place = 0, step[IN] + top * step[IN_LINE] + left, step[IN_PLANE], step[IN_LINE]
+    out = 0, step[OUT], step[OUT_PLANE], step[OUT_LINE]
+    window = (
+        step[KERNEL_H], step[KERNEL_W], step[STRIDE_H], step[STRIDE_W], step[DILATION_H], step[DILATION_W], top, left
+    )  # fmt: skip
+    in_size, out_size = (step[IN_HEIGHT], step[IN_WIDTH]), (step[ROWS], step[HEIGHT], step[WIDTH])
+    pool(workspace, n, place, in_size, out, out_size, window, False, np.float32(-np.inf))
 
 
 @compiled
-def clear_padding(step: Any, workspace: Floats, n: int) -> None:
-    """Set the zeros around the outputs of a step."""
-    above, below = step[PAD_TOP] * step[OUT_LINE], step[PAD_BOTTOM] * step[OUT_LINE]
-    between = step[PAD_LEFT] + step[PAD_RIGHT]
-    if above + below + between == 0:
-        return
-    for c in range(step[ROWS]):
-        first = step[OUT] + c * step[OUT_PLANE] - step[PAD_LEFT]
-        workspace[(first - above) * n : (first + step[PAD_LEFT]) * n] = 0
-        end = first + step[HEIGHT] * step[OUT_LINE]
-        for y in range(1, step[HEIGHT]):
-            line = first + y * step[OUT_LINE]
-            workspace[(line - step[PAD_RIGHT]) * n : (line + step[PAD_LEFT]) * n] = 0
-        workspace[(end - step[PAD_RIGHT]) * n : (end + below) * n] = 0
-
-
-@compiled
-def pack(x: Floats, begin: int, images: int, runs: Table, workspace: Floats, n: int) -> None:
-    """Copy images, the rows of `x`, into the workspace.
-
-    A row of `runs` is a run of pixels: its offset in an image, its offset in the workspace, and its length.
-    """
-    size = x.shape[1]
-    source = x.reshape(x.size)
-    if n == 1:
-        for i in range(runs.shape[0]):
-            first = begin * size + runs[i, 0]
-            workspace[runs[i, 1] : runs[i, 1] + runs[i, 2]] = source[first : first + runs[i, 2]]
-        return
-    places = np.empty(n, np.int64)
-    for b in range(n):
-        places[b] = (begin + (b if b < images else 0)) * size
-    for i in range(runs.shape[0]):
-        first, offset, length = runs[i, 0], runs[i, 1], runs[i, 2]
-        for b in range(0, n, LANES):
-            p = 0
-            while p < length and length >= LANES:
-                p = min(p, length - LANES)
-                transpose(source, places, b, first + p, workspace, (offset + p) * n + b, n)
-                p += LANES
-            while p < length:
-                for lane in range(b, b + LANES):
-                    workspace[(offset + p) * n + lane] = source[places[lane] + first + p]
-                p += 1
-
-
-@compiled
-def unpack(workspace: Floats, places: Table, n: int, begin: int, images: int, out: Floats) -> None:
+def read_outputs(workspace: Floats, places: Table, n: int, begin: int, images: int, out: Floats) -> None:
     """out[begin + b, u] = workspace[places[u] · n + b]."""
     for b in range(images):
         for u in range(places.size):
@@ -188,15 +115,20 @@ def run(
     The images are a contiguous array at `address`: to make an array of a tensor takes longer than to compute one
     example of a small network. `n` images are computed at a time: 1 or a multiple of 16.
     """
-    x = carray(floats_at(address), (end, size))
+    x = carray(floats_at(address), (end * size,))
+    starts = np.empty(n, np.int64)
     for first in range(begin, end, n):
         images = min(n, end - first)
-        pack(x, first, images, runs, workspace, n)
+        for b in range(n):
+            starts[b] = (first + (b if b < images else 0)) * size
+        pack(x, starts, runs, n, workspace, 0)
         for i in range(table.shape[0]):
             step = table[i]
             if step[KIND] == MAX_POOL:
                 max_pool_step(step, workspace, n)
             elif step[KIND] != INPUT:
                 product_step(step, values, columns, bounds, biases, workspace, n)
-            clear_padding(step, workspace, n)
-        unpack(workspace, places, n, first, images, out)
+            place = step[OUT], step[OUT_PLANE], step[OUT_LINE]
+            padding = step[PAD_TOP], step[PAD_LEFT], step[PAD_BOTTOM], step[PAD_RIGHT]
+            clear_padding(workspace, 0, n, place, (step[ROWS], step[HEIGHT], step[WIDTH]), padding)
+        read_outputs(workspace, places, n, first, images, out)
