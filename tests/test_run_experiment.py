@@ -27,6 +27,7 @@ from tombola.experiments.results import Results
 from tombola.report.html import static_svg
 from tombola.report.page import write_report
 from tombola.report.page_sections import document
+from tombola.report.printable_results import read_results
 from tombola.report.report_data import read_report_data
 from tombola.report.terminal import show_summary
 from tombola.runs.outcome import Outcome
@@ -37,6 +38,8 @@ from tombola.stats.summarise import build_summary
 from tombola.studies.request import INTERMEDIATE
 from tombola.tickets.ticket import Ticket
 from tombola.utils.workers import InlineExecutor
+from tombola.zoo.models import build
+from tombola.zoo.models.description import Start
 
 SHORT = {"training__length": "40it", "search__levels": 2, "controls__reinit": 1}
 STABILITY = {"candidates": ["0it", "10it", "20it"], "points": 4, "tolerance": 0.5}
@@ -328,4 +331,30 @@ def test_the_device_is_chosen_before_workers_and_engine(tmp_path: Path, monkeypa
     monkeypatch.setattr("tombola._trainers.named_engine", named)
     run_experiment(tiny(**SHORT), tmp_path / "out", workers=4, progress=False)
     assert seen["engine"] == ("auto", None, "cuda", 2)
-    assert seen["executor"] == (4, False, ["4", "5", "6"])
+    workers, threads, gpus = seen["executor"]
+    assert (workers, threads(), gpus) == (4, False, ["4", "5", "6"])
+
+
+def test_where_nothing_is_trained_each_network_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny(**SHORT)
+    simulate(recipe, tmp_path)
+    built: Counter[str] = Counter()
+
+    def counted(start: Start) -> Any:
+        built[start.model_dump_json()] += 1
+        return build(start)
+
+    monkeypatch.setattr("tombola.runs.initial_state.build", counted)
+    _, recorder = simulate(recipe, tmp_path)
+    assert recorder.trained == []
+    assert len(built) == 2 * (1 + 2)  # by replicate: of the search, and of a control at two levels
+    assert built.total() == len(built)
+
+
+@pytest.mark.parametrize("options", [{}, {"rewind": {"to": "20it"}, "stability": STABILITY}])
+def test_results_are_those_of_the_folder(tmp_path: Path, options: dict[str, Any]) -> None:
+    results, _ = simulate(tiny(**SHORT, **options), tmp_path)
+    assert results.folder is not None
+    read = read_results(results.folder)
+    assert read == results
+    assert (read.summary, read.curves) == (results.summary, results.curves)

@@ -261,7 +261,7 @@ def find_ticket(
         )
         if folder is not None:
             try:
-                write_report(folder, folder / REPORT)
+                write_report(results, folder / REPORT)
             except InputError as error:  # the results are there all the same
                 log.warning("%s was not written: %s", folder / REPORT, error)
         summary = results.summary

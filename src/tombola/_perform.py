@@ -72,6 +72,7 @@ class Performance:
         whole = len(self.experiment.replicates) == self.experiment.config.replicates
         results, writer = printable(self.collector.results(finished=whole)), self._writer
         if writer is not None:
+            results = results.stored_in(writer.folder)
             summary, path = results.summary, writer.folder / TICKET
             if summary.smallest_winning is None:
                 if path.exists():

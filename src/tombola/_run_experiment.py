@@ -13,7 +13,7 @@ from tombola.experiments.growth import growth_of_folder
 from tombola.experiments.part import Part
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
-from tombola.report.printable_results import PrintableResults, read_results
+from tombola.report.printable_results import PrintableResults
 from tombola.report.progress import live_display
 from tombola.runs.opening import open_store
 from tombola.studies.conductor import Listener
@@ -75,7 +75,7 @@ def run_experiment(
         trainers([experiment], engine, device, workers, executor, data_dir, cluster, resources) as chosen,
         live_display(collector, count, progress, folder) as display,
     ):
-        results = perform(
+        return perform(
             experiment,
             runs,
             chosen.engine,
@@ -86,4 +86,3 @@ def run_experiment(
             chosen.workers,
             chosen.remote,
         )
-    return results if folder is None else read_results(folder)

@@ -68,8 +68,10 @@ def trainers(
     device = choose_device(device, engine, workers, experiments[0].demand)
     workers = worker_count(workers, device)
     chosen = named_engine(engine, data_dir, device, count_sharing(workers, device))
-    runs = [run for experiment in experiments for run in experiment.sample_runs]
-    threads = trains_in_threads(chosen, runs, device)
+
+    def threads() -> bool:
+        return trains_in_threads(chosen, [run for each in experiments for run in each.sample_runs], device)
+
     with parallel_executor(workers, threads, worker_gpus(device)) as local:
         yield Trainers(chosen, local, workers, remote=False)
 

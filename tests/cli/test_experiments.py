@@ -19,6 +19,7 @@ from tests.support.fake_engine import FakeEngine
 from tombola.engines.sparse.speeds import Speeds
 from tombola.experiments.recipe import parse_recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
+from tombola.stats import summarise
 from tombola.tickets.ticket import Ticket
 from tombola.zoo.models import build
 
@@ -360,3 +361,12 @@ def test_an_invalid_part_is_one_line(part: str, tmp_path: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("error: part: ")
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.usefixtures("_fake_engine")
+def test_the_summary_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    make = summarise._summary
+    monkeypatch.setattr(summarise, "_summary", lambda results: made.append(results) or make(results))
+    assert tombola("run", "tiny.toml").exit_code == 0
+    assert len(made) == 1

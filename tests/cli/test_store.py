@@ -13,6 +13,7 @@ from tests.support.command_line import run, tombola, with_settings
 from tests.support.folders import refuse
 from tests.support.stores import damage, entry, keys_of, make_older
 from tombola.cli import store as module
+from tombola.experiments import store_pruning
 from tombola.runs.store import Store
 
 STORE = "results/.tombola"
@@ -117,7 +118,7 @@ def test_what_an_experiment_needs_that_starts_meanwhile_stays(store: Store, monk
 def test_what_is_being_trained_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree("results/tiny")
     make_older(store.folder, 2)
-    found = module.removals
+    found = store_pruning.removals
     asked: list[set[str]] = []
 
     def look(*arguments: Any) -> Any:
@@ -125,7 +126,7 @@ def test_what_is_being_trained_stays(store: Store, monkeypatch: pytest.MonkeyPat
         asked.append({removal.run for removal in chosen})
         return chosen
 
-    monkeypatch.setattr(module, "removals", look)
+    monkeypatch.setattr(store_pruning, "removals", look)
     tombola("store", "prune")
     claim = store.claims()
     assert claim.try_add(sorted(asked[0])[:2])

@@ -158,3 +158,13 @@ def test_a_checkpoint_has_no_values_for_each_evaluation_or_run_outside_its_tenso
     training.advance()
     _, about = training.snapshot()
     assert all(isinstance(value, int | float) for value in about.values())
+
+
+def test_the_same_weights_are_evaluated_once_on_each_split() -> None:
+    learner = GivenLosses({10: 0.5, 20: 0.4, 30: 0.3, 40: 0.2})
+    run_with(learner, test_curve=True)
+    assert max(Counter(learner.evaluated).values()) == 1
+    untrained = GivenLosses({0: 0.5})
+    run = dense_run(training__length="40it").until(0)
+    run_to_end(TrainingLoop([run], untrained, 1000), no_checkpoint(), "given")
+    assert sorted(untrained.evaluated) == [("test", 0), ("train", 0), ("validation", 0)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 import torch
 
 from tests.support.outcomes import outcome_of, random_mask
@@ -56,3 +57,14 @@ def test_a_diverged_training_has_no_distance(dense: Run) -> None:
     outcome = outcome_of(dense, diverged=True)
     outcome = dataclasses.replace(outcome, final={n: torch.full_like(w, torch.nan) for n, w in outcome.final.items()})
     assert all(layer.distance is None and layer.sign_changes is None for layer in stats_of(dense, outcome))
+
+
+@pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
+def test_the_histogram_is_that_of_the_kept_weights_also_where_some_start_at_zero(dense: Run, density: float) -> None:
+    run = dense.masked(random_mask(dense, density))
+    start = {name: tensor.where(tensor > 0, 0) for name, tensor in build(run.start).state_dict().items()}
+    for layer in layer_stats(run, start, outcome_of(run)):
+        weights = start[layer.layer]
+        width = 8 * float(weights[weights != 0].square().mean().sqrt()) / BINS
+        bins = (weights[run.mask[layer.layer]] / width + BINS / 2).floor().clamp(0, BINS - 1).long()
+        assert layer.start_histogram == torch.bincount(bins, minlength=BINS).tolist()

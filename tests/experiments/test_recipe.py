@@ -8,7 +8,8 @@ import pytest
 from tests.support.errors import raises_input_error
 from tests.support.prunable import prunable_network
 from tests.support.recipes import TINY
-from tombola.experiments.recipe import load_recipe, opening_comment, parse_recipe, recipes
+from tombola.experiments.recipe import load_recipe, parse_recipe
+from tombola.experiments.recipe_files import opening_comment, recipes
 from tombola.experiments.sections import ControlSection
 from tombola.pruning.scopes import Globally, Layerwise
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from tests.support.digits_tickets import context_of, digits_context, digits_test, digits_ticket
 from tombola.exports import artefacts as module
-from tombola.exports.artefacts import ARTEFACTS, FILES, ExportContext, dense, dense_onnx, load_compact
+from tombola.exports.artefact_files import FILES
+from tombola.exports.artefacts import ARTEFACTS, ExportContext, dense, dense_onnx, load_compact
 from tombola.exports.benchmark import Artefact, Figures, measure, weighted_layers
 from tombola.exports.onnx_file import initializer_bytes
 from tombola.exports.torch_export import read_exported

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from tests.support.digits_tickets import QUICK_KINDS, digits_test, digits_ticket
 from tombola.exports import export as module
-from tombola.exports.artefacts import ARTEFACTS, FILES, ExportContext, csr, dense_onnx
+from tombola.exports.artefact_files import FILES
+from tombola.exports.artefacts import ARTEFACTS, ExportContext, csr, dense_onnx
 from tombola.exports.benchmark import Artefact, Figures
 from tombola.exports.examples import Examples
 from tombola.exports.export import export

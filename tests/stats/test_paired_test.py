@@ -121,3 +121,12 @@ def test_p_better_in_any_keeps_its_error_rate_and_finds_either() -> None:
     assert p_better_in_any([sure[:3], nothing[:3]], ALPHA) == pytest.approx(
         2 * stats.ttest_1samp(sure[:3], 0.0, alternative="greater").pvalue
     )
+
+
+@settings(max_examples=30)
+@given(VALUES)
+def test_the_mirrored_test_is_that_of_the_negated_values_to_the_last_bit(values: list[float]) -> None:
+    paired, negated = difference(values), difference([-value for value in values])
+    typical, expected = paired._mirrored._typical_values, negated._typical_values
+    assert np.array_equal(typical, expected, equal_nan=True)
+    assert np.array_equal(np.signbit(typical), np.signbit(expected))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -190,3 +191,13 @@ def test_with_go_on_the_ticket_is_not_rewound_but_the_control_is() -> None:
     last = {request.branch: request.run for request in requests_of(RecipeExperiment(recipe).study(0))}
     assert last["ticket"].begin > 0
     assert last["rewound"] == RecipeExperiment(recipe).dense(0).masked(last["ticket"].mask)
+
+
+@pytest.mark.parametrize("search", [iterative_search, one_shot_search])
+def test_weights_are_dropped_when_the_network_has_been_pruned(dense: Run, search: Any) -> None:
+    study = search(dense, 2, prune_by_magnitude)
+    outcome = outcome_of(next(study).run)
+    weights = [weakref.ref(tensor) for tensor in outcome.final.values()]
+    study.send(outcome)
+    del outcome
+    assert not any(weight() is not None for weight in weights)

@@ -34,7 +34,8 @@ from tombola.pruning.prune_model import prune
 from tombola.runs.run import Run
 from tombola.tickets.file_format import kept_values
 from tombola.tickets.mask_codec import encode
-from tombola.tickets.ticket import Precision, Ticket
+from tombola.tickets.precision import Precision
+from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
 from tombola.utils.files import digest, read_tensors, write_tensors
 from tombola.zoo.datasets import prepare

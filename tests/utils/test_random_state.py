@@ -107,8 +107,20 @@ def test_nothing_else_changes_the_global_random_state() -> None:
     assert using == {"random_state.py"}
 
 
+def test_without_a_gpu_nothing_is_kept_of_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
+    kept = len(torch.cuda._queued_calls)
+    with seeded(5):
+        drawn = torch.rand(3)
+    assert len(torch.cuda._queued_calls) == kept
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(3), drawn)
+
+
 def test_gpus_that_are_used_later_start_at_the_seed_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
     with seeded(5):

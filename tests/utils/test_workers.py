@@ -97,3 +97,17 @@ def test_by_default_there_is_a_worker_for_each_core() -> None:
 def test_the_machine_is_described() -> None:
     assert cores() >= 1
     assert processor()
+
+
+def test_nothing_is_started_before_the_first_call() -> None:
+    asked: list[None] = []
+
+    def threads() -> bool:
+        asked.append(None)
+        return True
+
+    with parallel_executor(2, threads):
+        assert not asked
+    with parallel_executor(2, threads) as executor:
+        assert [executor.submit(int, "3").result() for _ in range(3)] == [3, 3, 3]
+    assert len(asked) == 1

@@ -15,10 +15,8 @@ from types import FrameType
 from typing import Annotated, ParamSpec
 
 import typer
-from rich.logging import RichHandler
 
 from tombola.cli.output import err_console, print_message
-from tombola.engines import device_choice
 from tombola.utils.errors import InputError, TrainingsFailed, Unreachable
 
 app = typer.Typer(
@@ -53,10 +51,12 @@ def handle_errors(function: Callable[Parameters, None]) -> Callable[Parameters, 
 
     @functools.wraps(function)
     def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        from rich.logging import RichHandler
+
         logging.basicConfig(
             format="%(message)s", handlers=[RichHandler(console=err_console, show_time=False, show_path=False)]
         )
-        logging.getLogger(device_choice.__name__).setLevel(logging.INFO)  # a line, where there is a choice
+        logging.getLogger("tombola.engines.device_choice").setLevel(logging.INFO)  # a line, where there is a choice
         with _count_interrupts() as interrupts:
             try:
                 function(*args, **kwargs)

@@ -1,17 +1,17 @@
-"""The commands for experiments: run, show, report, compare."""
+"""The commands for experiments: run, show, report, compare.
+
+Here and in the other modules of commands, what a command needs is imported when it runs: help needs none of it.
+"""
 
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from tombola._plan_experiment import plan_experiment
-from tombola._run_experiment import run_experiment
 from tombola.cli.common import (
     Cluster,
     ClusterResources,
@@ -25,22 +25,10 @@ from tombola.cli.common import (
     run_command,
 )
 from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
-from tombola.experiments.experiment import count_runs
-from tombola.experiments.growth import growth_of_folder, growth_text
-from tombola.experiments.part import Part
-from tombola.experiments.recipe import load_recipe, opening_comment
-from tombola.experiments.recipe import recipes as known_recipes
-from tombola.experiments.results import TICKET, read_results
-from tombola.experiments.results_schema import Tally
-from tombola.integrations.loggers import Logging, logger
-from tombola.report.page import REPORT, write_comparison, write_figures, write_report
-from tombola.report.plan_text import show_plan
-from tombola.report.progress import ProgressDisplay
-from tombola.report.terminal import show_comparison, show_speeds, show_summary
-from tombola.stats.experiment_comparison import compare as compare_results
-from tombola.stats.summarise import build_summary
-from tombola.utils.files import writing
 from tombola.utils.text import plural
+
+if TYPE_CHECKING:
+    from tombola.experiments.results_schema import Tally
 
 
 @app.command()
@@ -81,12 +69,29 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Search for winning tickets. The same command resumes an interrupted run."""
+
+    from tombola._run_experiment import run_experiment
+    from tombola.experiments.experiment import count_runs
+    from tombola.experiments.growth import growth_of_folder, growth_text
+    from tombola.experiments.part import Part
+    from tombola.experiments.recipe import load_recipe
+    from tombola.experiments.results import TICKET
+    from tombola.integrations.loggers import Logging, logger
+    from tombola.report.page import REPORT, write_report
+    from tombola.report.progress import ProgressDisplay
+    from tombola.report.terminal import show_summary
+    from tombola.stats.summarise import build_summary
+    from tombola.utils.files import writing
+
     chosen = load_recipe(recipe, overrides or [])
     folder = out or Path("results") / chosen.name
     own = None if part is None else Part.parse(part)
     if grown := growth_of_folder(folder, chosen):
         print_line(growth_text(folder, grown), err_console)
     if dry_run:
+        from tombola._plan_experiment import plan_experiment
+        from tombola.report.plan_text import show_plan
+
         beside = store or folder.parent / ".tombola"
         planned = plan_experiment(
             chosen,
@@ -136,7 +141,7 @@ def run(
     with writing(page):
         page.unlink(missing_ok=True)  # an earlier report may have fewer runs
     if report:
-        write_report(folder, page)
+        write_report(results, page)
     if as_json:
         return
     where = f"Results are in {folder}."
@@ -156,6 +161,11 @@ def _counts(runs: Tally) -> str:
 @handle_errors
 def show(folder: Annotated[Path, typer.Argument(help="A results folder.")], as_json: Json = False) -> None:
     """Show the results of an experiment: levels, branches, intervals, verdict."""
+
+    from tombola.experiments.results import read_results
+    from tombola.report.terminal import show_summary
+    from tombola.stats.summarise import build_summary
+
     results = read_results(folder)
     for problem in results.problems:
         print_message(problem, "yellow")
@@ -174,9 +184,14 @@ def report_(
     figures: Annotated[Path | None, typer.Option(help="Folder for all figures as SVG and CSV.")] = None,
 ) -> None:
     """Write the report of an experiment, finished or not, as one self-contained HTML file."""
+
+    from tombola.experiments.results import read_results
+    from tombola.report.page import REPORT, write_figures, write_report
+
+    results = read_results(folder, lenient=True)
     page = output or folder / REPORT
-    write_report(folder, page)
-    drawn = write_figures(folder, figures) if figures else []
+    write_report(results, page)
+    drawn = write_figures(results, figures) if figures else []
     also = f" {len(drawn) // 2} figures are in {figures}." if figures else ""
     print_line(f"The report is {page}.{also}")
 
@@ -191,6 +206,12 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare experiments: a table, and an HTML page with overlaid figures."""
+
+    from tombola.experiments.results import read_results
+    from tombola.report.page import write_comparison
+    from tombola.report.terminal import show_comparison
+    from tombola.stats.experiment_comparison import compare as compare_results
+
     results = [read_results(folder, lenient=True) for folder in folders]
     for problem in (problem for found in results for problem in found.problems):
         print_message(problem, "yellow")
@@ -203,7 +224,7 @@ def compare(
         show_comparison(out_console, comparison)
     first = folders[0] if folders[0].name else folders[0].resolve()  # the path "." has no parent
     page = output or first.parent / "comparison.html"
-    write_comparison(folders, page)
+    write_comparison(results, page)
     print_line(f"The page is {page}.", err_console if as_json else out_console)
 
 
@@ -211,6 +232,12 @@ def compare(
 @handle_errors
 def recipes(as_json: Json = False) -> None:
     """List the built-in recipes."""
+
+    from rich.table import Table
+
+    from tombola.experiments.recipe_files import opening_comment
+    from tombola.experiments.recipe_files import recipes as known_recipes
+
     described = {name: opening_comment(text) for name, text in known_recipes().items()}
     if as_json:
         print_json(described)
@@ -225,7 +252,9 @@ def recipes(as_json: Json = False) -> None:
 @handle_errors
 def speeds(as_json: Json = False) -> None:
     """Show the measured speeds of sparse and dense layers on this machine."""
+
     from tombola.engines.sparse.engine import known_speeds
+    from tombola.report.terminal import show_speeds
 
     path, known = known_speeds()
     if as_json:

@@ -9,8 +9,6 @@ import typer
 
 from tombola.cli.common import Json, app, handle_errors
 from tombola.cli.output import err_console, out_console, print_json, print_message
-from tombola.report.experiment_table import experiment_table
-from tombola.stats.experiment_list import ListedExperiment, list_experiments
 
 
 @app.command("list")
@@ -20,6 +18,10 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the experiments below a folder: finished or not, progress, and verdict in a word."""
+
+    from tombola.report.experiment_table import experiment_table
+    from tombola.stats.experiment_list import ListedExperiment, list_experiments
+
     experiments: list[ListedExperiment] = []
     damaged: list[str] = []
     with err_console.status("reading") as status:

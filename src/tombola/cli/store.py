@@ -5,26 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tombola.cli.common import Json, app, handle_errors
 from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
-from tombola.experiments.folders import named_results_folders, results_folders
-from tombola.experiments.store_pruning import Removal, removals, remove
-from tombola.experiments.store_usage import StoreUsage, store_usage
-from tombola.report.store_tables import show_removals, show_usage, usage_summary
-from tombola.runs.bucket_store import BucketStore
-from tombola.runs.check_outcomes import check_outcomes
-from tombola.runs.copy_outcomes import copy_outcomes
-from tombola.runs.opening import open_store
-from tombola.runs.store import ID, Store
-from tombola.runs.store_contents import KINDS
+from tombola.runs.file_kinds import KINDS
 from tombola.utils.ages import parse_age
 from tombola.utils.errors import InputError, unknown
-from tombola.utils.files import writing
 from tombola.utils.text import byte_size, plural
+
+if TYPE_CHECKING:
+    from tombola.experiments.store_pruning import Removal
+    from tombola.experiments.store_usage import StoreUsage
+    from tombola.runs.store import Store
 
 StorePlace = Annotated[str, typer.Argument(envvar="TOMBOLA_STORE", help="A store of runs.")]
 ResultsFolders = Annotated[
@@ -47,6 +42,9 @@ def store_show(
     place: StorePlace = DEFAULT_STORE, results: ResultsFolders = None, check: Check = False, as_json: Json = False
 ) -> None:
     """Show what a store has, by experiment, what no experiment refers to, and what is damaged or unfinished."""
+
+    from tombola.report.store_tables import show_usage, usage_summary
+
     store = _existing(place)
     usage = _usage(store, _folders(store, results), check)
     summary = usage_summary(usage, time.time())
@@ -81,6 +79,10 @@ def store_prune(
     Nothing is deleted that a process is training, or that an experiment may need that is among those looked at and
     not finished. Outcomes of others stay for a day; --older-than 0d deletes them at once.
     """
+
+    from tombola.experiments.store_pruning import removals
+    from tombola.report.store_tables import show_removals
+
     for kind in keep or []:
         if kind not in KINDS:
             raise unknown("kind", kind, KINDS)
@@ -109,6 +111,9 @@ def store_prune(
 
 def _check_known(store: Store, place: str, results: list[Path] | None, folders: list[Path]) -> None:
     """Raises `InputError` if it is not known where the experiments of the store are."""
+
+    from tombola.runs.bucket_store import BucketStore
+
     if isinstance(store, BucketStore) and not results:
         problem = "it is not known which experiments use a bucket"
     elif not folders:
@@ -129,6 +134,8 @@ def _spared(usage: StoreUsage, chosen: list[Removal], age: float | None, keep: l
 
 
 def _delete(store: Store, chosen: list[Removal]) -> None:
+    from tombola.experiments.store_pruning import remove
+
     deleted, claimed = [], 0
     for removal, gone in remove(store, chosen):
         if gone:
@@ -153,6 +160,11 @@ def store_copy(
 
     Exit status: 0; 1 if outcomes are damaged, which are left out.
     """
+
+    from tombola.experiments.folders import named_results_folders
+    from tombola.runs.copy_outcomes import copy_outcomes
+    from tombola.runs.opening import open_store
+
     origin, destination = _existing(source), open_store(target)
     keys = None
     if results:
@@ -173,6 +185,11 @@ def store_copy(
 
 def _existing(place: str) -> Store:
     """The store at `place`. Raises `InputError` if there is none."""
+
+    from tombola.runs.bucket_store import BucketStore
+    from tombola.runs.opening import open_store
+    from tombola.runs.store import ID
+
     store = open_store(place)
     if not store.exists() and isinstance(store, BucketStore):
         part = f"process-0/{ID}"
@@ -189,6 +206,10 @@ def _existing(place: str) -> Store:
 
 def _check_copyable(store: Store) -> None:
     """Raises `InputError` if it would be made in a folder that has something else."""
+
+    from tombola.runs.bucket_store import BucketStore
+    from tombola.utils.files import writing
+
     folder = store.folder
     if isinstance(store, BucketStore) or store.exists() or not folder.is_dir():
         return
@@ -200,6 +221,10 @@ def _check_copyable(store: Store) -> None:
 
 def _folders(store: Store, results: list[Path] | None) -> list[Path]:
     """The results folders of a store's experiments: those named, or beside it; for a bucket, those in `results`."""
+
+    from tombola.experiments.folders import named_results_folders, results_folders
+    from tombola.runs.bucket_store import BucketStore
+
     if results:
         return named_results_folders(results)
     if isinstance(store, BucketStore):
@@ -210,6 +235,10 @@ def _folders(store: Store, results: list[Path] | None) -> list[Path]:
 
 def _usage(store: Store, folders: list[Path], check: bool, damaged: dict[str, str] | None = None) -> StoreUsage:
     """Who uses what in `store`; with `check`, all outcomes are read. `damaged` are known to be."""
+
+    from tombola.experiments.store_usage import store_usage
+    from tombola.runs.check_outcomes import check_outcomes
+
     with err_console.status("reading the store") as status:
         usage = store_usage(store, folders, damaged)
         if check:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from tombola._sweep import sweep as sweep_recipes
 from tombola.cli.common import (
     Cluster,
     ClusterResources,
@@ -21,14 +20,6 @@ from tombola.cli.common import (
     run_command,
 )
 from tombola.cli.output import err_console, out_console, print_json, print_line
-from tombola.experiments.experiment import count_runs
-from tombola.experiments.grid import grid_recipes, overrides_of, parse_grid
-from tombola.experiments.growth import growth_of_folder, growth_text
-from tombola.experiments.results import CONFIGURATION
-from tombola.report.page import REPORT, write_comparison, write_report
-from tombola.report.progress import ProgressDisplay
-from tombola.report.terminal import show_comparison
-from tombola.stats.experiment_comparison import compare
 from tombola.utils.errors import InputError
 from tombola.utils.text import plural
 
@@ -63,6 +54,17 @@ def sweep(
 
     All are checked before anything is trained; what several need is trained once. The same command resumes.
     """
+
+    from tombola._sweep import sweep as sweep_recipes
+    from tombola.experiments.experiment import count_runs
+    from tombola.experiments.grid import grid_recipes, overrides_of, parse_grid
+    from tombola.experiments.growth import growth_of_folder, growth_text
+    from tombola.experiments.results import CONFIGURATION
+    from tombola.report.page import REPORT, write_comparison, write_report
+    from tombola.report.progress import ProgressDisplay
+    from tombola.report.terminal import show_comparison
+    from tombola.stats.experiment_comparison import compare
+
     given = overrides or []
     values = parse_grid(grid)
     recipes = grid_recipes(recipe, values, given)
@@ -93,10 +95,10 @@ def sweep(
         )
     compared = [*folders.values()]
     if report:
-        for each in compared:
-            write_report(each, each / REPORT)
+        for each, found in zip(compared, results, strict=True):
+            write_report(found, each / REPORT)
     page = folder / "comparison.html"
-    write_comparison(compared, page)
+    write_comparison(results, page)
     comparison = compare(compared, results)
     if as_json:
         print_json(comparison.to_dict())

@@ -9,18 +9,8 @@ import typer
 
 from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors
 from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
-from tombola.exports.artefacts import ARTEFACTS
-from tombola.exports.examples import read_examples
-from tombola.exports.export import export
-from tombola.exports.export_result import EXPORT_FOLDER
-from tombola.report.export_tables import show_export
-from tombola.report.page import REPORT, write_report
-from tombola.report.progress import ProgressDisplay
-from tombola.report.terminal import show_ticket, ticket_summary
-from tombola.report.verification_report import show_verification, verification_conclusion
-from tombola.tickets.provenance import read_claim
-from tombola.tickets.ticket import Precision, Ticket
-from tombola.tickets.verify import expected_runs, verify_ticket
+from tombola.exports.artefact_files import FILES
+from tombola.tickets.precision import Precision
 from tombola.utils.errors import InputError
 from tombola.utils.import_paths import import_object
 from tombola.utils.text import plural
@@ -35,6 +25,10 @@ app.add_typer(ticket_app, name="ticket")
 @handle_errors
 def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket file.")], as_json: Json = False) -> None:
     """Show the content of a ticket: layers, weights left, provenance."""
+
+    from tombola.report.terminal import show_ticket, ticket_summary
+    from tombola.tickets.ticket import Ticket
+
     summary = ticket_summary(Ticket.load(file))
     if as_json:
         print_json(summary)
@@ -49,7 +43,7 @@ def ticket_export(
     out: Annotated[Path | None, typer.Option(help="Output folder (default: shipped, beside the ticket).")] = None,
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--as", metavar="KIND", help=f"One of {', '.join(ARTEFACTS)} (default: all that are possible)."),
+        typer.Option("--as", metavar="KIND", help=f"One of {', '.join(FILES)} (default: all that are possible)."),
     ] = None,
     precision: Annotated[Precision, typer.Option(help="Precision of the weights in the ticket file.")] = "fp16",
     threads: Annotated[int, typer.Option(min=1, help="Threads for each measurement.")] = 1,
@@ -69,6 +63,14 @@ def ticket_export(
     as_json: Json = False,
 ) -> None:
     """Export a ticket as smaller and faster files, and measure them beside its weights stored densely."""
+
+    from tombola.exports.examples import read_examples
+    from tombola.exports.export import export
+    from tombola.exports.export_result import EXPORT_FOLDER
+    from tombola.report.export_tables import show_export
+    from tombola.report.page import REPORT, write_report
+    from tombola.tickets.ticket import Ticket
+
     folder, beside = out or file.parent / EXPORT_FOLDER, file.resolve().parent
     if folder.resolve() == beside:
         raise InputError(f"--out: {folder} is the ticket's folder, whose files could be overwritten; choose another")
@@ -76,7 +78,7 @@ def ticket_export(
         exported = export(
             Ticket.load(file),
             folder,
-            kinds=kinds or tuple(ARTEFACTS),
+            kinds=kinds or tuple(FILES),
             strict=bool(kinds),
             factory=None if factory is None else import_object("--factory", factory),
             examples=None if examples is None else read_examples(examples),
@@ -123,6 +125,12 @@ def ticket_check(
 
     Exit status: 0 if the claim holds; 1 if it does not, or cannot be decided.
     """
+
+    from tombola.report.progress import ProgressDisplay
+    from tombola.report.verification_report import show_verification, verification_conclusion
+    from tombola.tickets.provenance import read_claim
+    from tombola.tickets.verify import expected_runs, verify_ticket
+
     claim = read_claim(file, data_dir, trust)
     with ProgressDisplay(err_console, expected_runs(claim, repeats, reinit), "checking") as progress:
         verification = verify_ticket(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -95,6 +96,7 @@ class TrainingLoop:
         self.evaluated = self.iteration
         self.history = History(len(runs))
         self.seconds = 0.0
+        self._current_scores: dict[SplitName, list[Evaluation]] = {}
         # Tickets of one replicate share a seed, and so their batches.
         self._orders = {
             seed: BatchOrder(seed, examples, self.options.batch_size) for seed in {run.seed for run in runs}
@@ -139,6 +141,7 @@ class TrainingLoop:
         orders = {seed: order.batches(self.iteration, steps) for seed, order in self._orders.items()}
         self.learner.train(torch.stack([orders[run.seed] for run in self.runs]), self.iteration)
         self.iteration += steps
+        self._current_scores.clear()
         self._in_step = self.learner.device.type == "cpu"
 
     def _evaluate(self) -> None:
@@ -147,9 +150,9 @@ class TrainingLoop:
         if since:
             losses = [loss / since for loss in self.learner.take_losses()]
         else:  # nothing was trained: the loss of the current weights
-            losses = [score.loss for score in self.learner.evaluate("train")]
+            losses = [score.loss for score in self._scores("train")]
         validation = self.learner.evaluate("validation")
-        tests = self.learner.evaluate("test") if self.options.test_curve else None
+        tests = self._scores("test") if self.options.test_curve else None
         self._in_step = True
         improved = self.history.add(self.iteration, losses, validation, tests)
         if any(improved):
@@ -173,9 +176,16 @@ class TrainingLoop:
             )
         ]
 
+    def _scores(self, split: SplitName) -> list[Evaluation]:
+        """Each run's evaluation with its current weights; each split is evaluated once between trainings."""
+        if split not in self._current_scores:
+            self._current_scores[split] = self.learner.evaluate(split)
+        return self._current_scores[split]
+
     def _final_scores(self, best: bool) -> list[tuple[Evaluation, Evaluation]]:
         """Each run's evaluations on training and test examples."""
-        train, test = (self.learner.evaluate(name, best) for name in ("train", "test"))
+        scores = partial(self.learner.evaluate, best=True) if best else self._scores
+        train, test = (scores(name) for name in ("train", "test"))
         return list(zip(train, test, strict=True))
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

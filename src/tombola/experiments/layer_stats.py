@@ -64,10 +64,10 @@ def layer_stats(
 def _layer(
     name: str, kept: Tensor, start: Tensor, final: Tensor, diverged: bool, inputs: tuple[int, ...] | None
 ) -> LayerStats:
-    before, after = start[kept], final[kept]
-    unpruned = start[start != 0]
+    before, after = _selected(kept, start, final)
+    (unpruned,) = _selected(start != 0, start)
     width = 2 * REACH / BINS * max(float(unpruned.square().mean().nan_to_num().sqrt()), 1e-30)
-    bins = torch.floor(before.nan_to_num() / width + BINS / 2).clamp(0, BINS - 1).long()
+    bins = before.nan_to_num().div_(width).add_(BINS / 2).floor_().clamp_(0, BINS - 1).to(torch.uint8)
     connections = None
     if inputs is not None and kept.dim() == 2 and kept.shape[1] == math.prod(inputs):
         channels = inputs[0] if len(inputs) == 3 else 1
@@ -82,3 +82,11 @@ def _layer(
         torch.bincount(bins, minlength=BINS).tolist(),
         connections,
     )
+
+
+def _selected(chosen: Tensor, *tensors: Tensor) -> list[Tensor]:
+    """The `chosen` elements of each tensor, in row-major order. Indexing by a mask takes several times as long."""
+    if chosen.all():
+        return [tensor.flatten() for tensor in tensors]
+    indices = chosen.flatten().nonzero().squeeze(1)
+    return [tensor.flatten().index_select(0, indices) for tensor in tensors]

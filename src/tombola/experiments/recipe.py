@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import operator
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from tombola.experiments.baseline import BaselineSection
 from tombola.experiments.custom_config import custom_config
 from tombola.experiments.methods import METHODS
 from tombola.experiments.metric import ACCURACY, VALIDATION_ACCURACY, Metric
+from tombola.experiments.recipe_files import recipes
 from tombola.experiments.recipe_parsing import apply_override, explain, read_toml
 from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.sections import FORMER_VERDICT_KEYS, MARK
@@ -130,19 +129,6 @@ class Recipe(SearchConfig):
         if self.early_bird is not None and self.early_bird.go_on:
             return "weights not rewound"
         return super().no_ticket_reason
-
-
-def recipes() -> dict[str, str]:
-    """The recipes that come with tombola: name -> TOML text."""
-    folder = resources.files("tombola.experiments.recipes")
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
-    return {file.name.removesuffix(".toml"): file.read_text(encoding="utf-8") for file in files}
-
-
-def opening_comment(text: str) -> str:
-    """The comment that a recipe begins with, which describes it, on one line."""
-    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
-    return " ".join(line.lstrip("# ") for line in lines)
 
 
 def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:

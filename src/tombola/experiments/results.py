@@ -14,12 +14,13 @@ The order of rows does not depend on the order in which runs finish.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 from pydantic import ValidationError
@@ -36,6 +37,8 @@ from tombola.utils.text import plural
 
 CONFIGURATION = "experiment.toml"
 TICKET = "ticket.safetensors"
+
+T = TypeVar("T")
 
 
 def _no_table(name: str) -> pa.Table:
@@ -73,6 +76,7 @@ class Results:
     """The folder that they were read from, if they were."""
     load_table: Callable[[str], pa.Table] = field(default=_no_table, compare=False)
     """Gives a table by its name, with the columns of its file."""
+    _derived: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, compare=False)
 
     recipe = former_attribute("recipe", "config")
 
@@ -101,6 +105,17 @@ class Results:
         if it is damaged."""
         rows: list[dict[str, Any]] = self.load_table("curves").to_pylist()
         return rows
+
+    def derived(self, make: Callable[[Self], T]) -> T:
+        """What `make` makes of these results; made once."""
+        if make not in self._derived:
+            self._derived[make] = make(self)
+        value: T = self._derived[make]
+        return value
+
+    def stored_in(self, folder: Path) -> Self:
+        """The same results, of which the tables are those in this folder."""
+        return dataclasses.replace(self, folder=folder, load_table=functools.partial(schema.read_arrow, folder))
 
     def frame(self, table: str = "levels") -> Any:
         """A table, "levels", "layers", "curves" or "stability", as in its file: a `pandas.DataFrame` if pandas is

@@ -250,7 +250,8 @@ class ResultsCollector(Listener):
     def results(self, finished: bool) -> Results:
         """The results so far, as they would be read from a folder."""
         layers = self.table("layers").to_pylist() if finished else []
-        tables = {"layers": layers, "stability": self.points, "load_table": self.table}
+        stability = stability_table(self.points, every_column=True).to_pylist()
+        tables = {"layers": layers, "stability": stability, "load_table": self.table}
         return Results.from_status(self.config, self.rows, self.status(finished), **tables)
 
     def table(self, name: str) -> pa.Table:

@@ -54,12 +54,12 @@ def own_figures(outcome: Outcome) -> list[str]:
     return [*dict.fromkeys(name.removesuffix("_at_stop") for name in outcome.measures.figures)]
 
 
-def stability_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """The rows in order, those of lines between tickets last."""
+def stability_table(rows: Iterable[Mapping[str, Any]], every_column: bool = False) -> pa.Table:
+    """The rows in order, those of lines between tickets last; with `every_column`, as a file is read."""
 
     def place(row: Mapping[str, Any]) -> list[Any]:
         return [row["line"] or "", row["level"] or 0, *(row[name] for name in KEY.names)]
 
     ordered = sorted(rows, key=place)
-    with_tickets = any(row["line"] for row in ordered)
+    with_tickets = every_column or any(row["line"] for row in ordered)
     return pa.Table.from_pylist(ordered, schema_of((name for row in ordered for name in row), with_tickets))

@@ -23,7 +23,7 @@ class Removal:
     """A file that may be deleted."""
 
     kind: str
-    """See `KINDS`."""
+    """See `tombola.runs.file_kinds.KINDS`."""
     file: StoredFile
     run: str | None = None
     """The key of the run that nobody may be training meanwhile."""

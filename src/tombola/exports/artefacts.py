@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from tombola.exports.artefact_files import FILES
 from tombola.exports.benchmark import (
     BATCH_SIZES,
     Artefact,
@@ -30,23 +31,12 @@ from tombola.exports.resizing import load_resized
 from tombola.pruning.layers import Layer
 from tombola.pruning.output_layers import trace_output_layers
 from tombola.pruning.prunable_layers import default_layers
-from tombola.tickets.ticket import Precision, Ticket
+from tombola.tickets.precision import Precision
+from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
 from tombola.utils.model_inputs import Inputs, call_checked, clone, tensors
 from tombola.utils.network_copy import copy_network
-
-FILES = {
-    "ticket": "ticket.safetensors",
-    "compact": "compact.safetensors",
-    "exported": "compact.pt2",
-    "onnx": "compact.onnx",
-    "int8": "compact-int8.onnx",
-    "sparse": "sparse.safetensors",
-    "csr": "csr.npz",
-    "two-four": "two-four.safetensors",
-}
-"""The file of each of the `ARTEFACTS`."""
 
 
 @dataclass(frozen=True)

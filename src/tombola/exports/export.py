@@ -12,7 +12,8 @@ from pathlib import Path
 
 from torch import nn
 
-from tombola.exports.artefacts import ARTEFACTS, FILES, ExportContext, dense, dense_on_gpu, dense_onnx
+from tombola.exports.artefact_files import FILES
+from tombola.exports.artefacts import ARTEFACTS, ExportContext, dense, dense_on_gpu, dense_onnx
 from tombola.exports.benchmark import ROUNDS, Artefact, measure, no_progress
 from tombola.exports.dense_network import dense_network
 from tombola.exports.examples import Examples, count_shared, sample
@@ -22,7 +23,8 @@ from tombola.exports.onnx_file import OnnxModel
 from tombola.exports.ticket_examples import examples_of_test_set, examples_of_training
 from tombola.exports.torch_export import check_example
 from tombola.pruning.hold import release
-from tombola.tickets.ticket import Precision, Ticket
+from tombola.tickets.precision import Precision
+from tombola.tickets.ticket import Ticket
 from tombola.tickets.user_code import import_named, named_functions, require_trust
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.files import atomic_write, writing

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 IntArray = NDArray[np.int64]
@@ -70,6 +68,9 @@ class Ties:
     def classes(self) -> IntArray:
         """By unit: the smallest unit that it is tied to, directly or by way of others."""
         if self._classes is None or len(self._classes) < self.count:
+            from scipy.sparse import coo_array  # takes a while to import
+            from scipy.sparse.csgraph import connected_components
+
             pairs = np.concatenate(self._pairs, axis=1) if self._pairs else np.zeros((2, 0), np.int64)
             graph = coo_array(
                 (np.ones(pairs.shape[1], np.int8), (pairs[0], pairs[1])), shape=(self.count, self.count)

@@ -81,18 +81,17 @@ class Pruner:
             {name for group in goal for name in self.structure.scored_layers(group)},
         )
         scores: dict[str, Tensor] = {}
+        of_kept: dict[str, Tensor] = {}
         for name, kept in inputs.mask.items():
             layers = competing.intersection(layer_rows(name, tuple(kept.shape)))
             if layers:
                 scores |= by_layer({name: _checked(found.get(name), name, kept)})
             for layer in layers:
-                check_no_nan(scores[layer].detach().cpu()[inputs.mask.layers[layer]], (layer,))
+                of_kept[layer] = scores[layer].detach().cpu().masked_select(inputs.mask.layers[layer])
+                check_no_nan(of_kept[layer], (layer,))
         for group, left in self.units_left(inputs.mask).items():
             if 0 < goal[group] < left:
-                scored = self.structure.scored_layers(group)
-                check_not_all_equal(
-                    [scores[layer].detach().cpu()[inputs.mask.layers[layer]] for layer in scored], group
-                )
+                check_not_all_equal([of_kept[layer] for layer in self.structure.scored_layers(group)], group)
         return scores
 
     def _in_rounds(self, inputs: ScoreInputs, goal: Counts) -> Mask:

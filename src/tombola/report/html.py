@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
-import functools
 import json
 from importlib import resources
 from typing import Any
 
 import jinja2
-import vl_convert
 from markupsafe import Markup
 
 from tombola.report.document import Document, Table, Text
 from tombola.report.figures.figure import HOVER, Figure, MissingFigure
 from tombola.report.figures.style import theme
+from tombola.report.vega import svg, vega_embed
 
 HALF, FULL = 520, 1040
 """The width of static pictures, in pixels."""
@@ -53,8 +52,7 @@ def static_svg(figure: Figure) -> str:
         chart["layer"] = [layer for layer in chart["layer"] if layer.get("name") != HOVER]
     chart["datasets"] = {"rows": list(figure.rows)}
     chart["config"] = theme(background="white")
-    svg: str = vl_convert.vegalite_to_svg(chart, allowed_base_urls=[])
-    return svg
+    return svg(chart)
 
 
 def _data_uri(figure: Figure) -> str:
@@ -72,11 +70,9 @@ def _payload(figure: Figure) -> dict[str, Any]:
     }
 
 
-@functools.cache  # bundling takes longer than drawing a figure
 def _library() -> Markup:
-    """vega-embed with its dependencies, escaped for a script element."""
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return Markup(bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
+    """vega-embed, escaped for a script element."""
+    return Markup(vega_embed().replace("</script", "<\\/script").replace("<!--", "<\\!--"))
 
 
 def _asset(name: str) -> str:

@@ -9,16 +9,20 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write
+
+if TYPE_CHECKING:
+    from tombola.experiments.results import Results
 
 REPORT = "report.html"
 """The name of the report in a results folder."""
 
 
-def write_report(folder: str | Path, out: str | Path) -> None:
-    """Write the report of the results in `folder` to the file `out`.
+def write_report(folder: str | Path | Results, out: str | Path) -> None:
+    """Write the report of the results in `folder`, or of `Results`, to the file `out`.
 
     Raises `InputError` if `folder` is not a results folder or `out` cannot be written.
     """
@@ -29,8 +33,8 @@ def write_report(folder: str | Path, out: str | Path) -> None:
     _write(out, render(document(read_report_data(folder))))
 
 
-def write_comparison(folders: Sequence[str | Path], out: str | Path) -> None:
-    """Write a page that compares the results in several folders. Raises `InputError` likewise."""
+def write_comparison(folders: Sequence[str | Path | Results], out: str | Path) -> None:
+    """Write a page that compares the results in several folders, or given ones. Raises `InputError` likewise."""
     from tombola.report.comparison_page import comparison
     from tombola.report.html import render
     from tombola.report.report_data import read_report_data
@@ -40,7 +44,7 @@ def write_comparison(folders: Sequence[str | Path], out: str | Path) -> None:
     _write(out, render(comparison([read_report_data(folder) for folder in folders])))
 
 
-def write_figures(folder: str | Path, out: str | Path) -> list[Path]:
+def write_figures(folder: str | Path | Results, out: str | Path) -> list[Path]:
     """Write each figure of a report to the folder `out`, as NAME.svg, and its numbers as NAME.csv.
 
     Returns their paths. Raises `InputError` likewise.

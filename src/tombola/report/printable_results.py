@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ WIDTH = 100
 class PrintableResults(Results):
     """Results with their levels, which print as `tombola show` shows them. Iterating gives the levels."""
 
-    @cached_property
+    @property
     def summary(self) -> Summary:
         """Levels, branches, intervals and verdicts."""
         return build_summary(self)
@@ -90,7 +89,7 @@ class PrintableResults(Results):
 
 def printable(results: Results) -> PrintableResults:
     """The same results, which print themselves."""
-    return PrintableResults(**{field.name: getattr(results, field.name) for field in fields(results)})
+    return PrintableResults(**{field.name: getattr(results, field.name) for field in fields(results) if field.init})
 
 
 def read_results(folder: str | Path, lenient: bool = False) -> PrintableResults:

@@ -38,12 +38,13 @@ class ReportData:
         return {level.level: 100 * level.weights_left for level in self.summary.levels}
 
 
-def read_report_data(folder: str | Path) -> ReportData:
-    """Read a results folder. Damaged files are left out and named in `ReportData.problems`.
+def read_report_data(results: str | Path | Results) -> ReportData:
+    """The data of a report of `results`, or of those in a folder, of which damaged files are left out and named in
+    `ReportData.problems`.
 
-    Raises `InputError` if `folder` is not a results folder.
+    Raises `InputError` if the folder is not a results folder.
     """
-    return report_data(read_results(folder, lenient=True))
+    return report_data(results if isinstance(results, Results) else read_results(results, lenient=True))
 
 
 def report_data(results: Results) -> ReportData:

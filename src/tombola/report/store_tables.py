@@ -12,7 +12,8 @@ from rich.text import Text
 from tombola.experiments.store_pruning import Removal
 from tombola.experiments.store_usage import StoreUsage
 from tombola.report.formatting import text_table
-from tombola.runs.store_contents import KINDS, total_bytes
+from tombola.runs.file_kinds import KINDS
+from tombola.runs.store_contents import total_bytes
 from tombola.runs.stored_file import StoredFile
 from tombola.utils.ages import age_text
 from tombola.utils.text import byte_size, plural

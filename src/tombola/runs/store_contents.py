@@ -12,9 +12,6 @@ from tombola.runs.stored_file import StoredFile
 OUTCOME = re.compile(r"runs/[0-9a-f]{2}/([0-9a-f]{32})\.safetensors")
 CHECKPOINT = re.compile(r"unfinished/(?:[0-9a-f]{32}/)?([0-9a-f]{32})(-\d+)*\.safetensors")
 
-KINDS = ("outcomes", "checkpoints", "damaged", "leftovers")
-"""The kinds of files that a store has."""
-
 
 @dataclass(frozen=True)
 class StoreContents:

@@ -99,6 +99,15 @@ class PairedTest:
             # A random subset may be empty: it stands for the observed signs and counts as a tie.
             return np.where(sums[:, 1] > 0, sums[:, 0] / sums[:, 1], np.nan)
 
+    @functools.cached_property
+    def _mirrored(self) -> PairedTest:
+        """The test of -θ, whose typical values are these with the other sign, to the last bit."""
+        mirrored = PairedTest(-self.a, self.b, self.alpha)
+        if self.exact:
+            # Where a cached_property keeps its value. A difference, for computed sums have no -0.0.
+            mirrored.__dict__["_typical_values"] = 0.0 - self._typical_values
+        return mirrored
+
     def p_above(self, value: float) -> float:
         """The p-value of the hypothesis "θ is at most `value`": small when θ is above it."""
         if not self.exact:
@@ -108,7 +117,7 @@ class PairedTest:
 
     def p_below(self, value: float) -> float:
         """The p-value of the hypothesis "θ is at least `value`": small when θ is below it."""
-        return PairedTest(-self.a, self.b, self.alpha).p_above(-value)
+        return self._mirrored.p_above(-value)
 
     @property
     def low(self) -> float | None:
@@ -124,7 +133,7 @@ class PairedTest:
         """The one-sided upper bound, likewise."""
         if not self.exact:
             return self._fieller_bound(1)
-        bound = PairedTest(-self.a, self.b, self.alpha).low
+        bound = self._mirrored.low
         return None if bound is None else -bound
 
     def more_replicates(self, value: float) -> int | None:

@@ -65,7 +65,11 @@ def summarise(results: Results) -> dict[str, Any]:
 
 
 def build_summary(results: Results) -> Summary:
-    """The summary of `results`."""
+    """The summary of `results`; made once, for the tests take a while."""
+    return results.derived(_summary)
+
+
+def _summary(results: Results) -> Summary:
     config, metric, rows = results.config, results.metric, without_baselines(results.rows)
     rewound = config.no_ticket_reason is None
     verdicts = verdicts_of(results)

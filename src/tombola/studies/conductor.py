@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from contextlib import closing, suppress
@@ -99,7 +100,7 @@ class Conductor:
         self.queue = RunQueue()
         self.under_way: dict[Future[Any], list[QueuedRun]] = {}
         self.ended = SimpleQueue[Future[Any]]()
-        self.again: list[list[QueuedRun]] = []  # submitted before, together: their checkpoint is that of all of them
+        self.again = deque[list[QueuedRun]]()  # submitted before, together: their checkpoint is that of all of them
         self.elsewhere: list[list[QueuedRun]] = []  # another process trains them
         self.look_again = 0.0
         self.errors: dict[str, list[Exception]] = {}  # of each run that has failed, by its key
@@ -109,11 +110,12 @@ class Conductor:
             self._advance(study, None)
         while self.queue or self.again or self.under_way or self.elsewhere:
             while (self.queue or self.again) and len(self.under_way) < self.training.at_once:
-                self._start(self.again.pop(0) if self.again else self._next_runs())
+                self._start(self.again.popleft() if self.again else self._next_runs())
             with suppress(Empty):
                 self._collect(self.ended.get(timeout=RECHECK))
             if self.elsewhere and time.monotonic() >= self.look_again:
-                self.again, self.elsewhere = self.again + self.elsewhere, []
+                self.again.extend(self.elsewhere)
+                self.elsewhere = []
         if self.waiting:
             raise self._failure()
         return self.results

@@ -157,6 +157,7 @@ def one_shot(plan: ControlPlan) -> Study[None]:
     if not outcome.measures.diverged and plan.draws:
         dense, levels = plan.tickets[0].run, plan.tickets[-1].level
         requests = one_shot_requests(dense, outcome, levels, plan.prune, "one_shot", plan.retrain)
+        del outcome
         yield [request for request in requests if plan.includes(request.level)]
 
 

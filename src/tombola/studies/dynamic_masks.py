@@ -40,6 +40,7 @@ def train_in_segments(run: Run, at: Sequence[int], next_mask: NextMask) -> Study
             rest = run.masked(segment.mask).after(segment, begin=k)
             break
         rest = run.masked(next_mask(outcome, segment, k)).resuming(segment)
+        del outcome
     ticket = RunRequest("ticket", 1, rest)
     yield ticket
     return ticket

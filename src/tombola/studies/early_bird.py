@@ -55,6 +55,7 @@ def early_bird_search(dense: Run, plan: EarlyBirdPlan, prune: Prune) -> Study[li
         if outcome.measures.diverged:
             return [ticket]
         masks.append(prune(outcome, segment, 1))
+        del outcome
         if masks_agree(masks, plan):
             break
         rest = dense.resuming(segment)

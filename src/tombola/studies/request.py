@@ -63,4 +63,4 @@ class RunRequest:
 
 Study = Generator[RunRequest | list[RunRequest], Any, Result]
 """Is sent an `Outcome` for each `RunRequest`, a list of them for a list, and returns a result. Outcomes in a list
-have no final weights."""
+have no final weights. A study should drop an outcome that it has pruned by before it asks for more runs."""

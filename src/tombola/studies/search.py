@@ -29,6 +29,7 @@ def iterative_search(
         if ticket.level == levels or outcome.measures.diverged:
             return tickets
         mask = prune(outcome, ticket.run, ticket.level + 1)
+        del outcome  # while the next ticket trains, its weights would take memory, in every study
         ticket = RunRequest("ticket", ticket.level + 1, retrain(dense, ticket.run, mask))
         tickets.append(ticket)
 
@@ -45,6 +46,7 @@ def one_shot_search(
     if outcome.measures.diverged:
         return [ticket]
     tickets = one_shot_requests(dense, outcome, levels, prune, "ticket", retrain)
+    del outcome
     yield tickets
     return [ticket, *tickets]
 

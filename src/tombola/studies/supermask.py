@@ -27,6 +27,7 @@ def supermask_search(
     if outcome.measures.diverged:
         return [ticket]
     run = dense.masked(supermask_of(outcome))
+    del outcome
     yield [RunRequest("supermask", 1, run.until(0)), RunRequest("untrained", 1, dense.masked(random).until(0))]
     trained = RunRequest("ticket", 1, run)
     yield trained

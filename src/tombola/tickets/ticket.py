@@ -13,6 +13,7 @@ from tombola.pruning.network_state import load_state, persistent_tensors
 from tombola.tickets import file_format as ticket_file
 from tombola.tickets import safe_init
 from tombola.tickets.file_format import FORMAT, TicketParts, kept_values
+from tombola.tickets.precision import Precision
 from tombola.utils import files
 from tombola.utils.errors import DamagedFile, InputError, unknown
 from tombola.utils.text import one_line
@@ -20,7 +21,6 @@ from tombola.zoo.models.description import Start
 
 Module = TypeVar("Module", bound=nn.Module)
 StartStorage = Literal["auto", "seed", "value"]
-Precision = Literal["fp32", "fp16", "bf16", "none"]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from the same start with other orders of batches, and only these are judged, by 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -87,7 +88,7 @@ def verify_ticket(
     run_store.check_writable()
     collector = ResultCollector()
     listener = ListenerGroup([collector, *listeners])
-    threads = trains_in_threads(trainer, [claim.dense], device)
+    threads = functools.partial(trains_in_threads, trainer, [claim.dense], device)
     with parallel_executor(workers, threads, worker_gpus(device)) as executor:
         (dense,) = conduct([claim.trunk()], run_store, trainer, executor, listener, workers)
         claim.check_start(claim.workload.masked_state(dense.masked(claim.ticket.mask), run_store.load_state))

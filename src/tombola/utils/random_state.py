@@ -34,7 +34,8 @@ def seeded(seed: int, generators: Iterable[RandomGenerator] = ()) -> Iterator[No
     ones are restored at the end. Other threads wait with theirs."""
     initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     with _IN_USE, ExitStack() as restored:
-        if not initialized:  # GPUs start at torch's seed when they are first used; this is called last, for that seed
+        # GPUs start at torch's seed when they are first used; this is called last, for that seed.
+        if _has_gpus() and not initialized:
             restored.callback(lambda: torch.cuda.manual_seed_all(torch.initial_seed()))
         if torch.backends.mps.is_available():
             restored.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
@@ -45,8 +46,17 @@ def seeded(seed: int, generators: Iterable[RandomGenerator] = ()) -> Iterator[No
             restored.callback(_reseed(generator, seed))
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
-        torch.manual_seed(seed)
+        if _has_gpus():
+            torch.manual_seed(seed)
+        else:  # torch would keep a traceback of each call for a GPU
+            torch.default_generator.manual_seed(seed)
+            if torch.backends.mps.is_available():
+                torch.mps.manual_seed(seed)
         yield
+
+
+def _has_gpus() -> bool:
+    return torch.cuda.device_count() > 0 or torch.xpu.is_available()
 
 
 def _reseed(generator: RandomGenerator, seed: int) -> Callable[[], object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import platform
@@ -10,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
@@ -63,10 +64,23 @@ class InlineExecutor(Executor):
         return future
 
 
+class _StartedWhenNeeded(Executor):
+    """An executor that is made for its first call."""
+
+    def __init__(self, make: Callable[[], Executor]) -> None:
+        self._made = functools.cache(make)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._made().submit(fn, *args, **kwargs)
+
+
 @contextmanager
-def parallel_executor(workers: int, threads: bool = False, gpus: Sequence[str] = ()) -> Iterator[Executor]:
-    """An executor for `workers` parallel calls: this thread for one, otherwise as many threads or processes. Each
-    process sees one of `gpus` (see `worker_gpus`), in turns; all that this process sees if none are given.
+def parallel_executor(
+    workers: int, threads: bool | Callable[[], bool] = False, gpus: Sequence[str] = ()
+) -> Iterator[Executor]:
+    """An executor for `workers` parallel calls: this thread for one, otherwise as many threads or processes. They
+    are started, and `threads` is called, at the first call. Each process sees one of `gpus` (see `worker_gpus`), in
+    turns; all that this process sees if none are given.
 
     Linear algebra libraries use one thread per call, because the workers already use the cores. If an exception
     leaves the block, even a keyboard interrupt, running calls are cancelled: processes immediately, threads at their
@@ -83,9 +97,14 @@ def parallel_executor(workers: int, threads: bool = False, gpus: Sequence[str] =
     with threadpool_limits(1, user_api="blas"):
         if workers == 1:
             yield InlineExecutor()
-        else:
-            with _threads(workers) if threads else _processes(workers, gpus) as executor:
-                yield executor
+            return
+        with ExitStack() as stack:
+
+            def start() -> Executor:
+                in_threads = threads() if callable(threads) else threads
+                return stack.enter_context(_threads(workers) if in_threads else _processes(workers, gpus))
+
+            yield _StartedWhenNeeded(start)
 
 
 class Cancelled(BaseException):

@@ -12,8 +12,9 @@ from tests.support.experiments import rotated_digits, simulate
 from tests.support.recipes import tiny
 from tombola.experiments.experiment import count_runs
 from tombola.experiments.planning.expected_runs import expected_runs, why_at_most
-from tombola.experiments.recipe import Recipe, load_recipe, recipes
+from tombola.experiments.recipe import Recipe, load_recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
+from tombola.experiments.recipe_files import recipes
 from tombola.runs.store import Store
 from tombola.studies.rehearsal import MadeUp
 from tombola.studies.request import RunRequest

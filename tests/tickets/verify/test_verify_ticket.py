@@ -18,8 +18,9 @@ from tombola.engines import engine
 from tombola.engines.device_choice import Demand
 from tombola.pruning.mask import State
 from tombola.runs.outcome import Outcome
+from tombola.tickets.precision import Precision
 from tombola.tickets.provenance import read_claim
-from tombola.tickets.ticket import Precision, Ticket
+from tombola.tickets.ticket import Ticket
 from tombola.tickets.verification import RECORDED_RUN, Verification
 from tombola.tickets.verify import default_store, expected_runs, verify_ticket
 from tombola.utils.errors import InputError
