@@ -56,7 +56,8 @@ def handle_errors(function: Callable[Parameters, None]) -> Callable[Parameters, 
         logging.basicConfig(
             format="%(message)s", handlers=[RichHandler(console=err_console, show_time=False, show_path=False)]
         )
-        logging.getLogger("tombola.engines.device_choice").setLevel(logging.INFO)  # a line, where there is a choice
+        for module in ("engines.device_choice", "kernels.ahead"):  # a line, where there is something to say
+            logging.getLogger(f"tombola.{module}").setLevel(logging.INFO)
         with _count_interrupts() as interrupts:
             try:
                 function(*args, **kwargs)

@@ -14,6 +14,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -193,8 +194,13 @@ def _start_worker(turns: GpuTurns) -> None:
     global _is_worker
     _is_worker = True
     turns.take()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpool_limits(1, user_api="blas")
+    _follow_parent()
+
+
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent process, and exit when it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -203,3 +209,17 @@ def _start_worker(turns: GpuTurns) -> None:
         os._exit(1)
 
     threading.Thread(target=exit_with_parent, daemon=True).start()
+
+
+def start_process(function: Callable[..., None], *args: Any) -> BaseProcess:
+    """Start `function` in a process that leaves Ctrl-C to this one, exits when this one does, and does not import the
+    main module."""
+    with _interrupts_blocked():
+        process = _WorkerContext().Process(target=_run_as_child, args=(function, args))
+        process.start()
+    return process
+
+
+def _run_as_child(function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    _follow_parent()
+    function(*args)

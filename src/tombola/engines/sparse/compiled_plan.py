@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import random
 
+import numpy as np
 import torch
 from torch import nn
 
-from tombola.engines.sparse.compiled_trial import compiled_trial
+from tombola.engines.sparse.compiled_trial import compiled_trial, loss_gradient
+from tombola.engines.sparse.network_layout import STATISTICS, entry
 from tombola.engines.sparse.trial import run_trial
 from tombola.kernels.plans.plan import UnsupportedNetwork
 from tombola.kernels.plans.steps import TracingError, graph_of
@@ -16,13 +20,15 @@ from tombola.kernels.plans.training_planner import training_plan
 from tombola.runs.run import Run
 from tombola.utils.module_hooks import has_hooks
 from tombola.utils.network_copy import copy_network
-from tombola.utils.random_state import preserve_rng_state
+from tombola.utils.random_state import preserve_rng_state, seeded
 from tombola.utils.text import first_line
 
 MAX_BYTES = 2**32
 """Of the activations and gradients of a batch, at most."""
 EXAMPLES = 4
 """In a batch that a plan is tried on."""
+_TENSORS = {Product: ("weight", "bias"), Norm: ("weight", "bias", *STATISTICS, "num_batches_tracked")}
+"""The tensors in the `state_dict` of an operation's layer, at most."""
 TRIALS = 3
 """Such batches at most: rounding may turn a ReLU on or off, which changes gradients; so one of them has to agree."""
 
@@ -40,10 +46,12 @@ def compiled_plan(network: nn.Module, inputs: tuple[int, ...]) -> TrainingPlan |
             return f"{name} is frozen"
     try:
         plan = training_plan(graph_of(network, torch.ones(EXAMPLES, *inputs)))
-        own = {operation.name for operation in plan.operations}
-        for name, _ in [*network.named_parameters(), *network.named_buffers()]:
-            if name.rpartition(".")[0] not in own:
+        known = {entry(op.name, name) for op in plan.operations for name in _TENSORS.get(type(op), ())}
+        for name in [*network.state_dict(), *dict(network.named_buffers())]:
+            if name not in known:
                 return f"{name} is not of a layer that the kernels train"
+        if reason := _why_impure(network, inputs):
+            return reason
         for seed in range(TRIALS):
             reason = _why_different(network, plan, seed, inputs)
             if reason is None:
@@ -75,13 +83,52 @@ def why_not_this_run(plan: TrainingPlan, run: Run) -> str | None:
 def _why_different(network: nn.Module, plan: TrainingPlan, seed: int, inputs: tuple[int, ...]) -> str | None:
     """How the outputs or gradients of a plan differ from those of its network, both without dropout, for random
     examples."""
-    with preserve_rng_state():
+    plain = _without_dropout(network)
+    with preserve_rng_state(), torch.no_grad():
         torch.default_generator.manual_seed(seed)
         examples = torch.randn(EXAMPLES, *inputs)
+        # A branch whose scale is zero at first, such as the last batch norm of a residual block, has no gradients.
+        for parameter in plain.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter) / math.sqrt(max(1, parameter[0].numel())))
+        for buffer in plain.buffers():
+            if buffer.is_floating_point():
+                buffer.add_(torch.rand_like(buffer))
+    state = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+    labels = torch.arange(EXAMPLES) % plan.logits.shape[0]
+    expected = run_trial(plain, examples, functools.partial(loss_gradient, labels=labels))
+    return compiled_trial(plan, state, examples, labels).difference(expected.outputs, expected.gradients)
+
+
+def _why_impure(network: nn.Module, inputs: tuple[int, ...]) -> str | None:
+    """Why one step says nothing about the next: the network draws random numbers by itself, rarely perhaps, or counts
+    its calls. None if it does neither."""
+    plain = _without_dropout(network).train()
+    before, examples = _numbers(plain), torch.ones(EXAMPLES, *inputs)
+    drawn = []
+    for call in (lambda: None, lambda: plain(examples)):
+        with seeded(0):
+            call()
+            drawn.append((random.random(), np.random.random(), torch.rand(()).item()))  # noqa: NPY002
+    if drawn[0] != drawn[1]:
+        return "it draws random numbers other than by nn.Dropout"
+    changed = [name for name, value in _numbers(plain).items() if before.get(name) != value]
+    return f"its forward pass changes {changed[0]}" if changed else None
+
+
+def _numbers(network: nn.Module) -> dict[str, float]:
+    """The numbers among the attributes of all modules."""
+    return {
+        entry(path, name): value
+        for path, module in network.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, int | float)
+    }
+
+
+def _without_dropout(network: nn.Module) -> nn.Module:
+    """A copy of `network` in which each `nn.Dropout` is off."""
     plain = copy_network(network)
     for module in plain.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    state = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
-    expected = run_trial(plain, examples)
-    return compiled_trial(plan, state, examples).difference(expected.outputs, expected.gradients)
+    return plain

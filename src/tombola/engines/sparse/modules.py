@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tombola.engines.sparse.network_layout import NetworkLayout, padded
+from tombola.engines.sparse.network_layout import NetworkLayout
+from tombola.kernels.ahead import compile_ahead
 from tombola.kernels.image_slot import runs_of
 from tombola.kernels.plans.training_plan import Activation, Product, TrainingPlan
 from tombola.kernels.products import Floats
@@ -108,6 +109,7 @@ class SparseProduct:
             slots = values[source], values[result], gradients[source], gradients[result]
             runs = LayerRuns(*(runs_of(slot.pixels) for slot in slots))
             self._cache[key] = LayerKernels(layout, layout.workspace(examples, training=True), runs)
+            _compile_ahead(self._cache[key])
         return self._cache[key]
 
 
@@ -192,17 +194,29 @@ class _LayerFunction(torch.autograd.Function):
         arrays = _flat(x), len(x), _flat(gradients[0].contiguous()), _flat(of_x)
         layer_backward(layout.structure, weights, workspace, runs, *arrays)
         found = torch.from_numpy(weights.gradients)
-        of_bias = found[len(values) : layout.size] if context.bias else None
+        of_bias = found[_bias_of(layout)] if context.bias else None
         return of_x if context.needs_input_grad[0] else None, found[: len(values)], of_bias, None
+
+
+def _compile_ahead(kernels: LayerKernels) -> None:
+    nothing = np.empty(0, np.float32)
+    weights = Weights(*[nothing] * len(Weights._fields))
+    arrays = kernels.layout.structure, weights, kernels.workspace, kernels.runs, nothing, 0, nothing
+    compile_ahead((layer_forward, arrays), (layer_backward, (*arrays, nothing)))
 
 
 def _weights(layout: NetworkLayout, values: Tensor, bias: Tensor | None) -> Weights:
     """The parameters of a layer; an empty bias is not needed."""
-    parameters, nothing = np.zeros(padded(layout.size), np.float32), np.empty(0, np.float32)
+    parameters, nothing = np.zeros(layout.size, np.float32), np.empty(0, np.float32)
     parameters[: len(values)] = values.detach().numpy()
     if bias is not None and len(bias):
-        parameters[len(values) : layout.size] = bias.detach().numpy()
+        parameters[_bias_of(layout)] = bias.detach().numpy()
     return Weights(parameters, np.zeros_like(parameters), nothing, nothing, nothing, nothing)
+
+
+def _bias_of(layout: NetworkLayout) -> slice:
+    slot = layout.slots[BIAS]
+    return slice(slot.begin, slot.end)
 
 
 def _flat(tensor: Tensor) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -42,8 +42,9 @@ class Trial:
         return None
 
 
-def run_trial(network: nn.Module, inputs: Tensor) -> Trial:
-    """Try `network`, which changes as in a training step without an update. Nothing is hooked, because modules of
+def run_trial(network: nn.Module, inputs: Tensor, gradient: Callable[[Tensor], Tensor] = torch.randn_like) -> Trial:
+    """Try `network`, which changes as in a training step without an update; `gradient` gives the gradient of its
+    outputs in training mode. Nothing is hooked, because modules of
     torch compute in another way with hooks. Random draws start at torch's random state, which stays as it is. Raises
     whatever the network raises."""
     with preserve_rng_state():
@@ -52,7 +53,7 @@ def run_trial(network: nn.Module, inputs: Tensor) -> Trial:
             outputs: list[Tensor] = [network(inputs)]
         outputs.append(network(inputs))
         outputs.append(network.train()(inputs))
-        outputs[-1].backward(torch.randn_like(outputs[-1]))  # type: ignore[no-untyped-call]
+        outputs[-1].backward(gradient(outputs[-1].detach()))  # type: ignore[no-untyped-call]
     found = {name: parameter.grad for name, parameter in network.named_parameters()}
     gradients = {name: gradient for name, gradient in found.items() if gradient is not None}
     return Trial([output.detach() for output in outputs], gradients)
