@@ -25,7 +25,8 @@ def pack(source: Floats, starts: Table, runs: Table, n: int, out: Floats, base: 
     for i in range(runs.shape[0]):
         first, offset, length = runs[i, 0], runs[i, 1], runs[i, 2]
         if n == 1:
-            out[base + offset : base + offset + length] = source[starts[0] + first : starts[0] + first + length]
+            for p in range(length):  # not a slice, whose error message would take seconds to compile
+                out[base + offset + p] = source[starts[0] + first + p]
             continue
         for b in range(0, n, LANES):
             p = 0

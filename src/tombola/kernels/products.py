@@ -151,19 +151,14 @@ def dense_gradient(
     for t in range(COLUMN_BLOCK):
         steps[t] = t // LANES * left_hop + t % LANES
     transposed, sums = aligned(COLUMN_BLOCK * GRADIENT_COLUMNS), aligned(rows * LANES)
-    starts, nothing = np.empty(LANES, np.int64), np.empty(0, np.float32)
+    nothing = np.empty(0, np.float32)
     none = nothing, 0, -1, nothing, -1, 0, 0
     least = np.float32(-np.inf)
     for some in range(0, columns.size, GRADIENT_COLUMNS):
         count = min(GRADIENT_COLUMNS, columns.size - some)
         for v in range(0, vectors, COLUMN_BLOCK // LANES):
             depth = min(COLUMN_BLOCK // LANES, vectors - v)
-            for c in range(0, count, LANES):
-                for i in range(LANES):
-                    starts[i] = base + np.intp(columns[some + min(c + i, count - 1)]) * n
-                for d in range(depth):
-                    to = d * LANES * GRADIENT_COLUMNS + c
-                    transpose(source, starts, 0, (v + d) * hop, transposed, to, GRADIENT_COLUMNS)
+            transpose_columns(columns[some : some + count], source, base + v * hop, n, hop, depth, transposed, 0)
             reads = left, left_base + v * left_hop, left_pitch, steps[: depth * LANES], numbers[: depth * LANES], rows
             c = 0
             while c < count:
@@ -184,6 +179,20 @@ def dense_gradient(
                     for i in range(min(LANES, count - c)):
                         out[first + r * row_step + np.intp(places[some + c + i])] += sums[r * LANES + i]
                 c += LANES
+
+
+@compiled
+def transpose_columns(
+    columns: Indices, source: Floats, base: int, n: int, hop: int, vectors: int, out: Floats, place: int
+) -> None:
+    """out[place + t · GRADIENT_COLUMNS + c] = number t of the stream of column c, for at most `GRADIENT_COLUMNS`."""
+    starts = np.empty(LANES, np.int64)
+    for c in range(0, columns.size, LANES):
+        for i in range(LANES):
+            starts[i] = base + np.intp(columns[min(c + i, columns.size - 1)]) * n
+        for v in range(vectors):
+            to = place + v * LANES * GRADIENT_COLUMNS + c
+            transpose(source, starts, 0, v * hop, out, to, GRADIENT_COLUMNS)
 
 
 @compiled

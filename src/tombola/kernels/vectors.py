@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -179,7 +180,9 @@ def _operation(operands: int, emit: Callable[[Any, Any], Any]) -> Any:
         return intrinsic(lambda typing, a: (signature, generate))
     if operands == 2:
         return intrinsic(lambda typing, a, b: (signature, generate))
-    return intrinsic(lambda typing, a, b, c: (signature, generate))
+    if operands == 3:
+        return intrinsic(lambda typing, a, b, c: (signature, generate))
+    return intrinsic(lambda typing, a, b, c, d: (signature, generate))
 
 
 def greater(builder: Any, pair: Any) -> Any:
@@ -214,6 +217,10 @@ where_positive = _operation(2, lambda builder, pair: _where(builder, ">", pair[1
 """The first where the second is positive or NaN, else zero."""
 where_equal = _operation(3, lambda builder, three: _where(builder, "==", three[1], three[2], three[0]))
 """The first where the second equals the third, else zero."""
+where_greater = _operation(
+    4, lambda builder, four: builder.select(builder.fcmp_unordered(">", *four[:2]), four[2], four[3])
+)
+"""The third where the first is greater than the second, or one of both is NaN; else the fourth."""
 fma = _operation(3, llvm_function("fma"))
 """`a * b + c`, rounded once."""
 
@@ -238,3 +245,40 @@ def _inverse_root(builder: Any, arguments: Any) -> Any:
 inverse_root = _operation(1, _inverse_root)
 """1 / √x for positive finite x, to about 1e-7 of it. Only multiplies, which takes less time than a square root and a
 division, and gives equal bits on all processors. Finite for 0, so that x · inverse_root(x) is √x for 0, too."""
+
+
+def _flush(builder: Any, arguments: Any) -> Any:
+    (value,) = arguments
+    least = ir.Constant(VECTOR, [ir.Constant(ir.FloatType(), 2.0**-100)] * LANES)
+    return builder.select(builder.fcmp_unordered(">=", llvm_function("fabs")(builder, [value]), least), value, ZERO)
+
+
+flush = _operation(1, _flush)
+"""The value, or 0 where it is closer to 0 than 2⁻¹⁰⁰: averages that decay to 0 would become subnormal numbers, which
+take processors a hundred times as long. NaN stays."""
+
+
+def _exponential(builder: Any, arguments: Any) -> Any:
+    """e^x = 2^k · e^r with k = x / ln 2, rounded, and a polynomial for e^r (Cephes). Adding 1.5 · 2²³ rounds."""
+    (value,) = arguments
+    whole = ir.VectorType(INT32, LANES)
+
+    def all_lanes(number: float) -> Any:
+        return ir.Constant(VECTOR, [ir.Constant(ir.FloatType(), float(np.float32(number)))] * LANES)
+
+    def fma(*three: Any) -> Any:
+        return llvm_function("fma")(builder, three)
+
+    shifted = fma(value, all_lanes(1.44269504), all_lanes(1.5 * 2**23))
+    k = builder.fsub(shifted, all_lanes(1.5 * 2**23))
+    rest = fma(k, all_lanes(2.12194440e-4), fma(k, all_lanes(-0.693359375), value))
+    power = all_lanes(1.9875691500e-4)
+    for coefficient in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5, 1, 1):
+        power = fma(power, rest, all_lanes(coefficient))
+    exponent = builder.shl(builder.bitcast(shifted, whole), ir.Constant(whole, [INT32(23)] * LANES))
+    scaled = builder.bitcast(builder.add(builder.bitcast(power, whole), exponent), VECTOR)
+    return builder.select(builder.fcmp_ordered("<", value, all_lanes(-64)), ZERO, scaled)
+
+
+exponential = _operation(1, _exponential)
+"""e^x for x from -64 to 88, to about 1e-7 of it, with equal bits on all processors; 0 below."""

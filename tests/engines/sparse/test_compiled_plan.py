@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -82,6 +83,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "two batch norms": lambda: Sum(
         nn.Sequential(conv(stride=2), nn.BatchNorm2d(4)), nn.Sequential(conv(kernel=1, stride=2), nn.BatchNorm2d(4))
     ),
+    "a sum with what a batch norm reads": lambda: Sum(nn.Identity(), nn.BatchNorm2d(4)),
     "a residual network": lambda: resnet_20(IMAGES, 10),
     "subsampled shortcuts": lambda: resnet_20(IMAGES, 10, shortcut="identity"),
     "projections": lambda: resnet_18(IMAGES, 10, width=4),
@@ -164,6 +166,58 @@ class Detached(Functional):
         return self.layer(self.first(x).detach())
 
 
+class ZeroBranch(nn.Module):
+    """A residual block whose branch adds nothing at first, and so gives nothing a gradient."""
+
+    def __init__(self, branch: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.inner, self.norm, self.layer = (
+            nn.Linear(6, 6), nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 10)
+        )  # fmt: skip
+        self.branch = branch
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.layer(x + self.norm(self.inner(self.branch(x))))
+
+
+class SkippedLayer(Functional):
+    """Leaves a layer out of a hundredth of the training steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skipped = self.training and random.random() < 0.01
+        return self.layer(x if skipped else self.first(x))
+
+
+class Counting(Functional):
+    """Counts its calls; what it computes may depend on their number."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.layer(x)
+
+
+class ExtraState(nn.Sequential):
+    def get_extra_state(self) -> Tensor:
+        return torch.ones(2)
+
+
+def with_tensor(name: str, buffer: bool = True, persistent: bool = True) -> nn.Module:
+    layer = nn.Linear(6, 10)
+    if buffer:
+        layer.register_buffer(name, torch.ones(()), persistent)
+    else:
+        layer.register_parameter(name, nn.Parameter(torch.ones(())))
+    return nn.Sequential(layer)
+
+
 def hooked() -> nn.Module:
     network = nn.Sequential(nn.Linear(6, 10))
     network[0].register_forward_hook(lambda *_: None)
@@ -191,11 +245,19 @@ def shared() -> nn.Module:
         (nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6, momentum=None), nn.Linear(6, 10)), "no momentum"),
         (nn.Sequential(nn.Linear(6, 10, dtype=torch.float64)), "0.weight is of torch.float64"),
         (nn.Sequential(nn.Flatten()), "does not give the logits"),
-        (Functional(), "its outputs differ"),
+        (Functional(), "it draws random numbers other than by nn.Dropout"),
         (Detached(), "other parameters have gradients"),
         (hooked(), "0 has hooks"),
         (frozen(), "0.bias is frozen"),
         (shared(), "is not supported"),
+        (ZeroBranch(lambda x: x.detach()), "the gradient of first.weight differs"),
+        (SkippedLayer(), "it draws random numbers other than by nn.Dropout"),
+        (Counting(), "its forward pass changes calls"),
+        (ExtraState(nn.Linear(6, 10)), "_extra_state is not of a layer"),
+        (with_tensor("mine"), "0.mine is not of a layer"),
+        (with_tensor("mine", persistent=False), "0.mine is not of a layer"),
+        (with_tensor("num_batches_tracked"), "0.num_batches_tracked is not of a layer"),
+        (with_tensor("mine", buffer=False), "0.mine is not of a layer"),
     ],
 )
 def test_other_networks_do_not_for_a_reason(network: nn.Module, reason: str) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +163,25 @@ def test_without_numba_it_trains_dense_with_a_warning(
 
 def test_bfloat16_is_trained_by_the_eager_engine() -> None:
     assert sparse(dense_run(training__precision="bf16", training__length="10it")).engine.startswith("eager")
+
+
+def test_threads_do_not_plan_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing replaces methods of `nn.Module`."""
+    planning, most = 0, 0
+
+    def plan(*_: object) -> str:
+        nonlocal planning, most
+        planning += 1
+        most = max(most, planning)
+        time.sleep(0.02)
+        planning -= 1
+        return "not planned here"
+
+    monkeypatch.setattr(module, "_PLANS", {})
+    monkeypatch.setattr("tombola.engines.sparse.compiled_plan.compiled_plan", plan)
+    runs = [dense_run(model={"name": "mlp", "widths": [width]}) for width in (5, 6, 7, 5)]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        capacities = list(pool.map(Sparse().capacity, runs))
+    assert most == 1
+    assert len(module._PLANS) == 3
+    assert not any(capacity.threads for capacity in capacities)

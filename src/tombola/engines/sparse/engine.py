@@ -20,6 +20,7 @@ from tombola.runs.initial_state import StateLoader, masked_network, no_stored_st
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.utils.errors import InputError
+from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.seeds import Purpose, derive
 from tombola.zoo.datasets import prepare
 from tombola.zoo.datasets.split import Split
@@ -121,7 +122,9 @@ def _plan(run: Run) -> TrainingPlan | str:
     network = run.start.network
     key = network.model_dump_json()
     if key not in _PLANS:
-        _PLANS[key] = compiled_plan(build(Start(network=network, seed=0)), network.inputs)
+        with preserve_rng_state():  # tracing replaces methods of nn.Module: other threads neither build nor plan then
+            if key not in _PLANS:
+                _PLANS[key] = compiled_plan(build(Start(network=network, seed=0)), network.inputs)
     plan = _PLANS[key]
     return plan if isinstance(plan, str) else why_not_this_run(plan, run) or plan
 

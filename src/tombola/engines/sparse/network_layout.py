@@ -23,8 +23,9 @@ from tombola.kernels.plans.training_plan import (
     Product,
     TrainingPlan,
 )
-from tombola.kernels.products import Floats, Indices, aligned
+from tombola.kernels.products import GRADIENT_COLUMNS, Floats, Indices, aligned
 from tombola.kernels.training import tables
+from tombola.kernels.training.dense_update import ROWS
 from tombola.kernels.training.tables import Records, Structure, Weights, Workspace
 from tombola.kernels.vectors import LANES
 from tombola.pruning.mask import Mask, State
@@ -85,15 +86,16 @@ class NetworkLayout:
         self.room = max(slot.end for slot in self.values.values())
         self.back_room = max((slot.end for slot in self.gradients.values()), default=1)
         products = ProductTables(mask, self.values, self.gradients, dense_above)
-        kept: list[npt.NDArray[np.uint8]] = []
+        kept: dict[int, npt.NDArray[np.uint8]] = {}
         size = 0
 
         def reserve(name: str, count: int, order: Any = None, marks: Any = None) -> int:
             nonlocal size
-            self.slots[name] = ParameterSlot(name, tuple(shapes[name]), size, size + count, order)
-            kept.append(np.ones(count, np.uint8) if marks is None else marks)
-            size += count
-            return size - count
+            begin, size = padded(size), padded(size) + count
+            self.slots[name] = ParameterSlot(name, tuple(shapes[name]), begin, size, order)
+            if marks is not None:
+                kept[begin] = marks
+            return begin
 
         rows = [self._input_row()]
         norms: list[tuple[dict[str, Any], Norm]] = []
@@ -106,6 +108,7 @@ class NetworkLayout:
                 row |= products.add(operation, weight)
                 row["weights"] = reserve(weight, products.last_count, products.last_order, products.last_kept)
                 row["weights_end"] = size
+                row["by_rows"] = row["whole"] and not row["sparse"] and row["entries"] % LANES == 0
                 if operation.bias:
                     row["bias"] = reserve(entry(operation.name, "bias"), operation.out.shape[0])
             elif isinstance(operation, Norm):
@@ -117,21 +120,21 @@ class NetworkLayout:
                 row["unit"] = units
                 units += math.prod(operation.source.shape)
         self.undecayed = padded(size)
-        if not decay_normalisation:
-            kept.append(np.ones(self.undecayed - size, np.uint8))
-            size = self.undecayed
         for row, norm in norms:
             row["scale"] = reserve(entry(norm.name, "weight"), norm.source.shape[0])
             row["bias"] = reserve(entry(norm.name, "bias"), norm.source.shape[0])
         if decay_normalisation:
             self.undecayed = padded(size)
-        self.size, self.channels = size, channels
+        self.size, self.channels = padded(size), channels
+        marks = np.ones(self.size, np.uint8)
+        for begin, of_weight in kept.items():
+            marks[begin : begin + len(of_weight)] = of_weight
         _set_sums(rows, norms, plan)
         steps = np.array([tuple(row[name] for name in tables.STEP.names or ()) for row in rows], tables.STEP)
         self.structure = Structure(
             steps=steps,
             segments=_segments(steps),
-            kept=np.concatenate([np.empty(0, np.uint8), *kept]),
+            kept=marks,
             runs=self._runs(steps, products.arrays["columns"]),
             undecayed=self.undecayed,
             **products.arrays,
@@ -190,7 +193,7 @@ class NetworkLayout:
         features that no kept weight reads are left out."""
         first, features = steps[1], self.plan.inputs.shape[0]
         alone = [self.plan.inputs in (op.source, op.addend) for op in self.plan.operations].count(True) == 1
-        if not (self.plan.of_features and alone and first["sparse"] and first["x"] == 0) or features < LANES:
+        if not (self.plan.of_features and alone and first["sparse"] and first["x_plane"] == 1) or features < LANES:
             return runs_of(self.values[self.plan.inputs].pixels)
         read = columns[first["entry"] : first["entry"] + first["entries"]]
         begins = np.unique(np.minimum(read // LANES * LANES, features - LANES)).astype(np.int64)
@@ -210,11 +213,11 @@ class NetworkLayout:
 
     def pack(self, state: State) -> Floats:
         """The flat parameters of a `state_dict`; pruned weights are zero."""
-        parameters: Floats = aligned(padded(self.size))
+        parameters: Floats = aligned(self.size)
         for name, slot in self.slots.items():
             flat = state[name].detach().numpy().reshape(-1)
             parameters[slot.begin : slot.end] = flat if slot.order is None else flat[slot.order]
-        parameters[: self.size] *= self.structure.kept
+        parameters *= self.structure.kept
         return parameters
 
     def unpack(self, parameters: Floats) -> State:
@@ -249,6 +252,11 @@ class NetworkLayout:
             for layer, where in self.statistics.items()
         }
 
+    def _scratch(self, examples: int) -> int:
+        """Floats that `dense_update` needs."""
+        sizes = [int(step["entries"]) for step in self.structure.steps if step["by_rows"]]
+        return max(-(-size // GRADIENT_COLUMNS) * GRADIENT_COLUMNS * examples + ROWS * size for size in sizes or [0])
+
     def workspace(self, examples: int, training: bool) -> Workspace:
         """A workspace for so many examples at once, at least."""
         n = padded(examples) if self.plan.of_features else LANES
@@ -271,6 +279,7 @@ class NetworkLayout:
             mean=np.zeros(self.channels, np.float64),
             deviation=np.zeros(self.channels, np.float64),
             logits=np.zeros(self.plan.logits.shape[0] * n, np.float32),
+            scratch=aligned(self._scratch(groups * n) if training else 0),
         )
 
 
@@ -298,7 +307,9 @@ def _gradients(plan: TrainingPlan) -> dict[Activation, ImageSlot]:
         if activation.trained:
             readers = [number for number, one in enumerate(plan.operations) if activation in (one.source, one.addend)]
             written = count - max(readers, default=count)
-            lifetimes[activation] = Lifetime(activation.gradients, written, count - index + 1)
+            # Only zeros that are written again may lie in memory that is shared: those around the logits are not.
+            read = count - index + 1 if readers else count + 1
+            lifetimes[activation] = Lifetime(activation.gradients, written, read)
     slots = allocate(list(lifetimes.values()))
     return {activation: slots[lifetime.image] for activation, lifetime in lifetimes.items()}
 

@@ -175,8 +175,8 @@ class _TrainingPlanner:
             step = self.steps[index]
             if isinstance(operation, Norm | Copy) and step.kind == "add" and operation.addend is None:
                 others = [one for one in map(self.known, step.inputs) if one is not None and one is not out]
-                if len(others) != 1 or others[0].shape != out.shape:
-                    break  # the other summand is not planned yet
+                if len(others) != 1 or others[0].shape != out.shape or others[0] is operation.source:
+                    break  # the other summand is not planned yet, or its gradient would be written twice
                 operation.addend = others[0]
                 out.trained = out.trained or others[0].trained
             elif step.function is torch.relu and not isinstance(operation, Dropout):

@@ -252,6 +252,8 @@ def dropout(work: Any, step: Step, g: int, seed: int, iteration: int, back: bool
     """Dropout of the source, or of the gradient. The factors depend on seed, iteration, unit and example, and are
     computed again in the backward pass."""
     n, scale = work.n, np.float32(1 / (1 - step.probability))
+    if back:
+        clear_gradient_padding(work, step, g)
     for c in range(step.rows):
         for y in range(step.height):
             x = g * work.room + (step.x + c * step.x_plane + y * step.x_line) * n

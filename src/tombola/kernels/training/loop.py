@@ -8,9 +8,10 @@ import numpy as np
 
 from tombola.kernels.compiled import compiled
 from tombola.kernels.losses import cross_entropy
-from tombola.kernels.optimizers import update
+from tombola.kernels.optimizers import step_sizes
 from tombola.kernels.training.batches import load_batch
-from tombola.kernels.training.passes import backward, forward
+from tombola.kernels.training.passes import backward, forward, update_rest
+from tombola.kernels.vectors import LANES, load, store
 
 
 @compiled
@@ -30,7 +31,8 @@ def loss_and_gradient(net: Any, work: Any, labels: Any, examples: int, back: boo
         if back:
             for c in range(classes):
                 place = g * work.back_room + (step.dy + c * step.dy_plane) * n
-                work.deltas[place : place + n] = work.logits[c * n : (c + 1) * n]
+                for t in range(0, n, LANES):  # not a slice, whose error message would take seconds to compile
+                    store(work.deltas, place + t, load(work.logits, c * n + t))
     return losses, correct
 
 
@@ -64,8 +66,9 @@ def train(
         forward(net, weights, work, True, examples, options.noise, iteration + step)
         loss, _ = loss_and_gradient(net, work, labels, examples, True)
         losses += loss / examples
-        backward(net, weights, work, examples, options.noise, iteration + step)
-        update(weights, options, rates[step], iteration + step + 1 - options.begin, net.undecayed)
+        sizes = step_sizes(options, rates[step], iteration + step + 1 - options.begin)
+        backward(net, weights, work, examples, options, sizes, iteration + step)
+        update_rest(net, weights, options, sizes)
     return losses
 
 

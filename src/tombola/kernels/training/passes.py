@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tombola.kernels.compiled import compiled
+from tombola.kernels.optimizers import update
+from tombola.kernels.training.dense_update import dense_update
 from tombola.kernels.training.elementwise import (
     add_sums,
     addend_backward,
@@ -68,13 +70,17 @@ def forward(net: Any, weights: Any, work: Any, training: bool, examples: int, se
 
 
 @compiled
-def step_backward(net: Any, weights: Any, work: Any, step: Step, g: int, seed: int, iteration: int) -> None:
+def step_backward(
+    net: Any, weights: Any, work: Any, step: Step, g: int, options: Any, sizes: Any, iteration: int
+) -> None:
     """The gradients of a step's parameters, source and addend, from that of its output; of a batch norm, only its
     sums."""
     if step.kind == PRODUCT:
         product_gradients(net, weights, work, step, g)
         if step.dx >= 0:
             product_backward(net, weights, work, step, g)
+        if step.by_rows:
+            dense_update(net, weights, work, step, options, sizes)
     elif step.kind == NORM:
         norm_sums(work, step, g)
     elif step.kind == COPY:
@@ -84,14 +90,15 @@ def step_backward(net: Any, weights: Any, work: Any, step: Step, g: int, seed: i
         if step.dx >= 0:
             pool_backward(work, step, g)
     elif step.kind == DROPOUT and step.dx >= 0:
-        dropout(work, step, g, seed, iteration, True)
+        dropout(work, step, g, options.noise, iteration, True)
     if step.da >= 0:
         addend_backward(work, step, g)
 
 
 @compiled
-def backward(net: Any, weights: Any, work: Any, examples: int, seed: int, iteration: int) -> None:
-    """Add the gradients of all parameters, from that of the logits."""
+def backward(net: Any, weights: Any, work: Any, examples: int, options: Any, sizes: Any, iteration: int) -> None:
+    """Add the gradients of all parameters, from that of the logits. The weights of steps `by_rows` are updated at
+    once, by `sizes` of `step_sizes`."""
     for i in range(net.steps.size):
         if net.steps[i].kind == PRODUCT and net.steps[i].dx >= 0:
             transpose_values(net, weights, work, net.steps[i])
@@ -104,13 +111,26 @@ def backward(net: Any, weights: Any, work: Any, examples: int, seed: int, iterat
                 norm_backward(weights, work, net.steps[norm], g, examples)
             if not whole:
                 for i in range(end - 1, begin - 1, -1):
-                    step_backward(net, weights, work, net.steps[i], g, seed, iteration)
-        if whole:
-            step_backward(net, weights, work, net.steps[begin], 0, seed, iteration)
+                    step_backward(net, weights, work, net.steps[i], g, options, sizes, iteration)
+        for g in range(1 if whole else 0):  # not a constant, of which numba would compile a version
+            step_backward(net, weights, work, net.steps[begin], g, options, sizes, iteration)
         norm = -1
         if net.steps[begin].kind == NORM:
             norm_gradients(weights, work, net.steps[begin])
             norm = begin if net.steps[begin].dx >= 0 else -1
     for i in range(net.steps.size):
-        if net.steps[i].masked:
+        if net.steps[i].masked and not net.steps[i].by_rows:
             mask_gradients(net, weights, net.steps[i])
+
+
+@compiled
+def update_rest(net: Any, weights: Any, options: Any, sizes: Any) -> None:
+    """Update all parameters but the weights of steps `by_rows`, which begin and end with whole vectors."""
+    begin = 0
+    for i in range(net.steps.size):
+        if net.steps[i].by_rows:
+            end = net.steps[i].weights
+            update(weights, weights.gradients, 0, options, sizes, options.weight_decay, begin, end)
+            begin = net.steps[i].weights_end
+    update(weights, weights.gradients, 0, options, sizes, options.weight_decay, begin, net.undecayed)
+    update(weights, weights.gradients, 0, options, sizes, 0.0, net.undecayed, weights.parameters.size)

@@ -41,7 +41,7 @@ def product_forward(net: Any, weights: Any, work: Any, step: Step, g: int) -> No
 
 @compiled
 def product_gradients(net: Any, weights: Any, work: Any, step: Step, g: int) -> None:
-    """Add the gradients of the parameters, of group `g` or of the whole batch."""
+    """Add the gradients of the parameters, of group `g` or of the whole batch; of a step `by_rows`, of its bias."""
     n, rows = work.n, step.rows
     gradients = weights.gradients[step.weights : step.weights_end]
     columns = net.columns[step.entry : step.entry + step.entries]
@@ -54,7 +54,7 @@ def product_gradients(net: Any, weights: Any, work: Any, step: Step, g: int) -> 
         stream = work.deltas, left, step.dy_plane * n, left_hop, work.activations, base, n, hop, vectors, gradients
         if step.sparse:
             sampled_product(columns, bounds, rows, *stream)
-        else:
+        elif not step.by_rows:
             places = net.places[step.entry : step.entry + step.entries]
             dense_gradient(places, columns, rows, 0, step.entries, *stream)
         if step.bias >= 0:

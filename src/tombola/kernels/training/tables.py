@@ -26,7 +26,7 @@ STEP = np.dtype(
             *("dx_first", "da_first", "x_relu", "a_relu", "relu"),
             *("channels", "in_height", "in_width", "rows", "height", "width"),
             *("kernel_h", "kernel_w", "stride_h", "stride_w", "dilation_h", "dilation_w", "top", "left", "tiles"),
-            *("weights", "weights_end", "bias", "scale", "sparse", "masked", "linear"),
+            *("weights", "weights_end", "bias", "scale", "sparse", "masked", "linear", "by_rows"),
             *("entry", "entries", "bound", "bounds", "back", "backs", "phase", "phases"),
             *("statistics", "sums", "unit"),
         )
@@ -45,6 +45,7 @@ STEP = np.dtype(
 - `entry`, `entries`, `bound`, `bounds`: where its columns begin, how many there are, and where its bounds begin and
   end. `back`, `backs`, `phase`, `phases`: where its entries for the gradient of the inputs begin and end, and its
   phases.
+- `by_rows`: the weights are updated with `dense_update`, not after the backward pass.
 - `whole`: it is computed for all groups at once. `sums`: the statistics of the batch norm that reads its output, or
   -1; `statistics`: those of a batch norm itself. `unit`: how many units of dropout come before its own.
 """
@@ -78,7 +79,7 @@ class Structure(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Parameters, optimizer state and running statistics: float32, concatenated; parameters padded to whole
+    """Parameters, optimizer state and running statistics: float32, concatenated; each parameter padded to whole
     vectors."""
 
     parameters: Floats
@@ -120,6 +121,8 @@ class Workspace(NamedTuple):
     """The reciprocal of the standard deviation."""
     logits: Floats
     """The gradient of a group's logits."""
+    scratch: Floats
+    """For `dense_update`; empty in evaluations."""
 
 
 class Options(NamedTuple):
