@@ -47,3 +47,16 @@ def test_a_logit_that_is_no_number_makes_the_loss_none() -> None:
     logits[16] = np.nan
     loss, _ = cross_entropy(logits, np.array([0, 1, 2]), 16, 3, np.empty(48, np.float32))
     assert np.isnan(loss)
+
+
+@pytest.mark.parametrize(
+    "row", [[np.nan, 1, np.nan], [1, np.nan, 2], [2, 1, np.nan], [np.nan] * 3, [np.inf, 1, np.inf], [1, np.inf, 2]]
+)
+def test_the_prediction_is_that_of_argmax(row: list[float]) -> None:
+    logits = np.zeros((3, 16), np.float32)
+    logits[:, 5] = row
+    labels = np.zeros(16, np.int64)
+    labels[:5] = labels[6:] = 1
+    labels[5] = torch.tensor(row).argmax()
+    _, correct = cross_entropy(logits.reshape(-1), labels, 16, 16, np.empty(48, np.float32))
+    assert correct == 1

@@ -54,6 +54,10 @@ def cross_entropy(logits: Any, labels: Any, width: int, examples: int, deltas: A
         for i in range(min(LANES, batch - b)):
             at = labels[b + i] * width + b + i
             loss += np.log(sums[i]) - (logits[at] - maxima[i])
+            if np.isnan(sums[i]):  # the first NaN is the prediction, as that of argmax; infinities give NaN here, too
+                for c in range(classes - 1, -1, -1):
+                    if np.isnan(logits[c * width + b + i]):
+                        best[i] = c
             correct += best[i] == labels[b + i]
             deltas[at] -= share
     for c in range(classes):

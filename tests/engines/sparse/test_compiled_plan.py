@@ -238,7 +238,7 @@ def shared() -> nn.Module:
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (nn.Sequential(nn.Linear(6, 10), nn.ReLU()), "something comes after its logits"),
+        (nn.Sequential(nn.Linear(6, 10), nn.ReLU()), "its outputs end with a ReLU, or are images"),
         (nn.Sequential(nn.Linear(6, 6), nn.GELU(), nn.Linear(6, 10)), "is not a ReLU"),
         (nn.Sequential(nn.Linear(6, 6), nn.AlphaDropout(0.5), nn.Linear(6, 10)), "is not supported"),
         (nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6, affine=False), nn.Linear(6, 10)), "has no scale"),

@@ -102,13 +102,13 @@ def fill_with_nan(learner: NetworkLearner, work: Workspace) -> None:
     """Fill all numbers but the zeros around images and around the gradient of the logits, which are never written."""
     for slot in learner.layout.values.values():
         for group in range(work.groups):
-            pixels = group * work.room + slot.pixels[:, None] * work.n + np.arange(work.n)
+            pixels = group * work.group_size + slot.pixels[:, None] * work.n + np.arange(work.n)
             work.activations[pixels] = np.nan
     for array in (work.deltas, work.transposed, work.valid, work.sums, work.mean, work.deviation, work.logits):
         array[:] = np.nan
     logits = learner.layout.gradients[learner.layout.plan.logits]
     for group in range(work.groups if work.deltas.size else 0):
-        work.deltas[group * work.back_room :][logits.begin * work.n : logits.end * work.n] = 0
+        work.deltas[group * work.back_group_size :][logits.begin * work.n : logits.end * work.n] = 0
 
 
 def guard_arrays(learner: NetworkLearner) -> list[Floats]:

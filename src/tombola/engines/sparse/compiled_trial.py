@@ -15,16 +15,17 @@ from tombola.kernels.training.tables import Options
 from tombola.pruning.mask import Mask, State
 
 
-def compiled_trial(plan: TrainingPlan, state: State, examples: Tensor, labels: Tensor) -> Trial:
-    """The outputs of a plan with the weights in `state`, and the gradients of the mean loss, without dropout: the
-    same as `run_trial` with `loss_gradient`. Calls the functions that train, so that no others are compiled."""
-    layout = NetworkLayout(plan, {name: tuple(tensor.shape) for name, tensor in state.items()}, Mask({}))
+def compiled_trial(plan: TrainingPlan, state: State, mask: Mask, examples: Tensor, labels: Tensor) -> Trial:
+    """The outputs of a plan with the weights of `state` in `mask`, and the gradients of the mean loss, without
+    dropout: the same as `run_trial` with `loss_gradient`. Calls the functions that train, so that no others are
+    compiled."""
+    layout = NetworkLayout(plan, {name: tuple(tensor.shape) for name, tensor in state.items()}, mask)
     layout.structure.steps["probability"] = 0
     net, weights, work = layout.structure, layout.weights(state, 1), layout.workspace(len(examples), training=True)
     size, step = len(examples), net.steps[-1]
     group, lane = np.divmod(np.arange(size), work.n)
     classes = np.arange(plan.logits.shape[0])
-    outputs_at = (group * work.room + lane)[:, None] + (step["y"] + classes * step["y_plane"]) * work.n
+    outputs_at = (group * work.group_size + lane)[:, None] + (step["y"] + classes * step["y_plane"]) * work.n
     x, y, rows, black = examples.reshape(size, -1).numpy(), labels.numpy(), np.arange(size), np.zeros(1, np.float32)
     # A step of SGD with a learning rate of zero: the momentum becomes the gradient.
     options = Options(adam=False, momentum=0.0, nesterov=False, weight_decay=0.0, noise=0, begin=0)

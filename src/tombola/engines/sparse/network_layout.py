@@ -83,8 +83,8 @@ class NetworkLayout:
         """Where the running statistics of batch norms lie, by the layers' names."""
         self.values = _values(plan)
         self.gradients = _gradients(plan)
-        self.room = max(slot.end for slot in self.values.values())
-        self.back_room = max((slot.end for slot in self.gradients.values()), default=1)
+        self.pixels = max(slot.end for slot in self.values.values())
+        self.back_pixels = max((slot.end for slot in self.gradients.values()), default=1)
         products = ProductTables(mask, self.values, self.gradients, dense_above)
         kept: dict[int, npt.NDArray[np.uint8]] = {}
         size = 0
@@ -105,8 +105,9 @@ class NetworkLayout:
             rows.append(row)
             if isinstance(operation, Product):
                 weight = entry(operation.name, "weight")
-                row |= products.add(operation, weight)
-                row["weights"] = reserve(weight, products.last_count, products.last_order, products.last_kept)
+                stored = products.add(operation, weight)
+                row |= stored.fields
+                row["weights"] = reserve(weight, stored.size, stored.order, stored.kept)
                 row["weights_end"] = size
                 row["by_rows"] = row["whole"] and not row["sparse"] and row["entries"] % LANES == 0
                 if operation.bias:
@@ -261,18 +262,18 @@ class NetworkLayout:
         """A workspace for so many examples at once, at least."""
         n = padded(examples) if self.plan.of_features else LANES
         groups = 1 if self.plan.of_features else -(-examples // LANES)
-        room, back_room = self.room * n + GAP, self.back_room * n + GAP
+        group_size, back_group_size = self.pixels * n + GAP, self.back_pixels * n + GAP
         sparse = len(self.structure.back_places) if training else 0
         return Workspace(
             n=n,
             groups=groups,
-            room=room,
-            back_room=back_room,
-            hop=LANES if groups == 1 else room,
-            back_hop=LANES if groups == 1 else back_room,
+            group_size=group_size,
+            back_group_size=back_group_size,
+            hop=LANES if groups == 1 else group_size,
+            back_hop=LANES if groups == 1 else back_group_size,
             vectors=n // LANES * groups,
-            activations=aligned(groups * room),
-            deltas=aligned(groups * back_room if training else 0),
+            activations=aligned(groups * group_size),
+            deltas=aligned(groups * back_group_size if training else 0),
             transposed=np.zeros(sparse, np.float32),
             valid=aligned(groups * n),
             sums=np.zeros(2 * self.channels, np.float64),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,19 @@ from tombola.pruning.mask import Mask
 
 DENSE_ABOVE = 0.6
 """Layers of a higher density are multiplied dense and masked, because that is faster there."""
+
+
+class ProductRow(NamedTuple):
+    """What `ProductTables.add` says of a product."""
+
+    fields: dict[str, Any]
+    """Of its row in the table of steps."""
+    size: int
+    """The number of its stored weights."""
+    order: npt.NDArray[np.int64] | None = None
+    """Their indices in the flattened weight, if only the kept ones are stored."""
+    kept: npt.NDArray[np.uint8] | None = None
+    """Which of all are kept, if all are stored and some are pruned."""
 
 
 class ProductTables:
@@ -33,9 +46,6 @@ class ProductTables:
         self._parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in names}
         self._sizes = dict.fromkeys(names, 0)
         self._phases: list[tuple[int, ...]] = []
-        self.last_order: npt.NDArray[np.int64] | None = None
-        self.last_kept: npt.NDArray[np.uint8] | None = None
-        self.last_count = 0
 
     @property
     def arrays(self) -> dict[str, Any]:
@@ -44,26 +54,22 @@ class ProductTables:
         arrays: dict[str, Any] = {name: array.astype(np.int32) for name, array in joined.items()}
         return arrays | {"phases": np.array(self._phases or [(0,) * len(tables.PHASE.names or ())], tables.PHASE)}
 
-    def add(self, product: Product, weight: str) -> dict[str, Any]:
-        """Add a product; returns its fields in the table of steps.
-
-        Also sets `last_count`, the number of its stored weights; `last_order`, their indices in the flattened weight
-        if only the kept ones are stored; and `last_kept`, which of all are kept.
-        """
+    def add(self, product: Product, weight: str) -> ProductRow:
+        """Add a product."""
         shape = product.matrix_shape
         kept = self.mask[weight].numpy().reshape(shape) if weight in self.mask else np.ones(shape, bool)
         sparse = product.groups > 1 or bool(kept.mean() <= self.dense_above)
-        fields: dict[str, Any] = {"sparse": sparse, "masked": not sparse and not kept.all()}
+        masked = not sparse and not kept.all()
+        fields: dict[str, Any] = {"sparse": sparse, "masked": masked}
         if sparse:
             pattern = SparsityPattern.of(kept)
             row, column = np.divmod(pattern.order, shape[1])
-            self.last_order, self.last_kept, self.last_count = pattern.order, None, len(pattern.order)
+            stored = ProductRow(fields, len(pattern.order), order=pattern.order)
             fields["bound"] = self._append("bounds", pattern.bounds)
             fields["bounds"] = self._sizes["bounds"]
         else:
             row, column = np.zeros(shape[1], np.int64), np.arange(shape[1])
-            self.last_order, self.last_count = None, kept.size
-            self.last_kept = kept.reshape(-1).view(np.uint8) if fields["masked"] else None
+            stored = ProductRow(fields, kept.size, kept=kept.reshape(-1).view(np.uint8) if masked else None)
         offsets = self._offsets(product, row, column)
         fields["entry"], fields["entries"] = self._append("columns", offsets), len(offsets)
         self._append("places", np.arange(len(offsets)) if not sparse else np.zeros(len(offsets)))
@@ -75,7 +81,7 @@ class ProductTables:
             else:
                 self._add_dense_phases(product)
         fields["backs"], fields["phases"] = self._sizes["back_places"], len(self._phases)
-        return fields
+        return stored
 
     def _append(self, name: str, array: npt.NDArray[Any]) -> int:
         begin = self._sizes[name]

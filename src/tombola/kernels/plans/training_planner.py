@@ -63,8 +63,8 @@ class _TrainingPlanner:
         normed = [operation.source for operation in plan.operations if isinstance(operation, Norm)]
         if len({*normed}) < len(normed):
             raise UnsupportedNetwork("two batch norms have one source")
-        if plan.logits.relu or plan.logits.shape[1:] != (1, 1) or len(self.readers[last]):
-            raise UnsupportedNetwork("something comes after its logits")
+        if plan.logits.relu or plan.logits.shape[1:] != (1, 1):
+            raise UnsupportedNetwork("its outputs end with a ReLU, or are images")
         return plan
 
     def source(self, step: Step, which: int = 0) -> Activation:

@@ -7,6 +7,7 @@ from typing import Any
 from tombola.kernels.compiled import compiled
 from tombola.kernels.images import pack
 from tombola.kernels.products import Floats
+from tombola.kernels.training.places import value_at
 from tombola.kernels.training.tables import Step
 
 
@@ -32,7 +33,7 @@ def load_batch(
         if choices.size:
             pack_augmented(source, starts, net.steps[0], choices, crop, black, work, g)
         else:
-            pack(source, starts, net.runs, work.n, work.activations, g * work.room)
+            pack(source, starts, net.runs, work.n, work.activations, g * work.group_size)
 
 
 @compiled
@@ -46,7 +47,7 @@ def pack_augmented(
         flipped, top, left = choices[row, 0], choices[row, 1] - crop, choices[row, 2] - crop
         for c in range(step.channels):
             for i in range(height):
-                line = g * work.room + (step.x + c * step.x_plane + i * step.x_line) * work.n + b
+                line = value_at(work, g, step.x + c * step.x_plane + i * step.x_line) + b
                 pixel = starts[b] + (c * height + i + top) * width
                 for j in range(width):
                     at = (width - 1 - j if flipped else j) + left

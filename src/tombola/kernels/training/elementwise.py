@@ -10,6 +10,7 @@ from tombola.kernels.compiled import compiled
 from tombola.kernels.images import clear_padding
 from tombola.kernels.products import Floats
 from tombola.kernels.random import uniform
+from tombola.kernels.training.places import gradient_at, value_at
 from tombola.kernels.training.tables import Step
 from tombola.kernels.vectors import (
     LANES,
@@ -69,7 +70,7 @@ def add_sums(work: Any, step: Step, g: int, place: int, plane: int, line: int, h
     channel, which is kept in `work.mean`: it is about as far from the mean as others, so that nothing cancels."""
     n = work.n
     for c in range(step.rows):
-        begin = g * work.room + (place + c * plane) * n
+        begin = value_at(work, g, place + c * plane)
         if g == 0:
             work.mean[step.sums + c] = work.activations[begin]
         shift = splat(np.float32(work.mean[step.sums + c]))
@@ -108,28 +109,28 @@ def prepare_norm(weights: Any, work: Any, step: Step, examples: int, training: b
 @compiled
 def norm_forward(weights: Any, work: Any, step: Step, g: int) -> None:
     """Batch norm with addend and ReLU."""
-    n, values, count = work.n, work.activations, step.width * work.n
+    values, count = work.activations, step.width * work.n
     minimum = np.float32(0) if step.relu else np.float32(-np.inf)
     for c in range(step.rows):
         scale = weights.parameters[step.scale + c] * work.deviation[step.statistics + c]
         shift = weights.parameters[step.bias + c] - work.mean[step.statistics + c] * scale
         for y in range(step.height):
-            x = g * work.room + (step.x + c * step.x_plane + y * step.x_line) * n
-            a = g * work.room + (step.a + c * step.a_plane + y * step.a_line) * n if step.a >= 0 else -1
-            out = g * work.room + (step.y + c * step.y_plane + y * step.y_line) * n
+            x = value_at(work, g, step.x + c * step.x_plane + y * step.x_line)
+            a = value_at(work, g, step.a + c * step.a_plane + y * step.a_line) if step.a >= 0 else -1
+            out = value_at(work, g, step.y + c * step.y_plane + y * step.y_line)
             scale_line(values, x, scale, shift, values, a, minimum, values, out, count)
 
 
 @compiled
 def norm_sums(work: Any, step: Step, g: int) -> None:
     """Add up, for each channel, the gradient and its product with the centred inputs; pass it on to the addend."""
-    n, count = work.n, step.width * work.n
+    count = step.width * work.n
     for c in range(step.rows):
         mean = splat(np.float32(work.mean[step.statistics + c]))
         one = other = splat(np.float32(0))
         for y in range(step.height):
-            x = g * work.room + (step.x + c * step.x_plane + y * step.x_line) * n
-            dy = g * work.back_room + (step.dy + c * step.dy_plane + y * step.dy_line) * n
+            x = value_at(work, g, step.x + c * step.x_plane + y * step.x_line)
+            dy = gradient_at(work, g, step.dy + c * step.dy_plane + y * step.dy_line)
             for t in range(0, count, LANES):
                 gradient = load(work.deltas, dy + t)
                 one = add(one, gradient)
@@ -151,7 +152,6 @@ def norm_gradients(weights: Any, work: Any, step: Step) -> None:
 def norm_backward(weights: Any, work: Any, step: Step, g: int, examples: int) -> None:
     """The gradient of the inputs, from `norm_sums` of all groups."""
     n, count, all_of_channel = work.n, step.width * work.n, examples * step.height * step.width
-    clear_gradient_padding(work, step, g)
     for c in range(step.rows):
         at = step.statistics + c
         scale = np.float32(weights.parameters[step.scale + c] * work.deviation[at])
@@ -161,9 +161,9 @@ def norm_backward(weights: Any, work: Any, step: Step, g: int, examples: int) ->
         factor, shift = splat(np.float32(-scale * other)), splat(np.float32(scale * (work.mean[at] * other - one)))
         scales = splat(scale)
         for y in range(step.height):
-            x = g * work.room + (step.x + c * step.x_plane + y * step.x_line) * n
-            dy = g * work.back_room + (step.dy + c * step.dy_plane + y * step.dy_line) * n
-            dx = g * work.back_room + (step.dx + c * step.dx_plane + y * step.dx_line) * n
+            x = value_at(work, g, step.x + c * step.x_plane + y * step.x_line)
+            dy = gradient_at(work, g, step.dy + c * step.dy_plane + y * step.dy_line)
+            dx = gradient_at(work, g, step.dx + c * step.dx_plane + y * step.dx_line)
             for t in range(0, count, LANES):
                 source = load(work.activations, x + t)
                 value = fma(scales, load(work.deltas, dy + t), fma(factor, source, shift))
@@ -177,26 +177,26 @@ def norm_backward(weights: Any, work: Any, step: Step, g: int, examples: int) ->
 
 @compiled
 def clear_gradient_padding(work: Any, step: Step, g: int) -> None:
-    """Set the zeros around the gradient of the source, before it is written for the first time."""
-    if step.dx_first:
+    """Set the zeros around the gradients that this step is the first to write, of source and addend."""
+    if step.dx >= 0 and step.dx_first:
         place, size = (step.dx, step.dx_plane, step.dx_line), (step.channels, step.in_height, step.in_width)
         padding = step.dx_top, step.dx_left, step.dx_bottom, step.dx_right
-        clear_padding(work.deltas, g * work.back_room, work.n, place, size, padding)
+        clear_padding(work.deltas, g * work.back_group_size, work.n, place, size, padding)
+    if step.da >= 0 and step.da_first:
+        place, size = (step.da, step.da_plane, step.da_line), (step.rows, step.height, step.width)
+        padding = step.da_top, step.da_left, step.da_bottom, step.da_right
+        clear_padding(work.deltas, g * work.back_group_size, work.n, place, size, padding)
 
 
 @compiled
 def addend_backward(work: Any, step: Step, g: int) -> None:
     """The gradient of the addend is that of the output."""
     n = work.n
-    if step.da_first:
-        place, size = (step.da, step.da_plane, step.da_line), (step.rows, step.height, step.width)
-        padding = step.da_top, step.da_left, step.da_bottom, step.da_right
-        clear_padding(work.deltas, g * work.back_room, n, place, size, padding)
     for c in range(step.rows):
         for y in range(step.height):
-            dy = g * work.back_room + (step.dy + c * step.dy_plane + y * step.dy_line) * n
-            da = g * work.back_room + (step.da + c * step.da_plane + y * step.da_line) * n
-            a = g * work.room + (step.a + c * step.a_plane + y * step.a_line) * n if step.a_relu else -1
+            dy = gradient_at(work, g, step.dy + c * step.dy_plane + y * step.dy_line)
+            da = gradient_at(work, g, step.da + c * step.da_plane + y * step.da_line)
+            a = value_at(work, g, step.a + c * step.a_plane + y * step.a_line) if step.a_relu else -1
             pass_gradient(work.deltas, dy, work.activations, a, step.da_first, work.deltas, da, step.width * n)
 
 
@@ -212,9 +212,9 @@ def copy_forward(work: Any, step: Step, g: int) -> None:
         for y in range(step.height):
             for i in range(pixels):
                 x = step.x + channel * step.x_plane + y * step.stride_h * step.x_line + i * step.stride_w
-                a = g * work.room + (step.a + c * step.a_plane + y * step.a_line + i) * n if step.a >= 0 else -1
-                out = g * work.room + (step.y + c * step.y_plane + y * step.y_line + i) * n
-                scale_line(values, g * work.room + x * n, scale, 0.0, values, a, minimum, values, out, length * n)
+                a = value_at(work, g, step.a + c * step.a_plane + y * step.a_line + i) if step.a >= 0 else -1
+                out = value_at(work, g, step.y + c * step.y_plane + y * step.y_line + i)
+                scale_line(values, value_at(work, g, x), scale, 0.0, values, a, minimum, values, out, length * n)
 
 
 @compiled
@@ -222,7 +222,6 @@ def copy_backward(work: Any, step: Step, g: int) -> None:
     """The gradient of the source: zero for the pixels that are not copied."""
     n = work.n
     first = step.dx_first
-    clear_gradient_padding(work, step, g)
     if first and step.stride_h * step.stride_w > 1:
         zero_gradient(work, step, g)
         first = 0
@@ -231,9 +230,9 @@ def copy_backward(work: Any, step: Step, g: int) -> None:
         for y in range(step.height):
             for i in range(pixels):
                 pixel = y * step.stride_h, i * step.stride_w
-                x = g * work.room + (step.x + c * step.x_plane + pixel[0] * step.x_line + pixel[1]) * n
-                dx = g * work.back_room + (step.dx + c * step.dx_plane + pixel[0] * step.dx_line + pixel[1]) * n
-                dy = g * work.back_room + (step.dy + c * step.dy_plane + y * step.dy_line + i) * n
+                x = value_at(work, g, step.x + c * step.x_plane + pixel[0] * step.x_line + pixel[1])
+                dx = gradient_at(work, g, step.dx + c * step.dx_plane + pixel[0] * step.dx_line + pixel[1])
+                dy = gradient_at(work, g, step.dy + c * step.dy_plane + y * step.dy_line + i)
                 relu = x if step.x_relu else -1
                 pass_gradient(work.deltas, dy, work.activations, relu, first, work.deltas, dx, length * n)
 
@@ -243,7 +242,7 @@ def zero_gradient(work: Any, step: Step, g: int) -> None:
     """Set the gradient of the source to zero."""
     for c in range(step.channels):
         for y in range(step.in_height):
-            dx = g * work.back_room + (step.dx + c * step.dx_plane + y * step.dx_line) * work.n
+            dx = gradient_at(work, g, step.dx + c * step.dx_plane + y * step.dx_line)
             work.deltas[dx : dx + step.in_width * work.n] = 0
 
 
@@ -252,14 +251,12 @@ def dropout(work: Any, step: Step, g: int, seed: int, iteration: int, back: bool
     """Dropout of the source, or of the gradient. The factors depend on seed, iteration, unit and example, and are
     computed again in the backward pass."""
     n, scale = work.n, np.float32(1 / (1 - step.probability))
-    if back:
-        clear_gradient_padding(work, step, g)
     for c in range(step.rows):
         for y in range(step.height):
-            x = g * work.room + (step.x + c * step.x_plane + y * step.x_line) * n
-            out = g * work.room + (step.y + c * step.y_plane + y * step.y_line) * n
-            dx = g * work.back_room + (step.dx + c * step.dx_plane + y * step.dx_line) * n
-            dy = g * work.back_room + (step.dy + c * step.dy_plane + y * step.dy_line) * n
+            x = value_at(work, g, step.x + c * step.x_plane + y * step.x_line)
+            out = value_at(work, g, step.y + c * step.y_plane + y * step.y_line)
+            dx = gradient_at(work, g, step.dx + c * step.dx_plane + y * step.dx_line)
+            dy = gradient_at(work, g, step.dy + c * step.dy_plane + y * step.dy_line)
             for t in range(step.width * n):
                 unit = step.unit + (c * step.height + y) * step.width + t // n
                 draw = uniform(seed, iteration, unit * work.groups * n + g * n + t % n)

@@ -27,7 +27,7 @@ class LayerRuns(NamedTuple):
 
 
 @compiled
-def write_block(source: Floats, first: int, count: int, work: Any, runs: Table, out: Floats, room: int) -> None:
+def write_block(source: Floats, first: int, count: int, work: Any, runs: Table, out: Floats, group_size: int) -> None:
     """Write `count` examples of `source`, contiguous, from number `first`; those that fill up the last group are
     zero."""
     size = runs[:, 2].sum()
@@ -36,21 +36,21 @@ def write_block(source: Floats, first: int, count: int, work: Any, runs: Table, 
         within = max(0, min(work.n, count - g * work.n))
         for b in range(work.n):
             starts[b] = (first + (g * work.n + b if b < within else 0)) * size
-        pack(source, starts, runs, work.n, out, g * room)
+        pack(source, starts, runs, work.n, out, g * group_size)
         if within < work.n:
             for i in range(runs.shape[0]):
                 for p in range(runs[i, 1], runs[i, 1] + runs[i, 2]):
-                    out[g * room + p * work.n + within : g * room + (p + 1) * work.n] = 0
+                    out[g * group_size + p * work.n + within : g * group_size + (p + 1) * work.n] = 0
 
 
 @compiled
-def read_block(source: Floats, room: int, runs: Table, work: Any, first: int, count: int, out: Floats) -> None:
+def read_block(source: Floats, group_size: int, runs: Table, work: Any, first: int, count: int, out: Floats) -> None:
     """Copy `count` examples to `out`, contiguous, from number `first`."""
     size = runs[:, 2].sum()
     for g in range(work.groups):
         within = max(0, min(work.n, count - g * work.n))
         if within:
-            unpack(source, g * room, runs, work.n, within, out, (first + g * work.n) * size, size)
+            unpack(source, g * group_size, runs, work.n, within, out, (first + g * work.n) * size, size)
 
 
 @compiled
@@ -59,10 +59,10 @@ def layer_forward(net: Any, weights: Any, work: Any, runs: Any, x: Floats, examp
     step, block = net.steps[1], work.groups * work.n
     for first in range(0, examples, block):
         count = min(block, examples - first)
-        write_block(x, first, count, work, runs.x, work.activations, work.room)
+        write_block(x, first, count, work, runs.x, work.activations, work.group_size)
         for g in range(1 if step.whole else work.groups):
             product_forward(net, weights, work, step, g)
-        read_block(work.activations, work.room, runs.y, work, first, count, out)
+        read_block(work.activations, work.group_size, runs.y, work, first, count, out)
 
 
 @compiled
@@ -76,11 +76,11 @@ def layer_backward(
         transpose_values(net, weights, work, step)
     for first in range(0, examples, block):
         count = min(block, examples - first)
-        write_block(x, first, count, work, runs.x, work.activations, work.room)
-        write_block(gradient, first, count, work, runs.dy, work.deltas, work.back_room)
+        write_block(x, first, count, work, runs.x, work.activations, work.group_size)
+        write_block(gradient, first, count, work, runs.dy, work.deltas, work.back_group_size)
         for g in range(1 if step.whole else work.groups):
             product_gradients(net, weights, work, step, g)
             if of_x.size:
                 product_backward(net, weights, work, step, g)
         if of_x.size:
-            read_block(work.deltas, work.back_room, runs.dx, work, first, count, of_x)
+            read_block(work.deltas, work.back_group_size, runs.dx, work, first, count, of_x)

@@ -11,6 +11,7 @@ from tombola.kernels.losses import cross_entropy
 from tombola.kernels.optimizers import step_sizes
 from tombola.kernels.training.batches import load_batch
 from tombola.kernels.training.passes import backward, forward, update_rest
+from tombola.kernels.training.places import gradient_at, value_at
 from tombola.kernels.vectors import LANES, load, store
 
 
@@ -23,14 +24,14 @@ def loss_and_gradient(net: Any, work: Any, labels: Any, examples: int, back: boo
     losses, correct = 0.0, 0
     for g in range(work.groups):
         count = max(0, min(n, examples - g * n))
-        place = g * work.room + step.y * n
+        place = value_at(work, g, step.y)
         logits = work.activations[place : place + classes * n]
         loss, hits = cross_entropy(logits, labels[g * n : g * n + count], n, examples, work.logits)
         losses += loss
         correct += hits
         if back:
             for c in range(classes):
-                place = g * work.back_room + (step.dy + c * step.dy_plane) * n
+                place = gradient_at(work, g, step.dy + c * step.dy_plane)
                 for t in range(0, n, LANES):  # not a slice, whose error message would take seconds to compile
                     store(work.deltas, place + t, load(work.logits, c * n + t))
     return losses, correct

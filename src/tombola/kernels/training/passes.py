@@ -10,6 +10,7 @@ from tombola.kernels.training.dense_update import dense_update
 from tombola.kernels.training.elementwise import (
     add_sums,
     addend_backward,
+    clear_gradient_padding,
     copy_backward,
     copy_forward,
     dropout,
@@ -74,7 +75,9 @@ def step_backward(
     net: Any, weights: Any, work: Any, step: Step, g: int, options: Any, sizes: Any, iteration: int
 ) -> None:
     """The gradients of a step's parameters, source and addend, from that of its output; of a batch norm, only its
-    sums."""
+    sums. The zeros around gradients are set here, whichever step is the first to write them."""
+    for group in range(g, work.groups if step.whole else g + 1):
+        clear_gradient_padding(work, step, group)
     if step.kind == PRODUCT:
         product_gradients(net, weights, work, step, g)
         if step.dx >= 0:

@@ -7,8 +7,16 @@ from typing import Any
 import numpy as np
 
 from tombola.kernels.compiled import compiled
-from tombola.kernels.products import dense_gradient, dense_product, gather, sampled_product, sparse_product
-from tombola.kernels.training.elementwise import clear_gradient_padding
+from tombola.kernels.products import (
+    Floats,
+    Indices,
+    dense_gradient,
+    dense_product,
+    gather,
+    sampled_product,
+    sparse_product,
+)
+from tombola.kernels.training.places import gradient_at, value_at
 from tombola.kernels.training.tables import Step
 from tombola.kernels.vectors import LANES, add, load, splat, total
 
@@ -16,7 +24,7 @@ from tombola.kernels.vectors import LANES, add, load, splat, total
 @compiled
 def product_forward(net: Any, weights: Any, work: Any, step: Step, g: int) -> None:
     """The product of group `g`, or of the whole batch, with bias and ReLU."""
-    n, room, rows = work.n, work.room, step.rows
+    n, group_size, rows = work.n, work.group_size, step.rows
     values = weights.parameters[step.weights : step.weights_end]
     columns = net.columns[step.entry : step.entry + step.entries]
     bounds = net.bounds[step.bound : step.bounds]
@@ -26,8 +34,8 @@ def product_forward(net: Any, weights: Any, work: Any, step: Step, g: int) -> No
     vectors = work.vectors if step.whole else step.width
     hop, out_hop = (work.hop, work.hop) if step.whole else (LANES * step.stride_w, LANES)
     for y in range(step.height):
-        base = g * room + (step.x + y * step.stride_h * step.x_line) * n
-        offset = g * room + (step.y + y * step.y_line) * n
+        base = g * group_size + (step.x + y * step.stride_h * step.x_line) * n
+        offset = g * group_size + (step.y + y * step.y_line) * n
         stream = work.activations, base, n, hop, vectors, work.activations, offset, step.y_plane * n, out_hop
         if step.sparse:
             sparse_product(values, columns, bounds, rows, biases, minimum, *stream, nothing, 0, -1, nothing, -1, 0, 0)
@@ -49,8 +57,8 @@ def product_gradients(net: Any, weights: Any, work: Any, step: Step, g: int) -> 
     vectors = work.vectors if step.whole else step.width
     hop, left_hop = (work.hop, work.back_hop) if step.whole else (LANES * step.stride_w, LANES)
     for y in range(step.height):
-        base = g * work.room + (step.x + y * step.stride_h * step.x_line) * n
-        left = g * work.back_room + (step.dy + y * step.dy_line) * n
+        base = value_at(work, g, step.x + y * step.stride_h * step.x_line)
+        left = gradient_at(work, g, step.dy + y * step.dy_line)
         stream = work.deltas, left, step.dy_plane * n, left_hop, work.activations, base, n, hop, vectors, gradients
         if step.sparse:
             sampled_product(columns, bounds, rows, *stream)
@@ -83,58 +91,70 @@ def transpose_values(net: Any, weights: Any, work: Any, step: Step) -> None:
 @compiled
 def product_backward(net: Any, weights: Any, work: Any, step: Step, g: int) -> None:
     """The gradient of the source, of group `g` or of the whole batch."""
-    n, room, back_room = work.n, work.room, work.back_room
     values = weights.parameters[step.weights : step.weights_end]
     if step.sparse:
         values = work.transposed[step.back : step.backs]
-    nothing = weights.parameters[0:0]
-    minimum = np.float32(-np.inf)
-    back_columns, back_places = net.back_columns[step.back : step.backs], net.back_places[step.back : step.backs]
-    for group in range(g, work.groups if step.whole else g + 1):
-        clear_gradient_padding(work, step, group)
+    columns, places = net.back_columns[step.back : step.backs], net.back_places[step.back : step.backs]
+    nothing, lowest = weights.parameters[0:0], np.float32(-np.inf)
     if step.linear:
-        # The pixels of the source are the rows: all at once, or line by line where there is padding between them.
-        pixels = step.in_height * step.in_width
-        contiguous = step.dx_plane == pixels and step.x_plane == pixels
-        runs = 1 if contiguous else step.channels * step.in_height
-        size = step.channels * pixels // runs
-        for run in range(runs):
-            c, y = divmod(run, step.in_height)
-            into = step.dx + c * step.dx_plane + y * step.dx_line
-            gate = step.x + c * step.x_plane + y * step.x_line
-            first = net.phases[step.phase].bound + run * size
-            stream = (
-                work.deltas, step.dy * n, n, work.back_hop, work.vectors, work.deltas, into * n, n, work.back_hop,
-                work.deltas, n, -1 if step.dx_first else into * n,
-                work.activations, gate * n if step.x_relu else -1, n, work.hop,
-            )  # fmt: skip
-            if step.sparse:
-                bounds = net.back_bounds[first : first + size + 1]
-                sparse_product(values, back_columns, bounds, size, nothing, minimum, *stream)
-            else:
-                dense_product(values, run * size, 1, back_places, back_columns, size, nothing, minimum, *stream)
+        linear_backward(net, work, step, values, columns, places, nothing, lowest)
         return
     for number in range(step.phase, step.phases):
-        phase = net.phases[number]
-        columns = back_columns[phase.entry : phase.entry + phase.entries]
-        bounds = net.back_bounds[phase.bound : phase.bounds]
-        vectors = work.vectors if step.whole else phase.width
-        hop, out_hop = (work.back_hop, work.back_hop) if step.whole else (LANES, LANES * step.stride_w)
-        gate_hop = work.hop if step.whole else LANES * step.stride_w
-        for i in range(phase.height):
-            line = phase.y + i * step.stride_h
-            base = g * back_room + (step.dy + i * step.dy_line) * n
-            into = g * back_room + (step.dx + line * step.dx_line + phase.x) * n
-            first_pixel = step.x + step.top * step.x_line + step.left
-            gate = g * room + (first_pixel + line * step.x_line + phase.x) * n
-            stream = (
-                work.deltas, base, n, hop, vectors, work.deltas, into, step.dx_plane * n, out_hop,
-                work.deltas, step.dx_plane * n, -1 if step.dx_first else into,
-                work.activations, gate if step.x_relu else -1, step.x_plane * n, gate_hop,
-            )  # fmt: skip
-            if step.sparse:
-                sparse_product(values, back_columns, bounds, step.channels, nothing, minimum, *stream)
-            else:
-                places = back_places[phase.entry : phase.entry + phase.entries]
-                row_step = step.kernel_h * step.kernel_w
-                dense_product(values, 0, row_step, places, columns, step.channels, nothing, minimum, *stream)
+        convolution_backward(net, work, step, net.phases[number], g, values, columns, places, nothing, lowest)
+
+
+@compiled
+def linear_backward(
+    net: Any, work: Any, step: Step, values: Floats, columns: Indices, places: Indices, nothing: Floats, lowest: Any
+) -> None:
+    """The pixels of the source are the rows of the product: all at once, or line by line where there is padding
+    between them."""
+    n, pixels = work.n, step.in_height * step.in_width
+    contiguous = step.dx_plane == pixels and step.x_plane == pixels
+    runs = 1 if contiguous else step.channels * step.in_height
+    size = step.channels * pixels // runs
+    for run in range(runs):
+        c, y = divmod(run, step.in_height)
+        into = (step.dx + c * step.dx_plane + y * step.dx_line) * n
+        gate = (step.x + c * step.x_plane + y * step.x_line) * n if step.x_relu else -1
+        stream = (
+            work.deltas, step.dy * n, n, work.back_hop, work.vectors, work.deltas, into, n, work.back_hop,
+            work.deltas, n, -1 if step.dx_first else into, work.activations, gate, n, work.hop,
+        )  # fmt: skip
+        if step.sparse:
+            first = net.phases[step.phase].bound + run * size
+            bounds = net.back_bounds[first : first + size + 1]
+            sparse_product(values, columns, bounds, size, nothing, lowest, *stream)
+        else:
+            dense_product(values, run * size, 1, places, columns, size, nothing, lowest, *stream)
+
+
+@compiled
+def convolution_backward(
+    net: Any, work: Any, step: Step, phase: Any, g: int, values: Floats, columns: Indices, places: Indices,
+    nothing: Floats, lowest: Any,
+) -> None:  # fmt: skip
+    """The gradients of the pixels of one phase are a product of the gradient of the output."""
+    n, channels = work.n, step.channels
+    own = columns[phase.entry : phase.entry + phase.entries]
+    own_places = places[phase.entry : phase.entry + phase.entries]
+    bounds = net.back_bounds[phase.bound : phase.bounds]
+    vectors = work.vectors if step.whole else phase.width
+    hop, out_hop = (work.back_hop, work.back_hop) if step.whole else (LANES, LANES * step.stride_w)
+    gate_hop = work.hop if step.whole else LANES * step.stride_w
+    first_pixel = step.x + step.top * step.x_line + step.left
+    for i in range(phase.height):
+        line = phase.y + i * step.stride_h
+        base = gradient_at(work, g, step.dy + i * step.dy_line)
+        into = gradient_at(work, g, step.dx + line * step.dx_line + phase.x)
+        gate = value_at(work, g, first_pixel + line * step.x_line + phase.x) if step.x_relu else -1
+        stream = (
+            work.deltas, base, n, hop, vectors, work.deltas, into, step.dx_plane * n, out_hop,
+            work.deltas, step.dx_plane * n, -1 if step.dx_first else into,
+            work.activations, gate, step.x_plane * n, gate_hop,
+        )  # fmt: skip
+        if step.sparse:
+            sparse_product(values, columns, bounds, channels, nothing, lowest, *stream)
+        else:
+            row_step = step.kernel_h * step.kernel_w
+            dense_product(values, 0, row_step, own_places, own, channels, nothing, lowest, *stream)

@@ -98,9 +98,9 @@ class Workspace(NamedTuple):
 
     n: int
     groups: int
-    room: int
+    group_size: int
     """Floats of a group in `activations`."""
-    back_room: int
+    back_group_size: int
     """Floats of a group in `deltas`."""
     hop: int
     """The distance of vectors of a whole batch in `activations`."""
