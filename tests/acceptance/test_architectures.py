@@ -20,7 +20,7 @@ def check(factory: Factory) -> None:
     exact = outputs(copy.deepcopy(network).double(), in_dtype(example, torch.float64))
     for some, other in zip(before, exact, strict=True):
         assert other.dtype == torch.float64
-        assert (some - other).abs().max() <= 1e-5 * other.abs().max()
+        assert (some - other).abs().max() <= 3e-5 * other.abs().max()
     assert all(differs(output) for output in before)
     assert len(outputs(network.train(), example)) == len(before)
 

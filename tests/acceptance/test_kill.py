@@ -34,7 +34,7 @@ def arguments(
         "confidence": 0.8,
         "control": "random",
     }
-    made = tiny(replicates=3, training__length=length, training__lr=0.05, verdict=verdict)
+    made = tiny(replicates=3, training__length=length, training__lr=0.02, verdict=verdict)
     recipe.write_text(tomli_w.dumps(made.resolved()))
     places = ["--out", str(folder / out), "--store", str(folder / store)]
     options = ["--engine", engine, "--workers", str(workers), "--checkpoint-every", "0.05", "--no-report"]

@@ -39,7 +39,14 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def _start(code: str, environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background processes inherit SIG_IGN
+    )
 
 
 def _machine_code(environment: dict[str, str]) -> list[str]:

@@ -134,13 +134,13 @@ def test_a_write_is_waited_for_when_the_training_ends_but_never_costs_it(
         disk.before = disk.full
 
     class Learner(TimedLearner):
-        def evaluate(self, *place: Any) -> Any:
+        def evaluate(self, *place: Any, **options: Any) -> Any:
             if sum(self.steps) == 20:  # the last iteration; the state of iteration 10 is being written
                 assert disk.begun.wait(60)
                 threading.Timer(0.05, disk.released.set).start()
                 if end == "error":
                     raise KeyboardInterrupt
-            return super().evaluate(*place)
+            return super().evaluate(*place, **options)
 
     training = training_of(20, Learner(1, Clock()))
     if end == "error":
