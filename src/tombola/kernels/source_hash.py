@@ -22,7 +22,7 @@ _parsing = threading.Lock()
 def kernel_hash(*modules: str) -> str:
     """8 hexadecimal digits for these modules and all kernel modules of Tombola that they import, directly or not.
 
-    A kernel module is one that imports numba or `compiled`. Comments, docstrings and formatting are not part of the
+    A kernel module is in `tombola.kernels`, or imports numba or `compiled`. Comments, docstrings and formatting are not part of the
     hash, so that editing them does not invalidate compiled code, checkpoints and measured speeds.
     """
     found: set[str] = set()
@@ -77,4 +77,5 @@ def _import_names(tree: ast.Module) -> Iterator[str]:
 
 
 def _is_kernel(module: str) -> bool:
-    return any(f"{name}.".startswith(f"{compiler}.") for name in _imported(module) for compiler in _COMPILERS)
+    inside = module.startswith("tombola.kernels.")  # the types of arguments stand there, too
+    return inside or any(f"{n}.".startswith(f"{compiler}.") for n in _imported(module) for compiler in _COMPILERS)

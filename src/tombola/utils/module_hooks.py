@@ -11,5 +11,9 @@ def has_hooks(module: nn.Module) -> bool:
         parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
         for parameter in module.parameters(recurse=False)
     )
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return of_parameters or any(hooks) or "forward" in vars(module)
+    return of_parameters or has_forward_hooks(module) or bool(module._backward_hooks or module._backward_pre_hooks)
+
+
+def has_forward_hooks(module: nn.Module) -> bool:
+    """Whether the forward pass of `module` does more than its class does."""
+    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tests.support.training import dense_run
 from tombola.engines.sparse.compiled_plan import compiled_plan, why_not_this_run
-from tombola.kernels.plans.training_plan import Copy, Norm, Operation, Pool, Product, TrainingPlan
+from tombola.kernels.plans.training_plan import BatchNorm, Copy, LayerProduct, Pool, TrainingOperation, TrainingPlan
 from tombola.pruning.mask import Mask
 from tombola.zoo.models.resnet import resnet_18, resnet_20
 from tombola.zoo.models.vgg import vgg
@@ -28,7 +28,7 @@ def plan_of(network: nn.Module, inputs: tuple[int, ...] = IMAGES) -> TrainingPla
     return plan
 
 
-def kinds(plan: TrainingPlan) -> list[type[Operation]]:
+def kinds(plan: TrainingPlan) -> list[type[TrainingOperation]]:
     return [type(operation) for operation in plan.operations]
 
 
@@ -102,12 +102,12 @@ def test_networks_that_train_in_compiled_loops(name: str) -> None:
 
 def test_relu_and_additions_are_fused() -> None:
     plan = plan_of(resnet_20(IMAGES, 10))
-    block = [Product, Norm, Product, Norm]
-    ends = [Pool, Product]
-    projected, copied = [*block, Product, Norm], [*block, Copy]
-    assert kinds(plan) == [Product, Norm, *block * 3, *projected, *block * 2, *projected, *block * 2, *ends]
+    block = [LayerProduct, BatchNorm, LayerProduct, BatchNorm]
+    ends = [Pool, LayerProduct]
+    projected, copied = [*block, LayerProduct, BatchNorm], [*block, Copy]
+    assert kinds(plan) == [LayerProduct, BatchNorm, *block * 3, *projected, *block * 2, *projected, *block * 2, *ends]
     plan = plan_of(resnet_20(IMAGES, 10, shortcut="identity"))
-    assert kinds(plan) == [Product, Norm, *block * 3, *copied, *block * 2, *copied, *block * 2, *ends]
+    assert kinds(plan) == [LayerProduct, BatchNorm, *block * 3, *copied, *block * 2, *copied, *block * 2, *ends]
 
 
 @settings(max_examples=25, deadline=None)

@@ -16,7 +16,7 @@ from tombola.engines.sparse.network_layout import STATISTICS, entry
 from tombola.engines.sparse.trial import run_trial
 from tombola.kernels.plans.plan import UnsupportedNetwork
 from tombola.kernels.plans.steps import TracingError, graph_of
-from tombola.kernels.plans.training_plan import Norm, Product, TrainingPlan
+from tombola.kernels.plans.training_plan import BatchNorm, LayerProduct, TrainingPlan
 from tombola.kernels.plans.training_planner import training_plan
 from tombola.kernels.vectors import LANES
 from tombola.pruning.mask import Mask
@@ -32,7 +32,7 @@ EXAMPLES = LANES + 1
 """In a batch that a plan is tried on: two groups, of which one is not full."""
 DENSITIES = (1.0, 0.5)
 """Of the weights in the trials of a plan: some products are dense, others sparse."""
-_TENSORS = {Product: ("weight", "bias"), Norm: ("weight", "bias", *STATISTICS, "num_batches_tracked")}
+_TENSORS = {LayerProduct: ("weight", "bias"), BatchNorm: ("weight", "bias", *STATISTICS, "num_batches_tracked")}
 """The tensors in the `state_dict` of an operation's layer, at most."""
 TRIALS = 3
 """Batches for each density, at most: rounding may turn a ReLU on or off, which changes gradients, so one has to
@@ -72,14 +72,14 @@ def compiled_plan(network: nn.Module, inputs: tuple[int, ...]) -> TrainingPlan |
 
 def why_not_this_run(plan: TrainingPlan, run: Run) -> str | None:
     """Why the compiled loops cannot train `run`, whose network has this plan; None if they can."""
-    products = {op.name for op in plan.operations if isinstance(op, Product)}
+    products = {op.name for op in plan.operations if isinstance(op, LayerProduct)}
     for name in run.mask:
         layer, _, last = name.rpartition(".")
         if last != "weight" or layer not in products:
             return f"{name} can be pruned, which is not the weight of a layer"
     batch = run.training.batch_size
     for op in plan.operations:
-        if isinstance(op, Norm) and batch * math.prod(op.source.shape[1:]) == 1:
+        if isinstance(op, BatchNorm) and batch * math.prod(op.source.shape[1:]) == 1:
             return f"{op.name} normalises single numbers"
     numbers = sum(math.prod(op.out.shape) for op in plan.operations)
     if 8 * numbers * batch > MAX_BYTES:
@@ -114,7 +114,7 @@ def _why_different(
 def _weights(network: nn.Module, plan: TrainingPlan) -> dict[str, Tensor]:
     """The weights of all products."""
     parameters = dict(network.named_parameters())
-    names = [entry(operation.name, "weight") for operation in plan.operations if isinstance(operation, Product)]
+    names = [entry(operation.name, "weight") for operation in plan.operations if isinstance(operation, LayerProduct)]
     return {name: parameters[name] for name in names}
 
 

@@ -13,11 +13,11 @@ from torch.autograd.function import once_differentiable
 from tombola.engines.sparse.network_layout import NetworkLayout
 from tombola.kernels.ahead import compile_ahead
 from tombola.kernels.image_slot import runs_of
-from tombola.kernels.plans.training_plan import Activation, Product, TrainingPlan
+from tombola.kernels.plans.training_plan import Activation, LayerProduct, TrainingPlan
 from tombola.kernels.products import Floats
 from tombola.kernels.sparsity_pattern import SparsityPattern
 from tombola.kernels.training.layer import LayerRuns, layer_backward, layer_forward
-from tombola.kernels.training.tables import Weights, Workspace
+from tombola.kernels.training.tables import TrainingWeights, Workspace
 from tombola.kernels.vectors import LANES
 from tombola.pruning.mask import Mask
 
@@ -101,7 +101,7 @@ class SparseProduct:
                 self._cache.clear()
             out = (self.shape[0], *([] if linear else self._output_size(shape)))
             source, result = Activation.of(tuple(size)), Activation.of(out)
-            product = Product(source, result, bias=self.bias, **self.options)
+            product = LayerProduct(source, result, bias=self.bias, **self.options)
             product.require_padding()
             shapes = {WEIGHT: tuple(self.shape)} | ({BIAS: (self.shape[0],)} if self.bias else {})
             layout = NetworkLayout(TrainingPlan(source, (product,), source.shape), shapes, self.mask, dense_above=1.0)
@@ -200,18 +200,18 @@ class _LayerFunction(torch.autograd.Function):
 
 def _compile_ahead(kernels: LayerKernels) -> None:
     nothing = np.empty(0, np.float32)
-    weights = Weights(*[nothing] * len(Weights._fields))
+    weights = TrainingWeights(*[nothing] * len(TrainingWeights._fields))
     arrays = kernels.layout.structure, weights, kernels.workspace, kernels.runs, nothing, 0, nothing
     compile_ahead((layer_forward, arrays), (layer_backward, (*arrays, nothing)))
 
 
-def _weights(layout: NetworkLayout, values: Tensor, bias: Tensor | None) -> Weights:
+def _weights(layout: NetworkLayout, values: Tensor, bias: Tensor | None) -> TrainingWeights:
     """The parameters of a layer; an empty bias is not needed."""
     parameters, nothing = np.zeros(layout.size, np.float32), np.empty(0, np.float32)
     parameters[: len(values)] = values.detach().numpy()
     if bias is not None and len(bias):
         parameters[_bias_of(layout)] = bias.detach().numpy()
-    return Weights(parameters, np.zeros_like(parameters), nothing, nothing, nothing, nothing)
+    return TrainingWeights(parameters, np.zeros_like(parameters), nothing, nothing, nothing, nothing)
 
 
 def _bias_of(layout: NetworkLayout) -> slice:
@@ -224,7 +224,7 @@ def _flat(tensor: Tensor) -> Floats:
 
 
 def product_options(layer: nn.Linear | nn.Conv2d) -> dict[str, Any]:
-    """The options of a `Product` that computes `layer`."""
+    """The options of a `LayerProduct` that computes `layer`."""
     if isinstance(layer, nn.Linear):
         return {"kernel": (1, 1), "linear": True}
     left, right, top, bottom = layer._reversed_padding_repeated_twice

@@ -15,28 +15,28 @@ from tombola.engines.sparse.product_tables import DENSE_ABOVE, ProductTables
 from tombola.kernels.image_slot import ImageSlot, Lifetime, allocate, runs_of
 from tombola.kernels.plans.training_plan import (
     Activation,
+    BatchNorm,
     Copy,
     Dropout,
-    Norm,
-    Operation,
+    LayerProduct,
     Pool,
-    Product,
+    TrainingOperation,
     TrainingPlan,
 )
 from tombola.kernels.products import GRADIENT_COLUMNS, Floats, Indices, aligned
 from tombola.kernels.training import tables
 from tombola.kernels.training.dense_update import ROWS
-from tombola.kernels.training.tables import Records, Structure, Weights, Workspace
+from tombola.kernels.training.tables import Records, TrainingTables, TrainingWeights, Workspace
 from tombola.kernels.vectors import LANES
 from tombola.pruning.mask import Mask, State
 
 GAP = LANES
 """Floats between the groups of a workspace, so that their vectors do not compete for the same lines of a cache."""
-_KINDS = {Product: tables.PRODUCT, Norm: tables.NORM, Copy: tables.COPY, Dropout: tables.DROPOUT}
+_KINDS = {LayerProduct: tables.PRODUCT, BatchNorm: tables.NORM, Copy: tables.COPY, Dropout: tables.DROPOUT}
 
 
 STATISTICS = {"running_mean": "means", "running_var": "variances"}
-"""The buffers of batch norms, and their names in `Weights`."""
+"""The buffers of batch norms, and their names in `TrainingWeights`."""
 
 
 def entry(layer: str, name: str) -> str:
@@ -98,12 +98,12 @@ class NetworkLayout:
             return begin
 
         rows = [self._input_row()]
-        norms: list[tuple[dict[str, Any], Norm]] = []
+        norms: list[tuple[dict[str, Any], BatchNorm]] = []
         channels = units = 0
         for operation in plan.operations:
             row = self._row(operation)
             rows.append(row)
-            if isinstance(operation, Product):
+            if isinstance(operation, LayerProduct):
                 weight = entry(operation.name, "weight")
                 stored = products.add(operation, weight)
                 row |= stored.fields
@@ -112,7 +112,7 @@ class NetworkLayout:
                 row["by_rows"] = row["whole"] and not row["sparse"] and row["entries"] % LANES == 0
                 if operation.bias:
                     row["bias"] = reserve(entry(operation.name, "bias"), operation.out.shape[0])
-            elif isinstance(operation, Norm):
+            elif isinstance(operation, BatchNorm):
                 norms.append((row, operation))
                 row["statistics"] = channels
                 self.statistics[operation.name] = slice(channels, channels + operation.source.shape[0])
@@ -132,7 +132,7 @@ class NetworkLayout:
             marks[begin : begin + len(of_weight)] = of_weight
         _set_sums(rows, norms, plan)
         steps = np.array([tuple(row[name] for name in tables.STEP.names or ()) for row in rows], tables.STEP)
-        self.structure = Structure(
+        self.structure = TrainingTables(
             steps=steps,
             segments=_segments(steps),
             kept=marks,
@@ -151,7 +151,7 @@ class NetworkLayout:
         sizes = {"in_height": height, "in_width": width, "height": height, "width": width}
         return row | {"channels": channels, "rows": channels} | sizes
 
-    def _row(self, operation: Operation) -> dict[str, Any]:
+    def _row(self, operation: TrainingOperation) -> dict[str, Any]:
         source, out, addend = operation.source, operation.out, operation.addend
         x, y = self.values[source], self.values[out]
         row = _empty_row() | {"x": x.at(), "x_plane": x.plane, "x_line": x.line}
@@ -176,13 +176,13 @@ class NetworkLayout:
             row["tiles"] = operation.tiles
         else:
             row["kind"] = _KINDS[type(operation)]
-        if isinstance(operation, Pool | Copy | Product):
+        if isinstance(operation, Pool | Copy | LayerProduct):
             row["stride_h"], row["stride_w"] = operation.stride
-        if isinstance(operation, Norm):
+        if isinstance(operation, BatchNorm):
             row |= {"eps": operation.eps, "momentum": operation.momentum}
         if isinstance(operation, Dropout):
             row["probability"] = operation.probability
-        if isinstance(operation, Product):
+        if isinstance(operation, LayerProduct):
             top, _, left, _ = operation.padding
             row |= {"x": x.at(0, -top, -left), "top": top, "left": left, "linear": operation.linear}
             row["kernel_h"], row["kernel_w"] = operation.kernel
@@ -190,8 +190,8 @@ class NetworkLayout:
         return row
 
     def _runs(self, steps: Records, columns: Indices) -> npt.NDArray[np.int64]:
-        """`Structure.runs`. To fetch examples takes a large part of a step of a very sparse network, so groups of 16
-        features that no kept weight reads are left out."""
+        """`TrainingTables.runs`. To fetch examples takes a large part of a step of a very sparse network, so groups
+        of 16 features that no kept weight reads are left out."""
         first, features = steps[1], self.plan.inputs.shape[0]
         alone = [self.plan.inputs in (op.source, op.addend) for op in self.plan.operations].count(True) == 1
         if not (self.plan.of_features and alone and first["sparse"] and first["x_plane"] == 1) or features < LANES:
@@ -200,7 +200,7 @@ class NetworkLayout:
         begins = np.unique(np.minimum(read // LANES * LANES, features - LANES)).astype(np.int64)
         return np.stack([begins, begins, np.full_like(begins, LANES)], axis=1)
 
-    def _gradient_fields(self, field: str, activation: Activation, reader: Operation) -> dict[str, Any]:
+    def _gradient_fields(self, field: str, activation: Activation, reader: TrainingOperation) -> dict[str, Any]:
         slot = self.gradients[activation]
         top, bottom, left, right = slot.image.padding
         last = [op for op in self.plan.operations if activation in (op.source, op.addend)][-1]
@@ -230,14 +230,14 @@ class NetworkLayout:
             state[name] = torch.from_numpy(flat.reshape(slot.shape))
         return state
 
-    def weights(self, state: State, moments: int = 0) -> Weights:
+    def weights(self, state: State, moments: int = 0) -> TrainingWeights:
         """The weights of a `state_dict`, and so many moments of an optimizer, which are zero."""
         parameters, nothing = self.pack(state), np.empty(0, np.float32)
         statistics = {array: np.zeros(self.channels, np.float32) for array in STATISTICS.values()}
         for buffer, array in STATISTICS.items():
             for layer, where in self.statistics.items():
                 statistics[array][where] = state[entry(layer, buffer)].numpy()
-        return Weights(
+        return TrainingWeights(
             parameters,
             gradients=aligned(parameters.size),
             first=aligned(parameters.size) if moments > 0 else nothing,
@@ -245,7 +245,7 @@ class NetworkLayout:
             **statistics,
         )
 
-    def unpack_statistics(self, weights: Weights) -> State:
+    def unpack_statistics(self, weights: TrainingWeights) -> State:
         """The named running statistics."""
         return {
             entry(layer, buffer): torch.tensor(getattr(weights, array)[where])
@@ -315,7 +315,7 @@ def _gradients(plan: TrainingPlan) -> dict[Activation, ImageSlot]:
     return {activation: slots[lifetime.image] for activation, lifetime in lifetimes.items()}
 
 
-def _set_sums(rows: list[dict[str, Any]], norms: list[tuple[dict[str, Any], Norm]], plan: TrainingPlan) -> None:
+def _set_sums(rows: list[dict[str, Any]], norms: list[tuple[dict[str, Any], BatchNorm]], plan: TrainingPlan) -> None:
     """Let the step before each batch norm add up its statistics."""
     by_output = {plan.inputs: rows[0]} | {op.out: row for op, row in zip(plan.operations, rows[1:], strict=True)}
     for row, norm in norms:

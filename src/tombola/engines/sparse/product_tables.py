@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tombola.kernels.image_slot import ImageSlot
-from tombola.kernels.plans.training_plan import Activation, Product
+from tombola.kernels.plans.training_plan import Activation, LayerProduct
 from tombola.kernels.sparsity_pattern import SparsityPattern, segments
 from tombola.kernels.training import tables
 from tombola.pruning.mask import Mask
@@ -54,7 +54,7 @@ class ProductTables:
         arrays: dict[str, Any] = {name: array.astype(np.int32) for name, array in joined.items()}
         return arrays | {"phases": np.array(self._phases or [(0,) * len(tables.PHASE.names or ())], tables.PHASE)}
 
-    def add(self, product: Product, weight: str) -> ProductRow:
+    def add(self, product: LayerProduct, weight: str) -> ProductRow:
         """Add a product."""
         shape = product.matrix_shape
         kept = self.mask[weight].numpy().reshape(shape) if weight in self.mask else np.ones(shape, bool)
@@ -89,14 +89,14 @@ class ProductTables:
         self._sizes[name] += len(array)
         return begin
 
-    def _offsets(self, product: Product, row: Any, column: Any) -> Any:
+    def _offsets(self, product: LayerProduct, row: Any, column: Any) -> Any:
         """Where weights at these positions of the matrix read their inputs."""
         channel, i, j = _kernel_indices(product, row, column)
         source = self.values[product.source]
         down, across = product.dilation
         return channel * source.plane + i * down * source.line + j * across
 
-    def _add_sparse_phases(self, product: Product, pattern: SparsityPattern) -> None:
+    def _add_sparse_phases(self, product: LayerProduct, pattern: SparsityPattern) -> None:
         row, column = np.divmod(pattern.order, product.matrix_shape[1])
         channel, i, j = _kernel_indices(product, row, column)
         out, channels = self.gradients[product.out], product.source.shape[0]
@@ -125,7 +125,7 @@ class ProductTables:
             self._phases.append((bound, bound + len(bounds), begin, len(places), y, x, *sizes))
             begin += len(places)
 
-    def _add_dense_phases(self, product: Product) -> None:
+    def _add_dense_phases(self, product: LayerProduct) -> None:
         outputs, inputs = product.matrix_shape
         out = self.gradients[product.out]
         if product.linear:
@@ -146,14 +146,14 @@ class ProductTables:
             begin += len(which)
 
 
-def _kernel_indices(product: Product, row: Any, column: Any) -> Any:
+def _kernel_indices(product: LayerProduct, row: Any, column: Any) -> Any:
     """The source channel, line and column of the kernel of weights at these positions of the matrix."""
     channels, outputs = product.source.shape[0] // product.groups, product.out.shape[0] // product.groups
     channel, i, j = np.unravel_index(column, (channels, *product.kernel))
     return channel + row // outputs * channels, i, j
 
 
-def _phases(product: Product, i: Any, j: Any) -> Any:
+def _phases(product: LayerProduct, i: Any, j: Any) -> Any:
     """For each phase of the source's pixels: its first pixel, which weights reach it, and how many lines and columns
     from an output of the same number."""
     for y in range(min(product.stride[0], product.source.shape[1])):
@@ -163,6 +163,6 @@ def _phases(product: Product, i: Any, j: Any) -> Any:
             yield (y, x), (rest == 0) & (other == 0), down, across
 
 
-def _phase_size(product: Product, y: int, x: int) -> tuple[int, int]:
+def _phase_size(product: LayerProduct, y: int, x: int) -> tuple[int, int]:
     _, height, width = product.source.shape
     return -(-(height - y) // product.stride[0]), -(-(width - x) // product.stride[1])

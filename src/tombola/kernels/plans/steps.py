@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from tombola.kernels.plans.op_match import DynamicInt, OpMatch, Pooling, TensorRef
 from tombola.kernels.plans.op_rules import of_function, of_module
 from tombola.utils.model_inputs import Inputs, arguments
+from tombola.utils.module_hooks import has_forward_hooks
 from tombola.utils.network_copy import copy_network
 from tombola.utils.text import first_line
 from tombola.zoo.models.resnet import Subsample
@@ -76,11 +77,6 @@ def graph_of(network: nn.Module, example: Inputs) -> list[Step]:
     return [step if step.module is None else replace(step, module=own[step.path]) for step in builder.steps]
 
 
-def _has_forward_hooks(module: nn.Module) -> bool:
-    """Whether calling `module` does more than its class does."""
-    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
-
-
 class _Wrapper(nn.Module):
     """A network as a submodule, so that it may be a single layer, or have hooks or optional arguments. It takes the
     tensors of the inputs one by one."""
@@ -115,7 +111,7 @@ class _Tracer(fx.Tracer):
         return root_fn, [self.root, *(self.create_proxy("placeholder", name, (), {}) for name in names)]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, Subsample) or _has_forward_hooks(m) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, Subsample) or has_forward_hooks(m) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _GraphBuilder(fx.Interpreter):
@@ -170,7 +166,7 @@ class _GraphBuilder(fx.Interpreter):
         arguments = fx.node.map_arg(node.args, self._argument)
         options = fx.node.map_arg(node.kwargs, self._argument)
         if module is not None:
-            return None if _has_forward_hooks(module) else of_module(module, arguments, options)
+            return None if has_forward_hooks(module) else of_module(module, arguments, options)
         if node.op in ("call_function", "call_method"):
             literal = all(isinstance(self.env[one], Tensor) for one in node.all_input_nodes)
             return of_function(node.target, arguments, options, literal)

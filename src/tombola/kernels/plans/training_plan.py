@@ -33,7 +33,7 @@ class Activation:
 
 
 @dataclass(eq=False)
-class Operation:
+class TrainingOperation:
     """An operation with one source, and perhaps an `addend` that is added before the ReLU."""
 
     source: Activation
@@ -44,7 +44,7 @@ class Operation:
 
 
 @dataclass(eq=False)
-class Product(Operation):
+class LayerProduct(TrainingOperation):
     """A convolution, or a linear layer: a convolution with a kernel as large as its input."""
 
     kernel: Pair
@@ -78,7 +78,7 @@ class Product(Operation):
 
 
 @dataclass(eq=False)
-class Norm(Operation):
+class BatchNorm(TrainingOperation):
     """Batch norm, with the statistics of the batch in training and running ones in evaluation."""
 
     eps: float
@@ -86,14 +86,14 @@ class Norm(Operation):
 
 
 @dataclass(eq=False)
-class Copy(Operation):
+class Copy(TrainingOperation):
     """Every `stride`-th pixel; further channels of the output are zero."""
 
     stride: Pair = (1, 1)
 
 
 @dataclass(eq=False)
-class Pool(Operation):
+class Pool(TrainingOperation):
     """Max or average pooling."""
 
     kernel: Pair
@@ -112,7 +112,7 @@ class Pool(Operation):
 
 
 @dataclass(eq=False)
-class Dropout(Operation):
+class Dropout(TrainingOperation):
     """Dropout of single values."""
 
     probability: float
@@ -123,7 +123,7 @@ class TrainingPlan:
     """Operations in the order of their execution. The last one's output has the logits."""
 
     inputs: Activation
-    operations: tuple[Operation, ...]
+    operations: tuple[TrainingOperation, ...]
     example: tuple[int, int, int]
     """Channels, height and width of an example, of which `inputs` may make features."""
 

@@ -13,12 +13,12 @@ from tombola.kernels.plans.plan import Image, UnsupportedNetwork
 from tombola.kernels.plans.steps import Step
 from tombola.kernels.plans.training_plan import (
     Activation,
+    BatchNorm,
     Copy,
     Dropout,
-    Norm,
-    Operation,
+    LayerProduct,
     Pool,
-    Product,
+    TrainingOperation,
     TrainingPlan,
 )
 
@@ -34,7 +34,7 @@ class _TrainingPlanner:
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.steps = steps
-        self.operations: list[Operation] = []
+        self.operations: list[TrainingOperation] = []
         self.activations: dict[int, Activation] = {}
         """The output of each step so far."""
         self.readers: list[list[int]] = [[] for _ in steps]
@@ -54,13 +54,13 @@ class _TrainingPlanner:
         plan = TrainingPlan(inputs, tuple(self.operations), inputs.shape)
         flatten(plan)
         (last,) = (index for index, step in enumerate(self.steps) if step.kind == "output")
-        ends_with_product = plan.operations and isinstance(plan.operations[-1], Product | Pool | Norm)
+        ends_with_product = plan.operations and isinstance(plan.operations[-1], LayerProduct | Pool | BatchNorm)
         if not ends_with_product or plan.logits is not self.activations[last] or len(self.steps[last].shape) != 2:
             raise UnsupportedNetwork("its last operation does not give the logits")
         read = {plan.logits} | {one for op in plan.operations for one in (op.source, op.addend) if one is not None}
         if not read.issuperset(op.out for op in plan.operations):
             raise UnsupportedNetwork("some of what it computes is not used")
-        normed = [operation.source for operation in plan.operations if isinstance(operation, Norm)]
+        normed = [operation.source for operation in plan.operations if isinstance(operation, BatchNorm)]
         if len({*normed}) < len(normed):
             raise UnsupportedNetwork("two batch norms have one source")
         if plan.logits.relu or plan.logits.shape[1:] != (1, 1):
@@ -111,7 +111,7 @@ class _TrainingPlanner:
             raise UnsupportedNetwork(f"{_name(step)} is a linear layer that gives shape {step.shape[1:]}")
         out = Activation.of((layer.out_features,))
         bias = layer.bias is not None
-        self.add(index, Product(source, out, (height, width), bias, linear=True, name=step.path))
+        self.add(index, LayerProduct(source, out, (height, width), bias, linear=True, name=step.path))
 
     def plan_conv(self, index: int, step: Step) -> None:
         layer, source = step.module, self.source(step)
@@ -121,7 +121,7 @@ class _TrainingPlanner:
         left, right, top, bottom = layer._reversed_padding_repeated_twice
         sizes = (_pair(layer.kernel_size), layer.bias is not None, _pair(layer.stride), (top, bottom, left, right))
         out = Activation.of(step.shape[1:])
-        self.add(index, Product(source, out, *sizes, _pair(layer.dilation), layer.groups, name=step.path))
+        self.add(index, LayerProduct(source, out, *sizes, _pair(layer.dilation), layer.groups, name=step.path))
 
     def plan_norm(self, index: int, step: Step) -> None:
         layer, source = step.module, self.source(step)
@@ -129,7 +129,7 @@ class _TrainingPlanner:
         if not layer.affine or layer.momentum is None or layer.num_features != source.shape[0]:
             raise UnsupportedNetwork(f"{_name(step)} has no scale, no momentum, or normalises flattened images")
         out = Activation.of(source.shape)
-        self.add(index, Norm(source, out, layer.eps, layer.momentum, name=step.path))
+        self.add(index, BatchNorm(source, out, layer.eps, layer.momentum, name=step.path))
 
     def plan_pointwise(self, index: int, step: Step) -> None:
         if step.function is not torch.relu:
@@ -166,14 +166,14 @@ class _TrainingPlanner:
         sizes = (window.kernel, window.stride, window.padding, window.dilation)
         self.add(index, Pool(source, out, *sizes, average, name=step.path))
 
-    def add(self, index: int, operation: Operation) -> None:
+    def add(self, index: int, operation: TrainingOperation) -> None:
         """Add an operation, and fuse with it what is done to its output before anything else reads that."""
         out = operation.out
         self.activations[index] = out
         while not out.relu and len(self.readers[index]) == 1:
             (index,) = self.readers[index]
             step = self.steps[index]
-            if isinstance(operation, Norm | Copy) and step.kind == "add" and operation.addend is None:
+            if isinstance(operation, BatchNorm | Copy) and step.kind == "add" and operation.addend is None:
                 others = [one for one in map(self.known, step.inputs) if one is not None and one is not out]
                 if len(others) != 1 or others[0].shape != out.shape or others[0] is operation.source:
                     break  # the other summand is not planned yet, or its gradient would be written twice
@@ -185,7 +185,7 @@ class _TrainingPlanner:
                 break
             self.activations[index] = out
         self.operations.append(operation)
-        if isinstance(operation, Product):
+        if isinstance(operation, LayerProduct):
             operation.require_padding()
 
 
@@ -193,7 +193,7 @@ def flatten(plan: TrainingPlan) -> None:
     """Make features of the inputs if no operation depends on where their pixels are."""
     images = [plan.inputs]
     for operation in plan.operations:
-        if operation.source in images and not (isinstance(operation, Product) and operation.linear):
+        if operation.source in images and not (isinstance(operation, LayerProduct) and operation.linear):
             if not isinstance(operation, Dropout):
                 return
             images.append(operation.out)
@@ -201,7 +201,7 @@ def flatten(plan: TrainingPlan) -> None:
         features = math.prod(activation.shape)
         activation.values, activation.gradients = Image(features), Image(features)
     for operation in plan.operations:
-        if isinstance(operation, Product) and operation.source in images:
+        if isinstance(operation, LayerProduct) and operation.source in images:
             operation.kernel = 1, 1
 
 

@@ -55,7 +55,7 @@ PHASE = np.dtype([(name, np.int64) for name in ("bound", "bounds", "entry", "ent
 are the same product of the output's gradient."""
 
 
-class Structure(NamedTuple):
+class TrainingTables(NamedTuple):
     """What does not change during a training."""
 
     steps: Records
@@ -78,7 +78,7 @@ class Structure(NamedTuple):
     """The first of the parameters to which weight decay does not apply; they are the last."""
 
 
-class Weights(NamedTuple):
+class TrainingWeights(NamedTuple):
     """Parameters, optimizer state and running statistics: float32, concatenated; each parameter padded to whole
     vectors."""
 
