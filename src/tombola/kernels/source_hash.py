@@ -22,7 +22,8 @@ _parsing = threading.Lock()
 def kernel_hash(*modules: str) -> str:
     """8 hexadecimal digits for these modules and all kernel modules of Tombola that they import, directly or not.
 
-    A kernel module is in `tombola.kernels`, or imports numba or `compiled`. Comments, docstrings and formatting are not part of the
+    A kernel module is in `tombola.kernels`, or imports numba or `compiled`. Comments, docstrings and formatting
+    are not part of the
     hash, so that editing them does not invalidate compiled code, checkpoints and measured speeds.
     """
     found: set[str] = set()
