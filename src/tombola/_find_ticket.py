@@ -136,22 +136,22 @@ def find_ticket(
     - `stability`: the keys of a recipe's `[stability]`: `{"candidates": [0, 100]}`, in optimizer steps, measures the
       barriers between trainings of the dense network that share their first steps; `{"tickets": True}` those between
       tickets of successive levels, and between trainings of one ticket with other seeds. `tolerance` is in the units
-      of the judged figure. See docs/your-own.md.
+      of the judged figure. See docs/how-to/your-own.md.
     - `baselines`: other functions that train the dense network, such as `[partial(train, lr=0.3)]`, or by name:
       `{"lr 0.3": ...}`. The verdict is about the dense network trained by `train`; in addition, tickets are compared
-      with the best of all these, chosen on the validation examples (docs/verdict.md).
+      with the best of all these, chosen on the validation examples (docs/explanation/verdict.md).
     - `margin`: how much worse than the dense network's the judged figure may be, in its own units, or relative, as
       `"1%"`. `confidence`, and the other keys of a recipe's `[verdict]` as a dictionary, `verdict`: see
-      docs/verdict.md.
+      docs/explanation/verdict.md.
     - `out`: a results folder, with the same files as a recipe's, the page `report.html` among them; the commands of
       `tombola` work on it. The same call resumes; one with more replicates, levels, controls or baselines extends it.
-    - `store`: a folder, or a URL (docs/store.md), for finished trainings, from which the same call resumes; by
+    - `store`: a folder, or a URL (docs/how-to/store.md), for finished trainings, from which the same call resumes; by
       default `.tombola` beside `out`, and without that nothing is kept. They are identified by the source of the
       functions, and by the plain values, arrays and functions that these refer to; put anything else that they depend
       on into `settings` (see `tombola.engines.custom.fingerprint`).
     - `executor`: any `concurrent.futures.Executor`, whose workers train: processes, or machines of a cluster (see
-      docs/clusters.md). The model and the functions are sent to them with pickle, or with cloudpickle where it is
-      installed. Each training has one CPU thread, unless a function sets more. One that fails is tried three times.
+      docs/how-to/clusters.md). The model and the functions are sent to them with pickle, or with cloudpickle where it
+      is installed. Each training has one CPU thread, unless a function sets more. One that fails is tried three times.
     - `progress`: shown in a notebook, otherwise on standard error: a bar in a terminal, elsewhere a line a minute;
       not if False, and in a distributed job by the first process only. `listeners` are notified of every training.
 

@@ -39,8 +39,8 @@ def run_experiment(
 ) -> PrintableResults:
     """Run or resume the experiment of `recipe`; the results are written to the folder `out`.
 
-    Trained runs are kept in `store`, a folder (default: `.tombola` beside `out`) or a URL (docs/store.md), which
-    experiments may share.
+    Trained runs are kept in `store`, a folder (default: `.tombola` beside `out`) or a URL (docs/how-to/store.md),
+    which experiments may share.
     `device` is `cpu`, `cuda` (all visible GPUs), `cuda:N` (one of them), or `auto`: CUDA where there is a GPU that is
     estimated to be faster, otherwise the CPU.
     `workers` runs are trained side by side, by default one on each core, or on each GPU, in threads or processes, as

@@ -1,4 +1,4 @@
-"""The examples of docs/clusters.md."""
+"""The examples of docs/how-to/clusters.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.recipes import tiny
 from tests.support.result_files import result_files
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs/how-to/clusters.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
 RECIPE = tiny(training__length="20it", search__levels=1, rewind={"to": "5it"})
 
@@ -43,5 +43,5 @@ def test_links_lead_to_files_and_headings() -> None:
     }
     for target in re.findall(r"\]\(([^)]+)\)", TEXT):
         path, _, heading = target.partition("#")
-        assert (ROOT / "docs" / path).exists()
+        assert (ROOT / "docs/how-to" / path).exists()
         assert path or heading in headings

@@ -1,4 +1,4 @@
-"""docs/files.md has every column of the tables, and every key of the JSON."""
+"""docs/reference/files.md has every column of the tables, and every key of the JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tombola.stats.summary import (
     VerdictSummary,
 )
 
-PAGE = (Path(__file__).parents[2] / "docs" / "files.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/reference/files.md").read_text(encoding="utf-8")
 
 MODELS: dict[str, type[BaseModel]] = {
     "`status.json`": Status,

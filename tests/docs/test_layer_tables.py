@@ -1,4 +1,4 @@
-"""The tables of layers in docs/your-own.md: what is pruned, by which structures, and what is not."""
+"""The tables of layers in docs/how-to/your-own.md: what is pruned, by which structures, and what is not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tombola.pruning.layers import display_name
 from tombola.pruning.prunable_layers import find_layers, unprunable
 from tombola.pruning.structures import Heads
 
-PAGE = (Path(__file__).parents[2] / "docs" / "your-own.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/how-to/your-own.md").read_text(encoding="utf-8")
 
 WIDTH = 16
 

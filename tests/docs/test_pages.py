@@ -28,7 +28,8 @@ from tombola.zoo.models import MODELS, build
 
 
 def page(name: str) -> str:
-    return (Path(__file__).parents[2] / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    (file,) = (Path(__file__).parents[2] / "docs").glob(f"*/{name}.md")
+    return file.read_text(encoding="utf-8")
 
 
 def examples(name: str) -> list[str]:

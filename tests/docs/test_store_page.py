@@ -1,4 +1,4 @@
-"""docs/store.md has every key of `tombola list --json`, and its commands exist."""
+"""docs/how-to/store.md has every key of `tombola list --json`, and its commands exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.command_line import tombola
 from tombola.experiments.grid import grid_recipes, parse_grid
 from tombola.stats.experiment_list import ListedExperiment
 
-PAGE = (Path(__file__).parents[2] / "docs" / "store.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/how-to/store.md").read_text(encoding="utf-8")
 
 
 def test_every_key_of_the_list_is_described() -> None:

@@ -151,6 +151,6 @@ def test_all_files_name_the_same_version_of_ray() -> None:
 
 
 def test_every_file_is_documented() -> None:
-    text = (FOLDER.parents[1] / "docs" / "clusters.md").read_text()
+    text = (FOLDER.parents[1] / "docs/how-to/clusters.md").read_text()
     for path in FOLDER.iterdir():
         assert f"../examples/clusters/{path.name}" in text

@@ -1,6 +1,6 @@
 """Simulated experiments with known truth, to measure the error rate of the verdict.
 
-`python -m tests.stats.simulation` prints the tables of docs/verdict.md.
+`python -m tests.stats.simulation` prints the tables of docs/explanation/verdict.md.
 """
 
 from __future__ import annotations

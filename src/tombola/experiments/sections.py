@@ -80,7 +80,7 @@ class SearchSection(FrozenModel):
     round_to: int = Field(default=1, ge=0)
     cost: Cost = "units"
     method: str = "iterative"
-    """How masks are found; see `tombola.experiments.methods` and docs/other-ways.md."""
+    """How masks are found; see `tombola.experiments.methods` and docs/how-to/other-ways.md."""
     one_shot: bool = False
     """The same as method `one-shot`: prune the trained dense network once to each density."""
     leave_out: list[str] = []

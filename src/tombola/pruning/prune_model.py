@@ -65,7 +65,7 @@ def prune(
     batch of its inputs, by default that of `data`, or a plausible one. The score of a unit is the `group_score`
     (`mean`, `sum`, `norm`) of its weights. Each set of units keeps a multiple of `round_to`, and at least that (0:
     none may be left). Units that are outputs, those of output layers that `outputs` names too, are never pruned.
-    Patterns as `2:4` have their own density, so it may be omitted. See docs/pruning.md.
+    Patterns as `2:4` have their own density, so it may be omitted. See docs/how-to/pruning.md.
 
     `score` is a name in `SCORES` or a function of `ScoreInputs`. Scores that need examples use `data`: batches
     `(x, y)`, or whatever the `loss` accepts, on the network's device; those that need initial weights use `start`, a

@@ -3,7 +3,7 @@
 At each look only the replicates up to it are tested, at its level of `tombola.stats.planned_looks`. A level wins if
 it wins at any look so far, and then counts as won at later ones, where sparser levels may follow. So the probability
 that any level is wrongly called winning at any look stays at 1 - confidence (Glimm, Maurer & Bretz 2010; Maurer &
-Bretz 2013). `docs/verdict.md` has simulations.
+Bretz 2013). `docs/explanation/verdict.md` has simulations.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ measurements (a are the differences, b ones), or the ratio of their means (a is 
 decides whether a_i - θ b_i is centred at zero: if its distribution is symmetric, all 2^n sign patterns of the n
 values are equally likely (Fisher 1935, section 21; Pitman 1937). The test does not assume normality and is exact for
 any n. The bounds of θ enclose the values that the test does not reject; they are among the *typical values*
-Σ_A a / Σ_A b of all subsets A of the replicates (Hartigan 1969). `docs/verdict.md` has the formulas.
+Σ_A a / Σ_A b of all subsets A of the replicates (Hartigan 1969). `docs/explanation/verdict.md` has the formulas.
 """
 
 from __future__ import annotations

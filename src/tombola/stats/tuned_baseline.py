@@ -1,6 +1,7 @@
 """The tuned baseline: the best of several trainings of the dense network, and tickets compared with it.
 
-The best is chosen on the validation examples, and compared by the judged metric; `docs/verdict.md` describes both.
+The best is chosen on the validation examples, and compared by the judged metric;
+`docs/explanation/verdict.md` describes both.
 """
 
 from __future__ import annotations

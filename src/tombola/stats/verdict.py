@@ -4,7 +4,7 @@ The lottery ticket hypothesis (Frankle & Carbin 2019, section 1) makes three sta
 accurate as the dense network (a' >= a), it needs no more training iterations (j' <= j), and it has far fewer weights.
 Where a control was trained there is a fourth: tickets are better than the control, e.g. the same masks with newly
 drawn weights. Each statement is tested, paired over replicates, at the same error rate; a ticket wins if all hold.
-`docs/verdict.md` has the formulas, the sources and simulations.
+`docs/explanation/verdict.md` has the formulas, the sources and simulations.
 
 Levels are tested from dense to sparse, starting at the first that is sparse enough; testing stops at the first that
 does not win. So the probability that any level is wrongly called winning stays at 1 - confidence, however many levels

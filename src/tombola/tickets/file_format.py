@@ -1,4 +1,4 @@
-"""The ticket file: a ticket as tensors, and back; docs/ticket-file.md describes the format.
+"""The ticket file: a ticket as tensors, and back; docs/reference/ticket-file.md describes the format.
 
 Files are untrusted. Numbers of weights, shapes and names are checked before memory is allocated for them. Nothing
 that a file names is imported, and its JSON is decompressed only up to a limit.

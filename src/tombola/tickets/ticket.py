@@ -158,7 +158,7 @@ class Ticket:
                 raise InputError(f"{what}: {revived:,} pruned weights of {name} are not zero; all should be")
 
     def save(self, path: str | Path, *, start: StartStorage = "auto", trained: Precision = "fp32") -> None:
-        """Write the ticket to one safetensors file: docs/ticket-file.md has the format.
+        """Write the ticket to one safetensors file: docs/reference/ticket-file.md has the format.
 
         `start` sets how initial weights are stored: `seed` stores how they are drawn, which takes little space but
         needs a torch that draws the same numbers; `value` stores the weights; `auto` uses `seed` where it works here.
