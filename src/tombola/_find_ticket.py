@@ -151,7 +151,8 @@ def find_ticket(
       on into `settings` (see `tombola.engines.custom.fingerprint`).
     - `executor`: any `concurrent.futures.Executor`, whose workers train: processes, or machines of a cluster (see
       docs/how-to/clusters.md). The model and the functions are sent to them with pickle, or with cloudpickle where it
-      is installed. Each training has one CPU thread, unless a function sets more. One that fails is tried three times.
+      is installed. Each training has one CPU thread, unless a function sets more. One that fails is tried three
+      times.
     - `progress`: shown in a notebook, otherwise on standard error: a bar in a terminal, elsewhere a line a minute;
       not if False, and in a distributed job by the first process only. `listeners` are notified of every training.
 
