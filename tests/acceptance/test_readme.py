@@ -1,4 +1,4 @@
-"""The README's commands and code do what it says."""
+"""The commands and code of the README and of the pages that it leads to do what they say."""
 
 from __future__ import annotations
 
@@ -20,27 +20,31 @@ from tests.support.digits_tickets import digits_ticket
 from tombola.cli import app
 from tombola.experiments.recipe import load_recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
+from tombola.zoo.models import build
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+RECIPES = ROOT / "docs/how-to/recipes.md"
+SHIPPING = ROOT / "docs/how-to/shipping.md"
 
 TICKET = Path("results/digits/ticket.safetensors")
 
 
-def commands() -> list[list[str]]:
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+def commands(page: Path) -> list[list[str]]:
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("tombola ")]
     return [shlex.split(line)[1:] for line in lines]
 
 
-def snippets() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def snippets(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_commands_and_code_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_and_code_of_the_recipes_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     runner = CliRunner()
     printed = {}
-    for command in commands():
+    for command in [*commands(RECIPES), ["ticket", "export", str(TICKET)]]:
         if "lenet-mnist" in command:  # takes minutes to hours: only parse it
             overrides = [part for before, part in pairwise(command) if before == "--set"]
             assert load_recipe("lenet-mnist", overrides).replicates == 2
@@ -57,11 +61,9 @@ def test_the_commands_and_code_of_the_readme(tmp_path: Path, monkeypatch: pytest
     assert summary["levels"][3]["weights_left"] <= 0.2
     assert summary["levels"][-1]["weights_left"] < 0.025
 
-    _, _, sparse, onnx, _, run, load = snippets()
+    run, load, sparse, onnx = snippets(RECIPES)
     exec(run, {})
-    from tombola.zoo.models import build
-
-    namespace = {"network": build(RecipeExperiment(load_recipe("digits")).dense(0).start)}
+    namespace: dict[str, Any] = {"network": build(RecipeExperiment(load_recipe("digits")).dense(0).start)}
     exec(f"import tombola\n{load}", namespace)
     for name in ("network", "trained"):
         weights = sum(int((p != 0).sum()) for n, p in namespace[name].named_parameters() if n.endswith("weight"))
@@ -74,24 +76,25 @@ def test_the_commands_and_code_of_the_readme(tmp_path: Path, monkeypatch: pytest
         assert int(done.stdout) == namespace["trained"](image[None]).argmax()
 
 
-def test_the_readmes_search_with_a_custom_network_and_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    search, parts, _, _, ship, _, _ = snippets()
-    from examples.plain_loop import x, y
+def test_the_shipping_page_exports_the_ticket_of_the_recipes_page() -> None:
+    assert commands(SHIPPING)[0] == ["ticket", "export", str(TICKET)]
 
-    namespace: dict[str, Any] = {}
-    exec(search.replace('"replicates": 8', '"replicates": 1'), namespace)  # eight take a minute
-    ticket, levels = namespace["ticket"], namespace["levels"]
-    assert levels[5].weights_left == pytest.approx(0.132, abs=1e-3)
-    assert "13.2%" in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "results" / "mine").iterdir()} >= {"levels.parquet", "experiment.toml"}
-    namespace |= {"model": ticket.into(namespace["make"]()), "batches": [(x[:100], y[:100])]}
-    exec(parts, namespace)
-    assert namespace["mask"].count == 10_040
-    assert namespace["held"].mask == namespace["mask"]
-    exec(f"import tombola\n{ship}", namespace)
-    x, model = namespace["batches"][0][0], namespace["model"].eval()
-    for shipped in (namespace["small"], namespace["fast"]):
-        assert (shipped(x) - model(x)).abs().max() < 1e-5
+
+def test_the_readmes_code_runs_as_pasted(tmp_path: Path) -> None:
+    """With one replicate in place of eight, which take a minute."""
+    search, use = snippets(README)
+    assert "replicates=8" in search
+    checks = """
+assert abs(levels[5].weights_left - 0.132) < 1e-3
+assert ticket.mask.density < 1
+assert held.mask == ticket.mask
+for shipped in (small, fast):
+    expected = model.eval()(x)
+    assert (shipped(x) - expected).abs().max() < 1e-6 * expected.abs().max()
+"""
+    program = tmp_path / "pasted.py"
+    program.write_text(search.replace("replicates=8", "replicates=1") + use + checks, encoding="utf-8")
+    done = subprocess.run([sys.executable, program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "mine: 1 replicate" in done.stdout
+    assert {path.name for path in (tmp_path / "results/mine").iterdir()} >= {"levels.parquet", "report.html"}
