@@ -21,6 +21,7 @@ from tombola.experiments.custom_baselines import Baselines, by_label
 from tombola.experiments.custom_config import custom_config, described_search, experiment_name, import_path
 from tombola.experiments.custom_workload import CustomWorkload
 from tombola.experiments.experiment import Experiment, count_runs
+from tombola.experiments.experiment_log import ExperimentLog
 from tombola.experiments.sections import AUTO, MARK
 from tombola.pruning.example_inputs import first_inputs
 from tombola.pruning.options import PruningOptions
@@ -31,7 +32,7 @@ from tombola.pruning.structures.unit_structure import Cost
 from tombola.pruning.structures.units import GroupScore
 from tombola.report.page import REPORT, write_report
 from tombola.report.printable_results import PrintableResults
-from tombola.report.progress import live_display
+from tombola.report.progress import announce, live_display
 from tombola.report.prose import conclusion
 from tombola.runs.distributed_store import first_process
 from tombola.runs.opening import shared_store
@@ -238,6 +239,7 @@ def find_ticket(
     candidates = [length.iterations for length in config.stability.candidates] if config.stability else []
     experiment = Experiment(config, workload, rewind if isinstance(rewind, int) else None, candidates)
     with contextlib.ExitStack() as stack:
+        events = stack.enter_context(ExperimentLog())
         if store is None:
             beside = None if out is None else Path(out).parent / ".tombola"
             store = beside or stack.enter_context(tempfile.TemporaryDirectory())
@@ -259,10 +261,13 @@ def find_ticket(
             [display, *listeners],
             workers=None if remote else 1,
             remote=remote,
+            log=events,
         )
         if folder is not None:
+            announce([display], "writing the report")
             try:
                 write_report(results, folder / REPORT)
+                events.note(f"The report is {folder / REPORT}.")
             except InputError as error:  # the results are there all the same
                 log.warning("%s was not written: %s", folder / REPORT, error)
         summary = results.summary

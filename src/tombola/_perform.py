@@ -11,25 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from tombola.engines import Engine
-from tombola.experiments.experiment import Experiment
+from tombola.experiments.experiment import Experiment, count_runs
+from tombola.experiments.experiment_log import ExperimentLog
 from tombola.experiments.planning.expected_runs import expected_runs
 from tombola.experiments.planning.time_left import TimeLeft
 from tombola.experiments.results import TICKET
 from tombola.experiments.results_collector import ResultsCollector
 from tombola.experiments.results_writer import ResultsWriter
 from tombola.pruning.mask import State
+from tombola.report.formatting import density
 from tombola.report.printable_results import PrintableResults, printable
-from tombola.report.progress import ProgressDisplay
-from tombola.report.prose import conclusion
+from tombola.report.progress import ProgressDisplay, announce
+from tombola.report.prose import conclusion, counts
 from tombola.runs.outcome import Outcome
 from tombola.runs.store import Store
 from tombola.studies.conductor import Listener, ListenerGroup, conduct
 from tombola.studies.rehearsal import Rehearsed
 from tombola.studies.request import RunRequest, Study
 from tombola.tickets.selection import ticket_of
+from tombola.utils.text import plural
 from tombola.zoo.models.description import Start
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def collector_of(
@@ -54,6 +57,8 @@ class Performance:
     out: Path | None
     """The results folder, if one is to be written."""
     listeners: Sequence[Listener] = ()
+    log: ExperimentLog | None = None
+    """Is opened in the results folder."""
     results: PrintableResults | None = None
     """Once it is finished."""
     _writer: ResultsWriter | None = field(init=False)
@@ -61,11 +66,28 @@ class Performance:
     def __post_init__(self) -> None:
         """Raises `InputError` if the folder cannot be used."""
         self._writer = None if self.out is None else ResultsWriter(self.out, self.collector)
+        if self.log is not None and self._writer is not None:
+            self.log.open(self._writer.folder)
 
     @property
     def listener(self) -> Listener:
         """Is told of this experiment's runs."""
-        return ListenerGroup([self._writer or self.collector, *self.listeners])
+        logs = [] if self.log is None or self._writer is None else [self.log]
+        return ListenerGroup([*logs, self._writer or self.collector, *self.listeners])
+
+    def begin(self, engine: Engine[Any], workers: int | None, store: Store) -> None:
+        """Log what is to be done."""
+        if self.log is None:
+            return
+        config = self.experiment.config
+        name, device = getattr(engine, "name", type(engine).__name__), getattr(engine, "device", None)
+        on, slots = f" on {device}" if device else "", f", {workers} at once" if workers else ""
+        self.log.begin(
+            self.collector.command,
+            f"{config.name}: {plural(config.replicates, 'replicate')}, {plural(config.search.levels, 'level')}, "
+            f"{plural(count_runs(config), 'run')}; engine {name}{on}{slots}; "
+            f"store {store.place}",
+        )
 
     def finish(self, store: Store) -> None:
         """Write the results, with the smallest winning ticket."""
@@ -73,19 +95,33 @@ class Performance:
         results, writer = printable(self.collector.results(finished=whole)), self._writer
         if writer is not None:
             results = results.stored_in(writer.folder)
+            announce(self.listeners, "writing the results")
             summary, path = results.summary, writer.folder / TICKET
             if summary.smallest_winning is None:
                 if path.exists():
-                    log.warning("no level is winning any more: %s, which was, is removed", path)
+                    logger.warning("no level is winning any more: %s, which was, is removed", path)
                     path.unlink()
             else:
                 level = summary.smallest_winning
                 ticket_of(self.experiment, self.collector, summary, level, store, conclusion(summary)).save(path)
             writer.write(finished=True)
+            self._log_results(results)
         self.results = results
 
-    def interrupted(self) -> None:
+    def _log_results(self, results: PrintableResults) -> None:
+        if self.log is None:
+            return
+        summary = results.summary
+        for level in summary.levels:
+            reason = f" ({level.verdict.reason})" if level.verdict.reason else ""
+            self.log.note(f"level {level.level}, {density(level)} of the weights: {level.verdict.state}{reason}")
+        self.log.note(conclusion(summary))
+        self.log.note(f"{counts(results.tally)} Results are in {self.out}.")
+
+    def interrupted(self, error: BaseException) -> None:
         """Write the results so far, unless it is finished."""
+        if self.log is not None and self.results is None:
+            self.log.stopped(error)
         if self._writer is not None and self.results is None:
             self._writer.interrupted()
 
@@ -100,13 +136,14 @@ def perform(
     listeners: Sequence[Listener] = (),
     workers: int | None = 1,
     remote: bool = False,
+    log: ExperimentLog | None = None,
 ) -> PrintableResults:
     """Train what the store lacks, `workers` runs at a time, and write a results folder, if `out` is given, with the
-    smallest winning ticket. Returns the results. `remote` is explained in `conduct`.
+    smallest winning ticket, and a `log`. Returns the results. `remote` is explained in `conduct`.
 
     Raises `InputError` if the folder cannot be used, and what `conduct` raises.
     """
-    performance = Performance(experiment, collector, out, listeners)
+    performance = Performance(experiment, collector, out, listeners, log)
     return perform_all([performance], store, engine, executor, workers, remote)[0]
 
 
@@ -127,23 +164,27 @@ def perform_all(
     told: list[tuple[Listener, int]] = []
     for performance in performances:
         own = performance.experiment.studies()
+        performance.begin(engine, workers, store)
         studies += _and_then(own, partial(performance.finish, store))
         told += [(performance.listener, replicate) for replicate in performance.experiment.replicates]
     listener = ListenerGroup([_Dispatcher(told), *listeners])
     for display, expected in _displays(performances, listeners):
         display.watch(executor)
-        time_left = TimeLeft(expected, getattr(engine, "data_dir", None))
+        slots: Callable[[], int] | None = getattr(executor, "slots", None)
+        at_once = slots() if slots is not None else workers
+        time_left = TimeLeft(expected, getattr(engine, "data_dir", None), at_once or 1)
         measurable = not remote and getattr(engine, "device", None) == "cpu"
         first = performances[0].experiment
         if display.wants_trial and measurable and store.peek(first.dense(first.replicates[0])) is None:
+            display.stage("measuring the speed")
             time_left.measure(engine)  # the store does not tell what it will cost
-        slots: Callable[[], int] | None = getattr(executor, "slots", None)
-        display.expect(time_left, slots() if slots is not None else workers)
+        display.expect(time_left, at_once)
+        display.stage("starting to train")
     try:
         conduct(studies, store, engine, executor, listener, workers, remote)
-    except BaseException:
+    except BaseException as error:
         for performance in performances:
-            performance.interrupted()
+            performance.interrupted(error)
         raise
     return [performance.results for performance in performances if performance.results is not None]
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from pathlib import Path
 
 from tombola._perform import collector_of, perform
 from tombola._trainers import check_trainers, trainers
 from tombola.experiments.experiment import count_runs
+from tombola.experiments.experiment_log import ExperimentLog
 from tombola.experiments.growth import growth_of_folder
 from tombola.experiments.part import Part
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.report.printable_results import PrintableResults
-from tombola.report.progress import live_display
+from tombola.report.progress import announce, live_display
 from tombola.runs.opening import open_store
 from tombola.studies.conductor import Listener
 
@@ -64,17 +66,21 @@ def run_experiment(
     check_trainers(engine, device, executor, cluster, resources, workers)
     own, out = None if part is None else Part.parse(part), Path(out)
     count = count_runs(recipe, own)
-    experiment = RecipeExperiment(recipe, data_dir)
-    if own is not None:
-        experiment = experiment.only(own)
-        growth_of_folder(out, recipe)  # raises what the later call would
     folder = out if own is None else None
-    runs = open_store(out.parent / ".tombola" if store is None else store, checkpoint_every)
-    collector = collector_of(experiment, runs, command)
-    with (
-        trainers([experiment], engine, device, workers, executor, data_dir, cluster, resources) as chosen,
-        live_display(collector, count, progress, folder) as display,
-    ):
+    with ExitStack() as stack:
+        log = stack.enter_context(ExperimentLog())  # which has the warnings from here on
+        announce(listeners, "loading the data")
+        experiment = RecipeExperiment(recipe, data_dir)
+        if own is not None:
+            experiment = experiment.only(own)
+            growth_of_folder(out, recipe)  # raises what the later call would
+        runs = open_store(out.parent / ".tombola" if store is None else store, checkpoint_every)
+        collector = collector_of(experiment, runs, command)
+        announce(listeners, "starting the cluster" if cluster else "preparing the engine")
+        chosen = stack.enter_context(
+            trainers([experiment], engine, device, workers, executor, data_dir, cluster, resources)
+        )
+        display = stack.enter_context(live_display(collector, count, progress, folder))
         return perform(
             experiment,
             runs,
@@ -85,4 +91,5 @@ def run_experiment(
             [display, *listeners],
             chosen.workers,
             chosen.remote,
+            log,
         )

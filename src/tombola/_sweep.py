@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from pathlib import Path
 
 from tombola._perform import Performance, collector_of, perform_all
 from tombola._trainers import check_trainers, trainers
+from tombola.experiments.experiment_log import ExperimentLog
 from tombola.experiments.growth import growth_of_folder
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.report.printable_results import PrintableResults
+from tombola.report.progress import announce
 from tombola.runs.opening import open_store
 from tombola.studies.conductor import Listener
 from tombola.utils.errors import InputError
@@ -38,14 +41,20 @@ def sweep(
     Raises `InputError`, which names the folder, if any of the recipes is invalid, before anything is trained.
     """
     check_trainers(engine, device, executor, cluster, resources, workers)
-    experiments = {out: _checked(out, recipe, data_dir) for out, recipe in recipes.items()}
-    runs = open_store(store, checkpoint_every)
-    known = commands or {}
-    performances = [
-        Performance(experiment, collector_of(experiment, runs, known.get(out), among=len(experiments)), out)
-        for out, experiment in experiments.items()
-    ]
-    with trainers([*experiments.values()], engine, device, workers, executor, data_dir, cluster, resources) as chosen:
+    with ExitStack() as stack:
+        logs = {out: stack.enter_context(ExperimentLog()) for out in recipes}
+        announce(listeners, "loading the data")
+        experiments = {out: _checked(out, recipe, data_dir) for out, recipe in recipes.items()}
+        runs = open_store(store, checkpoint_every)
+        known, count = commands or {}, len(experiments)
+        performances = [
+            Performance(experiment, collector_of(experiment, runs, known.get(out), among=count), out, log=logs[out])
+            for out, experiment in experiments.items()
+        ]
+        announce(listeners, "starting the cluster" if cluster else "preparing the engine")
+        chosen = stack.enter_context(
+            trainers([*experiments.values()], engine, device, workers, executor, data_dir, cluster, resources)
+        )
         return perform_all(
             performances, runs, chosen.engine, chosen.executor, chosen.workers, chosen.remote, listeners
         )

@@ -37,6 +37,7 @@ def test_a_finished_experiment_is_shown_and_not_trained_again(tmp_path: Path) ->
         "layers.parquet",
         "curves.parquet",
         "runs.txt",
+        "log.txt",
         "status.json",
     }
     tables = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from tests.support.recipes import tiny
 from tests.support.verdict_rows import experiment_rows, verdict_row
+from tombola.experiments.experiment_log import LOG
 from tombola.experiments.metric import ACCURACY
 from tombola.experiments.results import Results
 from tombola.experiments.results_schema import TABLES, Status, Tally
@@ -79,6 +80,10 @@ def test_every_column_is_described(table: str) -> None:
     described = [(row[0].strip("`"), row[1].strip("`").replace("element", "item")) for row in rows]
     assert described == [(field.name, str(field.type).replace("element", "item")) for field in schema]
     assert all(len(row) == 4 for row in rows)
+
+
+def test_the_log_is_among_the_files() -> None:
+    assert f"| `{LOG}` |" in PAGE
 
 
 @pytest.mark.parametrize("heading", MODELS)

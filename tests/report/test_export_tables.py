@@ -173,7 +173,7 @@ def test_the_caption_and_notes() -> None:
     assert "one thread of A machine" in bare
     text = shown(one)
     assert text.endswith(
-        "Files in results/shipped: ticket,.fp16, compact.pt2, sparse, CSR.\n"
+        "Files in results/shipped:\n  ticket,.fp16, compact.pt2, sparse, CSR\n"
         "Inputs are float32 (N, 3, 32, 32), scaled.\n"
     )
     assert "Files" not in shown(replace(one, figures=one.figures[:2]))

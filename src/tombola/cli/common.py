@@ -16,7 +16,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from tombola.cli.output import err_console, print_message
+from tombola.cli.output import MessageHandler, err_console, print_message
 from tombola.utils.errors import InputError, TrainingsFailed, Unreachable
 
 app = typer.Typer(
@@ -51,11 +51,7 @@ def handle_errors(function: Callable[Parameters, None]) -> Callable[Parameters, 
 
     @functools.wraps(function)
     def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
-        from rich.logging import RichHandler
-
-        logging.basicConfig(
-            format="%(message)s", handlers=[RichHandler(console=err_console, show_time=False, show_path=False)]
-        )
+        logging.basicConfig(format="%(message)s", handlers=[MessageHandler()])
         for module in ("engines.device_choice", "kernels.ahead"):  # a line, where there is something to say
             logging.getLogger(f"tombola.{module}").setLevel(logging.INFO)
         with _count_interrupts() as interrupts:

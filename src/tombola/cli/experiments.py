@@ -24,11 +24,19 @@ from tombola.cli.common import (
     handle_errors,
     run_command,
 )
-from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
+from tombola.cli.output import (
+    err_console,
+    out_console,
+    print_command,
+    print_json,
+    print_line,
+    print_list,
+    print_message,
+)
 from tombola.utils.text import plural
 
 if TYPE_CHECKING:
-    from tombola.experiments.results_schema import Tally
+    from tombola.experiments.results import Results
 
 
 @app.command()
@@ -72,6 +80,7 @@ def run(
 
     from tombola._run_experiment import run_experiment
     from tombola.experiments.experiment import count_runs
+    from tombola.experiments.experiment_log import LOG, append_to_log
     from tombola.experiments.growth import growth_of_folder, growth_text
     from tombola.experiments.part import Part
     from tombola.experiments.recipe import load_recipe
@@ -79,6 +88,7 @@ def run(
     from tombola.integrations.loggers import Logging, logger
     from tombola.report.page import REPORT, write_report
     from tombola.report.progress import ProgressDisplay
+    from tombola.report.prose import counts
     from tombola.report.terminal import show_summary
     from tombola.stats.summarise import build_summary
     from tombola.utils.files import writing
@@ -111,6 +121,8 @@ def run(
         return
     with ExitStack() as stack:
         loggers = [stack.enter_context(closing(logger(spec))) for spec in log or []]
+        for each in loggers:
+            print_command(f"{each.where}. To look at it:", each.view)
         progress = stack.enter_context(ProgressDisplay(err_console, count_runs(chosen, own)))
         results = run_experiment(
             chosen,
@@ -128,33 +140,36 @@ def run(
             progress=False,  # shown above, on the console of messages
             command=run_command(recipe, out, overrides or []),
         )
-    summary = build_summary(results)
+        progress.stage("computing the verdict")
+        summary = build_summary(results)
+        page = folder / REPORT
+        if own is None:
+            with writing(page):
+                page.unlink(missing_ok=True)  # an earlier report may have fewer runs
+            if report:
+                progress.stage("writing the report")
+                write_report(results, page)
+                append_to_log(folder, f"The report is {page}.")
     if as_json:
         print_json(summary.to_dict())
     elif own is None:
         show_summary(out_console, summary)
     if own is not None:
         later = f"when all are trained, the same command without --part writes the results to {folder}"
-        print_line(f"{_counts(results.tally)} This is part {own}: {later}.", err_console if as_json else out_console)
+        print_line(f"{counts(results.tally)} This is part {own}: {later}.", err_console if as_json else out_console)
         return
-    page = folder / REPORT
-    with writing(page):
-        page.unlink(missing_ok=True)  # an earlier report may have fewer runs
-    if report:
-        write_report(results, page)
     if as_json:
         return
-    where = f"Results are in {folder}."
-    where += f" The ticket is {folder / TICKET}." if summary.smallest_winning else ""
-    where += f" The report is {page}." if report else ""
-    print_line(f"{_counts(results.tally)} {where}")
-
-
-def _counts(runs: Tally) -> str:
-    """What was trained, in a sentence."""
-    if runs.trained:
-        return f"{plural(runs.trained, 'run')} trained, {runs.from_store:,} from the store."
-    return f"Nothing to train: all {plural(runs.from_store, 'run')} came from the store."
+    print_line(f"\n{counts(results.tally)}")
+    print_list(
+        [
+            ("results", f"{folder}"),
+            *([("ticket", f"{folder / TICKET}")] if summary.smallest_winning else []),
+            *([("report", f"{page}")] if report else []),
+            ("log", f"{folder / LOG}"),
+            *(("curves", each.view) for each in loggers),
+        ]
+    )
 
 
 @app.command()
@@ -174,6 +189,18 @@ def show(folder: Annotated[Path, typer.Argument(help="A results folder.")], as_j
         print_json(summary.to_dict())
     else:
         show_summary(out_console, summary)
+        if not summary.finished:
+            _show_state(folder, results)
+
+
+def _show_state(folder: Path, results: Results) -> None:
+    """Whether an experiment that is not finished is still running, and how to resume it."""
+
+    from tombola.report.unfinished import resume_text, state_text
+
+    print_line(f"\n{state_text(folder, results)}")
+    intro, command = resume_text(folder, results)
+    print_command(intro, command, out_console)
 
 
 @app.command("report")
@@ -192,8 +219,7 @@ def report_(
     page = output or folder / REPORT
     write_report(results, page)
     drawn = write_figures(results, figures) if figures else []
-    also = f" {len(drawn) // 2} figures are in {figures}." if figures else ""
-    print_line(f"The report is {page}.{also}")
+    print_list([("report", f"{page}"), *([("figures", f"{figures} ({len(drawn) // 2})")] if figures else [])])
 
 
 @app.command()
@@ -225,7 +251,7 @@ def compare(
     first = folders[0] if folders[0].name else folders[0].resolve()  # the path "." has no parent
     page = output or first.parent / "comparison.html"
     write_comparison(results, page)
-    print_line(f"The page is {page}.", err_console if as_json else out_console)
+    print_list([("page", f"{page}")], err_console if as_json else out_console)
 
 
 @app.command()
@@ -261,4 +287,4 @@ def speeds(as_json: Json = False) -> None:
         print_json({"file": str(path), "layers": [asdict(speed) for speed in known]})
         return
     show_speeds(out_console, known)
-    print_line(f"{len(known)} measurements in {path}.")
+    print_list([(plural(len(known), "measurement"), f"{path}")])

@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 from rich.console import Console
 
-out_console = Console()
-err_console = Console(stderr=True)
+from tombola.report.console import LineConsole, print_pairs, print_text, print_unbroken
+
+out_console = LineConsole()
+err_console = LineConsole(stderr=True)
 
 
-def print_message(line: str, style: str) -> None:
-    """Print a line to standard error."""
-    err_console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+def print_message(line: str, style: str | None = None) -> None:
+    """Print sentences to standard error."""
+    print_text(err_console, line, style)
 
 
 def print_line(line: str, console: Console = out_console) -> None:
-    """Print a line, without markup or wrapping."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    """Print sentences, without markup, broken between words."""
+    print_text(console, line)
+
+
+def print_command(intro: str, command: str, console: Console = err_console) -> None:
+    """Print a sentence, and on a line of its own a command or a path that is not broken."""
+    print_text(console, intro)
+    print_unbroken(console, f"  {command}")
+
+
+def print_list(pairs: Sequence[tuple[str, str]], console: Console = out_console) -> None:
+    """Print names with their paths or commands, aligned; values are not broken."""
+    print_pairs(console, pairs)
+
+
+class MessageHandler(logging.Handler):
+    """Prints log records to standard error, warnings as such."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        serious = record.levelno >= logging.WARNING
+        level = f"{record.levelname.lower()}: " if serious else ""
+        print_message(level + self.format(record), "yellow" if serious else None)
 
 
 def print_json(document: Any) -> None:

@@ -130,7 +130,7 @@ def _spared(usage: StoreUsage, chosen: list[Removal], age: float | None, keep: l
     young = usage.unreferenced - {removal.run for removal in chosen if removal.kind == "outcomes"}
     if age is not None or "outcomes" in keep or not young:
         return ""
-    return f" {plural(len(young), 'outcome')} of none of them stay for a day (see --older-than)."
+    return f" {plural(len(young), 'outcome')} that none of them refers to are kept for a day (see --older-than)."
 
 
 def _delete(store: Store, chosen: list[Removal]) -> None:

@@ -19,7 +19,7 @@ from tombola.cli.common import (
     handle_errors,
     run_command,
 )
-from tombola.cli.output import err_console, out_console, print_json, print_line
+from tombola.cli.output import err_console, out_console, print_json, print_line, print_list
 from tombola.utils.errors import InputError
 from tombola.utils.text import plural
 
@@ -57,6 +57,7 @@ def sweep(
 
     from tombola._sweep import sweep as sweep_recipes
     from tombola.experiments.experiment import count_runs
+    from tombola.experiments.experiment_log import append_to_log
     from tombola.experiments.grid import grid_recipes, overrides_of, parse_grid
     from tombola.experiments.growth import growth_of_folder, growth_text
     from tombola.experiments.results import CONFIGURATION
@@ -93,19 +94,20 @@ def sweep(
             listeners=[progress],
             commands=commands,
         )
-    compared = [*folders.values()]
-    if report:
-        for each, found in zip(compared, results, strict=True):
-            write_report(found, each / REPORT)
-    page = folder / "comparison.html"
-    write_comparison(results, page)
+        compared = [*folders.values()]
+        if report:
+            for number, (each, found) in enumerate(zip(compared, results, strict=True), 1):
+                progress.stage(f"writing report {number} of {len(compared)}")
+                write_report(found, each / REPORT)
+                append_to_log(each, f"The report is {each / REPORT}.")
+        progress.stage("comparing the experiments")
+        page = folder / "comparison.html"
+        write_comparison(results, page)
     comparison = compare(compared, results)
     if as_json:
         print_json(comparison.to_dict())
         return
     show_comparison(out_console, comparison)
     trained = sum(each.tally.trained for each in results)
-    print_line(
-        f"{plural(len(compared), 'experiment')}, {plural(trained, 'run')} trained. Results are in {folder}. "
-        f"The page is {page}."
-    )
+    print_line(f"\n{plural(len(compared), 'experiment')}, {plural(trained, 'run')} trained.")
+    print_list([("results", f"{folder}"), ("page", f"{page}")])

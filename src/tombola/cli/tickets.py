@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors
-from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
+from tombola.cli.output import err_console, out_console, print_json, print_line, print_list, print_message
 from tombola.exports.artefact_files import FILES
 from tombola.tickets.precision import Precision
 from tombola.utils.errors import InputError
@@ -101,7 +101,7 @@ def ticket_export(
         except InputError as error:  # the files are written all the same
             print_message(f"{page} was not updated: {error}", "yellow")
         else:
-            print_line(f"Updated the report: {page}.", err_console if as_json else out_console)
+            print_list([("report", f"{page}")], err_console if as_json else out_console)
 
 
 @ticket_app.command("check")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,18 @@ class Logger(Protocol):
         """Called after the last `log`."""
 
 
+class NamedLogger(Logger, Protocol):
+    """A logger that says where it writes."""
+
+    @property
+    def where(self) -> str:
+        """Where it writes, in a few words."""
+
+    @property
+    def view(self) -> str:
+        """The command or the address by which one looks at it."""
+
+
 class TensorBoard:
     """Writes event files to `folder`, for `tensorboard --logdir`.
 
@@ -33,6 +46,7 @@ class TensorBoard:
 
     def __init__(self, folder: str | Path = "runs") -> None:
         require("tensorboard", "tensorboard")
+        self._folder = Path(folder)
         from torch.utils.tensorboard import SummaryWriter
 
         try:
@@ -49,6 +63,16 @@ class TensorBoard:
     def close(self) -> None:
         """See `Logger`."""
         self._writer.close()
+
+    @property
+    def where(self) -> str:
+        """See `NamedLogger`."""
+        return f"TensorBoard's event files are written to {self._folder}"
+
+    @property
+    def view(self) -> str:
+        """See `NamedLogger`."""
+        return shlex.join(["tensorboard", "--logdir", str(self._folder)])
 
 
 class WeightsAndBiases:
@@ -88,6 +112,16 @@ class WeightsAndBiases:
         if self._new:
             self._run.finish()
 
+    @property
+    def where(self) -> str:
+        """See `NamedLogger`."""
+        return f"Logged to the run {self._run.name} of Weights & Biases"
+
+    @property
+    def view(self) -> str:
+        """See `NamedLogger`. Offline there is no address: the run is sent there by `wandb sync`."""
+        return self._run.url or shlex.join(["wandb", "sync", str(Path(self._run.dir).parent)])
+
 
 class MLflow:
     """Logs to a run of MLflow: a new one in the named experiment, or the one with this `run_id`, which `close` does
@@ -107,6 +141,7 @@ class MLflow:
             self._client = mlflow.MlflowClient(tracking_uri)
             self._run = run_id or self._client.create_run(self._experiment(experiment)).info.run_id
             self._client.get_run(self._run)
+            self._uri = str(self._client.tracking_uri)
         except Exception as error:
             raise InputError(f"mlflow: {first_line(error)}") from error
 
@@ -124,15 +159,27 @@ class MLflow:
         if self._new:
             self._client.set_terminated(self._run)
 
+    @property
+    def where(self) -> str:
+        """See `NamedLogger`."""
+        return f"Logged to the run {self._run} of MLflow"
 
-LOGGERS: dict[str, Callable[[str], Logger]] = {
+    @property
+    def view(self) -> str:
+        """See `NamedLogger`. A server shows it itself; for files, MLflow's page has to be started."""
+        if self._uri.startswith(("http://", "https://")):
+            return self._uri
+        return shlex.join(["mlflow", "ui", "--backend-store-uri", self._uri])
+
+
+LOGGERS: dict[str, Callable[[str], NamedLogger]] = {
     "tensorboard": lambda folder: TensorBoard(folder or "runs"),
     "wandb": lambda project: WeightsAndBiases(project=project or "tombola"),
     "mlflow": lambda experiment: MLflow(experiment or "tombola"),
 }
 
 
-def logger(spec: str) -> Logger:
+def logger(spec: str) -> NamedLogger:
     """The logger for `tensorboard[:FOLDER]`, `wandb[:PROJECT]` or `mlflow[:EXPERIMENT]`.
 
     Raises `InputError` for another name, and if that library cannot be used.

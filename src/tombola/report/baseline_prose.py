@@ -6,7 +6,7 @@ from tombola.report.formatting import mean, percent
 from tombola.report.units import margin_amount, units_of
 from tombola.stats.summary import BaselineSummary, LevelSummary, MeasureSummary, Summary
 
-NOT_TUNED = "The dense network was not tuned: it was trained as the tickets were, and in no other way."
+NOT_TUNED = "The dense network was not tuned: it was trained only with the options of the tickets."
 
 
 def baseline_sentence(summary: Summary) -> str:
@@ -16,10 +16,10 @@ def baseline_sentence(summary: Summary) -> str:
         return ""
     tried = f"{len(baseline.trainings)} trainings of the dense network"
     if baseline.best is None:
-        return f"The best of {tried} is not known: some runs are still to do, or diverged."
+        return f"The best of {tried} is not known: some runs are not finished, or diverged."
     best = baseline.trainings[baseline.best]
     if baseline.best == 0:
-        return f"Of {tried}, that of the tickets ({best.training}) is the best."
+        return f"Of {tried}, the one with the options of the tickets ({best.training}) is the best."
     named = f"the best of {tried} ({best.training}: {_figure(summary, best.figures[summary.metric.at_stop])})"
     level = _compared_level(summary, baseline)
     if level is None or level.verdict.tuned_baseline is None:

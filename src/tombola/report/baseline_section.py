@@ -18,7 +18,6 @@ def trainings_table(summary: Summary, baseline: BaselineSummary, intervals: bool
     columns = _columns(summary, baseline)
     head = ("trained with", *(column.head for column in columns), "")
     table = text_table(head, left=("trained with", ""), title="The dense network")
-    table.columns[0].no_wrap = False  # several options may be wider than the terminal
     for index in range(len(baseline.trainings)):
         table.add_row(*map(Text, (*_cells(baseline, index, columns, intervals), _remark(baseline, index))))
     return table

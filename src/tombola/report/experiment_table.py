@@ -17,7 +17,8 @@ from tombola.utils.text import byte_size
 def experiment_table(folder: Path, experiments: Sequence[ListedExperiment]) -> Table:
     """One row for each of the experiments below `folder`."""
     columns = ("experiment", "state", "levels", "runs", "verdict", "written", "size")
-    table = text_table(columns, left=("experiment", "state", "verdict", "written"), gap=2, fold=columns[:1])
+    left_aligned, least = ("experiment", "state", "verdict", "written"), ("size", "written", "levels", "runs")
+    table = text_table(columns, left=left_aligned, gap=2, least=least)
     for each in experiments:
         left = "" if each.weights_left is None else f" at {percent(each.weights_left)}"
         table.add_row(

@@ -9,6 +9,8 @@ from rich.text import Text
 
 from tombola.exports.benchmark import BATCH_SIZES, Figures
 from tombola.exports.export_result import DenseNetwork, Export, ExportInfo
+from tombola.report.console import print_text, print_unbroken
+from tombola.report.fitting_table import print_table
 from tombola.report.formatting import of_all_weights, operations, text_table
 from tombola.utils.text import byte_size
 
@@ -16,6 +18,9 @@ SIZES = (
     "artefact", "weights", "on\ndisk", "in\nmemory", "working\nspace", "multiply-\nadds", "accuracy", "differs\nby",
 )  # fmt: skip
 """The columns of the table of sizes."""
+
+LEAST = ("differs by", "working space", "multiply-adds", "in memory")
+"""Those that a narrow terminal leaves out first, by their names in a line."""
 
 VERSUS = "vs.\ndense"
 SPEEDS = ("artefact", "latency,\nµs", VERSUS, *(c for b in BATCH_SIZES[1:] for c in (f"images/s\nat {b}", VERSUS)))
@@ -162,18 +167,15 @@ def _sentence(text: str) -> str:
 def show_export(console: Console, export: Export) -> None:
     """Print the measurements and the names of the files."""
     for head, rows in ((SIZES, sizes(export.figures, export.about.dense)), (SPEEDS, speeds(export.figures))):
-        table = text_table(head, left=("artefact",), fold=("artefact",))
+        table = text_table(head, left=("artefact",), least=LEAST)
         for row in rows:
             table.add_row(*map(Text, row))
-        console.print(table)
+        print_table(console, table)
         console.print()
-    console.print(caption(export.about, export.figures), style="dim", markup=False, highlight=False)
+    print_text(console, caption(export.about, export.figures), "dim")
     for note in notes(export):
-        console.print(note, style="yellow", markup=False, highlight=False)
+        print_text(console, note, "yellow")
     if files := [each.file for each in export.figures if each.file]:
-        _line(console, f"Files in {export.folder}: {', '.join(files)}.")
-    _line(console, _sentence(f"Inputs are {export.about.inputs}"))
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_unbroken(console, f"Files in {export.folder}:")
+        print_text(console, f"  {', '.join(files)}")
+    print_text(console, _sentence(f"Inputs are {export.about.inputs}"))

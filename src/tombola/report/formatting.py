@@ -6,10 +6,11 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
-from rich.console import JustifyMethod, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tombola.report.fitting_table import FittingTable, Importance
 from tombola.stats.summary import FEW_REPLICATES, LevelSummary, MeasureSummary
 from tombola.utils.text import plural
 
@@ -119,28 +120,21 @@ def text_table(
     left: Container[str],
     title: str | None = None,
     gap: int = 1,
-    wrap: bool = False,
-    fold: Container[str] = (),
-) -> Table:
+    least: Sequence[str] = (),
+    always: Sequence[str] = (),
+) -> FittingTable:
     """A table for the terminal with `gap` spaces between columns; those not in `left` are right-aligned. Where it is
-    too wide, columns in `fold` are continued on further lines."""
-    table = Table(
+    too wide, columns are left out: first those in `least`, in this order, then others from the right, but none in
+    `always`. Print it with `print_table`."""
+    table = FittingTable(
         box=SIMPLE_HEAD,
         show_edge=False,
         padding=(0, gap - 1, 0, 0),
         title=None if title is None else Text(title),
-        title_justify="left",
+        importance=Importance(least, always),
     )
     for name in columns:
-        justify: JustifyMethod = "left" if name in left else "right"
-        folds = name in fold
-        table.add_column(
-            Text(name),
-            justify=justify,
-            vertical="bottom",
-            no_wrap=not (wrap or folds),
-            overflow="fold" if folds else "ellipsis",
-        )
+        table.add_column(Text(name), justify="left" if name in left else "right", vertical="bottom")
     return table
 
 

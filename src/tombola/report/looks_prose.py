@@ -24,10 +24,10 @@ def planned_looks(summary: Summary) -> list[str]:
         return []
     levels = enumeration(f"{alpha:.2g}" for alpha in looks.alpha)
     return [
-        f"Looks are planned at {_numbers(looks.replicates)} replicates, each statement tested at α = {levels}, so "
+        f"Looks are planned at {_numbers(looks.replicates)} replicates. They test each statement at α = {levels}, so "
         f"that the probability of a false winner at any of them is {percent(looks.error_rate)} (a spending function "
-        f"like O'Brien and Fleming's: Lan and DeMets 1983). This is look {looks.number(summary.replicates)}; its "
-        f"bounds use its α. A level that won at an earlier look is shown as it was then."
+        f"like O'Brien and Fleming's: Lan and DeMets 1983). This is look {looks.number(summary.replicates)}; all "
+        f"bounds use its α. A level that won at an earlier look keeps the verdict of that look."
     ]
 
 
@@ -37,10 +37,9 @@ def unplanned_looks(summary: Summary) -> list[str]:
     if looks is None or looks.planned:
         return []
     return [
-        f"This experiment was extended after it could be judged. Judged at {_numbers(looks.replicates)} replicates, "
-        f"a statement that is just false would be accepted at least once with a probability of about "
-        f"{percent(looks.error_rate)}, not {percent(1 - summary.criteria.confidence)}. To keep to that, plan looks "
-        f"with verdict.looks."
+        f"This experiment was extended after it could be judged. Testing at {_numbers(looks.replicates)} replicates "
+        f"accepts a statement that is just false with a probability of about {percent(looks.error_rate)}, not "
+        f"{percent(1 - summary.criteria.confidence)}. To avoid this, plan the looks with verdict.looks."
     ]
 
 

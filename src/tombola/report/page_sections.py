@@ -22,6 +22,7 @@ from tombola.report.looks_prose import planned_looks
 from tombola.report.prose import conclusion, first_undecided, margins, rewind_choice, warnings
 from tombola.report.report_data import ReportData
 from tombola.report.ticket_lines import barriers_table, connections
+from tombola.report.unfinished import is_running, resume_text
 from tombola.report.unit_section import unit_figures, unit_paragraphs, unit_tables
 from tombola.report.units import units_of
 from tombola.stats.error_barriers import interpolation_paths
@@ -185,5 +186,7 @@ def _problems(data: ReportData) -> list[str]:
     problems = [f"{problem[0].upper()}{problem[1:]}." for problem in data.problems]
     if not results.finished:
         finished = f"{len(results.rows):,} of {plural(count_runs(results.config), 'run')}"
-        problems.insert(0, f"This experiment is not finished: {finished} are available.")
+        state = "It was running when this page was written" if is_running(results.folder) else "It was interrupted"
+        resume = " ".join(resume_text(results.folder, results))
+        problems.insert(0, f"This experiment is not finished: {finished} are available. {state}. {resume}")
     return problems

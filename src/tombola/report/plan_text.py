@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from tombola.experiments.planning.plan import Estimate, Plan, PlannedRuns
+from tombola.report.console import print_text
+from tombola.report.fitting_table import print_table
 from tombola.report.formatting import NONE, percent, text_table
 from tombola.utils.text import byte_size, plural, rough_time
 
@@ -23,14 +25,17 @@ def show_plan(console: Console, plan: Plan) -> None:
     """Print a table with a line for each branch, and what all this takes."""
     several = len({each.network for each in plan.runs}) > 1
     table = text_table(
-        [name for name in COLUMNS if several or name != "network"], left=COLUMNS[:2], gap=1 if several else 2
+        [name for name in COLUMNS if several or name != "network"],
+        left=COLUMNS[:2],
+        gap=1 if several else 2,
+        least=("in store", "left", "iterations"),
     )
     for runs in _groups(plan.runs):
         cells = _cells(runs)
         table.add_row(*(cells if several else cells[:1] + cells[2:]))
-    console.print(table)
+    print_table(console, table)
     for line in plan_lines(plan):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_text(console, line)
 
 
 def _groups(runs: Sequence[PlannedRuns]) -> list[list[PlannedRuns]]:

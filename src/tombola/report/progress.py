@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tombola.experiments.growth import growth_of_folder, growth_text
 from tombola.experiments.planning.time_left import TimeLeft
 from tombola.experiments.results_collector import ResultsCollector
+from tombola.report.console import NO_LIMIT, LineConsole, print_text, print_unbroken, wrapped
 from tombola.report.printable_results import printable
 from tombola.runs.outcome import Outcome
 from tombola.studies.conductor import Listener, ListenerGroup
@@ -26,6 +27,12 @@ from tombola.utils.text import one_line, plural
 
 LINE_INTERVAL = 60.0
 """Seconds between lines if the console is not a terminal."""
+
+BAR = 24
+"""The width of the bar, in characters."""
+
+WIDE = 100
+"""A terminal of this width has room for the whole bar beside the text."""
 
 MAX_ERRORS = 10
 """How many reasons are shown why runs are trained again."""
@@ -56,9 +63,12 @@ class ProgressDisplay(Listener):
         self._slots: Callable[[], int] | None = None
         self._lost = 0
         self._errors: set[str] = set()  # that were shown
+        self._stage = ""  # what is done besides training
+        bar = BAR if console.width >= WIDE else BAR // 3
+        self._room = console.width - len(f"{action} {'':{bar}} {runs}/{runs} runs · ") - 1
         self._progress = Progress(
             TextColumn(f"[bold]{action}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=bar),
             MofNCompleteColumn(),
             TextColumn("runs · {task.description}"),
             console=console,
@@ -80,6 +90,12 @@ class ProgressDisplay(Listener):
         """Whether somebody looks at it from the beginning, so that a short trial to estimate the time is worth it."""
         return self._console.is_terminal
 
+    def stage(self, what: str) -> None:
+        """Show what is done besides training, such as writing the report, until a training starts or ends."""
+        self._stage = what
+        if self._console.is_terminal:
+            self._show()
+
     def expect(self, time_left: TimeLeft, workers: int | None) -> None:
         """Show the time that `time_left` estimates, if so many runs are trained at once (None: as many as it turns
         out), instead of one that follows from the mean of those trained so far."""
@@ -91,6 +107,7 @@ class ProgressDisplay(Listener):
 
     def started(self, study: int, request: RunRequest) -> None:
         """Show the run as training."""
+        self._stage = ""
         self._training.add((study, request.request_id))
         self._at_once = max(self._at_once, len(self._training))
         self._levels[request.branch, request.level] += 1
@@ -98,6 +115,7 @@ class ProgressDisplay(Listener):
 
     def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:
         """Count the run; a study may request the same run again."""
+        self._stage = ""
         place = study, request.request_id
         if self._time_left is not None and place not in self._answered:
             self._time_left.answered(study, request, outcome, trained)
@@ -115,7 +133,7 @@ class ProgressDisplay(Listener):
         if told not in self._errors and len(self._errors) < MAX_ERRORS:
             self._errors.add(told)
             what = f"{request.branch} level {request.level}, replicate {study}"
-            self._console.print(f"{what}, {told}", markup=False, highlight=False, soft_wrap=True)
+            print_text(self._console, f"{what}, {told}")
         self._show()
 
     def _ended(self, study: int, request: RunRequest) -> None:
@@ -129,14 +147,28 @@ class ProgressDisplay(Listener):
             if (began := time.monotonic()) >= self._next_estimate:
                 self._estimate, ended = self._left(), time.monotonic()
                 self._next_estimate = ended + (ended - began) * UPDATE_PAUSE
+            description = self._description(self._estimate, self._room)
+            self._progress.update(self._task, completed=finished, description=description)
             self._progress.start()
-            self._progress.update(self._task, completed=finished, description=self._description(self._estimate))
         elif time.monotonic() - self._printed > LINE_INTERVAL:
             self._printed = time.monotonic()
-            self._console.print(f"{finished}/{self._runs} runs · {self._description(self._left())}", soft_wrap=True)
+            description = self._description(self._left(), NO_LIMIT)
+            print_unbroken(self._console, f"{finished}/{self._runs} runs · {description}")
 
-    def _description(self, left: str) -> str:
-        return " · ".join(filter(None, (left, self._cluster(), self._current())))
+    def _description(self, left: str, room: int) -> str:
+        """The stage; otherwise the time left, and what trains, as far as there is room."""
+        if self._stage:
+            return next(wrapped(self._stage, room))
+        if len(self._answered) >= self._runs:
+            return "finishing"
+        text, between = left, " · "
+        for part in (self._cluster(), *self._current()):
+            if part and len(f"{text}{between}{part}") > room:
+                break
+            if part:
+                text += between + part
+                between = ", " if part != self._cluster() else " · "
+        return text
 
     def _cluster(self) -> str:
         """The nodes, the runs that train on them, and those that were lost."""
@@ -147,11 +179,12 @@ class ProgressDisplay(Listener):
             parts = [plural(self._nodes(), "node"), f"{under_way} under way"]
         return ", ".join(parts + [f"{self._lost:,} lost"] * bool(self._lost))
 
-    def _current(self) -> str:
-        return ", ".join(
+    def _current(self) -> list[str]:
+        """The trainings that run, by branch and level."""
+        return [
             f"{branch} level {level}" + (f" ×{times}" if times > 1 else "")
             for (branch, level), times in sorted((+self._levels).items())
-        )
+        ]
 
     def _left(self) -> str:
         """The time left, if it can be estimated."""
@@ -161,14 +194,13 @@ class ProgressDisplay(Listener):
         hours, minutes = divmod(round(seconds / 60), 60)
         if hours:
             return f"{hours} h {minutes} min left"
-        return f"{minutes} min left" if seconds >= 60 else f"{round(seconds)} s left"
+        return f"{minutes} min left" if seconds >= 60 else f"{max(1, round(seconds))} s left"
 
     def _seconds_left(self) -> float | None:
-        """By the costs of what is still expected; where that is unknown, as many times the mean so far."""
-        workers = self._workers or self._at_once
-        if self._time_left is not None and (left := self._time_left.seconds(workers)) is not None:
-            return left.middle
-        if self._trained == 0:
+        """By the costs of what is still expected; without these, as many times the mean so far."""
+        if self._time_left is not None:
+            return self._time_left.likely_seconds(self._workers or self._at_once)
+        if self._trained < 2:  # the first has to load and compile what the others find there
             return None
         return (time.monotonic() - self._began) / self._trained * (self._runs - len(self._answered))
 
@@ -238,12 +270,21 @@ def live_display(
         yield ListenerGroup([])
         return
     if folder is not None and (grown := growth_of_folder(folder, collector.config)):
-        Console(stderr=True).print(growth_text(folder, grown), markup=False, highlight=False, soft_wrap=True)
+        print_text(LineConsole(stderr=True), growth_text(folder, grown))
     if in_notebook():
         with closing(NotebookDisplay(collector, runs)) as notebook:
             yield notebook
     else:
-        with ProgressDisplay(Console(stderr=True), runs) as display:
+        with ProgressDisplay(LineConsole(stderr=True), runs) as display:
             yield display
     if folder is not None:
-        Console(stderr=True).print(f"Results are in {folder}.", markup=False, highlight=False, soft_wrap=True)
+        console = LineConsole(stderr=True)
+        print_text(console, "Results are in")
+        print_unbroken(console, f"  {folder}")
+
+
+def announce(listeners: Iterable[Listener], stage: str) -> None:
+    """Tell those of the listeners that show progress what is done besides training."""
+    for listener in listeners:
+        if isinstance(listener, ProgressDisplay):
+            listener.stage(stage)

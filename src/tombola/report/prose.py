@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tombola.experiments.copies import copies_text
 from tombola.experiments.methods import METHODS
+from tombola.experiments.results_schema import Tally
 from tombola.report.baseline_prose import baseline_sentence
 from tombola.report.formatting import of_all_weights, percent
 from tombola.report.looks_prose import replicates, unplanned_looks
@@ -51,7 +52,7 @@ def _result(summary: Summary) -> str:
         return _no_ticket(summary)
     return (
         f"Winning tickets down to {percent(found.weights_left)} of the weights ({found.weights:,} of them"
-        f"{of_all_weights(found)}, level {found.level}): we are {_sure(summary)} that they {_claim(summary)}, and "
+        f"{of_all_weights(found)}, level {found.level}): {_sure(summary)}, they {_claim(summary)}; "
         f"{_control(summary, found)} "
         f"({replicates(summary, found.verdict.won_at)}).{_not_asked(summary)}"
     )
@@ -77,7 +78,7 @@ def _no_ticket(summary: Summary) -> str:
         found = f"No winning ticket: at {left} tickets {reason}."
         return f"{found} The margins are {_margins(summary)}.{_not_asked(summary)}"
     return (
-        f"Cannot tell yet whether there are winning tickets: with {counted} we are not {_sure(summary)} that any "
+        f"Cannot tell yet whether there are winning tickets: {counted} do not show {_sure(summary)} that tickets "
         f"{_claim(summary)}{_and_control(summary)}. {advice(verdict)}{_not_asked(summary)}"
     )
 
@@ -93,7 +94,7 @@ def advice(verdict: VerdictSummary) -> str:
     if verdict.more_replicates is None:
         return f"{verdict.reason[0].upper()}{verdict.reason[1:]}: {verdict.advice[0].lower()}{verdict.advice[1:]}"
     more = plural(verdict.more_replicates, "more replicate")
-    return f"About {more} would probably decide, if their number is fixed beforehand."
+    return f"About {more} would probably decide it. Choose their number before you train them."
 
 
 def first_undecided(summary: Summary) -> str | None:
@@ -112,8 +113,9 @@ def warnings(summary: Summary) -> list[str]:
     found += unplanned_looks(summary) + _wide_margin(summary) + _untuned(summary)
     if summary.transfer:
         found.append(
-            f"Rows named transfer are of {summary.transfer}: the dense network at level 0, then tickets found on the "
-            f"dataset of the search; transfer_random are random masks there. The verdict does not use them."
+            f"Rows named transfer are trained on {summary.transfer}: at level 0 the dense network, at other levels "
+            f"tickets found on the dataset of the search. Rows named transfer_random have random masks. The verdict "
+            f"uses neither."
         )
     places: dict[str, list[str]] = {}
     for each in summary.collapsed:
@@ -132,8 +134,8 @@ def _wide_margin(summary: Summary) -> list[str]:
         return []
     share = percent(margin.value / abs(typical.mean)) if typical.mean else "any part"
     return [
-        f"The margin, {margin.value:g}, is {share} of the dense network's {metric.name}, so tickets may be much "
-        f'worse. Give another, in its units, or relative, such as margin = "1%".'
+        f"The margin, {margin.value:g}, is {share} of the dense network's {metric.name}, so much worse tickets "
+        f'could win. Choose a smaller one, in the same units, or relative, such as margin = "1%".'
     ]
 
 
@@ -146,23 +148,30 @@ def _untuned(summary: Summary) -> list[str]:
     return ["All trainings of the dense network gave the same figures: it was not tuned."]
 
 
+def counts(runs: Tally) -> str:
+    """What was trained, in a sentence."""
+    if runs.trained:
+        return f"{plural(runs.trained, 'run')} trained, {runs.from_store:,} from the store."
+    return f"Nothing to train: all {plural(runs.from_store, 'run')} came from the store."
+
+
 def late_minimum(count: int, networks: int) -> list[str]:
     """A warning about dense networks that did not stop early."""
     if not count:
         return []
     return [
-        f"{count} of {plural(networks, 'dense network')} were best at the last iteration: trained longer, they "
+        f"{count} of {plural(networks, 'dense network')} were best at the last iteration. With longer training they "
         f"could be better, and harder to match."
     ]
 
 
 def divergence(runs: int) -> list[str]:
     """A warning about diverged runs."""
-    return [f"{plural(runs, 'run')} diverged (the loss was not finite); means leave them out."] if runs else []
+    return [f"{plural(runs, 'run')} diverged (the loss was not finite); means exclude them."] if runs else []
 
 
 def _sure(summary: Summary) -> str:
-    return f"{percent(summary.criteria.confidence)} sure"
+    return f"with {percent(summary.criteria.confidence)} confidence"
 
 
 def _claim(summary: Summary) -> str:
@@ -186,7 +195,7 @@ def _not_asked(summary: Summary) -> str:
     """That nothing is said about training time, where it was not asked for."""
     if summary.timed:
         return ""
-    return " Whether they train as fast was not asked: nothing was evaluated during training."
+    return " Training time was not compared, because nothing was evaluated during training."
 
 
 def legend(summary: Summary) -> str:
@@ -194,24 +203,21 @@ def legend(summary: Summary) -> str:
     metric = summary.metric
     direction = f" {'Higher' if metric.maximize else 'Lower'} is better."
     if summary.has_gap:
-        what = "Accuracies are at early stop, the iteration of minimum validation loss."
-        what += " gap: training minus test accuracy, in points."
+        what = "Accuracies are measured at early stop, the iteration of minimum validation loss."
+        what += " gap: training accuracy minus test accuracy, in points."
     elif summary.timed:
-        what = f"Figures are at early stop, the best evaluation during training.{direction}"
+        what = f"Figures are measured at early stop, the best evaluation during training.{direction}"
     else:
-        what = f"Figures are of the end of training; early stop was not asked for.{direction}"
-    return (
-        f"{what} p: the probability of results at least this good if tickets were worse than the dense network by "
-        f"the margins."
-    )
+        what = f"Figures are measured at the end of training, without early stop.{direction}"
+    return f"{what} p: the p-value of the test that tickets are within the margins; a small one is evidence for it."
 
 
 def _control(summary: Summary, level: LevelSummary) -> str:
     """What the control of a winning level shows about the initial weights."""
     name = summary.criteria.control
     if level.verdict.p_better_than_control is None:
-        return f"nothing is known about their initial weights, because the control {name} was not trained there"
-    return f"better than their control, {name}"
+        return f"their initial weights cannot be judged, because the control {name} was not trained at this level"
+    return f"they are better than their control, {name}"
 
 
 def _and_control(summary: Summary) -> str:
@@ -234,4 +240,4 @@ def rewind_choice(stability: StabilitySummary) -> str:
         f"{k:,}it in {plural(chosen.count(k), 'replicate')}" for k in sorted(k for k in set(chosen) if k is not None)
     ]
     none = f"; in {chosen.count(None)} no candidate was stable, and the last one was taken" if None in chosen else ""
-    return f"Tickets were rewound to the smallest stable k: {', '.join(each) or 'there is none'}{none}."
+    return f"Tickets were rewound to the smallest stable k: {', '.join(each) or 'none'}{none}."

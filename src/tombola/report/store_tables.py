@@ -11,6 +11,8 @@ from rich.text import Text
 
 from tombola.experiments.store_pruning import Removal
 from tombola.experiments.store_usage import StoreUsage
+from tombola.report.console import print_text
+from tombola.report.fitting_table import print_table
 from tombola.report.formatting import text_table
 from tombola.runs.file_kinds import KINDS
 from tombola.runs.store_contents import total_bytes
@@ -74,20 +76,20 @@ def usage_summary(usage: StoreUsage, now: float) -> dict[str, Any]:
 
 def show_usage(console: Console, store: str, summary: dict[str, Any]) -> None:
     """Print such a summary."""
-    _line(console, f"{store}: {plural(summary['outcomes'], 'outcome')}, {byte_size(summary['bytes'])}", style="bold")
-    table = text_table(["experiment", "outcomes", "size"], left=("experiment",), gap=2, fold=("experiment",))
+    print_text(console, f"{store}: {plural(summary['outcomes'], 'outcome')}, {byte_size(summary['bytes'])}", "bold")
+    table = text_table(["experiment", "outcomes", "size"], left=("experiment",), gap=2)
     for each in [*summary["experiments"], {"folder": NOBODY, **summary["unreferenced"]}]:
         table.add_row(Text(each["folder"]), f"{each['outcomes']:,}", byte_size(each["bytes"]))
-    console.print(table)
+    print_table(console, table)
     if len(summary["experiments"]) > 1:
-        _line(console, "Experiments share the outcomes that several of them refer to.", style="dim")
+        print_text(console, "Experiments share the outcomes that several of them refer to.", "dim")
     for name, (one, several) in NOUNS.items():
         if files := summary[name]:
             oldest, size = max(file["age"] for file in files), sum(file["bytes"] for file in files)
             noun = one if len(files) == 1 else several
-            _line(console, f"{len(files):,} {noun}: {byte_size(size)}, the oldest {age_text(oldest)} old.")
+            print_text(console, f"{len(files):,} {noun}: {byte_size(size)}, the oldest {age_text(oldest)} old.")
     for file in summary["damaged"][:SHOWN]:
-        _line(console, f"  {file['file']}" + (f": {file['reason']}" if "reason" in file else ""), style="yellow")
+        print_text(console, f"  {file['file']}" + (f": {file['reason']}" if "reason" in file else ""), "yellow")
 
 
 def show_removals(console: Console, chosen: Sequence[Removal], now: float) -> None:
@@ -97,12 +99,9 @@ def show_removals(console: Console, chosen: Sequence[Removal], now: float) -> No
         counts[removal.kind] += 1
         sizes[removal.kind] += removal.file.bytes
         oldest[removal.kind] = max(oldest[removal.kind], int(now - removal.file.modified))
-    table = text_table(["may go", "files", "size", "oldest"], left=("may go",), gap=2)
+    columns = ("may go", "files", "size", "oldest")
+    table = text_table(columns, left=columns[:1], gap=2, always=columns)
     for kind in KINDS:
         if counts[kind]:
             table.add_row(MAY_GO[kind], f"{counts[kind]:,}", byte_size(sizes[kind]), age_text(oldest[kind]))
-    console.print(table)
-
-
-def _line(console: Console, text: str, style: str | None = None) -> None:
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    print_table(console, table)

@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +16,8 @@ from tombola.report.barrier_units import BarrierUnits, barrier_units
 from tombola.report.baseline_prose import NOT_TUNED
 from tombola.report.baseline_section import trainings_table
 from tombola.report.comparison_tables import common_table, winners_table
+from tombola.report.console import print_text
+from tombola.report.fitting_table import print_table
 from tombola.report.formatting import (
     density_columns,
     density_legend,
@@ -40,42 +42,46 @@ if TYPE_CHECKING:
     from tombola.engines.sparse.speeds import Speed
 
 
+FINGERPRINT, SHORT = 32, 12
+"""The least length of a fingerprint, and that of its shown beginning."""
+
+
 def show_summary(console: Console, summary: Summary) -> None:
     """Print the conclusion, then the table of levels."""
-    console.print(conclusion(summary), style="bold", markup=False, highlight=False)
+    print_text(console, conclusion(summary), "bold")
     console.print()
     table = level_table(summary)
     if _is_too_wide(console, table):
         table = level_table(summary, stop_intervals=False)
-    console.print(table)
+    print_table(console, table)
     if work := work_left(summary.levels):
-        console.print(f"Multiply-adds left, level by level: {', '.join(work)}.", highlight=False)
+        print_text(console, f"Multiply-adds left, level by level: {', '.join(work)}.")
     if summary.smallest_winning and (undecided := first_undecided(summary)):
-        console.print(undecided, markup=False, highlight=False)
+        print_text(console, undecided)
     if summary.baseline:
         console.print()
         trainings = trainings_table(summary, summary.baseline)
         if _is_too_wide(console, trainings):
             trainings = trainings_table(summary, summary.baseline, intervals=False)
-        console.print(trainings)
+        print_table(console, trainings)
     elif summary.levels:
-        console.print(NOT_TUNED, style="dim", highlight=False)
+        print_text(console, NOT_TUNED, "dim")
     for line in warnings(summary):
-        console.print(line, style="yellow", markup=False, highlight=False)
+        print_text(console, line, "yellow")
     if summary.stability:
         if summary.stability.candidates:
-            console.print(_stability(summary.stability, barrier_units(summary, summary.stability)))
+            print_table(console, _stability(summary.stability, barrier_units(summary, summary.stability)))
         if summary.stability.rewound_to:
-            console.print(rewind_choice(summary.stability), markup=False, highlight=False)
+            print_text(console, rewind_choice(summary.stability))
     if summary.stability and summary.stability.tickets:
-        console.print(barriers_text(summary, summary.stability))
+        print_table(console, barriers_text(summary, summary.stability))
         for line in connections(summary):
-            console.print(line, markup=False, highlight=False)
+            print_text(console, line)
     if summary.levels:
-        console.print(legend(summary) + density_legend(summary.levels), style="dim", highlight=False)
+        print_text(console, legend(summary) + density_legend(summary.levels), "dim")
     for name, engine in summary.engines.items():
         line = f"Engine: {name}; {plural(engine.runs, 'run')}, {engine.seconds:,.1f} s of computing."
-        console.print(line, style="dim", markup=False, highlight=False)
+        print_text(console, line, "dim")
 
 
 def _is_too_wide(console: Console, table: Table) -> bool:
@@ -89,7 +95,14 @@ def level_table(summary: Summary, stop_intervals: bool = True) -> Table:
     densities = density_columns(summary.levels)
     measures = measure_columns(summary)
     columns = ("level", *densities, "", *(column.head for column in measures), "p", "verdict")
-    table = text_table(columns, left=("", "verdict"), title=title)
+    judged, *others = [column.head for column in measures]
+    table = text_table(
+        columns,
+        left=("", "verdict"),
+        title=title,
+        least=("gap", "train", *(head for head in reversed(others) if head != "stop"), "of all", "p", "stop"),
+        always=("left", "", judged, "verdict"),
+    )
     for level in summary.levels:
         place = [str(level.level), *(cell(level) for cell in densities.values())]
         for name, branch in level.branches.items():
@@ -140,13 +153,16 @@ def show_comparison(console: Console, comparison: ExperimentComparison) -> None:
     _print_rows(console, *winners_table(named), left=("experiment", ""))
     _print_rows(console, *common_table(named), left=("experiment", "verdict"), title="At common levels")
     for label, summary in named.items():
-        console.print(f"{label}: {conclusion(summary)}", highlight=False, markup=False)
+        print_text(console, f"{label}: {conclusion(summary)}")
     columns = ["what differs", *named]
-    differing = [
-        [key, *("·" if value is None else str(value) for value in values)]
-        for key, values in comparison.differences.items()
-    ]
+    differing = [[key, *map(_shortened, values)] for key, values in comparison.differences.items()]
     _print_rows(console, columns, differing, left=columns)
+
+
+def _shortened(value: object) -> str:
+    """A value of a configuration; of a fingerprint, which is too long a word for a table, the beginning."""
+    text = "·" if value is None else str(value)
+    return text[:SHORT] if len(text) >= FINGERPRINT and text.isalnum() else text
 
 
 def _print_rows(
@@ -155,25 +171,26 @@ def _print_rows(
     rows: Sequence[Sequence[str]],
     left: Container[str],
     title: str | None = None,
+    least: Sequence[str] = ("gap", "train"),
 ) -> None:
     """A table, unless it has no rows."""
-    table = text_table(head, left=left, title=title, gap=2, wrap=True)
+    table = text_table(head, left=left, title=title, gap=2, least=least, always=("", "verdict"))
     for row in rows:
         table.add_row(*map(Text, row))
     if rows:
-        console.print(table)
+        print_table(console, table)
 
 
 def show_speeds(console: Console, speeds: Sequence[Speed]) -> None:
     """Print the measured speeds of layers: milliseconds of a training step on one thread."""
     for machine in dict.fromkeys(speed.machine for speed in speeds):
         columns = ("layer", "weights left", "sparse ms", "dense ms", "trained")
-        table = text_table(columns, left=("layer", "trained"), title=machine, gap=3, wrap=True)
+        table = text_table(columns, left=("layer", "trained"), title=machine, gap=2)
         for speed in speeds:
             if speed.machine == machine:
                 how = "sparse" if speed.sparse < speed.dense else "dense"
                 table.add_row(speed.layer, percent(speed.density), f"{speed.sparse:.3f}", f"{speed.dense:.3f}", how)
-        console.print(table)
+        print_table(console, table)
 
 
 def ticket_summary(ticket: Ticket) -> dict[str, Any]:
@@ -196,7 +213,8 @@ def ticket_summary(ticket: Ticket) -> dict[str, Any]:
 
 def show_ticket(console: Console, summary: dict[str, Any]) -> None:
     """Print a `ticket_summary`. Text from the file is not interpreted as markup."""
-    table = text_table(("layer", "shape", "weights left", "of", "density"), ("layer", "shape"), gap=3, wrap=True)
+    columns = ("layer", "shape", "weights left", "of", "density")
+    table = text_table(columns, left=columns[:2], gap=3, least=("shape", "of"))
     for name, layer in summary["layers"].items():
         left, total = layer["weights"], layer["weights_total"]
         density = percent(left / total) if total else ""
@@ -205,7 +223,9 @@ def show_ticket(console: Console, summary: dict[str, Any]) -> None:
     table.add_row("all", "", f"{left:,}", f"{total:,}", percent(left / total), style="bold")
     of_all = summary["weights_left_of_all"]
     all_weights = [] if of_all is None else [f"{percent(of_all)} of all matrix weights of the network are left."]
-    console.print(Group(table, *map(_plain, [*all_weights, *_storage(summary), *_provenance(summary["provenance"])])))
+    print_table(console, table)
+    for line in [*all_weights, *_storage(summary), *_provenance(summary["provenance"])]:
+        print_text(console, printable(line))
 
 
 def _plain(text: str) -> Text:

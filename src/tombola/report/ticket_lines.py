@@ -58,7 +58,7 @@ def barriers_text(summary: Summary, stability: StabilitySummary) -> TextTable:
     units = barrier_units(summary, stability)
     title = f"{units.title}s of tickets{units.unit and f', {units.unit}'}"
     columns = ["level", "left", *(column for end in OTHER_END.values() for column in (end, "connected")), "verdict"]
-    table = text_table(columns, left=("verdict",), title=title, wrap=True)
+    table = text_table(columns, left=("verdict",), title=title)
     for level, state, lines in _by_level(summary):
         cells = [_cells(judged, units) for judged in lines]
         barriers = [cell for validation, _, connected in cells for cell in (validation, connected)]

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tombola.report.console import print_text
+from tombola.report.fitting_table import print_table
 from tombola.report.formatting import mean, means_text, percent, text_table
 from tombola.report.measure_columns import MeasureColumn
 from tombola.report.prose import divergence, late_minimum, margins
@@ -35,12 +37,12 @@ TESTED_REASONS = ("slower", "worse than reinit")
 
 def show_verification(console: Console, summary: VerificationSummary) -> None:
     """Print the conclusion, the table, and what was tested."""
-    console.print(verification_conclusion(summary), style="bold", markup=False, highlight=False)
+    print_text(console, verification_conclusion(summary), "bold")
     console.print()
-    console.print(_table(summary))
+    print_table(console, _table(summary))
     warnings = late_minimum(summary.dense_without_early_stop, summary.repeats) + divergence(summary.runs.diverged)
     for line in (reproduction(summary), *warnings, _scope(summary)):
-        console.print(line, markup=False, highlight=False)
+        print_text(console, line)
 
 
 def verification_conclusion(summary: VerificationSummary) -> str:
@@ -240,7 +242,7 @@ def _table(summary: VerificationSummary) -> Table:
     title = f"{plural(summary.repeats, 'repeat')}, {means_text(summary.repeats, summary.criteria.confidence)}"
     columns = _columns(summary)
     heads = ("", "weights left", *(column.head for column in columns))
-    table = text_table(heads, left=("",), title=title, gap=3)
+    table = text_table(heads, left=("",), title=title, gap=3, least=("weights left", "early stop"))
     for name, branch in summary.branches.items():
         weights = summary.weights_total if name == "dense" else summary.weights
         left = f"{weights:,} ({percent(weights / summary.weights_total)})"

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.custom_runs import custom_run
 from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
+from tests.support.several_runs import Clock
 from tombola.engines.eager import Eager
 from tombola.experiments.planning import time_left as module
 from tombola.experiments.planning.expected_runs import expected_runs
@@ -104,3 +106,38 @@ def test_only_a_long_experiment_is_worth_a_trial_of_sparse_networks(
     assert tried[0] == {1.0}
     assert len(tried) == (2 if worth == 0 else 1)
     assert left.seconds(1) is not None
+
+
+def replay(seconds: list[float], clock: Clock, overhead: float = 0.0, warm_up: int = 1) -> list[float | None]:
+    """Estimates after each training of one worker, as ratios to the true time left."""
+    expected = list(requests(replicates=len(seconds), search__levels=0, controls={}))
+    left = TimeLeft(expected, warm_up=warm_up, clock=lambda: clock.now)
+    ratios: list[float | None] = []
+    for done, ((study, each), took) in enumerate(zip(expected, seconds, strict=True), 1):
+        clock.now += took + overhead
+        answer(left, study, each.request, took)
+        estimate, true = left.likely_seconds(1), sum(seconds[done:]) + overhead * (len(seconds) - done)
+        ratios.append(None if estimate is None or not true else estimate / true)
+    return ratios
+
+
+def test_the_first_training_of_a_worker_says_little_of_the_others() -> None:
+    ratios = replay([7.0, *[1.0] * 19], Clock())
+    assert ratios[0] is None
+    assert all(ratio == pytest.approx(1, abs=0.1) for ratio in ratios[1:-1])
+
+
+def test_a_long_training_is_a_basis_at_once() -> None:
+    assert replay([600.0] * 4, Clock())[0] == pytest.approx(1, abs=0.1)
+
+
+def test_estimates_follow_the_clock_where_trainings_take_longer_than_they_say() -> None:
+    ratios = replay([1.0] * 40, Clock(), overhead=1.0)
+    assert ratios[1] is not None
+    assert ratios[1] < 0.75
+    assert ratios[20] == pytest.approx(1, abs=0.15)
+
+
+def test_the_users_functions_cost_the_same_at_every_density() -> None:
+    kinds = [Load.of(custom_run(density=density)) for density in (1.0, 0.1)]
+    assert kinds[0] == kinds[1]

@@ -63,7 +63,8 @@ class Load(NamedTuple):
     def of(cls, run: BaseRun, data_dir: str | Path | None = None) -> Load:
         """Of a whole run."""
         if not isinstance(run, Run):
-            return cls((run.model_dump_json(exclude={"start", "mask", "seed"}), run.interpolates), _density(run), 1.0)
+            # Whatever the user's function does, it does it with all weights, zeros included.
+            return cls((run.model_dump_json(exclude={"start", "mask", "seed"}), run.interpolates), 1.0, 1.0)
         final = 1 + (run.last > run.begin)  # of the weights of the end, and of the early stop
         train, _, test = _sizes(run.data, data_dir)
         return cls(_kind(run), _density(run), _passes(run, run.begin, run.last, data_dir) + final * (train + test))
