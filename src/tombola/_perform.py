@@ -118,6 +118,11 @@ class Performance:
         self.log.note(conclusion(summary))
         self.log.note(f"{counts(results.tally)} Results are in {self.out}.")
 
+    def between_trainings(self) -> None:
+        """Write the results so far, if that is due."""
+        if self._writer is not None and self.results is None:
+            self._writer.between_trainings()
+
     def interrupted(self, error: BaseException) -> None:
         """Write the results so far, unless it is finished."""
         if self.log is not None and self.results is None:
@@ -167,7 +172,7 @@ def perform_all(
         performance.begin(engine, workers, store)
         studies += _and_then(own, partial(performance.finish, store))
         told += [(performance.listener, replicate) for replicate in performance.experiment.replicates]
-    listener = ListenerGroup([_Dispatcher(told), *listeners])
+    listener = ListenerGroup([_Dispatcher(told, performances), *listeners])
     for display, expected in _displays(performances, listeners):
         display.watch(executor)
         slots: Callable[[], int] | None = getattr(executor, "slots", None)
@@ -231,6 +236,7 @@ class _Dispatcher(Listener):
 
     listeners: Sequence[tuple[Listener, int]]
     """By study, that of its experiment, and the number of the study there."""
+    performances: Sequence[Performance]
 
     def started(self, study: int, request: RunRequest) -> None:
         listener, replicate = self.listeners[study]
@@ -243,3 +249,7 @@ class _Dispatcher(Listener):
     def failed(self, study: int, request: RunRequest, error: Exception, again: bool) -> None:
         listener, replicate = self.listeners[study]
         listener.failed(replicate, request, error, again)
+
+    def between_trainings(self) -> None:
+        for performance in self.performances:
+            performance.between_trainings()

@@ -6,7 +6,6 @@ import base64
 import csv
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,29 +13,16 @@ from typing import Any
 
 import pytest
 
+from tests.support.chromium import CHROMIUM
 from tests.support.reports import HOSTILE, make_names_hostile
 from tombola.report.page import write_comparison, write_report
 from tombola.report.prose import conclusion
 from tombola.report.report_data import read_report_data
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-QUIET = ("no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync")
-
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page with"),
     pytest.mark.usefixtures("close"),
 ]
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        launched = driver.chromium.launch(
-            executable_path=CHROMIUM, args=[f"--{option}" for option in (*QUIET, "no-first-run")]
-        )
-        yield launched
-        launched.close()
 
 
 @dataclass

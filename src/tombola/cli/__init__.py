@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from tombola.cli import experiments, listing, store, sweep, tickets  # noqa: F401 - to register their commands
+from tombola.cli import experiments, listing, store, sweep, tickets, watch  # noqa: F401 - to register their commands
 from tombola.cli.common import app
 
 

@@ -58,9 +58,9 @@ def sweep(
     from tombola._sweep import sweep as sweep_recipes
     from tombola.experiments.experiment import count_runs
     from tombola.experiments.experiment_log import append_to_log
+    from tombola.experiments.file_names import CONFIGURATION
     from tombola.experiments.grid import grid_recipes, overrides_of, parse_grid
     from tombola.experiments.growth import growth_of_folder, growth_text
-    from tombola.experiments.results import CONFIGURATION
     from tombola.report.page import REPORT, write_comparison, write_report
     from tombola.report.progress import ProgressDisplay
     from tombola.report.terminal import show_comparison

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from tombola.experiments.results import CONFIGURATION
+from tombola.experiments.file_names import CONFIGURATION
 from tombola.utils.errors import InputError
 
 DEPTH = 3

@@ -11,9 +11,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from tombola.experiments.file_names import CONFIGURATION
 from tombola.experiments.recipe import Recipe, parse_config
 from tombola.experiments.recipe_parsing import read_toml
-from tombola.experiments.results import CONFIGURATION
 from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.sections import AUTO, ControlSection
 from tombola.studies.controls import CONTROLS

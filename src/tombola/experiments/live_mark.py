@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import filelock
 
+from tombola.utils.processes import on_this_machine, process_name
+
 MARK = ".running"
-"""A lock file in the results folder. The operating system releases the lock when the process dies."""
+"""A lock file in the results folder, with the name of the process. The operating system releases the lock when the
+process dies."""
+
+SILENT = 3600.0
+"""Seconds without a change in the folder after which a process on another machine is taken to have ended, if its lock
+is not seen here: not every network file system shares locks."""
 
 
 class LiveMark:
@@ -19,6 +28,7 @@ class LiveMark:
         self._lock = filelock.FileLock(folder / MARK)
         with suppress(OSError, filelock.Timeout):
             self._lock.acquire(timeout=0.2)
+            (folder / MARK).write_text(process_name(), encoding="ascii")
 
     def remove(self) -> None:
         if self._lock.is_locked:
@@ -28,13 +38,45 @@ class LiveMark:
 
 
 def is_marked(folder: Path) -> bool:
-    """Whether a process on this machine is at work on the experiment in `folder`, as far as can be seen from here."""
-    if not (folder / MARK).exists():
-        return False
+    """Whether a process is at work on the experiment in `folder`, as far as can be seen from here. Nothing is written
+    there, so the folder may be someone else's."""
+    mark = folder / MARK
     try:
-        with filelock.FileLock(folder / MARK).acquire(timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
-    except OSError:  # of someone else
+        if _is_locked(mark):
+            return True
+        elsewhere = not on_this_machine(mark.read_text(encoding="ascii"))
+        return elsewhere and time.time() - _last_change(folder) < SILENT
+    except (OSError, UnicodeDecodeError):
         return False
+
+
+def _last_change(folder: Path) -> float:
+    """When the mark or the status was written, in seconds since the epoch."""
+    return max(path.stat().st_mtime for path in (folder / MARK, folder / "status.json") if path.exists())
+
+
+if os.name == "posix":
+    import fcntl
+
+    def _is_locked(path: Path) -> bool:
+        """Whether a process has locked the file, which is only read. Raises `OSError` if that cannot be seen."""
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(file)
+        return False
+
+else:
+
+    def _is_locked(path: Path) -> bool:
+        """Whether a process has locked the file. Raises `OSError` if that cannot be seen."""
+        if not path.exists():
+            return False
+        try:
+            with filelock.FileLock(path).acquire(timeout=0):
+                return False
+        except filelock.Timeout:
+            return True

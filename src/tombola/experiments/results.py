@@ -26,6 +26,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from tombola.experiments import results_schema as schema
+from tombola.experiments.file_names import CONFIGURATION
 from tombola.experiments.metric import Metric
 from tombola.experiments.recipe import Recipe, parse_config
 from tombola.experiments.recipe_parsing import read_toml
@@ -35,7 +36,6 @@ from tombola.utils.errors import InputError, unknown
 from tombola.utils.former_names import former_attribute
 from tombola.utils.text import plural
 
-CONFIGURATION = "experiment.toml"
 TICKET = "ticket.safetensors"
 
 T = TypeVar("T")

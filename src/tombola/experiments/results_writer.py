@@ -10,9 +10,9 @@ from typing import Any
 import tomli_w
 
 from tombola.experiments import results_schema as schema
+from tombola.experiments.file_names import CONFIGURATION
 from tombola.experiments.growth import growth_of_folder, growth_text
 from tombola.experiments.live_mark import LiveMark
-from tombola.experiments.results import CONFIGURATION
 from tombola.experiments.results_collector import ResultsCollector, row_key
 from tombola.experiments.results_schema import Stage
 from tombola.experiments.search_config import SearchConfig
@@ -24,8 +24,14 @@ from tombola.utils.files import atomic_write, writing
 
 log = logging.getLogger(__name__)
 
-WRITE_EVERY = 10.0
-"""Seconds between writes of the tables while an experiment runs."""
+WRITE_EVERY = 1.0
+"""The least number of seconds between writes of the tables while an experiment runs."""
+
+PAUSE = 20
+"""How many times as long as a write took there is none."""
+
+OVERDUE = 10.0
+"""Seconds after which a write does not wait until all outcomes that are known have been answered."""
 
 
 class ResultsWriter(Listener):
@@ -39,20 +45,28 @@ class ResultsWriter(Listener):
         """
         self.folder = folder
         self._collector = collector
-        self._next_write = time.monotonic() + WRITE_EVERY
+        self._next_write = time.monotonic()
         _claim(folder, collector.config)
         self._mark = LiveMark(folder)
         before, _ = schema.read_status(folder)
         self._complete_before = before.finished
         collector.stages = before.stages
+        self._changed = True  # nothing has been written yet
         self._written = {row_key(**{name: row[name] for name in schema.KEY}) for row in _rows_there(folder)}
         if collector.command is None:
             collector.command = before.command
 
     def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:
-        """Write the tables from time to time."""
+        """Collect the outcome. With many in the store, some time passes before the next training: then write."""
         self._collector.answered(study, request, outcome, trained)
-        if time.monotonic() > self._next_write:
+        self._changed = True
+        if time.monotonic() >= self._next_write + OVERDUE:
+            self._write_unfinished()
+
+    def between_trainings(self) -> None:
+        """Write the tables if there is something new: at most every `WRITE_EVERY` seconds, and a twentieth of the
+        time."""
+        if self._changed and time.monotonic() >= self._next_write:
             self._write_unfinished()
 
     def write(self, finished: bool) -> None:
@@ -65,8 +79,8 @@ class ResultsWriter(Listener):
             self.folder, collector.run_keys
         )  # before the status: if that says finished, none is missing
         schema.write_status(self.folder, collector.status(finished))
-        # Large tables take a while to write: at most a twentieth of the time.
-        self._next_write = time.monotonic() + max(WRITE_EVERY, 20 * (time.monotonic() - began))
+        self._changed = False
+        self._next_write = time.monotonic() + max(WRITE_EVERY, PAUSE * (time.monotonic() - began))
         if finished:
             self._mark.remove()
 
@@ -74,6 +88,8 @@ class ResultsWriter(Listener):
         """Write the tables of all runs so far, unless the folder has more: it was complete, or its store is lost."""
         if not self._complete_before and self._written <= self._collector.keys:
             self.write(finished=False)
+        else:
+            self._next_write = time.monotonic() + WRITE_EVERY
 
     def interrupted(self) -> None:
         """Write the tables of all runs so far, unless the folder has more."""

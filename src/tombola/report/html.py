@@ -19,8 +19,12 @@ HALF, FULL = 520, 1040
 """The width of static pictures, in pixels."""
 
 
-def render(document: Document) -> str:
-    """The document as HTML."""
+PRINTED = "@media print { .drawn > .live { display: block; } }"
+"""The style of a page without static pictures."""
+
+
+def render(document: Document, pictures: bool = True) -> str:
+    """The document as HTML. Static `pictures`, for print and where scripts do not run, take long to draw."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),
         autoescape=True,
@@ -34,7 +38,8 @@ def render(document: Document) -> str:
     return environment.get_template("page.html.j2").render(
         document=document,
         **{kind.__name__: kind for kind in (Figure, MissingFigure, Table, Text)},
-        style=Markup(_asset("page.css")),
+        pictures=pictures,
+        style=Markup(_asset("page.css") + ("" if pictures else PRINTED)),
         script=Markup(_asset("page.js")),
         library=_library() if document.figures else Markup(""),
         themes={"light": theme(), "dark": theme(dark=True)},

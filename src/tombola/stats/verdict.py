@@ -217,7 +217,9 @@ class LevelEvidence:
             return replace(verdict, state="not winning", reason=reason)
         if (finished := len(tickets.keys() & self.dense.keys())) < self.replicates:
             reason = f"{finished} of {self.replicates} replicates"
-            return _undecided(verdict, [OpenQuestion(reason, advice=ADVICE_FINISH)])
+            # Nothing is compared yet: tests that are looked at again and again find winners that are none.
+            untested = replace(verdict, dense=None, controls={})
+            return _undecided(untested, [OpenQuestion(reason, advice=ADVICE_FINISH)])
         if self.copies:
             reason = f"replicates {', '.join(map(str, self.copies))} are copies"
             return _undecided(verdict, [OpenQuestion(reason, advice=COPIES_ADVICE)])

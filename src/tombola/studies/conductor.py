@@ -40,6 +40,11 @@ class Listener(Protocol):
         """The training that answers `request` failed on a worker. Whether it is tried again."""
         return
 
+    def between_trainings(self) -> None:
+        """Every outcome so far has been answered, and no training starts before this returns. Called again and again
+        while trainings run elsewhere, at least every `RECHECK` seconds."""
+        return
+
 
 @dataclass(frozen=True)
 class ListenerGroup(Listener):
@@ -59,6 +64,11 @@ class ListenerGroup(Listener):
         for listener in self.listeners:
             if hasattr(listener, "failed"):
                 listener.failed(study, request, error, again)
+
+    def between_trainings(self) -> None:
+        for listener in self.listeners:
+            if hasattr(listener, "between_trainings"):
+                listener.between_trainings()
 
 
 RECHECK = 1.0
@@ -109,6 +119,7 @@ class Conductor:
         for study in range(len(self.studies)):
             self._advance(study, None)
         while self.queue or self.again or self.under_way or self.elsewhere:
+            self.listener.between_trainings()
             while (self.queue or self.again) and len(self.under_way) < self.training.at_once:
                 self._start(self.again.popleft() if self.again else self._next_runs())
             with suppress(Empty):

@@ -26,6 +26,13 @@ def has_ended(name: str) -> bool:
     return host == _host() and pid.isascii() and pid.isdigit() and not _runs(int(pid))
 
 
+def on_this_machine(name: str) -> bool:
+    """Whether the process with this name ran on this machine, and in this container. A name that is not one of
+    `process_name` says nothing, and counts as one of this machine."""
+    host, dot, _ = name.partition(".")
+    return not dot or host == _host()
+
+
 @functools.cache
 def _host() -> str:
     """Machines, and containers, may share a name. But machines have different kernels, and containers on one have

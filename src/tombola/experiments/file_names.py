@@ -1,0 +1,3 @@
+"""Names of files in a results folder, for those who need not read them."""
+
+CONFIGURATION = "experiment.toml"
