@@ -13,10 +13,10 @@ PORTABLE := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=S
 # Tests that train nothing. All others are run by `test-portable`, new ones too.
 UNTRAINED := stats utils acceptance/test_wheel.py report/test_browser.py tickets/test_ticket_fuzz.py test_architecture.py \
 	integrations/test_ray_cluster.py integrations/test_ray_executor.py examples/test_clusters.py \
-	graph acceptance/test_architectures.py acceptance/test_coupled_pruning.py acceptance/test_coupled_random_graphs.py \
+	docs/test_site.py graph acceptance/test_architectures.py acceptance/test_coupled_pruning.py acceptance/test_coupled_random_graphs.py \
 	acceptance/test_dead_units.py exports/test_hugging_face.py
 
-.PHONY: demo test test-portable slow gpu lint clean
+.PHONY: demo test test-portable slow gpu docs lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/tombola run digits
@@ -37,9 +37,13 @@ slow: $(VENV)/.test
 gpu: $(VENV)/.test
 	$(BIN)/python -m benchmarks.device
 
+# The documentation site, in site/. Broken links and undocumented public names are errors.
+docs: $(VENV)/.docs
+	$(BIN)/python -m tools.site
+
 lint: $(VENV)/.test
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples tools
+	$(BIN)/ruff format --check src tests benchmarks examples tools
 	$(BIN)/mypy
 
 $(BIN)/python:
@@ -53,7 +57,11 @@ $(VENV)/.demo: constraints.txt pyproject.toml | $(BIN)/python
 $(VENV)/.test: constraints.txt pyproject.toml | $(BIN)/python
 	@echo "Installing what the tests need into $(VENV): about 1 GB to download, 4 GB on disk, 4 to 8 minutes."
 	$(PIP) --editable '.[dev]'
-	touch $@ $(VENV)/.demo
+	touch $@ $(VENV)/.demo $(VENV)/.docs
+
+$(VENV)/.docs: constraints.txt pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[docs]'
+	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site

@@ -25,6 +25,7 @@ from tombola.zoo.models import build
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 RECIPES = ROOT / "docs/how-to/recipes.md"
+STARTED = ROOT / "docs/getting-started.md"
 SHIPPING = ROOT / "docs/how-to/shipping.md"
 
 TICKET = Path("results/digits/ticket.safetensors")
@@ -78,6 +79,10 @@ def test_the_commands_and_code_of_the_recipes_page(tmp_path: Path, monkeypatch: 
 
 def test_the_shipping_page_exports_the_ticket_of_the_recipes_page() -> None:
     assert commands(SHIPPING)[0] == ["ticket", "export", str(TICKET)]
+
+
+def test_getting_started_has_the_readmes_search() -> None:
+    assert snippets(STARTED) == snippets(README)[:1]
 
 
 def test_the_readmes_code_runs_as_pasted(tmp_path: Path) -> None:

@@ -38,11 +38,12 @@ def _iterative(
 
 
 class GradualSection(FrozenModel):
-    """`[gradual]`."""
+    """`[gradual]`: pruning in small steps during one training."""
 
     begin: float = Field(default=0.0, ge=0, lt=1)
-    """When pruning begins and ends, as fractions of the training."""
+    """When pruning begins, as a fraction of the training."""
     end: float = Field(default=0.75, gt=0, lt=1)
+    """When pruning ends, as a fraction of the training."""
     changes: int = Field(default=20, ge=1)
     """The number of pruning steps, evenly spaced."""
 
@@ -69,7 +70,7 @@ def _gradual(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
 
 
 class SetSection(FrozenModel):
-    """`[set]`."""
+    """`[set]`: sparse training in which small weights are replaced by random ones."""
 
     fraction: float = Field(default=0.3, gt=0, le=1)
     """ζ, the fraction of each layer's weights that one update replaces."""
@@ -80,7 +81,8 @@ class SetSection(FrozenModel):
 
 
 class RiglSection(SetSection):
-    """`[rigl]`. `fraction` is α, which decays to 0 along half a cosine; `end` is T_end."""
+    """`[rigl]`: sparse training in which small weights are replaced where gradients are large. `fraction` is α, which
+    decays to 0 along half a cosine; `end` is T_end."""
 
     end: float = Field(default=0.75, gt=0, le=1)
 
@@ -118,13 +120,16 @@ def _dynamic(
 
 
 class EarlyBirdSection(FrozenModel):
-    """`[early_bird]`: see `EarlyBirdPlan`."""
+    """`[early_bird]`: masks are drawn while the dense network trains, until they stop changing."""
 
     draws: int = Field(default=20, ge=1)
     """The maximum number of masks drawn, evenly spaced; in the paper one each epoch."""
     window: int = Field(default=5, ge=2)
+    """How many consecutive masks must agree."""
     tolerance: float = Field(default=0.1, gt=0, lt=1)
+    """The largest distance between any two of these masks: the fraction of weights, or units, that differ."""
     go_on: bool = False
+    """Whether the ticket resumes from the weights that its mask was drawn from, as in the paper."""
 
     @model_validator(mode="after")
     def _check(self) -> EarlyBirdSection:
@@ -150,7 +155,7 @@ def _early_bird(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
 
 
 class EdgePopupSection(FrozenModel):
-    """`[edge_popup]`."""
+    """`[edge_popup]`: scores are trained instead of weights."""
 
     lr: float | None = Field(default=None, gt=0)
     """The learning rate of the scores; by default that of the training."""

@@ -32,15 +32,25 @@ class Recipe(SearchConfig):
     """The configuration of an experiment with a model of the zoo, or one by import path, on a dataset."""
 
     data: sections.DataSection
+    """The dataset, how it is divided and how it is scaled."""
     model: sections.ModelSection
+    """The network."""
     training: Training
+    """How the dense network and its tickets are trained."""
     baseline: BaselineSection | None = None
+    """Other trainings of the dense network, so that tickets are compared with a tuned one."""
     transfer: sections.TransferSection | None = None
+    """Other data on which the tickets are trained, too."""
     gradual: methods.GradualSection | None = None
+    """Options of `search.method = "gradual"`."""
     set: methods.SetSection | None = None
+    """Options of `search.method = "set"`."""
     rigl: methods.RiglSection | None = None
+    """Options of `search.method = "rigl"`."""
     early_bird: methods.EarlyBirdSection | None = None
+    """Options of `search.method = "early-bird"`."""
     edge_popup: methods.EdgePopupSection | None = None
+    """Options of `search.method = "edge-popup"`."""
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

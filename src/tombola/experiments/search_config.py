@@ -27,7 +27,9 @@ class SearchConfig(FrozenModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Names the results folder: letters, digits, dots, dashes and underscores."""
     replicates: int = Field(default=5, ge=1, le=1000)
+    """The number of repetitions of the whole experiment, each with its own seeds."""
     seed: int = Field(default=0, ge=0)
+    """What the seeds of all replicates are derived from."""
     search: sections.SearchSection
     rewind: sections.RewindSection = sections.RewindSection()
     stability: sections.StabilitySection | None = None

@@ -28,7 +28,10 @@ from tombola.utils.frozen_model import FrozenModel
 
 
 class DataSection(FrozenModel):
-    """`[data]`: see `tombola.zoo.datasets.description.Data` for what the names mean."""
+    """`[data]`: the dataset, and how it is divided, scaled and augmented.
+
+    `tombola.zoo.datasets.description.Data` describes the keys.
+    """
 
     name: str
     validation: int = Field(ge=1)
@@ -56,6 +59,7 @@ class ModelSection(FrozenModel):
     model_config = ConfigDict(extra="allow")
 
     name: str
+    """A network of docs/how-to/networks.md, `timm:NAME`, or a function by import path, `package.module:function`."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -63,7 +67,10 @@ class ModelSection(FrozenModel):
 
 
 class SearchSection(FrozenModel):
-    """`[search]`: how tickets are searched for. Options without a docstring are those of `PruningOptions`."""
+    """`[search]`: how tickets are searched for.
+
+    `PruningOptions` describes the options that have no docstring here.
+    """
 
     levels: int = Field(ge=0)
     """The number of prunings; level 0 is the dense network."""
@@ -80,7 +87,7 @@ class SearchSection(FrozenModel):
     round_to: int = Field(default=1, ge=0)
     cost: Cost = "units"
     method: str = "iterative"
-    """How masks are found; see `tombola.experiments.methods` and docs/how-to/other-ways.md."""
+    """How masks are found (docs/how-to/other-ways.md)."""
     one_shot: bool = False
     """The same as method `one-shot`: prune the trained dense network once to each density."""
     leave_out: list[str] = []
@@ -127,12 +134,14 @@ MARK: Literal["mark"] = "mark"
 
 
 class RewindSection(FrozenModel):
-    """`[rewind]`: what happens to the kept weights after each pruning; see `tombola.studies.rewinding`."""
+    """`[rewind]`: what happens to the kept weights after each pruning (docs/how-to/training.md)."""
 
     to: Duration | Literal["auto", "mark"] = Duration()
     """The iteration k. `auto`: in each replicate, the smallest stable candidate of `[stability]`. `mark`: where the
     user's training function calls `tombola.mark()`."""
     method: Literal["weights", "learning-rate", "fine-tuning"] = "weights"
+    """`weights`: the kept weights return to their values at iteration k. `learning-rate`: they stay, and training
+    resumes with the learning rates from k on. `fine-tuning`: they stay, and the last learning rate is used."""
 
     @field_validator("to", mode="before")
     @classmethod
@@ -146,15 +155,16 @@ class RewindSection(FrozenModel):
 
 
 class StabilitySection(FrozenModel):
-    """`[stability]`: from which iterations on pairs of trainings differ; see `InterpolationPlan`."""
+    """`[stability]`: from which iterations on pairs of trainings differ (docs/how-to/training.md)."""
 
     candidates: list[Duration] = []
+    """The iterations k at which stability is tested."""
     tickets: bool = False
-    """Whether tickets are joined with those of the level before, and with the same tickets in other batch orders; see
-    `tombola.studies.ticket_lines`."""
+    """Whether tickets are joined with those of the level before, and with the same tickets in other batch orders."""
     pairs: int = Field(default=1, ge=1)
     """The number of other batch orders that the dense network's, or a ticket's, is paired with."""
     points: int = Field(default=11, ge=3)
+    """The number of networks that are evaluated on each line, both ends included."""
     tolerance: float = Field(default=0.02, ge=0, lt=1)
     """The highest error barrier of a stable network: 2 points in Frankle et al. (2020, section 3)."""
 
@@ -166,7 +176,7 @@ class StabilitySection(FrozenModel):
 
 
 class ControlSection(FrozenModel):
-    """One of `[controls]`: a number of draws, or `{ draws = 3, levels = [3, 7] }`."""
+    """One of `[controls]`: a number of draws, or a table such as `{ draws = 3, levels = [3, 7] }`."""
 
     draws: int = Field(default=1, ge=0, le=1000)
     """At each level and in each replicate."""
@@ -184,9 +194,10 @@ class ControlSection(FrozenModel):
 
 
 class TransferSection(FrozenModel):
-    """`[transfer]`: tickets are also trained on other data; see `tombola.studies.transfer`."""
+    """`[transfer]`: tickets are also trained on other data (docs/how-to/other-ways.md)."""
 
     data: DataSection
+    """The other data, with the keys of `[data]`."""
     levels: list[Annotated[int, Field(ge=1)]] | None = None
     """The levels of the tickets; all by default."""
     draws: int = Field(default=1, ge=0, le=1000)
@@ -212,8 +223,8 @@ class VerdictSection(FrozenModel):
     control: str = Field(default="reinit", serialization_alias="beat")
     """The control that tickets must beat, at levels where it was trained. Formerly `beat`."""
     looks: list[Annotated[int, Field(ge=3)]] | None = Field(default=None, min_length=1)
-    """The numbers of replicates after which the experiment is judged; by default once, after all. See
-    `tombola.stats.planned_looks`."""
+    """The numbers of replicates after which the experiment is judged; by default once, after all
+    (docs/explanation/verdict.md)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -82,6 +82,7 @@ class LotteryTicket(SearchCallback, _Callback):  # type: ignore[misc]
         self.config = SearchConfig(
             levels, every, rate, density, rewind, scope, score, leave_out, seed, include, *units
         )
+        """How tickets are searched for."""
         self._log = log
         self._loaded: dict[str, Any] = {}
         self._steps = 0  # the Trainer's count of steps after the last batch

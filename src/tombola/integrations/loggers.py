@@ -86,6 +86,7 @@ class WeightsAndBiases:
     """
 
     AXIS = "tombola/iteration"
+    """The metric that all others are drawn against: W&B's own step would be shared with the user's."""
 
     def __init__(self, run: Any = None, **options: Any) -> None:
         self._new = run is None
@@ -177,6 +178,7 @@ LOGGERS: dict[str, Callable[[str], NamedLogger]] = {
     "wandb": lambda project: WeightsAndBiases(project=project or "tombola"),
     "mlflow": lambda experiment: MLflow(experiment or "tombola"),
 }
+"""Makes a logger of what stands after the colon, which may be empty, by name."""
 
 
 def logger(spec: str) -> NamedLogger:

@@ -66,6 +66,7 @@ class LotteryTicketCallback(SearchCallback, _Callback):  # type: ignore[misc]
         self.config = SearchConfig(
             levels, every, rate, density, rewind, scope, score, leave_out, seed, include, *units
         )
+        """How tickets are searched for."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:  # noqa: ARG002
         """Called by the Trainer: begin, or resume from its checkpoint."""

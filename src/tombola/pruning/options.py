@@ -32,11 +32,11 @@ class PruningOptions:
 
     levels: int = 1
     rate: float | None = None
-    """The fraction of the weights left that each level removes; `RATE` if neither this nor `density` is given."""
+    """The fraction of the weights left that each level removes; 0.2 if neither this nor `density` is given."""
     density: Density | None = None
     """Instead of `rate`: the fraction left after all levels. Layers that a table does not name are not pruned."""
     scope: str = "layer"
-    """A name in `tombola.pruning.scopes.SCOPES`."""
+    """Which weights compete: those of each layer, of all layers, or of each layer with Erdős–Rényi densities."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """The rates of single layers, by name or pattern (`fc*`)."""
     output_rate: float | None = None
@@ -50,18 +50,19 @@ class PruningOptions:
     """The output layers, by name or pattern, none if it is empty; by default they are found by tracing, where they
     are needed."""
     score: str | Score = "magnitude"
-    """A name in `tombola.pruning.scores.SCORES`, or a function."""
+    """What decides which weights are pruned first: a name (docs/how-to/pruning.md) or, in Python, a function."""
     structure: str | structures.Heads = "weights"
-    """A name that `tombola.pruning.structures.parse_structure` accepts, or a description of attention heads."""
+    """What is pruned as a whole: `weights`, `channels`, `neurons`, `heads`, `width`, `blocks:4x4`, `2:4`; in Python
+    also a `Heads` that names the layers of attention heads."""
     rounds: int | None = None
     """In how many rounds of scoring each level is pruned; by default as the score needs."""
     group_score: GroupScore = "mean"
-    """What the score of a unit of a structure is of those of its weights."""
+    """How the score of a unit of a structure is computed from those of its weights; `norm` is the L2 norm."""
     round_to: int = 1
-    """The number of units that a set of them keeps is a multiple of this, and at least this; with 0 none may be
-    left. Of `blocks`, a layer may lose all tiles: 1 is as 0."""
+    """The number of units that each set keeps is a multiple of this, and at least this; with 0 a set may lose all its
+    units. With `blocks`, where a layer may lose all tiles, 1 means the same as 0."""
     cost: Cost = "units"
-    """What `rate` and `density` are fractions of, of a structure of units: these, or all weights or multiply-adds."""
+    """What `rate` and `density` are fractions of, where units are pruned: units, weights or multiply-adds."""
 
     def __post_init__(self) -> None:
         for name, count in (("levels", self.levels), ("rounds", 1 if self.rounds is None else self.rounds)):

@@ -27,9 +27,11 @@ class Training(FrozenModel):
     """Optimizer, learning rate schedule, batch size, duration and evaluation of a training."""
 
     optimizer: Literal["adam", "sgd"]
+    """Adam (β 0.9 and 0.999, ε 1e-8) or SGD, as in torch."""
     lr: float = Field(gt=0)
     """Learning rate."""
     batch_size: int = Field(ge=1)
+    """Examples in a batch; the last one of an epoch may be smaller."""
     length: Duration
     """In iterations (batches) or epochs."""
     evaluate_every: Duration = Duration(iterations=100)
@@ -43,10 +45,12 @@ class Training(FrozenModel):
     nesterov: bool = False
     """Nesterov momentum (Sutskever et al. 2013, section 3), as in torch."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
-    """Of the learning rate; see `tombola.engines.optimizers.learning_rates`."""
+    """Of the learning rate. `step`: it is multiplied by `decay` at each of `milestones`. `cosine`: it falls almost to
+    0 along half a cosine."""
     milestones: Annotated[tuple[Duration, ...], Field(strict=False)] = ()
     """When a `step` schedule multiplies the learning rate by `decay`."""
     decay: float = Field(default=0.1, gt=0, le=1)
+    """The factor of a `step` schedule."""
     warmup: Duration = Duration()
     """The time over which the learning rate first grows linearly from 0."""
     test_curve: bool = False

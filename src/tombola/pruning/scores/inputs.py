@@ -38,6 +38,7 @@ class ScoreInputs:
     _network: Callable[[], nn.Module] | None = None
     _batches: Callable[[], Iterable[Any]] | None = None
     loss: Loss = cross_entropy
+    """Of a network and a batch."""
 
     def start(self) -> Mapping[str, Tensor]:
         """The initial weights, none of them pruned, by name."""

@@ -32,9 +32,11 @@ class Heads:
     output: str
     """The output projection: [width, heads × d]."""
     query: str | None = None
-    """The projections to queries, keys and values: [heads × d, width] each."""
+    """The projection to queries: [heads × d, width]."""
     key: str | None = None
+    """The projection to keys, of the same shape."""
     value: str | None = None
+    """The projection to values, of the same shape."""
     qkv: str | None = None
     """Instead of these three, one projection: [3 × heads × d, width]."""
 

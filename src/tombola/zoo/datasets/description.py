@@ -15,7 +15,8 @@ class Data(FrozenModel):
     """A dataset, how it is divided, and how its inputs are scaled and augmented."""
 
     name: str
-    """A name in `tombola.zoo.datasets`, the path of an `.npz` or CSV file or of a folder, or `hf:owner/name`."""
+    """The name of a dataset, the path of an `.npz` or CSV file or of a folder, or `hf:owner/name`
+    (docs/how-to/data.md)."""
     digest: str
     """A hash of the arrays' content, so that changed data under the same name is not mistaken for it."""
     seed: int
@@ -23,7 +24,8 @@ class Data(FrozenModel):
     validation: int
     """The number of training examples held out."""
     scale: Literal["range", "unit-norm", "standard"] = "range"
-    """See `tombola.zoo.datasets.scale`."""
+    """`range`: pixels are divided by their largest possible value. `unit-norm`: then each example by its L2 norm.
+    `standard`: the mean is subtracted, and the result divided by the standard deviation."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """The fraction of the other training examples that is used. A smaller fraction is a subset of a larger one."""
     label_noise: float = Field(default=0.0, ge=0, le=1)
@@ -34,7 +36,7 @@ class Data(FrozenModel):
     label: str | None = None
     """In Parquet and CSV files: the label column; None if the files decide."""
     size: int | None = Field(default=None, ge=1)
-    """Images are resized to this height and width: see `tombola.zoo.datasets.image_decoding`."""
+    """Images are resized to this height and width."""
     mean: tuple[float, ...] | None = None
     """With scale `standard`: the mean to subtract from each channel, instead of that of the training examples."""
     std: tuple[float, ...] | None = None
