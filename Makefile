@@ -16,7 +16,7 @@ UNTRAINED := stats utils acceptance/test_wheel.py report/test_browser.py tickets
 	docs/test_site.py graph acceptance/test_architectures.py acceptance/test_coupled_pruning.py acceptance/test_coupled_random_graphs.py \
 	acceptance/test_dead_units.py exports/test_hugging_face.py
 
-.PHONY: demo test test-portable slow gpu docs lint clean
+.PHONY: demo test test-portable slow gpu docs tutorials lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/tombola run digits
@@ -45,6 +45,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check src tests benchmarks examples tools
 	$(BIN)/ruff format --check src tests benchmarks examples tools
 	$(BIN)/mypy
+
+# Executes the notebooks in docs/tutorials and renews their outputs, which are committed.
+tutorials: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.notebooks
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

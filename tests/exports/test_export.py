@@ -264,6 +264,15 @@ def test_int8_is_made_without_the_onnx_file(tmp_path: Path) -> None:
     assert only.latency is not None
 
 
+def test_a_notebook_shows_an_export_as_a_table(damaged: tuple[Path, dict[str, Any]]) -> None:
+    folder, content = damaged
+    (folder / FIGURES_FILE).write_text(json.dumps(content))
+    page = read_export(folder)._repr_html_()
+    assert page.count("<tr>") == 1 + 2
+    assert all(f"{cell}</td>" in page for cell in ("ticket, dense PyTorch", "csr.npz", "90.00%", "10.0", "200,000"))
+    assert "no onnx" in page
+
+
 @pytest.fixture
 def damaged(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A folder for a file of figures, and valid content to damage."""

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import altair as alt
+import nbformat
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +22,8 @@ from tests.support.errors import raises_input_error
 from tests.support.report_data import report_data, report_row
 from tests.support.reports import document_of, printed
 from tombola._find_ticket import SearchResult, find_ticket
+from tombola.report.figures.figure import HOVER
+from tombola.report.figures.notebook_chart import VEGA_LITE, _without_hover
 from tombola.report.printable_results import printable, read_results
 from tombola.report.terminal import show_summary
 
@@ -114,6 +117,25 @@ def test_the_first_figures_stand_side_by_side(finished: Path) -> None:
     assert "<svg" in vl_convert.vegalite_to_svg(drawn, allowed_base_urls=[])
 
 
+@pytest.mark.parametrize("figure", [None, "accuracy", "densities"])
+def test_notebooks_show_charts_without_a_network(finished: Path, figure: str | None) -> None:
+    chart = read_results(finished).plot(figure)
+    for shown in (chart, chart.properties(title="of my own")):
+        bundle = shown._repr_mimebundle_()
+        assert bundle.keys() == {VEGA_LITE, "image/svg+xml", "text/plain"}
+        assert bundle["image/svg+xml"].startswith("<svg")
+        nbformat.validate(nbformat.v4.new_output("display_data", data=bundle), ref="display_data", version=4)
+    with alt.renderers.enable("json"):  # of the user's choice
+        assert VEGA_LITE not in chart._repr_mimebundle_()[0]
+
+
+def test_pictures_leave_out_what_only_has_tooltips(own: SearchResult) -> None:
+    bundle = own.levels.plot("validation-curves")._repr_mimebundle_()
+    assert HOVER in json.dumps(bundle[VEGA_LITE])
+    assert HOVER not in json.dumps(_without_hover(bundle[VEGA_LITE]))
+    assert 'aria-roledescription="point"' not in bundle["image/svg+xml"]
+
+
 def test_figures_of_results_in_memory(own: SearchResult) -> None:
     rows = own.levels.plot("validation-curves").to_dict()["datasets"]["rows"]
     assert {row["mean"] for row in rows} == {1.0}
@@ -130,8 +152,10 @@ def test_representations(finished: Path, own: SearchResult) -> None:
     )
     page = results._repr_html_()
     assert page.count("<tr>") == 1 + sum(len(level.branches) for level in results.levels)
+    assert page.count("<b>winning") == sum(level.verdict.winning for level in results.levels)
+    assert ("replicates" in page, "early stop" in page) == (True, True)
     layers = own.ticket.mask.counts
-    assert all(f"<td>{name}</td><td>{count:,}</td>" in own._repr_html_() for name, count in layers.items())
+    assert all(f"{name}</td><td>{count:,}</td>" in own._repr_html_() for name, count in layers.items())
     assert own.levels._repr_html_() in own._repr_html_()
 
 

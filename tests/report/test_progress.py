@@ -103,8 +103,39 @@ def test_a_notebook_gets_a_table_that_is_updated(
     assert "0 of 3 trainings" in pages[0]
     assert "ticket level 2" in pages[-3]
     assert "of 3 trainings" not in pages[-1]
+    assert "3 runs trained, 0 from the store" in pages[-1]
+    assert "<progress" in pages[0]
+    assert "<progress" not in pages[-1]
     assert all(f"<td>{left}%</td>" in pages[-1] for left in (100, 80))
     assert sum(output.update for output in captured.outputs) == 7  # in place
+
+
+def test_a_notebook_says_where_the_results_are_and_what_is_added(
+    notebook: Any,  # noqa: ARG001
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from IPython.utils.capture import capture_output
+
+    pages = []
+    for replicates in (1, 2):
+        with capture_output(stdout=False, stderr=False) as captured:
+            find_ticket(small, train, levels=1, replicates=replicates, out=tmp_path / "own")
+        pages += [output.data["text/html"] for output in captured.outputs]
+    assert str(tmp_path / "own") in pages[-1]
+    assert "replicates from 1 to 2" in "".join(pages)
+    assert "2 runs trained, 2 from the store" in pages[-1]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_search_that_fails_does_not_look_finished_in_a_notebook(notebook: Any) -> None:  # noqa: ARG001
+    from IPython.utils.capture import capture_output
+
+    with capture_output() as captured, pytest.raises(KeyboardInterrupt), live_display(collector(), 3, None):
+        raise KeyboardInterrupt
+    last = captured.outputs[-1].data["text/html"]
+    assert "0 of 3 trainings" in last
+    assert "stopped" in last
 
 
 def test_progress_in_a_notebook_can_be_turned_off(notebook: Any) -> None:  # noqa: ARG001

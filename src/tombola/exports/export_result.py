@@ -8,14 +8,16 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from tombola.exports.benchmark import Count, Figures, Positive, Share
+from tombola.exports.benchmark import BATCH_SIZES, Count, Figures, Positive, Share
 from tombola.utils.errors import InputError
-from tombola.utils.text import one_line
+from tombola.utils.html_table import html_table
+from tombola.utils.text import byte_size, one_line, plural
 
 EXPORT_FOLDER = "shipped"
 """The folder beside a ticket that exports are written to."""
 FIGURES_FILE = "measured.json"
 """The file with the measurements, in that folder."""
+LARGEST_BATCH = BATCH_SIZES[-1]
 FORMER_NAMES = {"dense PyTorch": "ticket, dense PyTorch", "dense ONNX": "ticket, dense ONNX"}
 """Names of artefacts in files of former versions."""
 
@@ -88,6 +90,27 @@ class Export:
         """As JSON values."""
         figures = [asdict(each) for each in self.figures]
         return {**asdict(self.about), "left_out": self.left_out, "artefacts": figures}
+
+    def _repr_html_(self) -> str:
+        """A table of the artefacts, for notebooks; `tombola ticket export` prints more columns."""
+        head = ("artefact", "file", "weights", "on disk", "accuracy", "latency, µs", f"examples/s at {LARGEST_BATCH}")
+        threads = plural(self.about.threads, "thread")
+        measured = f"Measured on {plural(self.about.examples, 'example')} ({self.about.data}) with {threads}."
+        missing = "".join(f" No {name}: {why}." for name, why in self.left_out.items())
+        return html_table(head, map(_cells, self.figures), after=measured + missing, left=("artefact", "file"))
+
+
+def _cells(figures: Figures) -> list[str]:
+    speed = figures.throughput.get(LARGEST_BATCH)
+    return [
+        figures.name,
+        figures.file,
+        f"{figures.weights:,}",
+        byte_size(figures.bytes),
+        "" if figures.accuracy is None else f"{figures.accuracy:.2%}",
+        "" if figures.latency is None else f"{figures.latency * 1e6:,.1f}",
+        "" if speed is None else f"{speed:,.0f}",
+    ]
 
 
 def read_export(folder: str | Path) -> Export:

@@ -165,7 +165,7 @@ class Mask(Mapping[str, Tensor]):
 
     def _repr_html_(self) -> str:
         rows = [(name, f"{count:,}", f"{self.sizes[name]:,}") for name, count in self.counts.items()]
-        return html_table(("layer", "weights left", "of"), rows, before=repr(self))
+        return html_table(("layer", "weights left", "of"), rows, before=repr(self), left=("layer",))
 
     def __reduce__(self) -> tuple[object, ...]:
         # One bit per weight, as plain bytes: torch would send tensors to another process through shared memory,

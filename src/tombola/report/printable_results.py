@@ -13,7 +13,7 @@ from rich.console import Console
 from tombola.experiments import results as stored
 from tombola.experiments.results import Results
 from tombola.report.formatting import table_cells
-from tombola.report.prose import conclusion, warnings
+from tombola.report.prose import conclusion, first_undecided, legend, warnings
 from tombola.report.terminal import level_table, show_summary
 from tombola.stats.summarise import build_summary
 from tombola.stats.summary import LevelSummary, Summary
@@ -61,8 +61,14 @@ class PrintableResults(Results):
         return f"<Results of {self.config.name}: {self._counts}. {conclusion(self.summary)}>"
 
     def _repr_html_(self) -> str:
-        head, *rows = table_cells(level_table(self.summary))
-        return html_table(head, rows, before=conclusion(self.summary), after=" ".join(warnings(self.summary)))
+        summary = self.summary
+        table = level_table(summary)
+        head, *rows = table_cells(table)
+        winning = [number for number, row in enumerate(rows) if row[-1].startswith("winning")]
+        undecided = first_undecided(summary) if summary.smallest_winning else ""
+        notes = [str(table.title), undecided, *warnings(summary), legend(summary)] if summary.levels else []
+        after = " ".join(note if note.endswith(".") else f"{note}." for note in notes if note)
+        return html_table(head, rows, conclusion(summary), after, left=("", "verdict"), bold=winning)
 
     def plot(self, figure: str | None = None) -> Any:
         """A figure of the report as an Altair chart, by the name that its files have: "accuracy", "stop",

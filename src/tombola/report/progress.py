@@ -7,7 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -208,12 +209,16 @@ class ProgressDisplay(Listener):
 class NotebookDisplay(Listener):
     """The results in a notebook cell, updated as trainings end."""
 
-    def __init__(self, collector: ResultsCollector, runs: int) -> None:
+    def __init__(self, collector: ResultsCollector, runs: int, folder: Path | None = None, note: str = "") -> None:
+        """`folder` is the results folder, if one is written; `note` is shown until the search ends."""
         from IPython.display import display  # only notebooks need it
 
         self._collector = collector
         self._runs = runs
+        self._folder = folder
+        self._note = note
         self._answered: set[tuple[int, RequestId]] = set()
+        self._trained = 0
         self._current = "starting"
         self._closed = False
         self._next_update = 0.0
@@ -227,6 +232,7 @@ class NotebookDisplay(Listener):
     def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:  # noqa: ARG002
         """See `Listener`."""
         self._answered.add((study, request.request_id))  # a study may request the same run again
+        self._trained += trained
         self._update()
 
     def _update(self) -> None:
@@ -237,16 +243,32 @@ class NotebookDisplay(Listener):
             self._next_update = ended + (ended - began) * UPDATE_PAUSE
 
     def _repr_html_(self) -> str:
-        table = printable(self._collector.results(finished=self._closed))._repr_html_()
-        return table if self._closed else f"{table}<p>{self!r} · {self._current}</p>"
+        results = printable(self._collector.results(finished=self._closed))
+        if self._closed:
+            return f"{results._repr_html_()}<p>{escape(self._ended)}</p>"
+        bar = f'<progress value="{len(self._answered)}" max="{self._runs}"></progress>'
+        note = f"<p>{escape(self._note)}</p>" if self._note else ""
+        return f"{note}<p>{bar} {self!r} · {self._current}</p>{results._repr_html_()}"
+
+    @property
+    def _ended(self) -> str:
+        """What was trained, and where the results are."""
+        known = len(self._answered) - self._trained
+        text = f"{plural(self._trained, 'run')} trained, {known:,} from the store."
+        return text if self._folder is None else f"{text} Results are in {self._folder}."
 
     def close(self) -> None:
-        """Remove the progress line when the search has ended."""
+        """Replace the progress by what was trained, when the search has ended."""
         self._closed = True
         self._handle.update(self)
 
+    def stop(self) -> None:
+        """Show how far the search has come, when an error or the user stops it."""
+        self._current = "stopped"
+        self._handle.update(self)
+
     def __repr__(self) -> str:
-        return f"{len(self._answered)} of {self._runs} trainings"
+        return self._ended if self._closed else f"{len(self._answered)} of {plural(self._runs, 'training')}"
 
 
 def in_notebook() -> bool:
@@ -269,14 +291,21 @@ def live_display(
     if progress is False:
         yield ListenerGroup([])
         return
-    if folder is not None and (grown := growth_of_folder(folder, collector.config)):
-        print_text(LineConsole(stderr=True), growth_text(folder, grown))
+    grown = {} if folder is None else growth_of_folder(folder, collector.config)
+    note = growth_text(folder, grown) if folder is not None and grown else ""
     if in_notebook():
-        with closing(NotebookDisplay(collector, runs)) as notebook:
+        notebook = NotebookDisplay(collector, runs, folder, note)
+        try:
             yield notebook
-    else:
-        with ProgressDisplay(LineConsole(stderr=True), runs) as display:
-            yield display
+        except BaseException:
+            notebook.stop()
+            raise
+        notebook.close()
+        return
+    if note:
+        print_text(LineConsole(stderr=True), note)
+    with ProgressDisplay(LineConsole(stderr=True), runs) as display:
+        yield display
     if folder is not None:
         console = LineConsole(stderr=True)
         print_text(console, "Results are in")

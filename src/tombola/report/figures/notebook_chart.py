@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
 from tombola.report.figures.chart import DATA
-from tombola.report.figures.figure import Figure
+from tombola.report.figures.figure import HOVER, Figure
 from tombola.report.figures.style import theme
+from tombola.report.vega import svg
 
 WIDTH = 380
 """The width of a chart without panels, in pixels."""
 
+VEGA_LITE, SCHEMA = "application/vnd.vegalite.v5+json", "https://vega.github.io/schema/vega-lite/v5.json"
+"""A version that all of JupyterLab 4 draws, as do Jupyter Notebook 7 and VS Code. (The media type of Altair 6 ends in
+`.json`, which nbformat refuses.)"""
+
 
 def notebook_chart(figures: Sequence[Figure]) -> Any:
-    """One figure, or several side by side, as one Altair chart."""
+    """One figure, or several side by side, as one Altair chart. It is shown offline: see `_OfflineChart`."""
     if len(figures) == 1:
         chart = _sized(figures[0]) | {"datasets": {DATA.name: list(figures[0].rows)}}
     else:
@@ -26,7 +32,30 @@ def notebook_chart(figures: Sequence[Figure]) -> Any:
             "hconcat": charts,
             "datasets": {f"{DATA.name}_{number}": list(figure.rows) for number, figure in enumerate(figures)},
         }
-    return alt.Chart.from_dict(chart | {"config": theme(background="white")})
+    drawn: Any = alt.Chart.from_dict(chart | {"config": theme(background="white")})
+    object.__setattr__(drawn, "__class__", _offline(type(drawn)))  # Altair takes other attributes for channels
+    return drawn
+
+
+class _OfflineChart:
+    """A chart that a notebook shows without a network, as it is and as a picture.
+
+    Altair's own default is an HTML page that loads Vega-Lite from the internet. Jupyter draws the chart. The picture
+    is for GitHub, nbconvert and documentation, which run no JavaScript. A renderer that the user has chosen is kept.
+    """
+
+    def _repr_mimebundle_(self, *args: Any, **options: Any) -> Any:
+        if alt.renderers.active != "default":
+            return super()._repr_mimebundle_(*args, **options)  # type: ignore[misc]
+        chart = self.to_dict()  # type: ignore[attr-defined]
+        shown = {VEGA_LITE: chart | {"$schema": SCHEMA}, "image/svg+xml": svg(_without_hover(chart))}
+        return shown | {"text/plain": repr(self)}
+
+
+@functools.cache
+def _offline(chart: type) -> type:
+    """The same class of charts, shown offline."""
+    return type(chart.__name__, (_OfflineChart, chart), {})
 
 
 def _sized(figure: Figure) -> dict[str, Any]:
@@ -49,3 +78,12 @@ def _renamed(part: Any, suffix: str) -> Any:
         else:
             found[key] = _renamed(value, suffix)
     return found
+
+
+def _without_hover(part: Any) -> Any:
+    """The same without the layers that only have tooltips."""
+    if isinstance(part, list):
+        return [
+            _without_hover(each) for each in part if not (isinstance(each, Mapping) and each.get("name") == HOVER)
+        ]
+    return {key: _without_hover(each) for key, each in part.items()} if isinstance(part, Mapping) else part
