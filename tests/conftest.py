@@ -22,8 +22,10 @@ from tombola.runs.run import Run
 def pytest_configure() -> None:
     """Without a GPU, Triton's kernels are interpreted; triton reads this when it is imported, once for a process.
     Where it is set, engines do not use kernels by themselves. The other variable is for tests that use CUDA before an
-    engine sets it. Ray, too, reads its own when it is imported.
+    engine sets it. Ray, too, reads its own when it is imported. pytest-xdist sets the width of the terminal, which
+    breaks lines.
     """
+    os.environ.pop("COLUMNS", None)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if not torch.cuda.is_available():
         os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -1,4 +1,4 @@
-"""`tombola run`, `show`, `report`, `compare`, `recipes` and `speeds`.
+"""`tombola run`, `show`, `report`, `compare` and `speeds`.
 
 Errors are one line on standard error, and have an exit status: 2 invalid input, 1 failure, 130 interrupted.
 """
@@ -119,13 +119,17 @@ def test_reports_are_written_and_experiments_are_compared(tmp_path: Path) -> Non
     assert "o[red]: " in comparison.stdout
     assert "results/comparison.html" in comparison.stdout
     assert "data.fraction" in (tmp_path / "results" / "comparison.html").read_text()
+    again = tombola("compare", "results/tiny", "results/o[red]")
+    assert again.exit_code == 2
+    assert "--force" in again.stderr
+    assert again.stdout == ""
+    assert tombola("compare", "results/tiny", "results/o[red]", "--force").exit_code == 0
+    assert tombola("report", "results/tiny", "-o", "other.html").exit_code == 2
+    assert tombola("report", "results/tiny", "--figures", "figures").exit_code == 2
+    assert tombola("report", "results/tiny").exit_code == 0  # the folder's own report is renewed
+    assert tombola("report", "results/tiny", "-o", "results/tiny/report.html").exit_code == 0
     document = json.loads(tombola("compare", "results/tiny", "results/o[red]", "--json").stdout)
     assert [experiment["label"] for experiment in document["experiments"]] == ["tiny", "o[red]"]
-
-
-def test_recipes_are_listed() -> None:
-    assert "lenet-mnist-openlth" in tombola("recipes").stdout
-    assert "LeNet-300-100" in json.loads(tombola("recipes", "--json").stdout)["lenet-mnist"]
 
 
 def test_measured_speeds_are_shown() -> None:

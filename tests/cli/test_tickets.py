@@ -82,7 +82,7 @@ def test_chosen_exports_are_printed_as_json(exportable: Path, tmp_path: Path) ->
 
 def test_int8_is_calibrated_on_own_examples(exportable: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", x=np.random.default_rng(0).random((9, 8, 8), dtype=np.float32))
-    arguments = ["ticket", "export", str(exportable), "--out", "out", "--as", "int8", "--calibration"]
+    arguments = ["ticket", "export", str(exportable), "--out", "out", "--force", "--as", "int8", "--calibration"]
     result = tombola(*arguments, "mine.npz")
     assert result.exit_code == 0, result.stderr
     assert "9 examples: mine.npz" in " ".join(result.stdout.split())
@@ -128,7 +128,9 @@ def test_impossible_exports_have_one_line(exportable: Path, tmp_path: Path) -> N
 def test_an_impossible_kind_writes_nothing(exportable: Path, tmp_path: Path) -> None:
     assert tombola("ticket", "export", str(exportable), "--out", "out", "--as", "csr").exit_code == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    result = tombola("ticket", "export", str(exportable), "--out", "out", "--as", "ticket", "--as", "two-four")
+    result = tombola(
+        "ticket", "export", str(exportable), "--out", "out", "--force", "--as", "ticket", "--as", "two-four"
+    )
     assert (result.exit_code, result.stdout) == (2, "")
     assert "two-four" in result.stderr
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before

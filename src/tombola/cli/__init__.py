@@ -6,8 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from tombola.cli import experiments, listing, store, sweep, tickets, watch  # noqa: F401 - to register their commands
+from tombola.cli import experiments, listing, recipes, store, sweep, tickets, watch  # noqa: F401 - to register them
 from tombola.cli.common import app
+from tombola.cli.completion import split_at_equals
 
 
 def main() -> None:
@@ -15,4 +16,5 @@ def main() -> None:
     # Each run uses one thread; idle thread pools of several workers would slow each other down.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.path.insert(0, str(Path.cwd()))  # so that networks are found by their import path
-    app()
+    split_at_equals()
+    app(prog_name="tombola")

@@ -13,18 +13,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tombola.cli.common import (
+    CheckpointEvery,
     Cluster,
     ClusterResources,
     DataDir,
     DeviceName,
     EngineName,
+    Force,
     Json,
+    Overrides,
+    RecipeName,
+    ResultsFolder,
     Workers,
     app,
     handle_errors,
     run_command,
 )
+from tombola.cli.completion import LOGGERS, complete_results
 from tombola.cli.output import (
+    check_new_file,
+    check_new_folder,
     err_console,
     out_console,
     print_command,
@@ -42,48 +50,69 @@ if TYPE_CHECKING:
 @app.command()
 @handle_errors
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name (see `tombola recipes`) or a TOML file.")],
-    out: Annotated[Path | None, typer.Option(help="Results folder (default: results/NAME).")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value.")
+    recipe: RecipeName,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Results folder.", show_default="results/NAME")
     ] = None,
-    engine: EngineName = "auto",
-    device: DeviceName = "auto",
-    workers: Workers = None,
-    cluster: Cluster = None,
-    resources: ClusterResources = None,
-    checkpoint_every: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="Checkpoint interval.")] = 30.0,
+    overrides: Overrides = None,
     data_dir: DataDir = None,
     store: Annotated[
         str | None,
         typer.Option(
             envvar="TOMBOLA_STORE",
-            help="Store of runs: a folder or s3://BUCKET/PREFIX (default: .tombola beside --out).",
+            metavar="STORE",
+            help="Store of trained runs: a folder or s3://BUCKET/PREFIX.",
+            show_default=".tombola beside --out",
         ),
     ] = None,
     part: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Only the I-th of N parts of the replicates; write no results."),
+        typer.Option(metavar="I/N", help="Train only the I-th of N parts of the replicates; write no results."),
     ] = None,
     log: Annotated[
         list[str] | None,
-        typer.Option(metavar="LOGGER", help="tensorboard[:FOLDER], wandb[:PROJECT] or mlflow[:EXPERIMENT]."),
+        typer.Option(
+            metavar="LOGGER",
+            help="Also log to tensorboard[:FOLDER], wandb[:PROJECT] or mlflow[:EXPERIMENT].",
+            autocompletion=lambda: [*LOGGERS],
+        ),
     ] = None,
     report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only say what would be trained, and the time, disk and memory it takes."),
+        typer.Option(
+            "--dry-run", help="Only say what would be trained, and the time, disk and memory that it takes."
+        ),
     ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="Only write the recipe, with all overrides and defaults, to a file."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing --save file.")] = False,
+    engine: EngineName = "auto",
+    device: DeviceName = "auto",
+    workers: Workers = None,
+    checkpoint_every: CheckpointEvery = 30.0,
+    cluster: Cluster = None,
+    resources: ClusterResources = None,
     as_json: Json = False,
 ) -> None:
-    """Search for winning tickets. The same command resumes an interrupted run."""
+    """Search for winning tickets. The same command resumes an interrupted run.
+
+    \b
+    Examples:
+      tombola run digits
+      tombola run digits --set replicates=5 --set training.lr=0.002 --out results/faster
+      tombola run digits --set replicates=5 --save my.toml   # then edit my.toml, and:
+      tombola run my.toml
+    """
 
     from tombola._run_experiment import run_experiment
     from tombola.experiments.experiment import count_runs
     from tombola.experiments.experiment_log import LOG, append_to_log
     from tombola.experiments.growth import growth_of_folder, growth_text
     from tombola.experiments.part import Part
-    from tombola.experiments.recipe import load_recipe
+    from tombola.experiments.recipe import load_recipe, save_recipe
     from tombola.experiments.results import TICKET
     from tombola.integrations.loggers import Logging, logger
     from tombola.report.page import REPORT, write_report
@@ -94,6 +123,11 @@ def run(
     from tombola.utils.files import writing
 
     chosen = load_recipe(recipe, overrides or [])
+    if save is not None:
+        check_new_file(save, force)
+        save_recipe(chosen, save)
+        print_line(f"The recipe is {save}. To run it: {run_command(str(save), out, [])}")
+        return
     folder = out or Path("results") / chosen.name
     own = None if part is None else Part.parse(part)
     if grown := growth_of_folder(folder, chosen):
@@ -174,8 +208,13 @@ def run(
 
 @app.command()
 @handle_errors
-def show(folder: Annotated[Path, typer.Argument(help="A results folder.")], as_json: Json = False) -> None:
-    """Show the results of an experiment: levels, branches, intervals, verdict."""
+def show(folder: ResultsFolder, as_json: Json = False) -> None:
+    """Show the results of an experiment: the verdict, and accuracies by level.
+
+    \b
+    Example:
+      tombola show results/digits
+    """
 
     from tombola.experiments.results import read_results
     from tombola.report.terminal import show_summary
@@ -206,17 +245,36 @@ def _show_state(folder: Path, results: Results) -> None:
 @app.command("report")
 @handle_errors
 def report_(
-    folder: Annotated[Path, typer.Argument(help="A results folder.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File (default: FOLDER/report.html).")] = None,
-    figures: Annotated[Path | None, typer.Option(help="Folder for all figures as SVG and CSV.")] = None,
+    folder: ResultsFolder,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "--output", "-o", metavar="FILE", help="Where to write it.", show_default="DIR/report.html"
+        ),
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Also write all figures, and their numbers, to a folder.")
+    ] = None,
+    force: Force = False,
 ) -> None:
-    """Write the report of an experiment, finished or not, as one self-contained HTML file."""
+    """Write the report of an experiment, finished or not, as one self-contained HTML file.
+
+    The report in the results folder itself is always renewed.
+
+    \b
+    Example:
+      tombola report results/digits --figures figures
+    """
 
     from tombola.experiments.results import read_results
     from tombola.report.page import REPORT, write_figures, write_report
 
     results = read_results(folder, lenient=True)
     page = output or folder / REPORT
+    own = page.resolve() == (folder / REPORT).resolve()
+    check_new_file(page, force or own)
+    if figures is not None:
+        check_new_folder(figures, force)
     write_report(results, page)
     drawn = write_figures(results, figures) if figures else []
     print_list([("report", f"{page}"), *([("figures", f"{figures} ({len(drawn) // 2})")] if figures else [])])
@@ -225,59 +283,63 @@ def report_(
 @app.command()
 @handle_errors
 def compare(
-    folders: Annotated[list[Path], typer.Argument(help="Results folders.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...", help="Results folders.", autocompletion=complete_results, show_default=False
+        ),
+    ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File (default: comparison.html beside the first folder).")
+        Path | None,
+        typer.Option(
+            "--out",
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to write the page.",
+            show_default="comparison.html beside the first folder",
+        ),
     ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Compare experiments: a table, and an HTML page with overlaid figures."""
+    """Compare experiments: print a table, and write an HTML page with overlaid figures.
+
+    With --json, the page is written only if --out is given.
+
+    \b
+    Example:
+      tombola compare results/digits results/digits-less-data
+    """
 
     from tombola.experiments.results import read_results
     from tombola.report.page import write_comparison
     from tombola.report.terminal import show_comparison
     from tombola.stats.experiment_comparison import compare as compare_results
 
+    first = folders[0] if folders[0].name else folders[0].resolve()  # the path "." has no parent
+    page = output or first.parent / "comparison.html"
+    writes = output is not None or not as_json
+    if writes:
+        check_new_file(page, force)
     results = [read_results(folder, lenient=True) for folder in folders]
     for problem in (problem for found in results for problem in found.problems):
         print_message(problem, "yellow")
     comparison = compare_results(folders, results)
+    if writes:
+        write_comparison(results, page)
     if as_json:
         print_json(comparison.to_dict())
-        if output is None:
-            return
     else:
         show_comparison(out_console, comparison)
-    first = folders[0] if folders[0].name else folders[0].resolve()  # the path "." has no parent
-    page = output or first.parent / "comparison.html"
-    write_comparison(results, page)
-    print_list([("page", f"{page}")], err_console if as_json else out_console)
-
-
-@app.command()
-@handle_errors
-def recipes(as_json: Json = False) -> None:
-    """List the built-in recipes."""
-
-    from rich.table import Table
-
-    from tombola.experiments.recipe_files import opening_comment
-    from tombola.experiments.recipe_files import recipes as known_recipes
-
-    described = {name: opening_comment(text) for name, text in known_recipes().items()}
-    if as_json:
-        print_json(described)
-        return
-    table = Table("recipe", "description", box=None, pad_edge=False)
-    for name, text in described.items():
-        table.add_row(name, text)
-    out_console.print(table)
+    if writes:
+        print_list([("page", f"{page}")], err_console if as_json else out_console)
 
 
 @app.command()
 @handle_errors
 def speeds(as_json: Json = False) -> None:
-    """Show the measured speeds of sparse and dense layers on this machine."""
+    """Show the measured speeds of sparse and dense layers on this machine, which decide how layers are trained."""
 
     from tombola.engines.sparse.engine import known_speeds
     from tombola.report.terminal import show_speeds

@@ -14,10 +14,15 @@ from tombola.cli.output import err_console, out_console, print_json, print_messa
 @app.command("list")
 @handle_errors
 def list_(
-    folder: Annotated[Path, typer.Argument(help="A folder of results folders.")] = Path("results"),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of results folders.")] = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """List the experiments below a folder: finished or not, progress, and verdict in a word."""
+    """List the experiments below a folder: finished or not, progress, and verdict in a word.
+
+    \b
+    Example:
+      tombola list results
+    """
 
     from tombola.report.experiment_table import experiment_table
     from tombola.stats.experiment_list import ListedExperiment, list_experiments

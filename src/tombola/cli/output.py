@@ -6,20 +6,29 @@ import json
 import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 
 from tombola.report.console import LineConsole, print_pairs, print_text, print_unbroken
+from tombola.utils.errors import InputError
 
 out_console = LineConsole()
 err_console = LineConsole(stderr=True)
+"""Progress, notes and warnings; quiet with --quiet."""
+error_console = LineConsole(stderr=True)
 
 
 def print_message(line: str, style: str | None = None) -> None:
-    """Print sentences to standard error."""
+    """Print sentences to standard error, unless --quiet is given."""
     print_text(err_console, line, style)
+
+
+def print_error(line: str, style: str = "red") -> None:
+    """Print why a command ends, to standard error."""
+    print_text(error_console, line, style)
 
 
 def print_line(line: str, console: Console = out_console) -> None:
@@ -45,6 +54,22 @@ class MessageHandler(logging.Handler):
         serious = record.levelno >= logging.WARNING
         level = f"{record.levelname.lower()}: " if serious else ""
         print_message(level + self.format(record), "yellow" if serious else None)
+
+
+def check_new_file(path: Path, force: bool) -> None:
+    """Raises `InputError` for a folder, and for a file that exists unless `force` is true."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file")
+    if path.exists() and not force:
+        raise InputError(f"{path} exists; name another file, or replace it with --force")
+
+
+def check_new_folder(path: Path, force: bool) -> None:
+    """Raises `InputError` for a file, and for a folder that has files unless `force` is true."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; name a folder")
+    if path.is_dir() and not force and any(path.iterdir()):
+        raise InputError(f"{path} has files; name another folder, or replace them with --force")
 
 
 def print_json(document: Any) -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tombola.cli.application import App
 from tombola.cli.common import Json, app, handle_errors
+from tombola.cli.completion import complete_results
 from tombola.cli.output import err_console, out_console, print_json, print_line, print_message
 from tombola.runs.file_kinds import KINDS
 from tombola.utils.ages import parse_age
@@ -21,18 +23,25 @@ if TYPE_CHECKING:
     from tombola.experiments.store_usage import StoreUsage
     from tombola.runs.store import Store
 
-StorePlace = Annotated[str, typer.Argument(envvar="TOMBOLA_STORE", help="A store of runs.")]
+StorePlace = Annotated[
+    str,
+    typer.Argument(metavar="STORE", envvar="TOMBOLA_STORE", help="A store: a folder or s3://BUCKET/PREFIX."),
+]
 ResultsFolders = Annotated[
     list[Path] | None,
     typer.Option(
-        "--results", metavar="FOLDER", help="Results folders, or folders of them (default: beside the store)."
+        "--results",
+        metavar="DIR",
+        help="Results folders, or folders of them, of the experiments that use the store.",
+        show_default="those beside the store",
+        autocompletion=complete_results,
     ),
 ]
 Check = Annotated[bool, typer.Option("--check", help="Read all outcomes, to find those that are damaged.")]
 
 DEFAULT_STORE = "results/.tombola"
 
-store_app = typer.Typer(help="Look after stores of trained runs.", no_args_is_help=True)
+store_app = App(help="Look after stores of trained runs.")
 app.add_typer(store_app, name="store")
 
 
@@ -41,7 +50,12 @@ app.add_typer(store_app, name="store")
 def store_show(
     place: StorePlace = DEFAULT_STORE, results: ResultsFolders = None, check: Check = False, as_json: Json = False
 ) -> None:
-    """Show what a store has, by experiment, what no experiment refers to, and what is damaged or unfinished."""
+    """Show what a store has, by experiment, what no experiment refers to, and what is damaged or unfinished.
+
+    \b
+    Example:
+      tombola store show results/.tombola --check
+    """
 
     from tombola.report.store_tables import show_usage, usage_summary
 
@@ -65,19 +79,29 @@ def store_prune(
         str | None,
         typer.Option(
             metavar="AGE",
-            help="Only what is older, such as 30d; old checkpoints too (default: outcomes after a day).",
+            help="Delete only what is older, such as 30d, and checkpoints that old too.",
+            show_default="1d for outcomes",
         ),
     ] = None,
     keep: Annotated[
-        list[str] | None, typer.Option(metavar="KIND", help=f"Delete no {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help=f"Delete no {', '.join(KINDS[:-1])} or {KINDS[-1]}.",
+            autocompletion=lambda: [*KINDS],
+        ),
     ] = None,
     check: Check = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
 ) -> None:
     """Delete what no experiment refers to, damaged outcomes, checkpoints of finished runs, and leftovers.
 
     Nothing is deleted that a process is training, or that an experiment may need that is among those looked at and
     not finished. Outcomes of others stay for a day; --older-than 0d deletes them at once.
+
+    \b
+    Example:
+      tombola store prune results/.tombola --older-than 30d
     """
 
     from tombola.experiments.store_pruning import removals
@@ -149,16 +173,28 @@ def _delete(store: Store, chosen: list[Removal]) -> None:
 @store_app.command("copy")
 @handle_errors
 def store_copy(
-    source: Annotated[str, typer.Argument(metavar="FROM", help="A store of runs.")],
-    target: Annotated[str, typer.Argument(metavar="TO", help="Another store; it is made if it does not exist.")],
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A store of runs.", show_default=False)],
+    target: Annotated[
+        str, typer.Argument(metavar="TO", help="Another store; it is made if it is missing.", show_default=False)
+    ],
     results: Annotated[
         list[Path] | None,
-        typer.Option("--results", metavar="FOLDER", help="Only the outcomes of these experiments (default: all)."),
+        typer.Option(
+            "--results",
+            metavar="DIR",
+            help="Copy only the outcomes of these experiments.",
+            show_default="all",
+            autocompletion=complete_results,
+        ),
     ] = None,
 ) -> None:
     """Copy outcomes to another store. The same command resumes.
 
     Exit status: 0; 1 if outcomes are damaged, which are left out.
+
+    \b
+    Example:
+      tombola store copy results/.tombola s3://bucket/store
     """
 
     from tombola.experiments.folders import named_results_folders

@@ -8,17 +8,21 @@ from typing import Annotated
 import typer
 
 from tombola.cli.common import (
+    CheckpointEvery,
     Cluster,
     ClusterResources,
     DataDir,
     DeviceName,
     EngineName,
     Json,
+    Overrides,
+    RecipeName,
     Workers,
     app,
     handle_errors,
     run_command,
 )
+from tombola.cli.completion import complete_setting
 from tombola.cli.output import err_console, out_console, print_json, print_line, print_list
 from tombola.utils.errors import InputError
 from tombola.utils.text import plural
@@ -27,32 +31,50 @@ from tombola.utils.text import plural
 @app.command()
 @handle_errors
 def sweep(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name (see `tombola recipes`) or a TOML file.")],
+    recipe: RecipeName,
     grid: Annotated[
-        list[str], typer.Option(metavar="KEY=VALUE,VALUE...", help="Values of a key; several give all combinations.")
+        list[str],
+        typer.Option(
+            "--grid",
+            metavar="KEY=VALUES",
+            help="Values of a key of the recipe, with commas between them; several give all combinations.",
+            autocompletion=complete_setting,
+            show_default=False,
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results folders (default: results/NAME-sweep).")
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Folder for the results folders.", show_default="results/NAME-sweep"
+        ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value in all experiments.")
+    overrides: Overrides = None,
+    data_dir: DataDir = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TOMBOLA_STORE",
+            metavar="STORE",
+            help="Store of trained runs: a folder or s3://BUCKET/PREFIX.",
+            show_default=".tombola in --out",
+        ),
     ] = None,
+    report: Annotated[bool, typer.Option(help="Write the report of each experiment at the end.")] = True,
     engine: EngineName = "auto",
     device: DeviceName = "auto",
     workers: Workers = None,
+    checkpoint_every: CheckpointEvery = 30.0,
     cluster: Cluster = None,
     resources: ClusterResources = None,
-    checkpoint_every: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="Checkpoint interval.")] = 30.0,
-    data_dir: DataDir = None,
-    store: Annotated[
-        str | None, typer.Option(envvar="TOMBOLA_STORE", help="Store of runs (default: .tombola in --out).")
-    ] = None,
-    report: Annotated[bool, typer.Option(help="Write the report of each experiment at the end.")] = True,
     as_json: Json = False,
 ) -> None:
     """Run an experiment for each combination of values, side by side, and compare them.
 
     All are checked before anything is trained; what several need is trained once. The same command resumes.
+
+    \b
+    Example:
+      tombola sweep digits --grid training.lr=0.0006,0.0012 --grid search.rate=0.2,0.4
     """
 
     from tombola._sweep import sweep as sweep_recipes

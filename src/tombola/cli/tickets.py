@@ -7,24 +7,39 @@ from typing import Annotated
 
 import typer
 
-from tombola.cli.common import DataDir, DeviceName, EngineName, Json, Workers, app, handle_errors
-from tombola.cli.output import err_console, out_console, print_json, print_line, print_list, print_message
+from tombola.cli.application import App
+from tombola.cli.common import DataDir, DeviceName, EngineName, Force, Json, Workers, app, handle_errors
+from tombola.cli.output import (
+    check_new_folder,
+    err_console,
+    out_console,
+    print_json,
+    print_line,
+    print_list,
+    print_message,
+)
 from tombola.exports.artefact_files import FILES
 from tombola.tickets.precision import Precision
 from tombola.utils.errors import InputError
 from tombola.utils.import_paths import import_object
 from tombola.utils.text import plural
 
+TicketFile = Annotated[Path, typer.Argument(metavar="TICKET", help="A ticket file.", show_default=False)]
 Trust = Annotated[bool, typer.Option("--trust", help="Import and run the code that the file names.")]
 
-ticket_app = typer.Typer(help="Show, export and check ticket files.", no_args_is_help=True)
+ticket_app = App(help="Show, export and check ticket files.")
 app.add_typer(ticket_app, name="ticket")
 
 
 @ticket_app.command("show")
 @handle_errors
-def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket file.")], as_json: Json = False) -> None:
-    """Show the content of a ticket: layers, weights left, provenance."""
+def ticket_show(file: TicketFile, as_json: Json = False) -> None:
+    """Show the content of a ticket: layers, weights left, provenance.
+
+    \b
+    Example:
+      tombola ticket show results/digits/ticket.safetensors
+    """
 
     from tombola.report.terminal import show_ticket, ticket_summary
     from tombola.tickets.ticket import Ticket
@@ -39,30 +54,58 @@ def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket file.")], as
 @ticket_app.command("export")
 @handle_errors
 def ticket_export(
-    file: Annotated[Path, typer.Argument(help="A ticket file with trained weights.")],
-    out: Annotated[Path | None, typer.Option(help="Output folder (default: shipped, beside the ticket).")] = None,
+    file: TicketFile,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Output folder.", show_default="shipped, beside the ticket"),
+    ] = None,
+    force: Force = False,
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--as", metavar="KIND", help=f"One of {', '.join(FILES)} (default: all that are possible)."),
+        typer.Option(
+            "--as",
+            metavar="KIND",
+            help=f"What to write: {', '.join(FILES)}. May be given several times.",
+            show_default="all that are possible",
+            autocompletion=lambda: [*FILES],
+        ),
     ] = None,
     precision: Annotated[Precision, typer.Option(help="Precision of the weights in the ticket file.")] = "fp16",
-    threads: Annotated[int, typer.Option(min=1, help="Threads for each measurement.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, metavar="N", help="Threads for each measurement.")] = 1,
     factory: Annotated[
-        str | None, typer.Option(metavar="MODULE:NAME", help="Makes the network (default: as the file says).")
+        str | None,
+        typer.Option(
+            metavar="MODULE:NAME", help="The function that makes the network.", show_default="as the file says"
+        ),
     ] = None,
     examples: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Measured on: .npz with x and y, or MODULE:NAME (default: the test set)."),
+        typer.Option(
+            metavar="FILE",
+            help="Examples to measure accuracy and speed on: .npz with x and y, or MODULE:NAME.",
+            show_default="the test set",
+        ),
     ] = None,
     calibration: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Ranges of int8 are measured on, like --examples (default: training set)."),
+        typer.Option(
+            metavar="FILE",
+            help="Examples to measure the ranges of int8 on, in the form of --examples.",
+            show_default="the training set",
+        ),
     ] = None,
     data_dir: DataDir = None,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Export a ticket as smaller and faster files, and measure them beside its weights stored densely."""
+    """Export a ticket as smaller and faster files, and measure them beside its weights stored densely.
+
+    The ticket should have trained weights. Files in its folder `shipped` are renewed.
+
+    \b
+    Example:
+      tombola ticket export results/digits/ticket.safetensors --as onnx --as sparse
+    """
 
     from tombola.exports.examples import read_examples
     from tombola.exports.export import export
@@ -74,6 +117,8 @@ def ticket_export(
     folder, beside = out or file.parent / EXPORT_FOLDER, file.resolve().parent
     if folder.resolve() == beside:
         raise InputError(f"--out: {folder} is the ticket's folder, whose files could be overwritten; choose another")
+    if out is not None and folder.resolve() != beside / EXPORT_FOLDER:
+        check_new_folder(folder, force)
     with err_console.status("") as status:
         exported = export(
             Ticket.load(file),
@@ -107,16 +152,24 @@ def ticket_export(
 @ticket_app.command("check")
 @handle_errors
 def ticket_check(
-    file: Annotated[Path, typer.Argument(help="A ticket file.")],
-    repeats: Annotated[int, typer.Option(min=1, help="Trainings with other orders of batches.")] = 5,
-    reinit: Annotated[int, typer.Option(min=0, help="Draws of other initial weights for each order.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of these orders and draws.")] = 0,
+    file: TicketFile,
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Trainings with other orders of batches.")] = 5,
+    reinit: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Draws of other initial weights for each order.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of these orders and draws.")] = 0,
     engine: EngineName = "auto",
     device: DeviceName = "auto",
     workers: Workers = None,
     data_dir: DataDir = None,
     store: Annotated[
-        str | None, typer.Option(help="Store of finished runs, a folder or a URL (default: in the user's cache).")
+        str | None,
+        typer.Option(
+            metavar="STORE",
+            help="Store of the check's own runs: a folder or s3://BUCKET/PREFIX. Not the experiment's store, where "
+            "its results would be found instead of being trained again.",
+            show_default="in the user's cache",
+        ),
     ] = None,
     trust: Trust = False,
     as_json: Json = False,
@@ -124,6 +177,10 @@ def ticket_check(
     """Train a ticket again from its own provenance, with controls, and test its claim.
 
     Exit status: 0 if the claim holds; 1 if it does not, or cannot be decided.
+
+    \b
+    Example:
+      tombola ticket check results/digits/ticket.safetensors
     """
 
     from tombola.report.progress import ProgressDisplay

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from tombola.cli.common import app, handle_errors
+from tombola.cli.completion import complete_results
 from tombola.cli.output import print_line
 from tombola.utils.errors import InputError
 from tombola.utils.text import plural
@@ -19,12 +20,24 @@ from tombola.utils.text import plural
 @app.command()
 @handle_errors
 def watch(
-    folder: Annotated[Path, typer.Argument(help="A results folder; it may be missing until the experiment begins.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="A results folder; it may be missing until the experiment begins.",
+            autocompletion=complete_results,
+            show_default=False,
+        ),
+    ],
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port (default: 8642, or any other if that is busy).")
+        int | None,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="Port.", show_default="8642, or any other if that is busy"
+        ),
     ] = None,
     browser: Annotated[
-        bool | None, typer.Option("--browser/--no-browser", help="Open the page (default: if there is a display).")
+        bool | None,
+        typer.Option("--browser/--no-browser", help="Open the page.", show_default="if there is a display"),
     ] = None,
 ) -> None:
     """Show the report of an experiment in the browser, renewed as its runs end. Only this machine can see it."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from pydantic import ValidationError, model_validator
 
 from tombola.experiments import methods, sections
@@ -16,14 +17,15 @@ from tombola.experiments.baseline import BaselineSection
 from tombola.experiments.custom_config import custom_config
 from tombola.experiments.methods import METHODS
 from tombola.experiments.metric import ACCURACY, VALIDATION_ACCURACY, Metric
-from tombola.experiments.recipe_files import recipes
+from tombola.experiments.recipe_files import recipes, unknown_recipe
 from tombola.experiments.recipe_parsing import apply_override, explain, read_toml
 from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.sections import FORMER_VERDICT_KEYS, MARK
 from tombola.runs.outcome import Measures
 from tombola.runs.run import Training
 from tombola.utils.duration import Duration
-from tombola.utils.errors import InputError, unknown
+from tombola.utils.errors import InputError
+from tombola.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +154,7 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     elif name in known:
         table = tomllib.loads(known[name])
     else:
-        raise unknown("recipe", name, [*known, "path/to/recipe.toml"])
+        raise unknown_recipe(name)
     verdict = table.get("verdict")
     for former, key in FORMER_VERDICT_KEYS.items():
         if isinstance(verdict, dict) and former in verdict:
@@ -165,6 +167,13 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         path, equals, value = override.partition("=")
         apply_override(table, f"{renamed.get(path.strip(), path)}{equals}{value}")
     return parse_recipe(table, source=str(name))
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe, defaults included, as a TOML file, with which `load_recipe` makes the same one. Raises
+    `InputError` if it cannot be written."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(tomli_w.dumps(recipe.resolved()), encoding="utf-8")
 
 
 def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:

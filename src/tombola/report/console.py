@@ -31,6 +31,9 @@ def wrapped(text: str, width: int) -> Iterator[str]:
     """The lines of `text`, broken between words. A word that is wider stands on a line of its own; continued lines
     have the indentation of the first."""
     for line in text.splitlines() or [""]:
+        if cell_len(line) <= width:
+            yield line  # as it is, with its columns
+            continue
         indent = line[: len(line) - len(line.lstrip(" "))]
         current = ""
         for word in line.split():

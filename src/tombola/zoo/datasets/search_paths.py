@@ -19,11 +19,12 @@ log = logging.getLogger(__name__)
 def data_folders(data_dir: str | Path | None) -> list[Path]:
     """`data_dir`, `TOMBOLA_DATA` and the user's cache, in this order; downloads go to the last."""
     environment = os.environ.get("TOMBOLA_DATA")
-    return [
+    folders = [
         *([Path(data_dir)] if data_dir else []),
         *([Path(environment)] if environment else []),
         Path(platformdirs.user_cache_dir("tombola")),
     ]
+    return list(dict.fromkeys(folders))
 
 
 def find_file(name: str, data_dir: str | Path | None) -> Path:
