@@ -112,7 +112,8 @@ def test_reports_are_written_and_experiments_are_compared(tmp_path: Path) -> Non
     report = tombola("report", "results/o[red]", "-o", "other.html", "--figures", "figures")
     assert report.exit_code == 0, report.stderr
     assert "tombola run tiny.toml --out" in (tmp_path / "other.html").read_text()
-    assert (tmp_path / "figures" / "accuracy.svg").exists()
+    assert (tmp_path / "figures" / "figure-1-accuracy.svg").exists()
+    assert f"figures ({len([*(tmp_path / 'figures').glob('*.svg')])})" in report.stdout
     comparison = tombola("compare", "results/tiny", "results/o[red]")
     assert comparison.exit_code == 0, comparison.stderr
     assert "data.fraction" in comparison.stdout

@@ -6,15 +6,18 @@ import base64
 import csv
 import json
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from tests.support.chromium import CHROMIUM
-from tests.support.reports import HOSTILE, make_names_hostile
+from tests.support.reports import HOSTILE, document_of, make_names_hostile
+from tombola.report.html import static_svg
 from tombola.report.page import write_comparison, write_report
 from tombola.report.prose import conclusion
 from tombola.report.report_data import read_report_data
@@ -116,29 +119,71 @@ def test_light_and_dark(browser: Any, page: Path) -> None:
     assert found.messages == []
 
 
-def test_numbers_and_pictures_can_be_saved(browser: Any, page: Path, tmp_path: Path) -> None:
+def save(page: Any, figure: Any, format_: str, folder: Path) -> Path:
+    """Save a figure by its menu."""
+    figure.locator(".save summary").click()
+    with page.expect_download() as download:
+        figure.locator(".formats > *").filter(has_text=format_).click()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
+def test_numbers_can_be_saved(browser: Any, page: Path, tmp_path: Path) -> None:
     found = opened(browser, page)
-    figure = found.page.locator("#figure-accuracy")
-    with found.page.expect_download() as download:
-        figure.locator("button.csv").click()
-    assert download.value.suggested_filename == "accuracy.csv"
-    download.value.save_as(tmp_path / "accuracy.csv")
-    lines = list(csv.DictReader((tmp_path / "accuracy.csv").read_text(encoding="utf-8").splitlines()))
+    path = save(found.page, found.page.locator("#figure-accuracy"), "CSV", tmp_path)
+    assert path.name == "figure-1-accuracy.csv"
+    lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     assert [(line["branch"], line["level"]) for line in lines] == [
-        *[("dense", "0")] * 2,
+        ("dense", "0"),
         *[("reinit", level) for level in "123"],
         *[("ticket", level) for level in "0123"],
     ]
     assert lines[0]["weights_left"] == "100"
     assert 0 <= float(lines[0]["low"]) <= float(lines[0]["mean"]) <= float(lines[0]["high"]) <= 100
-    figure.locator("summary").click()
-    assert figure.locator(".vega-actions a").all_inner_texts() == ["Save as SVG", "Save as PNG"]
-    with found.page.expect_download() as download:
-        figure.locator(".vega-actions a").first.click()
-    assert download.value.suggested_filename == "accuracy.svg"
-    download.value.save_as(tmp_path / "accuracy.svg")
-    assert (tmp_path / "accuracy.svg").read_text(encoding="utf-8").startswith("<svg")
     assert found.messages == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_saved_pictures_are_for_paper(browser: Any, page: Path, finished: Path, tmp_path: Path, scheme: str) -> None:
+    found = opened(browser, page, color_scheme=scheme)
+    figure = found.page.locator("#figure-stop")
+    svg, png, pdf = (save(found.page, figure, kind, tmp_path) for kind in ("SVG", "PNG", "PDF"))
+    assert [path.name for path in (svg, png, pdf)] == [f"figure-2-stop.{kind}" for kind in ("svg", "png", "pdf")]
+    picture = next(each for each in document_of(finished).figures if each.name == "stop")
+    assert svg.read_text(encoding="utf-8") == static_svg(picture)
+    assert pdf.read_bytes().startswith(b"%PDF")
+    width = int(float(ElementTree.fromstring(svg.read_text(encoding="utf-8")).attrib["width"]))
+    assert struct.unpack(">I", png.read_bytes()[16:20])[0] == pytest.approx(3 * width, abs=3)
+    assert corner(found.page, png) == [255, 255, 255, 255]
+    assert found.messages == []
+
+
+def test_the_menu_closes(browser: Any, page: Path) -> None:
+    there = opened(browser, page).page
+    menus = there.locator(".save")
+    menus.first.locator("summary").click()
+    assert there.locator(".save[open]").count() == 1
+    menus.nth(1).locator("summary").click()
+    assert there.locator(".save[open]").count() == 1
+    there.keyboard.press("Escape")
+    assert there.locator(".save[open]").count() == 0
+
+
+def corner(page: Any, picture: Path) -> list[int]:
+    """The red, green, blue and opacity of a picture's first pixel; the browser decodes it."""
+    data = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    found: list[int] = page.evaluate(
+        """async (data) => {
+            const image = Object.assign(new Image(), { src: data });
+            await image.decode();
+            const canvas = new OffscreenCanvas(1, 1).getContext("2d");
+            canvas.drawImage(image, 0, 0);
+            return [...canvas.getImageData(0, 0, 1, 1).data];
+        }""",
+        data,
+    )
+    return found
 
 
 def test_the_keyboard_opens_tables_of_the_numbers(browser: Any, page: Path) -> None:
@@ -159,7 +204,8 @@ def test_the_keyboard_opens_tables_of_the_numbers(browser: Any, page: Path) -> N
         assert numbers.evaluate("element => element === document.activeElement")
     assert any("CSV has them all" in text for text in there.locator(".numbers caption").all_inner_texts())
     accuracy = there.locator("#figure-accuracy")
-    head = ["branch", "level", "weights left", "mean", "low", "high", "replicates"]
+    head = ["branch", "level", "weights left", "mean", "low", "high", "replicates", "verdict"]
+    head += ["difference", "difference low", "difference high", "margin"]
     assert accuracy.locator("thead th[scope=col]").all_inner_texts() == head
     dense = accuracy.locator("tbody tr").first
     assert dense.locator("th[scope=row]").all_inner_texts() == ["dense"]
@@ -191,7 +237,7 @@ def test_the_keyboard_reaches_everything(browser: Any, page: Path) -> None:
             break
     assert reached[0] == "skip"
     figures = there.locator("figure").count()
-    assert reached.count("table") == reached.count("csv") == figures
+    assert reached.count("table") == figures
     assert reached.index("numbers-accuracy") > reached.index("table")
     assert reached.count("summary") >= figures
     assert reached.count("scroll") == there.locator(".scroll:not(.numbers):visible").count() >= 4

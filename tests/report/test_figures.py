@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -11,19 +12,11 @@ import pytest
 from tests.support.report_data import curve_points, layer_row, report_data, report_row
 from tests.support.reports import HOSTILE
 from tombola.experiments.layer_stats import BINS
+from tombola.report.figures.axes import logarithmic, logarithmic_view, spaced_ticks, vertical_scale, view
 from tombola.report.figures.figure import Figure, FigureRow, MissingFigure, figure
 from tombola.report.figures.layer_figures import densities, distances, sign_changes
-from tombola.report.figures.level_figures import (
-    STOP,
-    cost_rows,
-    judged_measure,
-    level_figure,
-    logarithmic,
-    measure_rows,
-    spaced_ticks,
-    vertical_scale,
-)
-from tombola.report.figures.style import BRANCHES, colours, ordered, ramp
+from tombola.report.figures.level_figures import STOP, cost_rows, judged_measure, level_figure, measure_rows
+from tombola.report.figures.style import BRANCHES, ramp
 from tombola.report.figures.training_curves import MAX_POINTS, curve_rows, evenly_spaced, training_curves
 from tombola.report.figures.weight_figures import (
     histograms,
@@ -39,20 +32,23 @@ from tombola.stats.summary import Summary
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_levels_have_a_row_for_each_branch_and_two_for_dense() -> None:
+UNTESTED = {"verdict": None, "difference": None, "difference_low": None, "difference_high": None, "margin": None}
+
+
+def test_levels_have_a_row_for_each_branch_and_one_for_dense() -> None:
     small = report_data([report_row(r, level) for r in (0, 1) for level in (0, 1)] + [report_row(0, 1, "reinit")])
-    rows = measure_rows(small.summary, STOP)
+    *others, ticket = measure_rows(small.summary, STOP)
     two = {"low": 100, "high": 101, "replicates": 2}  # the lowest and the highest value
-    dense = {"level": 0, "mean": 100.5} | two
-    assert rows == [
-        {"branch": "dense", "weights_left": 100.0} | dense,
-        {"branch": "dense", "weights_left": 50.0} | dense,
+    dense = {"level": 0, "weights_left": 100.0, "mean": 100.5} | two | UNTESTED
+    assert others == [
+        {"branch": "dense"} | dense,
         {"branch": "reinit", "level": 1, "weights_left": 50.0, "mean": 110.0}
-        | {"low": None, "high": None, "replicates": 1},
-        {"branch": "ticket", "weights_left": 100.0} | dense,
-        {"branch": "ticket", "level": 1, "weights_left": 50.0, "mean": 110.5}
-        | {"low": 110, "high": 111, "replicates": 2},
+        | {"low": None, "high": None, "replicates": 1}
+        | UNTESTED,
+        {"branch": "ticket"} | dense,
     ]
+    assert (ticket["mean"], ticket["low"], ticket["high"], ticket["verdict"]) == (110.5, 110, 111, "cannot tell")
+    assert ticket["difference"] == pytest.approx(100 * (110.5 / 100.5 - 1))
     five = measure_rows(report_data([report_row(r, 0) for r in range(5)]).summary, STOP)[0]
     half = 2.776445 * 2.5**0.5 / 5**0.5  # Student's t at 0.975 with four degrees of freedom
     assert (five["low"], five["high"]) == (pytest.approx(102 - half), pytest.approx(102 + half))
@@ -69,18 +65,32 @@ def test_intervals_are_clipped_to_possible_values() -> None:
     assert 90 < float(rows[0]["low"] or 0) < 96
 
 
+def drawn_row(branch: str, level: int, mean: float, half: float = 0.0, verdict: str | None = None) -> FigureRow:
+    bounds: FigureRow = {"low": mean - half, "high": mean + half}
+    return {"branch": branch, "level": level, "mean": mean, "verdict": verdict} | bounds
+
+
 def test_wide_bands_are_clipped() -> None:
-    rows: list[FigureRow] = [{"mean": 95.0, "low": 20.0, "high": 100.0}, {"mean": 90.0, "low": 89.0, "high": 91.0}]
-    assert vertical_scale(rows).to_dict()["domain"] == [85.0, 100.0]
-    assert "domain" not in vertical_scale(rows[:1]).to_dict()
-    assert vertical_scale(rows, zero=True).to_dict() == {"zero": True}
+    rows = [drawn_row("dense", 0, 95.0), drawn_row("ticket", 0, 95.0, 80.0), drawn_row("ticket", 1, 90.0, 1.0)]
+    assert view(rows, 1.0, None, ["ticket"]) == (85.0, 100.0)
+    assert view(rows[:1], 1.0, None, []) is None
+    assert "domain" not in vertical_scale(None).to_dict()
+
+
+def test_collapsed_tickets_and_far_controls_leave_the_figure_and_winners_do_not() -> None:
+    near = [drawn_row("dense", 0, 95.0), drawn_row("ticket", 1, 94.0), drawn_row("ticket", 2, 92.0)]
+    far = [drawn_row("ticket", 3, 11.0), drawn_row("reinit", 3, 10.0), drawn_row("random", 3, 9.0)]
+    assert view(near + far, 1.0, 94.0, ["ticket", "reinit"]) == (89.0, 95.0)
+    assert view(near + far, math.inf, None, ["ticket"]) == (11.0, 95.0)
+    better = drawn_row("ticket", 3, 130.0, verdict="winning")
+    assert view([*near, better], 1.0, 94.0, ["ticket"]) == (92.0, 130.0)
 
 
 def test_diverged_runs_are_left_out() -> None:
     rows = accuracy_rows(report_data([report_row(0, 0), report_row(0, 1, failed=True)]).summary)
-    assert [(r["branch"], r["level"]) for r in rows] == [("dense", 0), ("dense", 0), ("ticket", 0)]
+    assert [(r["branch"], r["level"]) for r in rows] == [("dense", 0), ("ticket", 0)]
     failed = report_data([report_row(0, 0, failed=True)]).summary
-    assert isinstance(level_figure(failed, judged_measure(failed)), MissingFigure)
+    assert isinstance(level_figure(failed, judged_measure(failed), "A caption."), MissingFigure)
 
 
 def test_curves_are_means_over_replicates_with_a_limited_number_of_points() -> None:
@@ -90,8 +100,9 @@ def test_curves_are_means_over_replicates_with_a_limited_number_of_points() -> N
         curves=[*curve_points(0, 1, [10, 20]), *curve_points(1, 1, [10, 20]), *curve_points(0, 1, [10], "reinit")],
     )
     assert curve_rows(few, "validation_accuracy", 100) == [
-        {"level": 1, "weights_left": 50.0, "iteration": 10, "mean": pytest.approx(6.0)},
-        {"level": 1, "weights_left": 50.0, "iteration": 20, "mean": pytest.approx(7.0)},
+        {"level": 1, "weights_left": 50.0, "iteration": iteration}
+        | {"mean": pytest.approx(mean), "low": pytest.approx(mean - 5), "high": pytest.approx(mean + 5)}
+        for iteration, mean in ((10, 6.0), (20, 7.0))
     ]
     many = curve_rows(report_data(rows, curves=curve_points(0, 0, range(1, 5001))), "train_loss", 1)
     iterations = [r["iteration"] for r in many]
@@ -174,12 +185,7 @@ def test_representative_levels() -> None:
     assert representative_levels(report_data([report_row(0, 0)])) == []
 
 
-def test_branches_keep_their_colours() -> None:
-    branches = ordered(["zebra", "reinit", "dense", "ticket", "ant"])
-    assert branches == ["ticket", "dense", "reinit", "ant", "zebra"]
-    assert colours(branches)[:3] == [BRANCHES[b] for b in branches[:3]]
-    assert len(set(colours(branches))) == 5
-    assert len(set(BRANCHES.values())) == len(BRANCHES)
+def test_ramps() -> None:
     assert ramp(1) == ["#4b5bb5"]
     assert (ramp(9)[0], ramp(9)[-1], len(set(ramp(9)))) == ("#4b5bb5", "#d9a520", 9)
 
@@ -223,17 +229,15 @@ def test_many_branches_and_levels_can_be_drawn() -> None:
 
 def test_one_level_can_be_drawn() -> None:
     one = report_data([report_row(0, 0)], [layer_row(0, 0)], curve_points(0, 0, [10, 20]), replicates=1)
-    accuracy = level_figure(one.summary, judged_measure(one.summary))
+    accuracy = level_figure(one.summary, judged_measure(one.summary), "A caption.")
     for drawn in (*training_curves(one)[:1], initial_weights(one), densities(one), accuracy):
         assert isinstance(drawn, Figure)
         assert ElementTree.fromstring(static_svg(drawn)).tag == f"{SVG}svg"
 
 
 def test_an_axis_is_logarithmic_where_means_differ_widely() -> None:
-    rows: list[FigureRow] = [{"branch": "ticket", "mean": mean, "low": None, "high": None} for mean in (100.0, 900.0)]
-    assert vertical_scale(rows, may_be_log=True).to_dict()["type"] == "log"
-    assert "type" not in vertical_scale(rows).to_dict()
-    assert "type" not in vertical_scale([{**row, "mean": 100.0} for row in rows], may_be_log=True).to_dict()
+    assert logarithmic_view([100.0, 900.0]) == (50.0, 1350.0)
+    assert logarithmic_view([100.0, 400.0]) is logarithmic_view([0.0, 400.0]) is None
 
 
 def test_evenly_spaced_values() -> None:

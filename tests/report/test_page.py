@@ -7,10 +7,12 @@ import html
 import json
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from itertools import permutations
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -65,7 +67,8 @@ def test_a_page_loads_nothing(page: Path) -> None:
         assert tag not in ("link", "iframe", "object", "embed", "base", "form"), tag
         for name in ("src", "href", "srcset", "data", "poster"):
             value = attributes.get(name) or ""
-            assert value.startswith(("#", "data:image/svg+xml;base64,")) or not value, value
+            kinds = ("#", "data:image/svg+xml;base64,", "data:application/pdf;base64,")
+            assert value.startswith(kinds) or not value, value
     policies = [a["content"] for tag, a in elements.tags if a.get("http-equiv") == "Content-Security-Policy"]
     assert policies == [
         "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -159,13 +162,32 @@ def test_a_comparison(results: Path, tmp_path: Path) -> None:
 
 def test_figures_as_files(finished: Path, tmp_path: Path) -> None:
     written = write_figures(finished, tmp_path / "figures")
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in written)
-    assert {path.suffix for path in written} == {".svg", ".csv"}
-    accuracy = list(csv.DictReader((tmp_path / "figures" / "accuracy.csv").read_text(encoding="utf-8").splitlines()))
-    assert {line["branch"] for line in accuracy} == {"ticket", "dense", "reinit"}
-    picture = (tmp_path / "figures" / "accuracy.svg").read_text(encoding="utf-8")
-    assert 'fill="white"' in picture
+    page = document_of(finished)
+    names = [f"{page.file_name(figure)}.{kind}" for figure in page.figures for kind in ("svg", "pdf", "png", "csv")]
+    assert [path.name for path in written] == names
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(names)
+    assert names[0] == "figure-1-accuracy.svg"
+    accuracy = tmp_path / "figures" / "figure-1-accuracy"
+    lines = list(csv.DictReader(accuracy.with_suffix(".csv").read_text(encoding="utf-8").splitlines()))
+    assert [line["level"] for line in lines if line["branch"] == "dense"] == ["0"]  # not the end of its line
+    assert [line["level"] for line in lines if line["branch"] == "ticket"] == ["0", "1", "2", "3"]
+    assert {line["branch"] for line in lines} == {"ticket", "dense", "reinit"}
+    picture = accuracy.with_suffix(".svg").read_text(encoding="utf-8")
     assert html.unescape(picture).count("reinit") == 1
+
+
+def test_saved_figures_are_for_paper(finished: Path, tmp_path: Path) -> None:
+    pages = [path for path in write_figures(finished, tmp_path) if path.suffix == ".svg"]
+    for path in pages:
+        root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
+        paper = root[0]
+        assert (paper.get("fill"), paper.get("width"), paper.get("height")) == ("white", "100%", "100%")
+        width, height = (int(float(root.attrib[side])) for side in ("width", "height"))
+        assert 400 < width < 1200
+        content = path.with_suffix(".png").read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert struct.unpack(">II", content[16:24]) == pytest.approx((3 * width, 3 * height), abs=3)
+        assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_the_same_results_give_the_same_charts(finished: Path) -> None:

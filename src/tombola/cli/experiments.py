@@ -253,7 +253,8 @@ def report_(
         ),
     ] = None,
     figures: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Also write all figures, and their numbers, to a folder.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also write all figures as SVG, PDF and PNG, and their numbers as CSV."),
     ] = None,
     force: Force = False,
 ) -> None:
@@ -277,7 +278,8 @@ def report_(
         check_new_folder(figures, force)
     write_report(results, page)
     drawn = write_figures(results, figures) if figures else []
-    print_list([("report", f"{page}"), *([("figures", f"{figures} ({len(drawn) // 2})")] if figures else [])])
+    count = sum(path.suffix == ".svg" for path in drawn)
+    print_list([("report", f"{page}"), *([("figures", f"{figures} ({count})")] if figures else [])])
 
 
 @app.command()

@@ -8,17 +8,17 @@ from dataclasses import replace
 from tombola.report.comparison_tables import common_table
 from tombola.report.document import Document, Section, Table
 from tombola.report.figures.figure import Figure, FigureRow, MissingFigure, figure
+from tombola.report.figures.level_chart import RULES, bands_that_matter, level_chart
 from tombola.report.figures.level_figures import (
+    COST_AXIS,
     GAP,
-    SECONDS_PER_RUN,
     STOP,
     Measure,
     cost_rows,
     judged_measure,
-    level_chart,
+    level_axis,
     measure_rows,
 )
-from tombola.report.figures.style import DENSE
 from tombola.report.formatting import NONE, density, mean
 from tombola.report.prose import conclusion, without_winner
 from tombola.report.report_data import ReportData
@@ -29,6 +29,8 @@ from tombola.utils.text import plural
 
 MAX_CONCLUSIONS = 3
 """The largest number of conclusions above the figures; more would push them off the first screen and are below."""
+
+GAP_CAPTION = "Accuracy on the training examples minus accuracy on the test set, both at early stop."
 
 
 def comparison(experiments: Sequence[ReportData]) -> Document:
@@ -58,7 +60,9 @@ def comparison(experiments: Sequence[ReportData]) -> Document:
         first=Section("first", "What is judged, and early stop", parts=first),
         sections=[
             Section("experiments", "The experiments", paragraphs, [_table(named), *_common(named)]),
-            Section("generalisation", "Generalisation and cost", parts=[_overlaid(named, GAP, ""), _costs(named)]),
+            Section(
+                "generalisation", "Generalisation and cost", parts=[_overlaid(named, GAP, GAP_CAPTION), _costs(named)]
+            ),
             Section("differences", "What differs in their configurations", *_differences(named)),
         ],
         problems=problems,
@@ -76,20 +80,21 @@ def _judged(experiments: Sequence[ReportData]) -> list[Measure]:
 
 
 def _overlaid(named: Mapping[str, ReportData], measure: Measure, caption: str) -> Figure | MissingFigure:
-    rows: list[FigureRow] = [
-        {"experiment": label, **row}
-        for label, data in named.items()
-        for row in measure_rows(data.summary, measure)
-        if row["branch"] != DENSE  # it is the first point of tickets
+    summaries = [data.summary for data in named.values()]
+    judged = [
+        (summary, [row for row in measure_rows(summary, measure) if row["branch"] not in RULES])
+        for summary in summaries  # the dense network is the first point of tickets
     ]
-    chart = level_chart(rows, measure.axis, measure.form, experiments=list(named))
-    return figure(measure.name, measure.title, caption, chart, rows)
+    banded = bands_that_matter([summary.criteria.control for summary in summaries], len(named))
+    axis = level_axis(judged, measure, banded)
+    rows = [{"experiment": label, **row} for label, (_, rows) in zip(named, judged, strict=True) for row in rows]
+    return figure(measure.name, measure.title, caption, level_chart(rows, axis, banded, list(named)), rows)
 
 
 def _costs(named: Mapping[str, ReportData]) -> Figure | MissingFigure:
     rows: list[FigureRow] = [{"experiment": label, **row} for label, data in named.items() for row in cost_rows(data)]
-    chart = level_chart(rows, SECONDS_PER_RUN, ".3~r", zero=True, experiments=list(named))
-    return figure("cost", "Cost of a run", "", chart, rows)
+    caption = "The mean time of one training, whenever and on whichever engine it was trained."
+    return figure("cost", "Cost of a run", caption, level_chart(rows, COST_AXIS, (), list(named)), rows)
 
 
 def _table(named: Mapping[str, ReportData]) -> Table:

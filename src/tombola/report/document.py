@@ -72,6 +72,14 @@ class Document:
         """All figures."""
         return [figure for section in (self.first, *self.sections) for figure in section.of(Figure)]
 
+    def number(self, figure: Figure) -> int:
+        """The number of a figure on the page, from 1."""
+        return 1 + [each.name for each in self.figures].index(figure.name)
+
+    def file_name(self, figure: Figure) -> str:
+        """What files of a figure are called, without a suffix: `figure-1-accuracy`."""
+        return f"figure-{self.number(figure)}-{figure.name}"
+
     @property
     def missing_figures(self) -> list[MissingFigure]:
         """All figures that cannot be drawn."""

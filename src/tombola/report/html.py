@@ -11,13 +11,9 @@ import jinja2
 from markupsafe import Markup
 
 from tombola.report.document import Document, Table, Text
-from tombola.report.figures.figure import HOVER, Figure, MissingFigure
+from tombola.report.figures.figure import HOVER, Figure, MissingFigure, sized
 from tombola.report.figures.style import theme
-from tombola.report.vega import svg, vega_embed
-
-HALF, FULL = 520, 1040
-"""The width of static pictures, in pixels."""
-
+from tombola.report.vega import SCALE, pdf, svg, vega_embed
 
 PRINTED = "@media print { .drawn > .live { display: block; } }"
 """The style of a page without static pictures."""
@@ -34,6 +30,7 @@ def render(document: Document, pictures: bool = True) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.filters["static"] = _data_uri
+    environment.filters["pdf"] = _pdf_uri
     environment.filters["payload"] = _payload
     return environment.get_template("page.html.j2").render(
         document=document,
@@ -42,26 +39,36 @@ def render(document: Document, pictures: bool = True) -> str:
         style=Markup(_asset("page.css") + ("" if pictures else PRINTED)),
         script=Markup(_asset("page.js")),
         library=_library() if document.figures else Markup(""),
+        scale=SCALE,
         themes={"light": theme(), "dark": theme(dark=True)},
     )
 
 
 def static_svg(figure: Figure) -> str:
-    """A figure as a static SVG picture on white."""
-    chart = json.loads(json.dumps(figure.chart))
-    if figure.cell:
-        chart["columns"] = max(1, (FULL - 60) // (figure.cell + 30))
-    else:
-        chart |= {"width": HALF - 80, "autosize": {"type": "pad"}}
-    if "layer" in chart:
-        chart["layer"] = [layer for layer in chart["layer"] if layer.get("name") != HOVER]
+    """A figure as a static SVG picture for paper: light, on white."""
+    chart = _without_hover(json.loads(json.dumps(sized(figure))))
     chart["datasets"] = {"rows": list(figure.rows)}
-    chart["config"] = theme(background="white")
+    chart["config"] = theme(background="white", columns=6 if figure.wide else 4)
     return svg(chart)
 
 
+def _without_hover(chart: dict[str, Any]) -> dict[str, Any]:
+    for key in ("layer", "concat"):
+        if key in chart:
+            chart[key] = [_without_hover(each) for each in chart[key] if each.get("name") != HOVER]
+    return chart
+
+
 def _data_uri(figure: Figure) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(static_svg(figure).encode()).decode()
+    return _encoded("image/svg+xml", static_svg(figure).encode())
+
+
+def _pdf_uri(figure: Figure) -> str:
+    return _encoded("application/pdf", pdf(static_svg(figure)))
+
+
+def _encoded(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _payload(figure: Figure) -> dict[str, Any]:

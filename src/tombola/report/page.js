@@ -23,17 +23,21 @@ const figures = [...document.querySelectorAll("[data-figure]")].map((element) =>
 // The number of panels in a row, and of legend entries, that fit side by side.
 function layoutOf(figure) {
   const width = figure.element.clientWidth;
-  const cells = figure.cell ? Math.max(1, Math.floor((width - 60) / (figure.cell + 30))) : 0;
+  const panels = figure.chart.concat?.length ?? 0;
+  const cells = panels ? (width < 640 ? 1 : panels)
+    : figure.cell ? Math.max(1, Math.floor((width - 60) / (figure.cell + 30))) : 0;
+  const panelWidth = panels ? Math.floor(width / cells) - 76 : 0; // beside its axis, as figure.py has it
   const entries = Math.max(2, Math.floor(width / 125));
-  return { cells, entries, key: `${cells} ${entries}` };
+  return { cells, entries, panelWidth, key: `${cells} ${entries} ${panelWidth}` };
 }
 
 async function draw(figure) {
-  const { cells, entries, key } = layoutOf(figure);
+  const { cells, entries, panelWidth, key } = layoutOf(figure);
   const config = structuredClone(themes[isDark() ? "dark" : "light"]);
   config.legend.columns = entries;
   const chart = { ...structuredClone(figure.chart), datasets: { rows: figure.named } };
   if (cells) chart.columns = cells;
+  if (panelWidth) for (const panel of chart.concat) panel.width = panelWidth;
   figure.fits = key;
   figure.element.classList.add("drawn"); // hidden elements have no size to measure
   try {
@@ -43,12 +47,10 @@ async function draw(figure) {
       renderer: "svg",
       ast: true, // interpret expressions, because the page forbids eval
       config,
-      actions: { export: { svg: true, png: true }, source: false, compiled: false, editor: false },
-      downloadFileName: figure.element.dataset.figure,
+      actions: false,
       tooltip: { theme: isDark() ? "dark" : "light" },
     });
     previous?.finalize();
-    figure.live.querySelector("summary")?.setAttribute("aria-label", "Save this figure");
   } catch (error) {
     figure.element.classList.remove("drawn"); // the static picture stays
     console.error(error);
@@ -72,11 +74,30 @@ function csvCell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-function saveCsv(figure) {
+function csvOf(figure) {
   const lines = [figure.columns, ...figure.rows].map((row) => row.map(csvCell).join(","));
-  const url = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
-  const link = Object.assign(document.createElement("a"), { href: url, download: `${figure.element.dataset.figure}.csv` });
-  link.click();
+  return new Blob([lines.join("\n") + "\n"], { type: "text/csv" });
+}
+
+// Saved pictures are the static ones, which are made for paper, whatever the theme of the page.
+function svgOf(figure) {
+  const text = atob(figure.element.querySelector(".static").src.split(",")[1]);
+  return new Blob([Uint8Array.from(text, (byte) => byte.charCodeAt(0))], { type: "image/svg+xml" });
+}
+
+async function pngOf(figure, scale) {
+  const image = new Image();
+  image.src = figure.element.querySelector(".static").src;
+  await image.decode();
+  const canvas = Object.assign(document.createElement("canvas"), { width: scale * image.width, height: scale * image.height });
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+}
+
+async function save(figure, format, scale) {
+  const blob = await { csv: csvOf, svg: svgOf, png: pngOf }[format](figure, scale);
+  const url = URL.createObjectURL(blob);
+  Object.assign(document.createElement("a"), { href: url, download: `${figure.element.dataset.figure}.${format}` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
@@ -141,10 +162,16 @@ button.addEventListener("click", () => {
 });
 system.addEventListener("change", () => { updateThemeButton(); drawAll(); });
 for (const figure of figures) {
-  const [tools, table, csv] = [".tools", ".table", ".csv"].map((name) => figure.element.querySelector(name));
+  const [tools, table, menu] = [".tools", ".table", ".save"].map((name) => figure.element.querySelector(name));
   tools.hidden = false;
   table.addEventListener("click", () => toggle(figure, table));
-  csv.addEventListener("click", () => saveCsv(figure));
+  for (const one of menu.querySelectorAll("[data-saves]")) {
+    one.addEventListener("click", () => save(figure, one.dataset.saves, Number(one.dataset.scale)));
+  }
+  menu.addEventListener("click", (event) => { if (event.target.closest(".formats")) menu.open = false; });
+  menu.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") { menu.open = false; menu.firstElementChild.focus(); }
+  });
 }
 for (const one of document.querySelectorAll("[data-copies]")) {
   one.hidden = false;
@@ -154,6 +181,9 @@ for (const one of document.querySelectorAll("[data-copies]")) {
     setTimeout(() => { one.textContent = "Copy"; }, 2000);
   });
 }
+document.addEventListener("click", (event) => {
+  for (const menu of document.querySelectorAll(".save[open]")) if (!menu.contains(event.target)) menu.open = false;
+});
 let timer = 0;
 addEventListener("resize", () => {
   clearTimeout(timer);

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,26 +45,38 @@ def write_comparison(folders: Sequence[str | Path | Results], out: str | Path) -
 
 
 def write_figures(folder: str | Path | Results, out: str | Path) -> list[Path]:
-    """Write each figure of a report to the folder `out`, as NAME.svg, and its numbers as NAME.csv.
+    """Write each figure of a report to the folder `out` as SVG, PDF and PNG, for paper, and its numbers as CSV. Their
+    names have the numbers of the page: figure-1-accuracy.svg.
 
     Returns their paths. Raises `InputError` likewise.
     """
     from tombola.report.html import static_svg
     from tombola.report.page_sections import document
     from tombola.report.report_data import read_report_data
+    from tombola.report.vega import pdf, png
 
-    written = []
-    for figure in document(read_report_data(folder)).figures:
-        table = io.StringIO()
-        writer = csv.DictWriter(table, figure.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(figure.rows)
-        for suffix, text in (("svg", static_svg(figure)), ("csv", table.getvalue())):
-            written.append(Path(out) / f"{figure.name}.{suffix}")
-            _write(written[-1], text)
+    page, written = document(read_report_data(folder)), []
+    for figure in page.figures:
+        picture = static_svg(figure)
+        for suffix, content in (
+            ("svg", picture),
+            ("pdf", pdf(picture)),
+            ("png", png(picture)),
+            ("csv", _csv(figure.columns, figure.rows)),
+        ):
+            written.append(Path(out) / f"{page.file_name(figure)}.{suffix}")
+            _write(written[-1], content)
     return written
 
 
-def _write(path: str | Path, text: str) -> None:
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()
+
+
+def _write(path: str | Path, content: str | bytes) -> None:
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())

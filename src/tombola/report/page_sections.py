@@ -17,7 +17,7 @@ from tombola.report.figures.level_figures import GAP, STOP, TRAIN, cost_figure, 
 from tombola.report.figures.ticket_barriers import ticket_barriers_figure
 from tombola.report.figures.training_curves import training_curves
 from tombola.report.figures.weight_figures import initial_weights, pixels
-from tombola.report.formatting import bands_text, percent
+from tombola.report.formatting import percent
 from tombola.report.looks_prose import planned_looks
 from tombola.report.prose import conclusion, first_undecided, margins, rewind_choice, warnings
 from tombola.report.report_data import ReportData
@@ -66,16 +66,14 @@ def document(data: ReportData) -> Document:
 
 def _first(data: ReportData) -> Section:
     summary = data.summary
-    if summary.replicates > 1:
-        band = f"Bands: {bands_text(summary.replicates, summary.criteria.confidence)}."
-    else:
-        band = "One replicate: there is no confidence interval."
     metric = judged_measure(summary)
-    figures = [level_figure(summary, metric, f"Dense on the left, sparser to the right. {band}")]
+    line = "The line across is the dense network, and the shading its margin."
+    what = f"A: {metric.title[0].lower()}{metric.title[1:]} against the weights left, dense on the left. {line}"
+    figures = [level_figure(summary, metric, what)]
     if not summary.timed:
         return Section("first", metric.title, parts=figures)
     loss = "minimum validation loss" if summary.has_gap else "the best evaluation"
-    figures.append(level_figure(summary, STOP, f"The iteration of {loss}. Lower is sooner. {band}"))
+    figures.append(level_figure(summary, STOP, f"A: the iteration of {loss}; lower is sooner."))
     name = summary.metric.name
     return Section("first", f"{name[0].upper()}{name[1:]} and early stop", parts=figures)
 
@@ -136,7 +134,7 @@ def _generalisation(data: ReportData) -> list[Section]:
         f"{used} were used, except {dataset.validation:,} held out for validation; {labels}.",
     ]
     gap = "Accuracy on the training examples minus accuracy on the test set, both at early stop."
-    parts = [level_figure(summary, GAP, gap), level_figure(summary, TRAIN)]
+    parts = [level_figure(summary, GAP, gap), level_figure(summary, TRAIN, "Accuracy on the training examples.")]
     table = [tables.generalisation(summary)] if summary.levels else []
     return [Section("generalisation", "Training accuracy and generalisation", paragraphs, [*parts, *table])]
 

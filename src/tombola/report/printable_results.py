@@ -71,8 +71,8 @@ class PrintableResults(Results):
         return html_table(head, rows, conclusion(summary), after, left=("", "verdict"), bold=winning)
 
     def plot(self, figure: str | None = None) -> Any:
-        """A figure of the report as an Altair chart, by the name that its files have: "accuracy", "stop",
-        "validation-curves" and so on; by default those of the report's first screen, side by side.
+        """A figure of the report as an Altair chart, by the name that its files have after their number: "accuracy",
+        "stop", "validation-curves" and so on; by default those that the report begins with.
 
         Raises `InputError` for another name, and if these results have no data for the figure.
         """

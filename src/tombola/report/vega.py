@@ -1,4 +1,4 @@
-"""What vl-convert makes: static pictures of charts, and the JavaScript library that draws them in a page."""
+"""What vl-convert makes: pictures of charts for paper, and the JavaScript library that draws them in a page."""
 
 from __future__ import annotations
 
@@ -21,6 +21,22 @@ def svg(chart: dict[str, Any]) -> str:
 
     described = f"{_version()} {json.dumps(chart)}"
     return cached_text("pictures", f"{hashlib.sha256(described.encode()).hexdigest()}.svg", draw)
+
+
+SCALE = 3
+"""The pixels of a PNG for each one of the SVG picture."""
+
+
+def png(picture: str) -> bytes:
+    """An SVG picture as PNG, `SCALE` times as wide."""
+    drawn: bytes = vl_convert.svg_to_png(picture, scale=SCALE)
+    return drawn
+
+
+def pdf(picture: str) -> bytes:
+    """An SVG picture as PDF, with its fonts."""
+    drawn: bytes = vl_convert.svg_to_pdf(picture)
+    return drawn
 
 
 def vega_embed() -> str:

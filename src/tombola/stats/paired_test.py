@@ -136,6 +136,15 @@ class PairedTest:
         bound = self._mirrored.low
         return None if bound is None else -bound
 
+    def bounds(self, value: float) -> tuple[float | None, float | None]:
+        """`low` and `high`; a bound that only rounding tells from `value` is `value`, for ties count against both
+        sides. So `low` is above `value` exactly if `p_above(value)` is at most alpha, and `high` likewise."""
+        low, high = (
+            value if bound is not None and abs(bound - value) <= _rounding(value) else bound
+            for bound in (self.low, self.high)
+        )
+        return low, high
+
     def more_replicates(self, value: float) -> int | None:
         """How many more replicates would probably show on which side of `value` θ is, if the mean and the standard
         deviation of a - value b stay as they are. None if more than `MAX_PROPOSED` would be needed in all."""

@@ -18,6 +18,7 @@ from tombola.experiments.results_schema import EngineTotals, Row
 from tombola.experiments.sections import AUTO, VerdictSection
 from tombola.stats.error_barriers import BarrierCriteria, barrier_summaries, interpolation_paths, stable_rewind_points
 from tombola.stats.judge_looks import judge_looks, summarise_looks
+from tombola.stats.margin_tests import metric_margin_test, stop_margin_test
 from tombola.stats.paired_comparison import PairedComparison, no_early_stop, was_timed
 from tombola.stats.summary import (
     BaselineComparison,
@@ -40,6 +41,8 @@ from tombola.stats.verdict import Verdict
 
 VERDICT_FIELDS = VerdictSummary.model_fields.keys() - {
     "better_in",
+    "metric_test",
+    "stop_test",
     "tuned_baseline",
     *ComparisonSummary.model_fields,
 }
@@ -223,6 +226,8 @@ def _verdict(
         metric=metric.name,
         difference=difference,
         stop_difference=stop,
+        metric_test=verdict.dense and metric_margin_test(verdict.dense, metric, criteria.margin),
+        stop_test=verdict.dense and stop_margin_test(verdict.dense, verdict.stop_margin),
         tuned_baseline=tuned,
     )
 

@@ -115,6 +115,33 @@ class DifferenceSummary(SummaryModel):
     """The p-value of "the ticket is not worse"."""
 
 
+class MarginTest(SummaryModel):
+    """The test of "the ticket is not worse than the dense network by the margin or more", as the verdict made it:
+    what it estimates, with the bounds that the same test gives. In the units of the metric or, if the margin is
+    relative, as a fraction of the dense network's figure; early stop is always a fraction of the dense network's."""
+
+    mean: float
+    low: float | None
+    """One-sided bounds, each with the confidence of the test; None if there are too few replicates."""
+    high: float | None
+    limit: float
+    """The difference of a ticket that is worse by exactly the margin."""
+    maximize: bool
+    """Whether a higher difference is better."""
+    relative: bool
+    """Whether these are fractions of the dense network's figure."""
+
+    @property
+    def bound(self) -> float | None:
+        """The bound that has to be on the better side of `limit`."""
+        return self.low if self.maximize else self.high
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bound is on the better side of the limit: exactly if the p-value is at most alpha."""
+        return self.bound is not None and (self.bound > self.limit if self.maximize else self.bound < self.limit)
+
+
 class ComparisonSummary(SummaryModel):
     """Tickets compared with another branch."""
 
@@ -157,6 +184,10 @@ class VerdictSummary(ComparisonSummary):
     """The number of replicates at the planned look at which the level won, from which all of this is."""
     better_in: list[str] = Field(serialization_alias="better")
     """In what tickets are better than the dense network: the metric, `stop`."""
+    metric_test: MarginTest | None = Field(default=None, exclude=True)
+    """The tests of the margins, for figures; None without two replicates that have both networks."""
+    stop_test: MarginTest | None = Field(default=None, exclude=True)
+    """None also if early stop was not asked for."""
     tuned_baseline: BaselineComparison | None = None
     """The comparison with the tuned baseline, which `state` does not depend on; no key if there is none."""
 

@@ -41,9 +41,14 @@ class JudgedLevel:
 
     @property
     def state(self) -> str:
-        """The verdict; `too many weights` where it is not asked whether the level wins."""
-        verdict = self.level.verdict
-        return verdict.state if verdict.sparse_enough or verdict.state == "dense" else "too many weights"
+        """See `verdict_state`."""
+        return verdict_state(self.level)
+
+
+def verdict_state(level: LevelSummary) -> str:
+    """The verdict; `too many weights` where it is not asked whether the level wins."""
+    verdict = level.verdict
+    return verdict.state if verdict.sparse_enough or verdict.state == "dense" else "too many weights"
 
 
 def _are_connected(barriers: LineSummary, tolerance: float) -> bool:

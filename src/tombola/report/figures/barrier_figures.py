@@ -12,7 +12,7 @@ import numpy as np
 from tombola.report.barrier_units import BarrierUnits
 from tombola.report.figures.chart import DATA, tooltip
 from tombola.report.figures.figure import HOVER, Figure, FigureRow, MissingFigure, figure
-from tombola.report.figures.style import BRANCHES, DENSE, ramp
+from tombola.report.figures.style import DENSE, LINES, ramp, style_of
 from tombola.stats.error_barriers import InterpolationPath
 from tombola.stats.summary import StabilitySummary
 
@@ -65,14 +65,14 @@ def barriers_figure(stability: StabilitySummary, units: BarrierUnits) -> Figure 
                     {"k": candidate.k, "examples": split, "tolerance": units.factor * stability.tolerance, **bar}
                 )
     x = alt.X("k:O", title="shared iterations, k", axis=alt.Axis(labelAngle=0))
-    scale = alt.Scale(domain=["validation", "test"], range=[BRANCHES["ticket"], BRANCHES["reinit"]])
+    scale = alt.Scale(domain=["validation", "test"], range=[*LINES])
     colour = alt.Color("examples:N", title=None, scale=scale, legend=alt.Legend())
     base = alt.Chart(DATA).encode(x=x, xOffset="examples:N", color=colour)
     y = alt.Y("mean:Q", title=units.label)
     shown = tooltip(k="", examples="text", mean=units.form, low=units.form, high=units.form)
     bars = base.mark_bar(opacity=0.85).encode(y=y, tooltip=shown)
     spread = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2)
-    grey = BRANCHES[DENSE]
+    grey = style_of(DENSE).colour
     tolerance = alt.Chart(DATA).mark_rule(strokeDash=[5, 4], color=grey).encode(y="tolerance:Q")
     name = stability.metric.name
     what = "The highest error on the line minus the mean error of its ends."

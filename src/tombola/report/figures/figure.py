@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import altair as alt
+
 Value = str | int | float | None
 FigureRow = dict[str, Value]
 """One row of a figure's table."""
@@ -34,6 +36,17 @@ class Figure:
     panels in a row as fit. Other figures are placed two in a row."""
 
     @property
+    def panels(self) -> int:
+        """The number of panels that are made as wide as the page allows; 0 if its width is that of `cell`, or it has
+        only one panel."""
+        return len(self.chart.get("concat", ()))
+
+    @property
+    def wide(self) -> bool:
+        """Whether it takes the full width of the page."""
+        return bool(self.cell or self.panels)
+
+    @property
     def columns(self) -> list[str]:
         """The columns of its table."""
         return list(self.rows[0])
@@ -57,10 +70,31 @@ def figure(
         return MissingFigure(name, title, "these results have no data for it.")
     finite = [{key: _finite(value) for key, value in row.items()} for row in rows]
     # Validation takes as long as everything else; the tests draw every chart instead.
-    drawn = (chart if cell else chart.properties(width="container", height=HEIGHT)).to_dict(validate=False)
+    panels = cell or isinstance(chart, alt.ConcatChart)
+    drawn = (chart if panels else chart.properties(width="container", height=HEIGHT)).to_dict(validate=False)
     for key in ("$schema", "config"):
         drawn.pop(key, None)
     return Figure(name, title, caption, drawn, finite, cell)
+
+
+HALF, FULL = 520, 1040
+"""The width of saved figures, in pixels."""
+
+NARROW = 640
+"""The width below which panels stand one below the other."""
+
+AXIS_WIDTH = 76
+"""What a vertical axis needs beside a panel, in pixels, with the room between two panels."""
+
+
+def sized(figure: Figure) -> dict[str, Any]:
+    """The chart of a figure with the size that it is saved in; `page.js` does the same for the width of a page."""
+    if figure.cell:
+        return {**figure.chart, "columns": max(1, (FULL - 60) // (figure.cell + 30))}
+    if figure.panels:
+        width = FULL // figure.panels - AXIS_WIDTH
+        return {**figure.chart, "concat": [{**panel, "width": width} for panel in figure.chart["concat"]]}
+    return {**figure.chart, "width": HALF - 80, "autosize": {"type": "pad"}}
 
 
 def _finite(value: Value) -> Value:

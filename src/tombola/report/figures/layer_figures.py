@@ -9,9 +9,9 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from tombola.report.figures.axes import logarithmic, weights_left_axis
 from tombola.report.figures.chart import DATA, tooltip
 from tombola.report.figures.figure import Figure, FigureRow, MissingFigure, figure
-from tombola.report.figures.level_figures import logarithmic, weights_left_axis
 from tombola.report.figures.style import SHAPES, cycle, ramp
 from tombola.report.report_data import ReportData
 

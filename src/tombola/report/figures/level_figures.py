@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import altair as alt
 
-from tombola.report.figures.chart import DATA, tooltip
-from tombola.report.figures.figure import Figure, FigureRow, MissingFigure, figure
-from tombola.report.figures.style import DASHES, DENSE, EXPERIMENTS, SHAPES, TUNED, colours, cycle, ordered
+from tombola.experiments.margin import Margin
+from tombola.report.figures.axes import joined_views, logarithmic_view, view
+from tombola.report.figures.figure import HEIGHT, Figure, FigureRow, MissingFigure, figure
+from tombola.report.figures.level_chart import RULES, LevelAxis, bands_that_matter, level_chart
+from tombola.report.figures.style import DENSE, TUNED, VERDICTS, ordered
+from tombola.report.figures.tested_panel import COLUMNS, tested_columns, tested_panel
+from tombola.report.formatting import bands_text
 from tombola.report.report_data import ReportData
-from tombola.report.units import units_of
-from tombola.stats.summary import BranchSummary, LevelSummary, Summary
-
-MAX_BANDS = 4
-"""If there are more branches, only `BANDED` have bands: many overlapping bands cannot be told apart."""
-
-LOG_AXIS_RATIO = 5
-"""The ratio of the largest to the smallest mean above which an axis is logarithmic."""
-
-BANDED = ("ticket", DENSE, "reinit")
+from tombola.report.units import margin_amount, units_of
+from tombola.stats.summary import BranchSummary, LevelSummary, MarginTest, Summary
+from tombola.stats.ticket_barriers import verdict_state
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,22 @@ class Measure:
     most: float = 100.0
     """Bounds of the measure, to which intervals are clipped: Student's t may go far beyond with two replicates."""
     may_be_log: bool = False
-    """Whether its axis is logarithmic if its means differ by more than `LOG_AXIS_RATIO` times."""
+    """Whether its axis is logarithmic if its means differ widely."""
+    tested: str = ""
+    """The field of `VerdictSummary` with its test; empty if the verdict does not depend on it."""
 
 
 STOP = Measure(
-    "stop", "stop_iteration", "Early-stopping iteration", "early-stopping iteration", 1, ",.0f", 0, math.inf, True
+    "stop",
+    "stop_iteration",
+    "Early-stopping iteration",
+    "early-stopping iteration",
+    1,
+    ",.0f",
+    0,
+    math.inf,
+    may_be_log=True,
+    tested="stop_test",
 )
 GAP = Measure("gap", "gap_at_stop", "Generalisation gap at early stop", "train − test accuracy (points)", least=-100)
 TRAIN = Measure(
@@ -55,7 +63,7 @@ TRAIN = Measure(
     "Training accuracy at early stop",
     "training accuracy at early stop (%)",
 )
-SECONDS_PER_RUN = "seconds per run"
+COST_AXIS = LevelAxis("seconds per run", ".3~r", zero=True)
 
 
 def judged_measure(summary: Summary) -> Measure:
@@ -64,30 +72,29 @@ def judged_measure(summary: Summary) -> Measure:
     title = f"{units.name[0].upper()}{units.name[1:]}{units.when}"
     name = "accuracy" if metric.name == "accuracy" else "metric"
     least, most = (0.0, 100.0) if metric.fraction else (-math.inf, math.inf)
-    return Measure(name, metric.at_stop, title, units.label, units.factor, units.form, least, most)
+    return Measure(
+        name, metric.at_stop, title, units.label, units.factor, units.form, least, most, tested="metric_test"
+    )
 
 
 def measure_rows(summary: Summary, measure: Measure) -> list[FigureRow]:
-    """One row for each branch and level, and two for the dense network, also for a tuned one, one at either end.
-    Tickets come last, so that they are drawn on top."""
+    """One row for each branch and level, and one for the dense network, also for a tuned one. Tickets come last, so
+    that they are drawn on top; that of level 0 is the dense network again, where their line begins."""
     levels, baseline = summary.levels, summary.baseline
     dense = {} if summary.dense is None else {DENSE: summary.dense}
     if baseline and baseline.best:
         dense[TUNED] = baseline.trainings[baseline.best].figures
     rows: list[FigureRow] = []
     for name, figures in dense.items():
-        for end in (levels[0], levels[-1]) if len(levels) > 1 else levels:
-            rows += _row(name, levels[0], figures, end.weights_left, measure)
+        rows += _row(name, levels[0], figures, measure)
     for name in reversed(ordered(name for level in levels for name in level.branches)):
         for level in levels:
             if name in level.branches:
-                rows += _row(name, level, level.branches[name], level.weights_left, measure)
+                rows += _row(name, level, level.branches[name], measure)
     return rows
 
 
-def _row(
-    label: str, level: LevelSummary, figures: BranchSummary, weights_left: float, measure: Measure
-) -> list[FigureRow]:
+def _row(label: str, level: LevelSummary, figures: BranchSummary, measure: Measure) -> list[FigureRow]:
     """One row; none if all runs diverged."""
     found = figures[measure.key]
     if found.spread is None:
@@ -96,22 +103,109 @@ def _row(
         name: None if value is None else min(max(measure.factor * value, measure.least), measure.most)
         for name, value in asdict(found.spread).items()
     }
-    place: FigureRow = {"branch": label, "level": level.level, "weights_left": 100 * weights_left}
-    return [place | bounds | {"replicates": len(found.values)}]
+    place: FigureRow = {"branch": label, "level": level.level, "weights_left": 100 * level.weights_left}
+    judged = label == "ticket" and level.level > 0
+    row = place | bounds | {"replicates": len(found.values), "verdict": verdict_state(level) if judged else None}
+    if measure.tested:
+        test: MarginTest | None = getattr(level.verdict, measure.tested) if judged else None
+        row |= tested_columns(test, _tested_factor(measure, test))
+    return [row]
 
 
-def level_figure(summary: Summary, measure: Measure, caption: str = "") -> Figure | MissingFigure:
-    """A measure of tickets, controls and the dense network, with bands for its spread."""
+def _tested_factor(measure: Measure, test: MarginTest | None) -> float:
+    return 100.0 if test is not None and test.relative else measure.factor
+
+
+Judged = tuple[Summary, Sequence[FigureRow]]
+"""An experiment, and its rows of a measure."""
+
+
+def level_axis(experiments: Sequence[Judged], measure: Measure, banded: Collection[str]) -> LevelAxis:
+    """The vertical axis of a measure of one or more experiments: what the axis of each of them would show."""
+    means = [float(row["mean"] or 0) for _, rows in experiments for row in rows if row["branch"] in (*RULES, *banded)]
+    log = logarithmic_view(means) if measure.may_be_log else None
+    margins = [_margin(summary, measure) for summary, _ in experiments]
+    shown = log or joined_views(
+        view(rows, *margin, banded) for (_, rows), margin in zip(experiments, margins, strict=True)
+    )
+    worst = margins[0][1] if len(experiments) == 1 else None
+    judged = worst is not None and measure.tested != STOP.tested
+    return LevelAxis(measure.axis, measure.form, False, shown, log is not None, worst, label_winner=judged)
+
+
+def _margin(summary: Summary, measure: Measure) -> tuple[float, float | None]:
+    """How wide the margin is, infinite if everything is to be in view, and where it ends."""
+    dense = None if summary.dense is None else summary.dense[measure.key].interval
+    if dense is None:
+        return math.inf, None
+    if measure.tested == STOP.tested:
+        return math.inf, dense.mean * (1 + max(level.verdict.stop_margin for level in summary.levels))
+    given = summary.criteria.margin
+    margin = measure.factor * given.value * (abs(dense.mean) if given.relative else 1)
+    return margin, measure.factor * dense.mean - summary.metric.sign * margin if measure.tested else None
+
+
+def level_figure(summary: Summary, measure: Measure, caption: str) -> Figure | MissingFigure:
+    """A measure of tickets, controls and the dense network, with bands for its spread. Beside it stands what was
+    tested, if the verdict depends on it."""
     rows = measure_rows(summary, measure)
-    chart = level_chart(rows, measure.axis, measure.form, may_be_log=measure.may_be_log)
-    if len({row["branch"] for row in rows}) > MAX_BANDS:
-        caption = f"{caption} Other controls have no bands and may leave the figure; the CSV file has all values."
-    return figure(measure.name, measure.title, caption.strip(), chart, rows)
+    banded = bands_that_matter([summary.criteria.control])
+    axis = level_axis([(summary, rows)], measure, banded)
+    sentences = [caption, *_explained(summary, rows, banded)]
+    if not any(row.get("difference") is not None for row in rows):
+        kept: list[FigureRow] = [{k: v for k, v in row.items() if k not in COLUMNS} for row in rows]
+        return figure(measure.name, measure.title, " ".join(sentences), level_chart(kept, axis, banded), kept)
+    means = level_chart(rows, axis, banded, heading="A. Means over replicates")
+    panels = [panel.properties(height=HEIGHT) for panel in (means, _tested(summary, measure, rows))]
+    sentences.append(_test_explained(summary, measure))
+    return figure(measure.name, measure.title, " ".join(sentences), alt.concat(*panels, columns=2, spacing=28), rows)
+
+
+def _tested(summary: Summary, measure: Measure, rows: Sequence[FigureRow]) -> Any:
+    """The panel of the paired differences."""
+    stop, fraction = measure.tested == STOP.tested, summary.metric.fraction
+    relative = stop or summary.criteria.margin.relative
+    unit = " (% of dense)" if relative else " (points)" if fraction else ""
+    limit = next(float(row["margin"] or 0) for row in rows if row["margin"] is not None)
+    amount = margin_amount(Margin(abs(limit) / 100 if relative or fraction else abs(limit), relative), fraction)
+    what = "early stop" if stop else summary.metric.name
+    heading = f"B. Paired differences (margin: {amount})"
+    return tested_panel(rows, f"{what}, ticket − dense{unit}", ".1f" if stop else measure.form, heading)
+
+
+def _test_explained(summary: Summary, measure: Measure) -> str:
+    """Sentences on the panel of the paired differences."""
+    stop, name = measure.tested == STOP.tested, summary.metric.name
+    side, where = ("lower", "above") if summary.metric.maximize and not stop else ("upper", "below")
+    enough = "fast" if stop else "accurate" if name == "accuracy" else "good"
+    return (
+        f"B: what was tested, the differences ticket minus dense, paired over replicates, with their one-sided "
+        f"bounds. A ticket is {enough} enough if its {side} bound is {where} the broken line, the margin."
+    )
+
+
+def _explained(summary: Summary, rows: Sequence[FigureRow], banded: Sequence[str]) -> list[str]:
+    """Sentences on points, lines and bands."""
+    states = {row["verdict"] for row in rows if row.get("verdict")}
+    points = {
+        "winning": "filled circles win",
+        "cannot tell": "hollow ones cannot be decided",
+        "not winning": "crosses do not win",
+        "too many weights": "small dots have too many weights to be judged",
+    }
+    named = "; ".join(points[state] for state in VERDICTS if state in states)
+    found = [f"Of tickets, {named}."] if named else []
+    if summary.replicates > 1:
+        found.append(f"Bands: {bands_text(summary.replicates, summary.criteria.confidence)}.")
+    if any(row["branch"] not in ("ticket", *banded, *RULES) for row in rows):
+        found.append("Other controls have no bands and may leave the figure; the CSV file has all values.")
+    return found
 
 
 def cost_rows(data: ReportData) -> list[FigureRow]:
     """Mean seconds of a run, by branch and level; tickets come last, so that they are drawn on top."""
     left = data.percent_left
+    states = {level.level: verdict_state(level) for level in data.summary.levels if level.level > 0}
     return [
         {
             "branch": cost.branch,
@@ -121,6 +215,7 @@ def cost_rows(data: ReportData) -> list[FigureRow]:
             "low": None,
             "high": None,
             "replicates": cost.runs,
+            "verdict": states.get(cost.level) if cost.branch == "ticket" else None,
         }
         for cost in sorted(data.results.costs, key=lambda cost: (cost.branch == "ticket", cost.branch, cost.level))
         if cost.level in left and cost.runs
@@ -131,101 +226,4 @@ def cost_figure(data: ReportData) -> Figure | MissingFigure:
     """Seconds of a run, by branch and level."""
     rows = cost_rows(data)
     caption = "The mean time of one training, whenever and on whichever engine it was trained."
-    return figure("cost", "Cost of a run", caption, level_chart(rows, SECONDS_PER_RUN, ".3~r", zero=True), rows)
-
-
-def level_chart(
-    rows: Sequence[FigureRow],
-    axis: str,
-    form: str,
-    zero: bool = False,
-    may_be_log: bool = False,
-    experiments: Sequence[str] = (),
-) -> Any:
-    """Lines and bands against the weights left. Branches have colours; if there are several `experiments`, these have
-    colours and branches have dashes. A click in the legend highlights one."""
-    branches = ordered(str(row["branch"]) for row in rows)
-    banded = [branch for branch in branches if experiments or branch in BANDED or len(branches) <= MAX_BANDS]
-    group = "experiment" if experiments else "branch"
-    palette = cycle(EXPERIMENTS, len(experiments)) if experiments else colours(branches)
-    chosen = alt.selection_point(name="chosen", fields=[group], bind="legend")
-    opacity = alt.condition(chosen, alt.value(1.0), alt.value(0.12))
-    legend = alt.Legend(title=None)
-    base = alt.Chart(DATA).encode(
-        x=weights_left_axis(row["weights_left"] for row in rows),
-        color=alt.Color(f"{group}:N", scale=alt.Scale(domain=experiments or branches, range=palette), legend=legend),
-        detail="branch:N",
-    )
-    scale = vertical_scale([row for row in rows if row["branch"] in banded], zero, may_be_log)
-    y = alt.Y("mean:Q", title=axis, scale=scale)
-    line = base.mark_line(clip=True).encode(y=y, opacity=opacity)
-    if experiments:
-        dashes = alt.Scale(domain=branches, range=cycle(DASHES, len(branches)))
-        line = line.encode(strokeDash=alt.StrokeDash("branch:N", scale=dashes, legend=legend))
-    shown = tooltip(branch="text", level="", weights_left=".3~r", mean=form, low=form, high=form, replicates="")
-    shapes = alt.Scale(domain=branches, range=cycle(SHAPES, len(branches)))
-    point = base.transform_filter(f"indexof({[DENSE, TUNED]}, datum.branch) < 0").mark_point(clip=True)
-    point = point.encode(
-        y=y,
-        shape=alt.Shape("branch:N", scale=shapes, legend=legend),
-        opacity=opacity,
-        tooltip=[*(tooltip(experiment="text") if experiments else []), *shown],
-    )
-    layers = [line.properties(name="lines").add_params(chosen), point]
-    if any(row["low"] is not None for row in rows):
-        faded = alt.condition(chosen, alt.value(0.16), alt.value(0.02))
-        band = base.mark_area(clip=True).encode(y=alt.Y("low:Q", title=axis), y2="high:Q", opacity=faded)
-        kept = {"and": [alt.FieldOneOfPredicate(field="branch", oneOf=banded), "isValid(datum.low)"]}
-        layers.insert(0, band.transform_filter(kept))
-    return alt.layer(*layers)
-
-
-def vertical_scale(rows: Sequence[FigureRow], zero: bool = False, may_be_log: bool = False) -> Any:
-    """The vertical scale. All means are in view; bands are clipped where they would more than triple the range."""
-    means = [float(row["mean"] or 0) for row in rows]
-    if may_be_log and means and min(means) > 0 and max(means) > LOG_AXIS_RATIO * min(means):
-        return alt.Scale(type="log", domain=[min(means) / 2, max(means) * 1.5], nice=False)
-    room = max(means, default=0.0) - min(means, default=0.0)
-    if zero or not room:
-        return alt.Scale(zero=zero)
-    ends = [float(end) for row in rows for end in (row["low"], row["high"]) if end is not None]
-    low = max(min([*means, *ends]), min(means) - room)
-    return alt.Scale(domain=[low, min(max([*means, *ends]), max(means) + room)], nice=True, zero=False)
-
-
-def weights_left_axis(values: Iterable[Any]) -> Any:
-    """The horizontal axis: dense on the left, sparser to the right, on a logarithmic scale."""
-    ticks = sorted({float(value) for value in values}, reverse=True)
-    low, high = (ticks[-1], ticks[0]) if ticks else (50.0, 100.0)
-    if low == high:
-        low, high = low / 1.5, high * 1.5
-    return alt.X(
-        "weights_left:Q",
-        title="weights left (%)",
-        scale=alt.Scale(type="log", domain=[low, high], reverse=True, nice=False, padding=10),
-        axis=alt.Axis(
-            values=spaced_ticks(ticks, (high / low) ** (1 / 9)), format=".2~r", grid=False, labelOverlap="parity"
-        ),
-    )
-
-
-def spaced_ticks(values: Sequence[float], factor: float) -> list[float]:
-    """Of decreasing values those that differ by at least `factor`, including the first and the last."""
-    kept: list[float] = []
-    for value in values:
-        if not kept or kept[-1] >= factor * value:
-            kept.append(value)
-    if kept and kept[-1] != values[-1]:
-        kept[max(1, len(kept) - 1) :] = [values[-1]]
-    return kept
-
-
-def logarithmic(values: Iterable[Any]) -> tuple[Any, Any]:
-    """A logarithmic vertical scale, and its axis: ticks at powers of ten, or at 1, 2 and 5 if these are too few."""
-    positive = [float(value) for value in values if value]
-    low, high = (min(positive), max(positive)) if positive else (1.0, 10.0)
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    digits = (1,) if math.log10(high / low) > 3 else (1, 2, 5)
-    ticks = [digit * 10.0**power for power in powers for digit in digits]
-    scale = alt.Scale(type="log", domain=[low, high] if low < high else [low / 2, high * 2], nice=False)
-    return scale, alt.Axis(values=[tick for tick in ticks if low * 0.99 <= tick <= high * 1.01], format="~r")
+    return figure("cost", "Cost of a run", caption, level_chart(rows, COST_AXIS, ()), rows)

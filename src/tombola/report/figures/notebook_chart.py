@@ -14,7 +14,7 @@ from tombola.report.figures.style import theme
 from tombola.report.vega import svg
 
 WIDTH = 380
-"""The width of a chart without panels, in pixels."""
+"""The width of a chart, or of a panel, in pixels."""
 
 VEGA_LITE, SCHEMA = "application/vnd.vegalite.v5+json", "https://vega.github.io/schema/vega-lite/v5.json"
 """A version that all of JupyterLab 4 draws, as do Jupyter Notebook 7 and VS Code. (The media type of Altair 6 ends in
@@ -22,17 +22,19 @@ VEGA_LITE, SCHEMA = "application/vnd.vegalite.v5+json", "https://vega.github.io/
 
 
 def notebook_chart(figures: Sequence[Figure]) -> Any:
-    """One figure, or several side by side, as one Altair chart. It is shown offline: see `_OfflineChart`."""
+    """One figure, or several, as one Altair chart: wide ones one below the other, others side by side. It is shown
+    offline: see `_OfflineChart`."""
     if len(figures) == 1:
         chart = _sized(figures[0]) | {"datasets": {DATA.name: list(figures[0].rows)}}
     else:
         charts = [_renamed(_sized(figure), f"_{number}") for number, figure in enumerate(figures)]
+        placed = "vconcat" if any(figure.wide for figure in figures) else "hconcat"
         chart = {
             "params": [selection for each in charts for selection in each.pop("params", [])],
-            "hconcat": charts,
+            placed: charts,
             "datasets": {f"{DATA.name}_{number}": list(figure.rows) for number, figure in enumerate(figures)},
         }
-    drawn: Any = alt.Chart.from_dict(chart | {"config": theme(background="white")})
+    drawn: Any = alt.Chart.from_dict(chart | {"config": theme(background="white", columns=5)})
     object.__setattr__(drawn, "__class__", _offline(type(drawn)))  # Altair takes other attributes for channels
     return drawn
 
@@ -59,8 +61,12 @@ def _offline(chart: type) -> type:
 
 
 def _sized(figure: Figure) -> dict[str, Any]:
-    width = {} if figure.cell else {"width": WIDTH}
-    return dict(figure.chart) | width | {"title": figure.title}
+    chart = dict(figure.chart)
+    if figure.panels:
+        chart["concat"] = [{**panel, "width": WIDTH} for panel in chart["concat"]]
+    elif not figure.cell:
+        chart["width"] = WIDTH
+    return chart | {"title": figure.title}
 
 
 def _renamed(part: Any, suffix: str) -> Any:

@@ -7,21 +7,15 @@ from dataclasses import asdict
 import altair as alt
 
 from tombola.report.barrier_units import barrier_units
+from tombola.report.figures.axes import weights_left_axis
 from tombola.report.figures.chart import DATA, tooltip
 from tombola.report.figures.figure import Figure, FigureRow, MissingFigure, figure
-from tombola.report.figures.level_figures import weights_left_axis
-from tombola.report.figures.style import BRANCHES, DENSE
+from tombola.report.figures.style import DENSE, LINES, VERDICTS, style_of
 from tombola.report.ticket_lines import OTHER_END
 from tombola.stats.summary import StabilitySummary, Summary
 from tombola.stats.ticket_barriers import judged_levels
 
-SHAPES = {
-    "winning": "circle",
-    "not winning": "cross",
-    "cannot tell": "diamond",
-    "too many weights": "triangle-down",
-    "dense": "square",
-}
+SHAPES = VERDICTS | {"dense": "square"}
 """By verdict."""
 
 
@@ -32,7 +26,7 @@ def ticket_barriers_figure(summary: Summary) -> list[Figure | MissingFigure]:
         return []
     rows, units = barrier_rows(summary, summary.stability), barrier_units(summary, summary.stability)
     states = [state for state in SHAPES if any(row["verdict"] == state for row in rows)]
-    colours = alt.Scale(domain=list(OTHER_END.values()), range=[BRANCHES["ticket"], BRANCHES["reinit"]])
+    colours = alt.Scale(domain=list(OTHER_END.values()), range=[*LINES])
     shapes = alt.Scale(domain=states, range=[SHAPES[state] for state in states])
     base = alt.Chart(DATA).encode(
         x=weights_left_axis(row["weights_left"] for row in rows),
@@ -42,7 +36,7 @@ def ticket_barriers_figure(summary: Summary) -> list[Figure | MissingFigure]:
     shown = tooltip(
         line="text", level="", weights_left=".3~r", verdict="text", mean=units.form, low=units.form, high=units.form
     )
-    grey = BRANCHES[DENSE]
+    grey = style_of(DENSE).colour
     legend = alt.Legend(symbolFillColor=grey, symbolStrokeColor=grey, columns=2)
     verdict = alt.Shape("verdict:N", title="verdict", scale=shapes, legend=legend)
     spread = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.5, opacity=0.5)

@@ -13,14 +13,14 @@ import numpy.typing as npt
 from tombola.experiments.layer_stats import BINS, REACH
 from tombola.report.figures.chart import DATA, tooltip
 from tombola.report.figures.figure import Figure, FigureRow, MissingFigure, figure, rounded
-from tombola.report.figures.style import BRANCHES, DENSE, ramp
+from tombola.report.figures.style import DENSE, ramp, style_of
 from tombola.report.report_data import ReportData
 
 MAX_LAYERS = 24
 MAX_PIXELS = 32
 """The largest side of a map; larger ones show means over squares of pixels."""
 
-LABEL = "format(datum.value, '.2~r') + '% of the weights left'"
+LABEL = "format(datum.value, '.3~r') + '% of the weights left'"
 
 
 def representative_levels(data: ReportData) -> list[int]:
@@ -42,14 +42,14 @@ def initial_weights(data: ReportData) -> Figure | MissingFigure:
         y=alt.Y("density:Q", title="probability density"),
     )
     all_weights = base.transform_filter("datum.level == 0").mark_area(
-        interpolate="step", color=BRANCHES[DENSE], opacity=0.35
+        interpolate="step", color=style_of(DENSE).colour, opacity=0.35
     )
     colour = alt.Color(
         "weights_left:O",
         title="weights left (%)",
         sort="descending",
         scale=alt.Scale(domain=levels, range=ramp(len(levels))),
-        legend=alt.Legend(symbolType="stroke", format=".2~r") if levels else None,
+        legend=alt.Legend(symbolType="stroke", format=".3~r") if levels else None,
     )
     shown = tooltip(layer="text", weights_left=".3~r", value=".2f", density=".3f", weights=",")
     survivors = base.transform_filter("datum.level > 0").mark_line(interpolate="step", strokeWidth=1.6)
@@ -57,7 +57,6 @@ def initial_weights(data: ReportData) -> Figure | MissingFigure:
         alt.layer(all_weights, survivors.encode(color=colour, tooltip=shown))
         .properties(width=250, height=150)
         .facet(facet=alt.Facet("layer:N", title=None, sort=names), columns=3)
-        .resolve_scale(y="independent")
     )
     return figure(
         "initial-weights",
