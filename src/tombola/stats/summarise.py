@@ -226,8 +226,8 @@ def _verdict(
         metric=metric.name,
         difference=difference,
         stop_difference=stop,
-        metric_test=verdict.dense and metric_margin_test(verdict.dense, metric, criteria.margin),
-        stop_test=verdict.dense and stop_margin_test(verdict.dense, verdict.stop_margin),
+        metric_test=metric_margin_test(verdict.dense, metric, criteria.margin) if verdict.dense else None,
+        stop_test=stop_margin_test(verdict.dense, verdict.stop_margin) if verdict.dense else None,
         tuned_baseline=tuned,
     )
 

@@ -122,7 +122,7 @@ def level_chart(
     )
     layers = [] if axis.worst is None else [margin_band(y, axis.worst)]
     if any(row["low"] is not None and row["branch"] in banded for row in rows):
-        kept = {"and": [alt.FieldOneOfPredicate(field="branch", oneOf=[*banded]), "isValid(datum.low)"]}
+        kept: Any = {"and": [alt.FieldOneOfPredicate(field="branch", oneOf=[*banded]), "isValid(datum.low)"]}
         faded = alt.condition(chosen, alt.value(0.16), alt.value(0.02))
         band = base.transform_filter(kept).transform_calculate(series="datum.branch").mark_area(clip=True)
         low = alt.Y("low:Q", title=axis.title, scale=axis.scale)

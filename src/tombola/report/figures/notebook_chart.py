@@ -35,7 +35,8 @@ def notebook_chart(figures: Sequence[Figure]) -> Any:
             "datasets": {f"{DATA.name}_{number}": list(figure.rows) for number, figure in enumerate(figures)},
         }
     drawn: Any = alt.Chart.from_dict(chart | {"config": theme(background="white", columns=5)})
-    object.__setattr__(drawn, "__class__", _offline(type(drawn)))  # Altair takes other attributes for channels
+    kind: Any = type(drawn)
+    object.__setattr__(drawn, "__class__", _offline(kind))  # Altair takes other attributes for channels
     return drawn
 
 

@@ -90,15 +90,13 @@ def curve_rows(data: ReportData, column: str, factor: float) -> list[FigureRow]:
     for row in data.curves:
         if row["branch"] == "ticket" and row["level"] in shown and row.get(column) is not None:
             values[row["level"]][row["iteration"]].append(row[column])
-    return [
-        {"level": level, "weights_left": left[level], "iteration": iteration}
-        | {
-            name: None if v is None else factor * v
-            for name, v in _spread(by_iteration[iteration], confidence).items()
-        }
-        for level, by_iteration in sorted(values.items())
-        for iteration in evenly_spaced(sorted(by_iteration), MAX_POINTS)
-    ]
+    rows: list[FigureRow] = []
+    for level, by_iteration in sorted(values.items()):
+        for iteration in evenly_spaced(sorted(by_iteration), MAX_POINTS):
+            band = _spread(by_iteration[iteration], confidence)
+            scaled = {name: None if value is None else factor * value for name, value in band.items()}
+            rows.append({"level": level, "weights_left": left[level], "iteration": iteration, **scaled})
+    return rows
 
 
 def _spread(values: list[float], confidence: float) -> dict[str, float | None]:
