@@ -17,6 +17,7 @@ from tombola.experiments.metric import ACCURACY
 from tombola.experiments.results import Results
 from tombola.experiments.results_schema import TABLES, Status, Tally
 from tombola.experiments.sections import VerdictSection
+from tombola.experiments.session import Session
 from tombola.stats.experiment_comparison import ExperimentComparison
 from tombola.stats.summarise import summarise
 from tombola.stats.summary import (
@@ -38,6 +39,7 @@ PAGE = (Path(__file__).parents[2] / "docs/reference/files.md").read_text(encodin
 
 MODELS: dict[str, type[BaseModel]] = {
     "`status.json`": Status,
+    "A session": Session,
     "The summary": Summary,
     "A level": LevelSummary,
     "A branch": BranchSummary,

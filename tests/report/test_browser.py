@@ -9,6 +9,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -253,6 +254,62 @@ def test_print_and_disabled_scripts_show_static_pictures(browser: Any, page: Pat
     printed.emulate_media(media="print")
     assert printed.locator(".static:visible").count() == printed.locator("figure").count()
     assert printed.locator(".live:visible, button:visible").count() == 0
+
+
+WIDER = """
+[...document.querySelectorAll("main *")].filter((one) => one.checkVisibility()
+  && one.getBoundingClientRect().right > innerWidth + 1 && !one.closest(".scroll, pre, .live, .unseen")
+).map((one) => one.outerHTML.slice(0, 80))
+"""
+"""The elements that are wider than the page, and not in a box that scrolls."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_tables_fit_at_every_width(browser: Any, page: Path, scheme: str) -> None:
+    there = opened(browser, page, color_scheme=scheme).page
+    for width in (1280, 1024, 768, 390, 320):
+        there.set_viewport_size({"width": width, "height": 800})
+        assert there.evaluate("document.documentElement.scrollWidth") == width
+        assert there.evaluate(WIDER) == []
+        box, caption = there.locator(".scroll:has(#verdict-dense)"), there.locator("#verdict-dense caption")
+        wide = box.evaluate("box => box.scrollWidth > box.clientWidth + 1")
+        assert wide == (width < 700)
+        there.wait_for_function("([box, wide]) => box.classList.contains('overflowing') === wide",
+                                arg=[box.element_handle(), wide])  # fmt: skip
+        hint = caption.evaluate("caption => getComputedStyle(caption, '::after').content")
+        assert ("Scroll" in hint) == wide
+        if wide:
+            first = there.locator("#verdict-dense tbody th").first
+            before = first.bounding_box()["x"]
+            box.evaluate("box => box.scrollTo(200, 0)")
+            assert first.bounding_box()["x"] == before  # it stays beside what is scrolled
+            assert (
+                there.evaluate("getComputedStyle(document.querySelector('#verdict-dense .detail')).display")
+                == "block"
+            )
+
+
+def test_headings_are_in_order_and_tables_have_captions_and_scopes(browser: Any, page: Path) -> None:
+    there = opened(browser, page).page
+    levels = there.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(one => Number(one.localName[1]))")
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert there.locator("table:not(:has(caption))").count() == 0
+    assert there.locator("thead th:not([scope]), tbody th:not([scope=row])").count() == 0
+
+
+def test_print_is_light_and_tables_keep_their_heads(browser: Any, page: Path) -> None:
+    there = opened(browser, page, color_scheme="dark").page
+    there.emulate_media(media="print", color_scheme="dark")
+    style = "element => {{ const found = getComputedStyle(element); return found.{}; }}"
+    assert there.locator("body").evaluate(style.format("backgroundColor")) == "rgb(255, 255, 255)"
+    table = there.locator("#verdict-dense")
+    assert table.locator("thead").evaluate(style.format("display")) == "table-header-group"
+    assert table.locator(".printed").inner_text() == table.locator("caption").text_content()
+    assert there.locator(".scroll:visible").first.evaluate(style.format("overflowX")) == "visible"
+    assert there.locator("figure").first.evaluate(style.format("breakInside")) == "avoid"
+    smallest = "img => img.getBoundingClientRect().width / img.naturalWidth"
+    assert there.locator("figure:not(.wide) .static").first.evaluate(smallest) > 0.95  # so axes have their size
 
 
 def test_a_comparison_draws(browser: Any, finished: Path, results: Path, tmp_path: Path) -> None:

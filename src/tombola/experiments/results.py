@@ -32,6 +32,7 @@ from tombola.experiments.recipe import Recipe, parse_config
 from tombola.experiments.recipe_parsing import read_toml
 from tombola.experiments.results_schema import Row, RunCost, Stage, Status, Tally, read_table
 from tombola.experiments.search_config import SearchConfig
+from tombola.experiments.session import Session
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.former_names import former_attribute
 from tombola.utils.text import plural
@@ -72,6 +73,8 @@ class Results:
     """The replicates that ended in the same weights as others, and so are no independent evidence."""
     stages: list[Stage] = field(default_factory=list)
     """The sizes at which the experiment was finished, in order, if it was extended."""
+    sessions: list[Session] = field(default_factory=list, compare=False)
+    """When, where and by what its runs were trained; empty in folders of older versions."""
     folder: Path | None = field(default=None, compare=False)
     """The folder that they were read from, if they were."""
     load_table: Callable[[str], pa.Table] = field(default=_no_table, compare=False)
@@ -96,6 +99,7 @@ class Results:
             command=status.command,
             copies=status.copies,
             stages=status.stages,
+            sessions=status.sessions,
             **tables,
         )
 

@@ -28,6 +28,7 @@ from tombola.experiments.results_schema import (
     table_of,
 )
 from tombola.experiments.search_config import SearchConfig
+from tombola.experiments.session import Session
 from tombola.experiments.stability_table import RECIPE_FIGURES, own_figures, point_row, stability_table
 from tombola.pruning.mask import State
 from tombola.pruning.structures import UNSTRUCTURED, Structure
@@ -95,6 +96,9 @@ class ResultsCollector(Listener):
         """By (level, replicate)."""
         self.stages: list[Stage] = []
         """The sizes at which the experiment was finished before."""
+        self.sessions: list[Session] = []
+        """Those that trained before."""
+        self._session = Session.begin()
         self._structure = structure
         self._initial_states = InitialStates(initial_state, among)
         self._find_copies = find_copies
@@ -239,7 +243,12 @@ class ResultsCollector(Listener):
             versions=versions(),
             command=self.command,
             stages=self.stages + self._new_stage() if finished else self.stages,
+            sessions=self.sessions + self._new_session(),
         )
+
+    def _new_session(self) -> list[Session]:
+        """This one, if it trained something, or if nothing is known of others."""
+        return [self._session.until_now(self._trained)] if self._trained or not self.sessions else []
 
     def _new_stage(self) -> list[Stage]:
         """What is finished now, if it was not before."""

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from tombola.experiments import stability_table
+from tombola.experiments.session import Session
 from tombola.runs.outcome import Measures, Outcome
 from tombola.studies.request import RunRequest
 from tombola.utils.errors import InputError
@@ -242,6 +243,8 @@ class Status(FrozenModel):
     command: str | None = None
     stages: list[Stage] = []
     """In order; the last is what is there now, if `finished`."""
+    sessions: list[Session] = []
+    """In order; those that trained nothing are left out if there are others."""
 
 
 RUNS = "runs.txt"

@@ -52,6 +52,7 @@ class ResultsWriter(Listener):
         self._complete_before = before.finished
         collector.stages = before.stages
         self._changed = True  # nothing has been written yet
+        collector.sessions = before.sessions
         self._written = {row_key(**{name: row[name] for name in schema.KEY}) for row in _rows_there(folder)}
         if collector.command is None:
             collector.command = before.command

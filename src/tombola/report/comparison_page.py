@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from tombola.experiments.experiment_title import configured_as
 from tombola.report.comparison_tables import common_table
-from tombola.report.document import Document, Section, Table
+from tombola.report.document import Document, Link, Section, Table
 from tombola.report.figures.figure import Figure, FigureRow, MissingFigure, figure
 from tombola.report.figures.level_chart import RULES, bands_that_matter, level_chart
 from tombola.report.figures.level_figures import (
@@ -21,6 +23,7 @@ from tombola.report.figures.level_figures import (
 )
 from tombola.report.formatting import NONE, density, mean
 from tombola.report.prose import conclusion, without_winner
+from tombola.report.provenance_section import documentation, facts, links, provenance_tables, written
 from tombola.report.report_data import ReportData
 from tombola.report.units import units_of
 from tombola.stats.experiment_comparison import unique_labels
@@ -33,9 +36,10 @@ MAX_CONCLUSIONS = 3
 GAP_CAPTION = "Accuracy on the training examples minus accuracy on the test set, both at early stop."
 
 
-def comparison(experiments: Sequence[ReportData]) -> Document:
-    """The page that compares several experiments."""
-    labels = unique_labels([e.folder for e in experiments], [e.results.config.name for e in experiments])
+def comparison(experiments: Sequence[ReportData], page: Path | None = None, report: str = "") -> Document:
+    """The page that compares several experiments. If it becomes the file `page`, it has links to the files named
+    `report` in the results folders."""
+    labels = unique_labels([e.results.folder for e in experiments], [e.results.config.name for e in experiments])
     named = dict(zip(labels, experiments, strict=True))
     caption = (
         "Solid lines: tickets; broken lines: controls. Bands: confidence intervals of the mean; of few replicates "
@@ -55,6 +59,7 @@ def comparison(experiments: Sequence[ReportData]) -> Document:
     ]
     return Document(
         title="Experiments side by side",
+        window_title=", ".join(named),
         about=f"{plural(len(named), 'experiment')}: {', '.join(named)}",
         conclusions=conclusions if few else [],
         first=Section("first", "What is judged, and early stop", parts=first),
@@ -64,8 +69,10 @@ def comparison(experiments: Sequence[ReportData]) -> Document:
                 "generalisation", "Generalisation and cost", parts=[_overlaid(named, GAP, GAP_CAPTION), _costs(named)]
             ),
             Section("differences", "What differs in their configurations", *_differences(named)),
+            _provenance(named),
         ],
         problems=problems,
+        links=_links(named, page, report),
     )
 
 
@@ -100,6 +107,9 @@ def _costs(named: Mapping[str, ReportData]) -> Figure | MissingFigure:
 def _table(named: Mapping[str, ReportData]) -> Table:
     rows = []
     units = {label: units_of(data.summary) for label, data in named.items()}
+    configured = {label: [configured_as(data.results.config)] for label, data in named.items()}
+    if all([label] == configured[label] for label in named):
+        configured = {label: [] for label in named}  # it says nothing new
     names = {each.name for each in units.values()}
     for label, data in named.items():
         summary = data.summary
@@ -108,6 +118,7 @@ def _table(named: Mapping[str, ReportData]) -> Table:
         rows.append(
             [
                 label,
+                *configured[label],
                 str(data.folder),
                 f"{summary.replicates:,}",
                 judged if len(names) == 1 else f"{units[label].name} {judged}",
@@ -118,8 +129,9 @@ def _table(named: Mapping[str, ReportData]) -> Table:
             ]
         )
     means = [f"dense: {names.pop()}" if len(names) == 1 else "dense", "dense: early stop"]
-    head = ["experiment", "folder", "replicates", *means, "smallest winning", "weights", "computing"]
-    return Table("experiments-table", "Side by side", head, rows, frozenset({0, 1}))
+    about = ["experiment", *(["configuration"] if any(configured.values()) else []), "folder"]
+    head = [*about, "replicates", *means, "smallest winning", "weights", "computing"]
+    return Table("experiments-table", "Side by side", head, rows, frozenset(range(len(about))))
 
 
 def _common(named: Mapping[str, ReportData]) -> list[Table]:
@@ -136,3 +148,16 @@ def _differences(named: Mapping[str, ReportData]) -> tuple[list[str], list[Table
     rows = [[key, *(NONE if value is None else str(value) for value in values)] for key, values in found.items()]
     caption = "Configuration keys whose values differ; – means not set"
     return [], [Table("differences-table", caption, ["key", *named], rows, frozenset(range(1 + len(named))))]
+
+
+def _provenance(named: Mapping[str, ReportData]) -> Section:
+    found = {label: facts(data.results, data.results.sessions) for label, data in named.items()}
+    return Section("provenance", "Provenance", [written()], provenance_tables(found))
+
+
+def _links(named: Mapping[str, ReportData], page: Path | None, report: str) -> list[Link]:
+    """To the reports beside the results, and to the documentation."""
+    if page is None or not report:
+        return documentation()
+    reports = [links(data.results, page, f"{label}/", [report]) for label, data in named.items()]
+    return [*(link for found in reports for link in found), *documentation()]

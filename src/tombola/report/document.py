@@ -22,6 +22,8 @@ class Table:
     """The indices of columns that hold text."""
     folded: bool = False
     """Whether the table is hidden until it is opened."""
+    groups: Sequence[tuple[str, int]] = ()
+    """Heads above those of columns, from left to right, each with the number of its columns; some may be empty."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,15 @@ class Text:
     name: str
     caption: str
     text: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link to a file beside the page, or to another page."""
+
+    text: str
+    target: str
+    """A relative or an absolute URL."""
 
 
 Part = TypeVar("Part", Figure, MissingFigure, Table, Text)
@@ -66,6 +77,11 @@ class Document:
     """What is missing or damaged."""
     notes: Sequence[str] = ()
     """Warnings about the results."""
+    subtitle: str = ""
+    """What the title does not say of the experiments; between it and the line under it."""
+    window_title: str = ""
+    """The title of the window and of bookmarks, if not that of the page."""
+    links: Sequence[Link] = ()
 
     @property
     def figures(self) -> list[Figure]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from importlib import resources
 from typing import Any
 
@@ -29,6 +30,7 @@ def render(document: Document, pictures: bool = True) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters["parts"] = _parts
     environment.filters["static"] = _data_uri
     environment.filters["pdf"] = _pdf_uri
     environment.filters["payload"] = _payload
@@ -80,6 +82,12 @@ def _payload(figure: Figure) -> dict[str, Any]:
         "columns": columns,
         "rows": [[row[column] for column in columns] for row in figure.rows],
     }
+
+
+def _parts(cell: str) -> tuple[str, str]:
+    """A number and what follows it, such as its bounds, which may stand below it: `−0.33` and `[−0.69, +0.02]`."""
+    found = re.fullmatch(r"(\S+) ([\[(±].*)", cell)
+    return (found[1], found[2]) if found else (cell, "")
 
 
 def _library() -> Markup:

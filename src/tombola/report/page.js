@@ -151,6 +151,22 @@ async function copy(text) {
   }
 }
 
+// Says of tables that are wider than the page that they can be scrolled.
+const sizes = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const box = target.closest(".scroll");
+    box.classList.toggle("overflowing", box.scrollWidth > box.clientWidth + 1);
+  }
+});
+for (const box of document.querySelectorAll(".scroll")) sizes.observe(box);
+// Browsers that do not print the contents of closed details get them open.
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details:not([open])")].filter((one) => !one.closest(".tools, .live"));
+  for (const one of opened) one.open = true;
+});
+addEventListener("afterprint", () => { for (const one of opened) one.open = false; });
+
 if (storedTheme()) root.dataset.theme = storedTheme();
 button.hidden = false;
 updateThemeButton();

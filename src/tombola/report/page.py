@@ -30,7 +30,7 @@ def write_report(folder: str | Path | Results, out: str | Path) -> None:
     from tombola.report.page_sections import document
     from tombola.report.report_data import read_report_data
 
-    _write(out, render(document(read_report_data(folder))))
+    _write(out, render(document(read_report_data(folder), Path(out))))
 
 
 def write_comparison(folders: Sequence[str | Path | Results], out: str | Path) -> None:
@@ -41,7 +41,7 @@ def write_comparison(folders: Sequence[str | Path | Results], out: str | Path) -
 
     if not folders:
         raise InputError("folders: at least one results folder is needed for a comparison")
-    _write(out, render(comparison([read_report_data(folder) for folder in folders])))
+    _write(out, render(comparison([read_report_data(folder) for folder in folders], Path(out), REPORT)))
 
 
 def write_figures(folder: str | Path | Results, out: str | Path) -> list[Path]:

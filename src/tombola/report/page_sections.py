@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import tomli_w
 
 from tombola.experiments.experiment import count_runs
+from tombola.experiments.experiment_title import configured_as, experiment_label, experiment_title
 from tombola.experiments.recipe import Recipe
 from tombola.report import report_tables as tables
 from tombola.report.barrier_units import barrier_units
@@ -20,6 +23,7 @@ from tombola.report.figures.weight_figures import initial_weights, pixels
 from tombola.report.formatting import percent
 from tombola.report.looks_prose import planned_looks
 from tombola.report.prose import conclusion, first_undecided, margins, rewind_choice, warnings
+from tombola.report.provenance_section import documentation, links, provenance
 from tombola.report.report_data import ReportData
 from tombola.report.ticket_lines import barriers_table, connections
 from tombola.report.unfinished import is_running, resume_text
@@ -30,9 +34,10 @@ from tombola.stats.summary import Summary
 from tombola.utils.text import plural
 
 
-def document(data: ReportData) -> Document:
-    """The report of one experiment."""
-    summary, config = data.summary, data.results.config
+def document(data: ReportData, page: Path | None = None) -> Document:
+    """The report of one experiment. Its links are those of the file `page`, by default one in the results folder."""
+    summary, config, folder = data.summary, data.results.config, data.results.folder
+    title, configured = experiment_label(config, folder), configured_as(config)
     about = [
         config.trained_on,
         plural(config.replicates, "replicate"),
@@ -42,8 +47,12 @@ def document(data: ReportData) -> Document:
         about.append("dense network not tuned")
     if summary.engines:
         about.append(f"{sum(engine.seconds for engine in summary.engines.values()):,.0f} s of computing")
+    if data.results.sessions:
+        about.append(f"trained on {data.results.sessions[-1].ended:%Y-%m-%d}")
     return Document(
-        title=config.name,
+        title=title,
+        subtitle=configured if configured != title else "",
+        window_title=experiment_title(config, folder),
         about=" · ".join(about),
         conclusions=[("", conclusion(summary))],
         first=_first(data),
@@ -57,10 +66,12 @@ def document(data: ReportData) -> Document:
             *_stability(data),
             *_exported(data),
             Section("cost", "Cost", parts=[cost_figure(data), *tables.engines(summary)]),
+            provenance(data.results),
             _configuration(data),
         ],
         problems=_problems(data),
         notes=warnings(summary),
+        links=[*links(data.results, page), *documentation()],
     )
 
 
@@ -176,7 +187,7 @@ def _configuration(data: ReportData) -> Section:
     results = data.results
     parts = [Text("command", "The command of this experiment", results.command)] if results.command else []
     parts.append(Text("configuration-text", "The whole configuration", tomli_w.dumps(results.config.resolved())))
-    return Section("configuration", "Configuration", parts=[*parts, *tables.versions(results.versions)])
+    return Section("configuration", "Configuration", parts=parts)
 
 
 def _problems(data: ReportData) -> list[str]:

@@ -32,18 +32,19 @@ def verdicts(summary: Summary) -> Table:
                 NONE if verdict.more_replicates is None else f"{verdict.more_replicates:,}",
             ]
         )
-    stop = ["early stop, %", "p"] if summary.timed else []
-    head = ["level", "weights left", "weights", *(["multiply-adds left"] if work else []), "verdict"]
-    head += [units.difference, "p", *stop, "p, control", "more replicates"]
+    place = ["level", "weights left", "weights", *(["multiply-adds left"] if work else []), "verdict"]
+    compared, groups = _difference_heads(summary, len(place))
+    head = [*place, *compared, "p, control", "more replicates"]
     caption = _difference_caption(summary, "Tickets compared with the dense network")
-    return Table("verdict-dense", caption, head, rows, frozenset({head.index("verdict")}))
+    return Table("verdict-dense", caption, head, rows, frozenset({head.index("verdict")}), groups=[*groups, ("", 2)])
 
 
 def controls(summary: Summary) -> list[Table]:
     """Tickets compared with each control, a table for each; all are folded but that of the verdict's control."""
     names = ordered(name for level in summary.levels for name in level.controls)
     units = units_of(summary)
-    head = ["level", "weights left", units.difference, "p", *(["early stop, %", "p"] if summary.timed else [])]
+    compared, groups = _difference_heads(summary, 2)
+    head = ["level", "weights left", *compared]
     tables: list[Table] = []
     for name in names:
         rows = []
@@ -54,8 +55,14 @@ def controls(summary: Summary) -> list[Table]:
                 rows.append([str(level.level), density(level), *gain, *stop])
         caption = _difference_caption(summary, f"Tickets compared with the control “{name}”")
         folded = name != summary.criteria.control
-        tables.append(Table(f"verdict-{len(tables)}", caption, head, rows, folded=folded))
+        tables.append(Table(f"verdict-{len(tables)}", caption, head, rows, folded=folded, groups=groups))
     return tables
+
+
+def _difference_heads(summary: Summary, before: int) -> tuple[list[str], list[tuple[str, int]]]:
+    """The heads of the columns of differences, and those above them, after `before` other columns."""
+    compared = [units_of(summary).difference, *(["early stop, %"] if summary.timed else [])]
+    return ["difference", "p"] * len(compared), [("", before), *((what, 2) for what in compared)]
 
 
 def _difference_caption(summary: Summary, what: str) -> str:
@@ -74,9 +81,7 @@ def difference(found: DifferenceSummary | None, p: str, form: str, factor: float
 def generalisation(summary: Summary) -> Table:
     """Training accuracy and generalisation gap, by level and branch."""
     branches = ordered(name for level in summary.levels for name in level.branches)
-    head = ["level", "weights left"]
-    for name in branches:
-        head += [f"{name}: training accuracy", "gap at early stop", "gap at the end"]
+    head = ["level", "weights left", *["training accuracy", "gap at early stop", "gap at the end"] * len(branches)]
     rows = []
     for level in summary.levels:
         cells = [str(level.level), density(level)]
@@ -87,11 +92,11 @@ def generalisation(summary: Summary) -> Table:
                 cells += [NONE] * 3
         rows.append(cells)
     caption = "Training accuracy at early stop in %; training minus test accuracy in points; means over replicates"
-    return Table("generalisation-table", caption, head, rows)
+    return Table("generalisation-table", caption, head, rows, groups=[("", 2), *((name, 3) for name in branches)])
 
 
 def _points(measure: MeasureSummary) -> str:
-    return mean(measure, ".2f", 100, " ± ")
+    return mean(measure, ".2f", 100, " ± ").replace("-", "−")
 
 
 def stability(found: StabilitySummary, units: BarrierUnits) -> Table:
@@ -133,9 +138,3 @@ def exported(export: Export) -> list[Table]:
         cells = [[cell or NONE for cell in row] for row in rows]
         tables.append(Table(name, caption, columns, cells, frozenset({0})))
     return tables
-
-
-def versions(found: dict[str, str]) -> list[Table]:
-    """The versions of the libraries that computed the results."""
-    rows = [list(item) for item in found.items()]
-    return [Table("versions", "Versions", ["library", "version"], rows, frozenset({0, 1}))] if rows else []

@@ -91,7 +91,7 @@ def _is_too_wide(console: Console, table: Table) -> bool:
 def level_table(summary: Summary, stop_intervals: bool = True) -> Table:
     """One row for each branch of each level."""
     replicates = plural(summary.replicates, "replicate")
-    title = f"{summary.recipe}: {replicates}, {means_text(summary.replicates, summary.criteria.confidence)}"
+    title = f"{summary.title}: {replicates}, {means_text(summary.replicates, summary.criteria.confidence)}"
     densities = density_columns(summary.levels)
     measures = measure_columns(summary)
     columns = ("level", *densities, "", *(column.head for column in measures), "p", "verdict")

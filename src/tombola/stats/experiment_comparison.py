@@ -30,13 +30,16 @@ class ExperimentComparison(SummaryModel):
     """For each fraction of weights left that all have, about, the level of each experiment."""
 
 
-def unique_labels(folders: Sequence[str | Path], names: Sequence[str]) -> list[str]:
-    """A different label for each experiment: the recipes' names; if these are not all different, the ends of the
-    folders' paths, as short as they tell them apart, numbered if a folder is given twice."""
-    parts = [Path(folder).resolve().parts for folder in folders]
-    ends = (["/".join(each[-depth:]) for each in parts] for depth in range(1, max(map(len, parts), default=0)))
+def unique_labels(folders: Sequence[str | Path | None], names: Sequence[str]) -> list[str]:
+    """A different label for each experiment: the names of the folders, or as much of the ends of their paths as tells
+    them apart, numbered if a folder is given twice; for an experiment without a folder, its own name."""
+    parts = [
+        (name,) if folder is None else Path(folder).resolve().parts
+        for folder, name in zip(folders, names, strict=True)
+    ]
+    ends = (["/".join(each[-depth:]) for each in parts] for depth in range(1, max(map(len, parts), default=0) + 1))
     numbered = [f"{Path(*each)} ({number})" for number, each in enumerate(parts, 1)]
-    return next(column for column in (list(names), *ends, numbered) if len(set(column)) == len(column))
+    return next(column for column in (*ends, numbered) if len(set(column)) == len(column))
 
 
 def compare(folders: Sequence[str | Path], results: Sequence[Results]) -> ExperimentComparison:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tombola.experiments.experiment import count_runs
+from tombola.experiments.experiment_title import experiment_title
 from tombola.experiments.margin import Margin
 from tombola.experiments.metric import Metric
 from tombola.experiments.recipe import Recipe
@@ -80,6 +81,7 @@ def _summary(results: Results) -> Summary:
     levels = [_level(results, verdict, metric, names, rewound, tuned) for verdict in verdicts]
     return Summary(
         recipe=config.name,
+        title=experiment_title(config, results.folder),
         replicates=config.replicates,
         finished=results.finished,
         runs=results.tally,

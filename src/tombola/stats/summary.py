@@ -331,6 +331,8 @@ class Summary(SummaryModel):
     """The summary of one experiment."""
 
     recipe: str
+    title: str = Field(exclude=True)
+    """What the experiment is called above its tables; see `experiment_title`."""
     replicates: int
     finished: bool
     runs: Tally

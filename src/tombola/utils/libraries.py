@@ -28,6 +28,13 @@ def versions() -> dict[str, str]:
     return {name: _version(name) for name in ("tombola", "torch", "numpy")}
 
 
+def documentation_url() -> str | None:
+    """The address of tombola's documentation, as the installed package has it; None if it has none."""
+    urls = metadata.metadata("tombola").get_all("Project-URL") or []
+    named = dict(url.partition(", ")[::2] for url in urls)
+    return named.get("Documentation")
+
+
 @functools.cache
 def _version(library: str) -> str:
     """It takes a millisecond to look up, and cannot change while the library is imported."""
