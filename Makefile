@@ -69,3 +69,27 @@ $(VENV)/.docs: constraints.txt pyproject.toml | $(BIN)/python
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site
+
+# The wheel in an empty environment, with the lowest versions that pyproject.toml promises, or with the newest. On x86
+# Linux, PyPI's builds of torch bring CUDA: 3 GB. For others, set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# or TORCH, the version to use instead.
+WHEEL_TESTS := cli/test_experiments.py cli/test_listing.py engines/sparse/test_engine.py engines/test_eager.py \
+	experiments/test_recipe.py experiments/test_results.py report/test_figures.py report/test_page.py \
+	stats/test_summary.py stats/test_verdict.py tickets/test_ticket.py zoo/datasets/test_mnist_and_cifar.py \
+	zoo/datasets/test_parquet.py test_run_experiment.py
+
+.PHONY: build test-lowest test-newest
+
+build: $(VENV)/.test
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
+test-lowest: VERSIONS = $(BIN)/python -m tests.support.lowest_versions
+test-newest: VERSIONS = printf '%s\n'
+test-lowest test-newest: test-%: build
+	$(PYTHON) -m venv --clear build/$*
+	$(VERSIONS) $(TORCH:%=torch==%) > build/$*/constraints.txt
+	build/$*/bin/python -m pip install --constraint build/$*/constraints.txt dist/*.whl pytest pytest-xdist hypothesis
+	build/$*/bin/tombola doctor
+	OMP_NUM_THREADS=1 build/$*/bin/python -m pytest -n 2 --dist loadfile -W default $(WHEEL_TESTS:%=tests/%)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import tombola
 
 HEAVY = ("torch", "numpy", "scipy", "pyarrow", "altair", "numba", "sklearn")
 
-COMMANDS = [[], ["run"], ["show"], ["report"], ["compare"], ["recipes"], ["speeds"], ["list"], ["sweep"]]
+COMMANDS = [[], ["run"], ["show"], ["report"], ["compare"], ["recipes"], ["speeds"], ["list"], ["sweep"], ["doctor"]]
 COMMANDS += [["store", command] for command in ("show", "prune", "copy")]
 COMMANDS += [["ticket", command] for command in ("show", "export", "check")]
 
@@ -39,6 +40,11 @@ def imported_by(program: str) -> str:
 def test_help_and_the_list_of_recipes_need_no_heavy_library() -> None:
     commands = [*([*command, "--help"] for command in COMMANDS), ["recipes"], ["recipes", "--json"]]
     assert imported_by(PROGRAM.format(commands=commands, heavy=HEAVY)) == "[]"
+
+
+def test_the_version_is_known_without_torch() -> None:
+    program = "import sys, tombola; print([tombola.__version__, 'torch' in sys.modules])"
+    assert imported_by(program) == str([metadata.version("tombola"), False])
 
 
 def test_the_package_is_imported_without_what_it_hands_on() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import warnings
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from tombola.utils.former_names import accept_former_modules
@@ -122,7 +123,10 @@ _MOVED = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name. Old names still work, with a warning that says where the thing is now."""
+    """The version; or import a public name. Old names still work, with a warning that says where the thing is now."""
+    if name == "__version__":
+        value = globals()[name] = metadata.version("tombola")
+        return value
     if name in _PUBLIC:
         value = globals()[name] = _imported(_PUBLIC[name])
         return value

@@ -24,7 +24,7 @@ def evaluation_mode(network: nn.Module, state: State, seed: int) -> Iterator[Non
     with ExitStack() as stack:
         stack.enter_context(seeded(seed))
         stack.enter_context(torch.no_grad())
-        for device in ("cpu", "cuda", "mps", "xpu"):
+        for device in filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu")):
             if torch.is_autocast_enabled(device):
                 # Without its cache: that has casts of earlier weights, and the training would use those made here.
                 stack.enter_context(torch.autocast(device, enabled=False, cache_enabled=False))

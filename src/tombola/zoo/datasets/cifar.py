@@ -55,6 +55,11 @@ def load_cifar(source: CifarSource, data_dir: str | Path | None, columns: Column
     return dataset
 
 
+def locate_cifar(source: CifarSource, data_dir: str | Path | None) -> Path | None:
+    """The folder that `load_cifar` would read; None if the dataset would be downloaded."""
+    return next((folder for each in data_folders(data_dir) if list_files(folder := each / source.name)), None)
+
+
 def _locate(source: CifarSource, data_dir: str | Path | None) -> Path:
     *folders, cache = (folder / source.name for folder in data_folders(data_dir))
     for folder in folders:

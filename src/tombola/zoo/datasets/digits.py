@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,12 @@ def load_digits() -> Dataset:
     test, train = order[:TEST_EXAMPLES], order[TEST_EXAMPLES:]
     labels = y.astype(np.int64)
     return Dataset(images[train], labels[train], images[test], labels[test])
+
+
+def locate_digits() -> Path | None:
+    """The file that `load_digits` reads; None if scikit-learn has it elsewhere."""
+    file = Path(str(metadata.distribution("scikit-learn").locate_file(FILE)))
+    return file if file.is_file() else None
 
 
 def _read() -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:

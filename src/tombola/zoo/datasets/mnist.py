@@ -86,14 +86,30 @@ def load_mnist(source: IdxSource, data_dir: str | Path | None) -> Dataset:
     return Dataset(x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64))
 
 
+def locate_mnist(source: IdxSource, data_dir: str | Path | None) -> Path | None:
+    """The folder of the first file that `load_mnist` would read; None if any of them would be downloaded."""
+    found = [_find(file, _folders(source, data_dir)) for file in source.files]
+    return None if found[0] is None or None in found else found[0].parent
+
+
 def _locate(source: IdxSource, file: IdxFile, data_dir: str | Path | None) -> Path:
-    folders = [folder / source.name for folder in data_folders(data_dir)]
+    folders = _folders(source, data_dir)
     archive = f"{file.name}.gz"
-    found = first_existing((folder / name for folder in folders for name in (file.name, archive)), Path.is_file)
+    found = _find(file, folders)
     if found is not None:
         return found
     wanted, checksum = f"{file.name} or {archive}", f"md5:{file.archive_md5}"
     return download(source.name, wanted, source.url + archive, folders, checksum)
+
+
+def _folders(source: IdxSource, data_dir: str | Path | None) -> list[Path]:
+    return [folder / source.name for folder in data_folders(data_dir)]
+
+
+def _find(file: IdxFile, folders: list[Path]) -> Path | None:
+    return first_existing(
+        (folder / name for folder in folders for name in (file.name, f"{file.name}.gz")), Path.is_file
+    )
 
 
 def read_idx(path: Path, file: IdxFile) -> Array:
