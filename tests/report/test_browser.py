@@ -329,7 +329,8 @@ def test_hostile_names_are_escaped_and_tooltips_show_values(browser: Any, result
     there = found.page
     assert there.locator("figure.drawn .live svg.marks").count() == there.locator("figure").count()
     assert HOSTILE[:20] in "".join(there.locator("#figure-accuracy .live svg.marks text").all_text_contents())
-    there.locator("#figure-accuracy .live .mark-symbol.role-mark path").first.hover()
+    points = there.locator("#figure-accuracy .live .mark-symbol.role-mark path:not([fill='#ffffff'])")
+    points.first.hover()
     there.wait_for_selector("#vg-tooltip-element.visible")
     for said in (HOSTILE[:20], "weights left (%)", "mean"):
         assert said in there.locator("#vg-tooltip-element").inner_text()

@@ -160,7 +160,8 @@ def marks(points: Any, names: Sequence[str], legend: Any) -> list[Any]:
     each = points.transform_calculate(series=SERIES).mark_point(clip=True).encode(shape=shape, size=size)
     if HOLLOW not in names:
         return [each]
-    places = {axis: getattr(points.encoding, axis) for axis in ("x", "y")}
+    channels = {name: getattr(points.encoding, name) for name in ("x", "y", "tooltip")}
+    places = {name: channel for name, channel in channels.items() if channel is not alt.Undefined}
     disc = alt.Chart(DATA).transform_calculate(series=SERIES).transform_filter(f"datum.series == '{HOLLOW}'")
     return [disc.mark_point(style=PAPER, clip=True, size=MARK_SIZE, shape="circle").encode(**places), each]
 
