@@ -92,7 +92,7 @@ _PUBLIC = {
     "write_comparison": "report.page:write_comparison",
     "write_report": "report.page:write_report",
 }
-"""The public names, and where they are. Each is imported when it is first used, and torch with it."""
+"""The public names, and where they are defined. Each is imported, and torch with it, when it is first used."""
 
 accept_former_modules()
 

@@ -51,8 +51,8 @@ class SearchResult(NamedTuple):
     """What `find_ticket` returns."""
 
     ticket: Ticket
-    """The smallest winning ticket; if none wins, the sparsest whose mean is within the margin; if there is none
-    either, the sparsest of all. `Ticket.provenance` has the verdict."""
+    """The smallest winning ticket. If none wins, the sparsest ticket whose mean is within the margin; if there is no
+    such ticket, the sparsest of all. `Ticket.provenance` has the verdict."""
     levels: PrintableResults
     """The results of all levels. They print as a table with the verdict."""
 
@@ -105,59 +105,61 @@ def find_ticket(
 ) -> SearchResult:
     """Train, prune, rewind, repeat (Frankle & Carbin 2019, section 1), with your own training function.
 
-    `model` is a network, of which every training gets a copy, or a function that makes a new one for every training.
-    `train(model)` trains it, with any loop, optimizer and framework; it must create its own optimizer. During
-    training, pruned weights are held at zero (see `tombola.hold`); nothing else about the network is changed. The
-    global random states of Python, NumPy and torch are set to the same seed for all trainings of a replicate, and
-    restored afterwards. (A framework that sets its own seed, such as Hugging Face's Trainer, makes all replicates
-    alike: give it `torch.initial_seed()`. Replicates that end in the same weights prove nothing, and the verdict says
-    so.)
+    `model` is a network, which is copied for every training, or a function that makes a new network for every
+    training. `train(model)` trains it, with any loop, optimizer and framework; it must create its own optimizer.
+    During training, pruned weights are held at zero (see `tombola.hold`); nothing else about the network is changed.
+    The global random states of Python, NumPy and torch are set to the same seed for all trainings of a replicate (one
+    repetition of the experiment), and restored afterwards. (A framework that sets its own seed, such as Hugging
+    Face's Trainer, makes all replicates the same: pass it `torch.initial_seed()`. Replicates that end in the same
+    weights prove nothing, and the verdict says so.)
 
-    `evaluate(model)` returns how good the network is on validation examples: a number, or several by name. It is
+    `evaluate(model)` measures the network on validation examples and returns a number, or several by name. It is
     called in evaluation mode, without gradients, every `every` steps of the optimizer that trains the network, and at
-    the end. (A training that calls `tombola.evaluate()` decides itself when.) The early stop is the first evaluation
-    with the best value of the figure `stop_on`, by default the first. `test(model)` is called once, with the weights
-    of the early stop, and returns what is judged: by default, the first figure of `evaluate`, or without that what
-    `train` returns. Without `every`, only the end is evaluated; then the verdict does not ask whether tickets train
-    as fast as the dense network. Higher is better, except for figures called a loss, an error, a perplexity or the
-    like; `minimize` (True, False, or the names of figures of which lower is better) says otherwise.
+    the end. (If `train` calls `tombola.evaluate()`, it decides itself when to evaluate.) The early stop is the first
+    evaluation with the best value of the figure `stop_on`, by default the first figure. `test(model)` is called once,
+    with the weights of the early stop, and returns the figure that is judged. Without `test`, the first figure of
+    `evaluate` is judged; without `evaluate`, what `train` returns. Without `every`, the network is evaluated only at
+    the end; then the verdict does not ask whether tickets train as fast as the dense network. Higher is better,
+    except for figures called a loss, an error, a perplexity or the like. `minimize` overrides this: True, False, or
+    the names of the figures for which lower is better.
 
     - `levels`: the number of prunings. `rate`: the fraction of the remaining weights that each removes (default 0.2);
       or `density`: the fraction left after all of them. `rates` sets it for single layers, by name or pattern.
     - `scope`, `leave_out`, `include`, `outputs`, `score`, `structure`, `rounds`, `group_score`, `round_to`, `cost`,
-      `example`, `data` and `loss` are those of `tombola.prune`: scores that need examples use `data`, an iterable
-      of batches, which are drawn under a seed derived from `seed`.
-    - `rewind`: weights are rewound to their values after this many optimizer steps or, with `"mark"`, where `train`
-      calls `tombola.mark()`. If `train` has a parameter `begin`, it is called as `train(model, begin=steps)` from
-      there; otherwise it trains its full length from these weights, for the dense network too. `"auto"`: in each
-      replicate, the smallest stable one of the candidates of `stability`.
+      `example`, `data` and `loss` have the same meaning as in `tombola.prune`. Scores that need examples use `data`,
+      an iterable of batches, which are drawn under a seed derived from `seed`.
+    - `rewind`: weights are rewound to their values after this many optimizer steps or, with `"mark"`, to their values
+      when `train` calls `tombola.mark()`. If `train` has a parameter `begin`, it is called as
+      `train(model, begin=steps)` from there; otherwise it trains its full length from these weights, for the dense
+      network too. `"auto"`: in each replicate, the smallest stable candidate of `stability`.
     - `one_shot`: prune the trained dense network once to each density.
     - `replicates`: repeat with other seeds, and other initial weights if `model` is a function. `controls`: the
       number of draws of each, `{"reinit": 1, "random": 1}`; see `tombola.studies.controls`.
-    - `stability`: the keys of a recipe's `[stability]`: `{"candidates": [0, 100]}`, in optimizer steps, measures the
-      barriers between trainings of the dense network that share their first steps; `{"tickets": True}` those between
-      tickets of successive levels, and between trainings of one ticket with other seeds. `tolerance` is in the units
-      of the judged figure. See docs/how-to/your-own.md.
+    - `stability`: the keys of a recipe's `[stability]`. `{"candidates": [0, 100]}`, in optimizer steps, measures the
+      barriers between trainings of the dense network that share their first steps. `{"tickets": True}` measures the
+      barriers between tickets of successive levels, and between trainings of one ticket with other seeds.
+      `tolerance` is in the units of the judged figure. See docs/how-to/your-own.md.
     - `baselines`: other functions that train the dense network, such as `[partial(train, lr=0.3)]`, or by name:
-      `{"lr 0.3": ...}`. The verdict is about the dense network trained by `train`; in addition, tickets are compared
-      with the best of all these, chosen on the validation examples (docs/explanation/verdict.md).
+      `{"lr 0.3": ...}`. The verdict is about the dense network trained by `train`. In addition, tickets are compared
+      with the best of all these trainings, chosen on the validation examples (docs/explanation/verdict.md).
     - `margin`: how much worse than the dense network's the judged figure may be, in its own units, or relative, as
-      `"1%"`. `confidence`, and the other keys of a recipe's `[verdict]` as a dictionary, `verdict`: see
-      docs/explanation/verdict.md.
-    - `out`: a results folder, with the same files as a recipe's, the page `report.html` among them; the commands of
-      `tombola` work on it. The same call resumes; one with more replicates, levels, controls or baselines extends it.
-    - `store`: a folder, or a URL (docs/how-to/store.md), for finished trainings, from which the same call resumes; by
-      default `.tombola` beside `out`, and without that nothing is kept. They are identified by the source of the
-      functions, and by the plain values, arrays and functions that these refer to; put anything else that they depend
-      on into `settings` (see `tombola.engines.custom.fingerprint`).
-    - `executor`: any `concurrent.futures.Executor`, whose workers train: processes, or machines of a cluster (see
-      docs/how-to/clusters.md). The model and the functions are sent to them with pickle, or with cloudpickle where it
-      is installed. Each training has one CPU thread, unless a function sets more. One that fails is tried three
+      `"1%"`. `confidence` is the confidence level of each statement. `verdict` is a dictionary with the other keys of
+      a recipe's `[verdict]`. See docs/explanation/verdict.md.
+    - `out`: a results folder, with the same files as a recipe's, including `report.html`; the commands of `tombola`
+      work on it. The same call resumes; a call with more replicates, levels, controls or baselines extends it.
+    - `store`: a folder, or a URL (docs/how-to/store.md), that keeps finished trainings, so that the same call
+      resumes. The default is `.tombola` beside `out`; without `out`, nothing is kept. Trainings are identified by the
+      source of the functions, and by the plain values, arrays and functions that these refer to. Put anything else
+      that they depend on into `settings` (see `tombola.engines.custom.fingerprint`).
+    - `executor`: any `concurrent.futures.Executor`; its workers train, in processes or on machines of a cluster (see
+      docs/how-to/clusters.md). The model and the functions are sent to them with pickle, or with cloudpickle if it is
+      installed. Each training has one CPU thread, unless a function sets more. A training that fails is tried three
       times.
-    - `progress`: shown in a notebook, otherwise on standard error: a bar in a terminal, elsewhere a line a minute;
-      not if False, and in a distributed job by the first process only. `listeners` are notified of every training.
+    - `progress`: shown in a notebook, otherwise on standard error: a bar in a terminal, elsewhere one line per
+      minute. It is not shown if False; in a distributed job only the first process shows it. `listeners` are notified
+      of every training.
 
-    In a distributed job all processes make the same call; a training counts as finished when all of them have it.
+    In a distributed job, all processes make the same call; a training counts as finished when all of them have it.
 
     Raises `InputError` for invalid arguments. Exceptions of `train` and `evaluate` pass through, except with an
     `executor`: then `TrainingsFailed` names the trainings that failed, once all others are finished. Finished
@@ -282,6 +284,6 @@ def _names(minimize: Minimize | None) -> bool | list[str] | None:
 
 
 def _name(out: str | Path | None, model: Model) -> str:
-    """The name of the experiment: that of its folder, otherwise that of the model."""
+    """The name of the experiment: the name of its folder, or otherwise of the model."""
     given = Path(out).resolve().name if out is not None else import_path(model).rpartition(":")[2]
     return experiment_name(given)

@@ -1,4 +1,4 @@
-"""perform: an experiment from its studies to its results and its ticket, whoever trains."""
+"""perform: runs an experiment, from its studies to its results and its ticket, for recipes and custom functions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 def collector_of(
     experiment: Experiment, store: Store, command: str | None = None, find_copies: bool = False, among: int = 1
 ) -> ResultsCollector:
-    """Collects the results of an experiment, one `among` so many at the same time."""
+    """A collector for the results of an experiment, which is one of `among` experiments that run at the same time."""
     workload = experiment.workload
 
     def initial_state(start: Start) -> State:
@@ -50,17 +50,17 @@ def collector_of(
 
 @dataclass
 class Performance:
-    """An experiment that is to be performed, and where its results go."""
+    """An experiment to be run, and where its results go."""
 
     experiment: Experiment
     collector: ResultsCollector
     out: Path | None
-    """The results folder, if one is to be written."""
+    """The results folder; None if no folder is to be written."""
     listeners: Sequence[Listener] = ()
     log: ExperimentLog | None = None
-    """Is opened in the results folder."""
+    """A log to be opened in the results folder."""
     results: PrintableResults | None = None
-    """Once it is finished."""
+    """The results, once the experiment is finished."""
     _writer: ResultsWriter | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,12 +71,12 @@ class Performance:
 
     @property
     def listener(self) -> Listener:
-        """Is told of this experiment's runs."""
+        """The listener for this experiment's runs."""
         logs = [] if self.log is None or self._writer is None else [self.log]
         return ListenerGroup([*logs, self._writer or self.collector, *self.listeners])
 
     def begin(self, engine: Engine[Any], workers: int | None, store: Store) -> None:
-        """Log what is to be done."""
+        """Log what will be trained."""
         if self.log is None:
             return
         config = self.experiment.config
@@ -124,7 +124,7 @@ class Performance:
             self._writer.between_trainings()
 
     def interrupted(self, error: BaseException) -> None:
-        """Write the results so far, unless it is finished."""
+        """Write the results so far, unless the experiment is finished."""
         if self.log is not None and self.results is None:
             self.log.stopped(error)
         if self._writer is not None and self.results is None:
@@ -143,8 +143,8 @@ def perform(
     remote: bool = False,
     log: ExperimentLog | None = None,
 ) -> PrintableResults:
-    """Train what the store lacks, `workers` runs at a time, and write a results folder, if `out` is given, with the
-    smallest winning ticket, and a `log`. Returns the results. `remote` is explained in `conduct`.
+    """Train the runs that the store lacks, `workers` at a time. If `out` is given, write a results folder with the
+    smallest winning ticket and a `log`. Returns the results. `remote` is explained in `conduct`.
 
     Raises `InputError` if the folder cannot be used, and what `conduct` raises.
     """
@@ -161,9 +161,9 @@ def perform_all(
     remote: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> list[PrintableResults]:
-    """Perform several experiments at the same time, so that no worker waits for one of them; what several need is
-    trained once. Each is finished as soon as its own studies are. `listeners` are told of the runs of all, and
-    number their studies through. See `perform`."""
+    """Run several experiments at the same time, so that no worker is idle because of one of them. Runs that several
+    need are trained once. Each experiment is finished as soon as its own studies end. `listeners` are notified of the
+    runs of all experiments, with studies numbered across them. See `perform`."""
     store.check_writable()
     studies: list[Study[None]] = []
     told: list[tuple[Listener, int]] = []
@@ -182,7 +182,7 @@ def perform_all(
         first = performances[0].experiment
         if display.wants_trial and measurable and store.peek(first.dense(first.replicates[0])) is None:
             display.stage("measuring the speed")
-            time_left.measure(engine)  # the store does not tell what it will cost
+            time_left.measure(engine)  # the store has no measured cost
         display.expect(time_left, at_once)
         display.stage("starting to train")
     try:
@@ -197,7 +197,7 @@ def perform_all(
 def _displays(
     performances: Sequence[Performance], listeners: Sequence[Listener]
 ) -> Iterator[tuple[ProgressDisplay, Iterator[tuple[int, Rehearsed]]]]:
-    """Each display, with the runs that it is told of and the numbers of their studies."""
+    """Each display, with the runs that it will be notified of and the numbers of their studies."""
     for performance in performances:
         for each in performance.listeners:
             if isinstance(each, ProgressDisplay):
@@ -217,7 +217,7 @@ def _numbered_through(performances: Sequence[Performance]) -> Iterator[tuple[int
 
 
 def _and_then(studies: Sequence[Study[None]], finish: Callable[[], None]) -> list[Study[None]]:
-    """The same studies, and `finish` is called when the last of them ends."""
+    """The same studies; `finish` is called when the last of them ends."""
     left = len(studies)
 
     def followed(study: Study[None]) -> Study[None]:
@@ -232,10 +232,10 @@ def _and_then(studies: Sequence[Study[None]], finish: Callable[[], None]) -> lis
 
 @dataclass(frozen=True)
 class _Dispatcher(Listener):
-    """Tells each experiment's listener of its own studies."""
+    """Notifies each experiment's listener of its own studies."""
 
     listeners: Sequence[tuple[Listener, int]]
-    """By study, that of its experiment, and the number of the study there."""
+    """For each study, its experiment's listener and the number of the study in that experiment."""
     performances: Sequence[Performance]
 
     def started(self, study: int, request: RunRequest) -> None:

@@ -1,4 +1,4 @@
-"""plan_experiment: what a recipe's experiment will train, before it does."""
+"""plan_experiment: estimates what a recipe's experiment will train, before it is run."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def plan_experiment(
     part: str | None = None,
     data_dir: str | Path | None = None,
 ) -> Plan:
-    """What `run_experiment` would train with these arguments, and the time, disk and memory that takes.
+    """What `run_experiment` would train with these arguments, and how much time, disk and memory this takes.
 
     The experiment's own studies are run: outcomes in `store` are used, others are made up, so that every training is
-    counted. Times are those of trainings of the same kind in the store; where there are none, a few iterations are
-    trained here; not for GPUs of a cluster. Nothing is written.
-    Raises `InputError` if the recipe or its data is invalid, and where `run_experiment` does.
+    counted. Times come from trainings of the same kind in the store. If there are none, a few iterations are trained
+    on this machine, except for GPUs of a cluster. Nothing is written.
+    Raises `InputError` if the recipe or its data is invalid, and in the cases in which `run_experiment` does.
     """
     check_trainers(engine, device, None, cluster, resources, workers)
     experiment = RecipeExperiment(recipe, data_dir)

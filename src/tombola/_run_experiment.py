@@ -45,21 +45,22 @@ def run_experiment(
     which experiments may share.
     `device` is `cpu`, `cuda` (all visible GPUs), `cuda:N` (one of them), or `auto`: CUDA where there is a GPU that is
     estimated to be faster, otherwise the CPU.
-    `workers` runs are trained side by side, by default one on each core, or on each GPU, in threads or processes, as
-    the engine requires; only the last bits and the dropout of stacked runs depend on that.
-    With an `executor`, its workers train instead, wherever they are; they are handed what they need, and a training
-    that fails is tried three times. `device` is then theirs (`auto`: the CPU), and `workers` the number of trainings
-    submitted to it at once.
-    `cluster` trains on a Ray cluster: `ray` starts one here, `auto` is that of this machine, `ray://HOST:PORT` is
-    another one. `resources` are those of a training there, by default `{"cpu": 1}`, and `{"gpu": 1}` on CUDA, which
-    `auto` is where the cluster has GPUs; `{"gpu": 0.25}` is a share of one.
-    With a `part`, such as "2/8", only a part of the replicates is trained, for a later call without it, which writes
-    `out`; processes that share the store may train a part each. Returned are the results of these replicates.
+    `workers` runs are trained in parallel, by default one on each core, or on each GPU, in threads or processes, as
+    the engine requires. Only the last bits and the dropout of stacked runs depend on this number.
+    With an `executor`, its workers train instead, on any machine. They receive what they need, and a training that
+    fails is tried three times. `device` is then the device of these workers (`auto`: the CPU), and `workers` the
+    number of trainings submitted to the executor at once.
+    `cluster` trains on a Ray cluster: `ray` starts one on this machine, `auto` uses the one that runs here, and
+    `ray://HOST:PORT` another one. `resources` are the resources of one training on the cluster, by default
+    `{"cpu": 1}`, and `{"gpu": 1}` on CUDA; `{"gpu": 0.25}` is a share of a GPU. With a cluster, the device `auto` is
+    CUDA if the cluster has GPUs.
+    With a `part`, such as "2/8", only this part of the replicates is trained. Processes that share the store may
+    train one part each; a later call without `part` then writes `out`. Returns the results of these replicates.
 
     After an interruption, call it again to resume: finished runs are in the store, and runs in training save a
-    checkpoint every `checkpoint_every` seconds, or so seldom that it takes a twentieth of the time.
-    `progress` is shown in a notebook, otherwise on standard error: a bar in a terminal, elsewhere a line a minute;
-    not if False. `command` is recorded in the results.
+    checkpoint every `checkpoint_every` seconds, or less often, so that this takes at most a twentieth of the time.
+    `progress` is shown in a notebook, otherwise on standard error: a bar in a terminal, elsewhere one line per
+    minute. It is not shown if False. `command` is recorded in the results.
     Raises `InputError` if the recipe, the data or a folder is invalid; `TrainingsFailed` if trainings in `executor`
     failed three times, once all others are finished.
     """
@@ -68,12 +69,12 @@ def run_experiment(
     count = count_runs(recipe, own)
     folder = out if own is None else None
     with ExitStack() as stack:
-        log = stack.enter_context(ExperimentLog())  # which has the warnings from here on
+        log = stack.enter_context(ExperimentLog())  # collects warnings from here on
         announce(listeners, "loading the data")
         experiment = RecipeExperiment(recipe, data_dir)
         if own is not None:
             experiment = experiment.only(own)
-            growth_of_folder(out, recipe)  # raises what the later call would
+            growth_of_folder(out, recipe)  # raises now the errors of the later call without `part`
         runs = open_store(out.parent / ".tombola" if store is None else store, checkpoint_every)
         collector = collector_of(experiment, runs, command)
         announce(listeners, "starting the cluster" if cluster else "preparing the engine")

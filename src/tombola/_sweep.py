@@ -1,4 +1,4 @@
-"""sweep: the experiments of several recipes, performed at the same time with one store."""
+"""sweep: the experiments of several recipes, run at the same time with one store."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ def sweep(
     listeners: Sequence[Listener] = (),
     commands: Mapping[Path, str] | None = None,
 ) -> list[PrintableResults]:
-    """Run or resume the experiments of several recipes, each in its results folder. `listeners` are told of all runs:
-    the number of a study counts the replicates of all experiments. For the other arguments see `run_experiment`.
+    """Run or resume the experiments of several recipes, each in its results folder. `listeners` are notified of the
+    runs of all experiments; they see studies numbered across the replicates of all experiments. For the other
+    arguments see `run_experiment`.
 
     Raises `InputError`, which names the folder, if any of the recipes is invalid, before anything is trained.
     """

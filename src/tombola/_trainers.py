@@ -1,4 +1,4 @@
-"""Who trains the runs of recipes: an engine, and the executor whose workers it runs in."""
+"""What trains the runs of recipes: an engine, and an executor with the workers that run it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tombola.utils.workers import parallel_executor, worker_count
 
 @dataclass(frozen=True)
 class Trainers:
-    """What `conduct` needs to have runs trained; see there."""
+    """The arguments of `tombola.studies.conductor.conduct` that decide how runs are trained."""
 
     engine: Engine[Any]
     executor: Executor
@@ -37,7 +37,7 @@ def check_trainers(
     resources: Mapping[str, float] | Sequence[str],
     workers: int | None = None,
 ) -> None:
-    """Raises `InputError` for those that `trainers` cannot make, as far as that is known before."""
+    """Raises `InputError` for arguments that `trainers` would refuse, as far as this is known in advance."""
     if cluster is None and resources:
         raise InputError("resources: are for trainings on a cluster; give cluster, too")
     if cluster is not None and executor is not None:
@@ -57,7 +57,8 @@ def trainers(
     cluster: str | None = None,
     resources: Mapping[str, float] | Sequence[str] = (),
 ) -> Iterator[Trainers]:
-    """Those that `run_experiment` describes, in this block. The device is chosen by the first of `experiments`."""
+    """Make the engine and executor that `run_experiment` describes, for this block. The device is chosen for the
+    first of `experiments`."""
     if cluster is not None:
         with ray_cluster(cluster, resources, device, engine) as on_ray:
             yield _elsewhere(on_ray, engine, on_ray.device, workers, data_dir)

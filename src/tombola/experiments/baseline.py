@@ -1,4 +1,4 @@
-"""`[baseline]`: other options that the dense network is trained with, so that tickets meet a tuned one."""
+"""`[baseline]`: other training options for the dense network, so that tickets are compared with a tuned one."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ class BaselineSection(FrozenModel):
 
     @property
     def options(self) -> dict[str, list[Any]]:
-        """Values by option, in the order of the fields of `Training`, whatever their order in the recipe."""
+        """Values by option, in the order of the fields of `Training`, not in that of the recipe."""
         given = self.model_extra or {}
         return {name: given[name] for name in Training.model_fields if name in given}
 
     def trainings(self, training: Training) -> list[Training]:
-        """`training`, that of the tickets, then it with every other combination of options; the last option varies
-        fastest. Raises `ValueError`, with the message for `[training]`, if a combination is invalid."""
+        """`training`, as used for the tickets, followed by its variants with every other combination of options; the
+        last option varies fastest. Raises `ValueError`, with the message for `[training]`, if a combination is
+        invalid."""
         found = [training]
         for values in itertools.product(*self.options.values()):
             options = dict(zip(self.options, values, strict=True))

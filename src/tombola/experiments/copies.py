@@ -1,4 +1,4 @@
-"""Copies: trainings of different replicates that are one and the same training."""
+"""Copies: trainings of different replicates that are the same training."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from tombola.pruning.mask import Mask, State
 
 TOLERANCE = 0.01
-"""Trainings are copies if their weights differ by less than this fraction of what training changes, as by rounding
-or by initial weights that hardly matter. Other batches make more of a difference."""
+"""Trainings are copies if their weights differ by less than this fraction of the change in training. Rounding, or
+initial weights with little effect, make such differences; other batches make larger ones."""
 
 SUMS = 8
 """The dimensions of a projection."""
@@ -27,8 +27,8 @@ ADVICE = (
 def tolerances(prunable: Iterable[str], start: State, final: State) -> dict[str, float]:
     """The names of the tensors by which trainings are compared, each with the distance at which it counts as equal.
 
-    They are the prunable weights that the training from `start` to `final` changed; if there are none, all tensors
-    that it changed; if there are none, the prunable weights."""
+    These are the prunable weights that the training from `start` to `final` changed. If it changed none, they are all
+    tensors that it changed; if it changed nothing, the prunable weights."""
     changes = {
         name: float(torch.linalg.vector_norm(tensor.double() - start[name].double()))
         for name, tensor in final.items()
@@ -41,8 +41,8 @@ def tolerances(prunable: Iterable[str], start: State, final: State) -> dict[str,
 
 
 def sketch(final: State, mask: Mask, tolerated: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
-    """What is compared of a training that ended with `final`: for each tensor the distance at which it counts as
-    equal, and a random projection to `SUMS` dimensions, in which distances are about those of the tensors.
+    """The sketch by which a training that ended with `final` is compared: for each tensor, the distance at which it
+    counts as equal, and a random projection to `SUMS` dimensions, which approximately preserves distances.
 
     `tolerated` are the `tolerances` of the dense training; with fewer weights, distances are shorter."""
     found = {}
@@ -64,8 +64,8 @@ Sketch = Mapping[str, tuple[float, ...]]
 
 
 class Copies:
-    """Finds the replicates that have a training which ended, almost exactly, in the same weights as that of another
-    replicate. They are no independent evidence."""
+    """Finds the replicates with a training that ended in almost exactly the same weights as a training of another
+    replicate. Such replicates are not independent evidence."""
 
     def __init__(self) -> None:
         self._sketches: defaultdict[int, dict[int, Sketch]] = defaultdict(dict)  # by level and replicate
@@ -80,7 +80,7 @@ class Copies:
 
     @property
     def replicates(self) -> list[int]:
-        """Those found so far."""
+        """The replicates found so far."""
         return sorted(self._found)
 
 

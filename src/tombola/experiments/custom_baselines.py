@@ -9,12 +9,12 @@ from tombola.experiments.custom_config import import_path
 from tombola.utils.errors import InputError
 
 Baselines = Sequence[TrainFunction] | Mapping[str, TrainFunction]
-"""Training functions, or these by their names in tables."""
+"""Training functions, as a sequence or by the names that tables show."""
 
 
 def by_label(train: TrainFunction, baselines: Baselines) -> dict[str, TrainFunction]:
-    """Training functions by what tells them apart from each other and from `train`. Raises `InputError` for anything
-    else."""
+    """Training functions by labels that differ from each other and from that of `train`. Raises `InputError` for
+    anything else."""
     if isinstance(baselines, Mapping):
         labelled = {str(name): function for name, function in baselines.items()}
     elif isinstance(baselines, Sequence):

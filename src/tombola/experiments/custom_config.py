@@ -38,17 +38,18 @@ class FunctionsSection(FrozenModel):
     evaluate: str | None = None
     test: str | None = None
     fingerprint: str | None = None
-    """Of the functions, of all that they refer to, and of the settings; empty if nothing is kept; None where `train`
-    is no function of the user's, but a framework's training with a callback."""
+    """The fingerprint of the functions, of everything that they refer to, and of the settings. Empty if nothing is
+    kept; None if a framework trains with a callback, so that there is no `train` function."""
 
 
 class EvaluationSection(FrozenModel):
     """`[evaluation]`: how the network is evaluated while it is trained."""
 
     every: int | None = Field(default=None, ge=1)
-    """The number of optimizer steps between evaluations; None if it is evaluated at the end."""
+    """The number of optimizer steps between evaluations; None if the network is evaluated only at the end."""
     minimize: bool | list[str] | None = None
-    """Whether lower is better: of the first figure, or the figures of which it is; None if known by their names."""
+    """Whether lower is better for the first figure, or the names of the figures for which it is; None if the names of
+    the figures decide."""
     stop_on: str | None = None
     """The figure whose best value is the early stop; None is the judged one."""
 
@@ -57,13 +58,13 @@ class OtherTraining(FrozenModel):
     """An item of `[[baseline]]`: another training function for the dense network."""
 
     label: str
-    """What tells it apart."""
+    """A name that no other training has."""
     train: str
     fingerprint: str
 
 
 class StepsStabilitySection(StabilitySection):
-    """`[stability]`, with candidates in optimizer steps: how many an epoch has is not known."""
+    """`[stability]`, with candidates in optimizer steps, because the number of steps in an epoch is unknown."""
 
     tolerance: float = Field(default=0.02, ge=0, allow_inf_nan=False)
     """The highest barrier of a stable network, in the units of the judged figure."""
@@ -89,10 +90,10 @@ def _is_count(value: object) -> bool:
 
 
 class DescribedSearchSection(SearchSection):
-    """`[search]`, in which functions and objects are described, and so not checked."""
+    """`[search]`, with descriptions instead of functions and objects; these are not checked."""
 
     densities: dict[str, float] = {}
-    """The fractions of weights left of single layers, by name or pattern, instead of `rate` or `density`."""
+    """The fractions of weights left in single layers, by name or pattern, instead of `rate` or `density`."""
 
     @model_validator(mode="after")
     def _check(self) -> DescribedSearchSection:
@@ -100,7 +101,7 @@ class DescribedSearchSection(SearchSection):
 
     @property
     def options(self) -> PruningOptions:
-        """Raises `InputError` where a score or structure is a function or an object, which is described only."""
+        """Raises `InputError` if a score or structure is a function or an object: only its description is known."""
         return PruningOptions(
             levels=self.levels,
             rate=self.rate,
@@ -143,25 +144,25 @@ class CustomConfig(SearchConfig):
         return self._metric(measured, "validation" if self.functions.test is None else "test")
 
     def chosen_by(self, measured: Iterable[Measures]) -> Metric:
-        """Of the figures that `evaluate` returns the one of which the early stop is the best, or else the one that is
-        judged or, if there is none of its name, the first."""
+        """The figure of `evaluate` that decides the early stop, if one is given. Otherwise the judged figure or, if
+        `evaluate` returns no figure of its name, the first."""
         measured = list(measured)
         return self._metric(measured, "validation", self.evaluation.stop_on or self.judged(measured).name)
 
     def barrier_metric(self, measured: Iterable[Measures]) -> Metric:
-        """Of the figures that `evaluate` returns the judged one or, if there is none of its name, the first."""
+        """The judged figure as `evaluate` returns it or, if it returns no figure of that name, its first figure."""
         measured = list(measured)
         return self._metric(measured, "validation", self.judged(measured).name)
 
     @property
     def evaluates_ends(self) -> bool:
-        """If there is a function that asks about the test examples."""
+        """Whether there is a function for the test examples."""
         return self.functions.test is not None
 
     def _metric(
         self, measured: Iterable[Measures], split: Literal["test", "validation"], wanted: str | None = None
     ) -> Metric:
-        """The figure of these examples that is `wanted`, or else the first."""
+        """The `wanted` figure of these examples, or otherwise the first."""
         prefix, suffix = f"{split}_", "_at_stop"
         found: dict[str, list[float]] = {}
         for figure, value in (item for measures in measured for item in measures.figures.items()):
@@ -182,7 +183,7 @@ def custom_config(table: Mapping[str, Any]) -> CustomConfig:
 
 
 def described_search(options: PruningOptions, one_shot: bool) -> dict[str, Any]:
-    """The section `[search]` of these options; functions and objects are described."""
+    """The section `[search]` of these options, with descriptions of functions and objects."""
     density = options.density
     values: dict[str, Any] = {"levels": int(options.levels), "scope": options.scope, "rounds": options.rounds}
     values |= {"rates": dict(options.rates), "include": [*options.include], "leave_out": [*options.leave_out]}
@@ -202,13 +203,13 @@ def described_search(options: PruningOptions, one_shot: bool) -> dict[str, Any]:
 
 
 def experiment_name(text: str) -> str:
-    """The text as the name of an experiment, without the characters that it cannot have."""
+    """The text as the name of an experiment, without invalid characters."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-") or "search"
 
 
 def import_path(thing: object) -> str:
-    """`package.module:function` if that gives the thing; otherwise its name, or that of its class; of a partial the
-    call: `train(lr=0.1)`."""
+    """`package.module:function` if importing that gives the thing; otherwise its name, or that of its class. For a
+    partial, the call: `train(lr=0.1)`."""
     if isinstance(thing, functools.partial):
         arguments = [*map(_short, thing.args), *(f"{name}={_short(value)}" for name, value in thing.keywords.items())]
         return f"{import_path(thing.func).rpartition(':')[2]}({', '.join(arguments)})"
@@ -222,5 +223,5 @@ def import_path(thing: object) -> str:
 
 def _short(value: object) -> str:
     """The value as code, if that is short; otherwise the name of its class."""
-    text = getattr(value, "__qualname__", repr(value))  # of a class or function its name
+    text = getattr(value, "__qualname__", repr(value))  # for a class or function, its name
     return text if len(text) <= MAX_VALUE else type(value).__name__

@@ -31,24 +31,24 @@ class CustomWorkload:
 
     source: CustomModel
     mask: Mask
-    """Of the dense network."""
+    """The mask of the dense network."""
     pruner: Pruner
     matrix_weights: int
     template: dict[str, Any]
-    """What the runs have in common: fields of `CustomRun`."""
+    """The fields of `CustomRun` that all runs have in common."""
     seed: int
     device: torch.device
     data: Iterable[Any] | None = None
     """Batches of training examples for scores."""
     loss: Loss = cross_entropy
     other_procedures: Sequence[str] = ()
-    """Those of the dense network's other trainings."""
+    """The fingerprints of the dense network's other trainings."""
 
     @classmethod
     def of(
         cls, config: CustomConfig, source: CustomModel, prunable: PrunableNetwork, pruner: Pruner, **given: Any
     ) -> CustomWorkload:
-        """The workload of this configuration; `given`: further fields."""
+        """The workload of this configuration; `given` are further fields."""
         return cls(
             source=source,
             mask=prunable.dense,

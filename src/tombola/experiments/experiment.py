@@ -1,4 +1,4 @@
-"""Experiment: a configuration and what it trains as studies, one for each replicate."""
+"""Experiment: turns a configuration and its workload into studies, one for each replicate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ RETRAIN: dict[str, Callable[[int], Retrain]] = {
 
 
 class Experiment:
-    """The studies of a configuration. Tickets are also trained on the data of `target`, if that is given."""
+    """The studies of a configuration. If `target` is given, tickets are also trained on its data."""
 
     def __init__(
         self,
@@ -60,21 +60,21 @@ class Experiment:
         self.config = config
         self.workload = workload
         self.replicates = range(config.replicates)
-        """Those that are studied."""
+        """The replicates that are studied."""
         self._rewind_to = rewind_to
         self._candidates = candidates
         self._target = target
         self._masks: MaskSource = ExactMasks()
 
     def with_masks(self, masks: MaskSource) -> Self:
-        """The same experiment, whose masks are made by `masks`."""
+        """The same experiment, with masks made by `masks`."""
         changed = copy.copy(self)
         changed._masks = masks
         return changed
 
     def only(self, part: Part) -> Self:
-        """The same experiment, of which a part of the replicates is studied. Raises `InputError` if there are more
-        parts than replicates."""
+        """The same experiment with only a part of its replicates. Raises `InputError` if there are more parts than
+        replicates."""
         changed = copy.copy(self)
         changed.replicates = part.replicates(self.config.replicates)
         return changed
@@ -123,7 +123,7 @@ class Experiment:
             yield from ticket_lines(tickets, lines.seeds, lines.points, lines.evaluate_ends)
 
     def _rewound(self, replicate: int, whole: Any) -> Study[tuple[Any, int]]:
-        """The dense network's run from the iteration k to which tickets are rewound, and k."""
+        """The dense network's run from iteration k on, to which tickets are rewound, and k."""
         to = self.config.rewind.to
         if to == MARK:
             return (yield from train_to_mark(whole))
@@ -183,8 +183,8 @@ class Experiment:
 
 
 def count_runs(config: SearchConfig, part: Part | None = None) -> int:
-    """How many runs the studies of `config`, or of a part of it, request if none diverges; with "auto" and for early
-    birds the maximum. Raises `InputError` if there are more parts than replicates."""
+    """How many runs the studies of `config`, or of a part of it, request if none diverges; the maximum with "auto"
+    and for early birds. Raises `InputError` if there are more parts than replicates."""
 
     def level_count(chosen: list[int] | None) -> int:
         return config.search.levels if chosen is None else len(set(chosen))
@@ -200,5 +200,5 @@ def count_runs(config: SearchConfig, part: Part | None = None) -> int:
         pairs, lines = config.stability.pairs, len(config.stability.candidates) * config.stability.pairs
         lines += count_ticket_lines(config.search.levels, pairs) if config.stability.tickets else 0
         count += lines * (config.stability.points + 2 * config.evaluates_ends)
-    count += len(trunks - {Duration(), AUTO})  # a trunk of no iterations is not trained
+    count += len(trunks - {Duration(), AUTO})  # a trunk without iterations is not trained
     return count * len((part or Part()).replicates(config.replicates))

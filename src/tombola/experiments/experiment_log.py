@@ -23,12 +23,12 @@ LOG = "log.txt"
 FORM = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
 
 MOST = 100_000
-"""Records that are kept until the file is opened."""
+"""The largest number of records that are kept until the file is opened."""
 
 
 class _Gathered(MemoryHandler):
-    """Keeps records until it has a target. It does not keep warnings from a program that handles none: where nobody
-    else would, they are printed, as Python does without any handler."""
+    """Keeps records until it has a target. Warnings that no other handler prints are still printed, as Python does
+    without any handler."""
 
     def __init__(self) -> None:
         super().__init__(MOST, flushLevel=logging.CRITICAL + 1)
@@ -42,7 +42,7 @@ class _Gathered(MemoryHandler):
 
 
 class _LogFile(logging.FileHandler):
-    """The file. Where it cannot be written, such as on a full disk, training goes on."""
+    """The file. If it cannot be written, for example on a full disk, training continues."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, mode="a", encoding="utf-8", errors="replace")
@@ -53,7 +53,7 @@ class _LogFile(logging.FileHandler):
 
 
 EVENTS = "tombola.experiment"
-"""The name of the events among log records."""
+"""The logger name of the events."""
 
 
 class ExperimentLog(Listener):
@@ -63,7 +63,7 @@ class ExperimentLog(Listener):
     def __init__(self) -> None:
         self._gathered = _Gathered()
         self._file: _LogFile | None = None
-        self._events = logging.Logger(EVENTS, logging.INFO)  # on its own: the user's handlers do not get every run
+        self._events = logging.Logger(EVENTS, logging.INFO)  # no parent, so the user's handlers do not get every run
         self._events.addHandler(self._gathered)
         self._under_way: dict[tuple[int, RequestId], str] = {}
         self._answered: set[tuple[int, RequestId]] = set()
@@ -89,7 +89,7 @@ class ExperimentLog(Listener):
         self._gathered.flush()
 
     def begin(self, command: str | None, plan: str) -> None:
-        """Log who trains what."""
+        """Log the command, the versions and the plan."""
         self.note(f"command: {command or 'find_ticket or run_experiment, called in Python'}")
         libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
         self.note(f"versions: {libraries}, Python {platform.python_version()} on {processor()}")
@@ -121,7 +121,7 @@ class ExperimentLog(Listener):
         self._events.error("failed: %s; %s", _named(study, request), then, exc_info=error)
 
     def stopped(self, error: BaseException) -> None:
-        """Log what ended the experiment before its end, and what was training then."""
+        """Log what stopped the experiment early, and which runs were training then."""
         training = "; ".join(self._under_way.values()) or "nothing"
         finished = plural(len(self._answered), "run")
         if isinstance(error, KeyboardInterrupt):
@@ -150,7 +150,7 @@ def _named(study: int, request: RunRequest) -> str:
 
 
 def _figures(measures: Measures) -> str:
-    """What was measured, in a few words: at early stop on the test set, where that is known."""
+    """What was measured, in a few words: at early stop on the test set, if that is known."""
     if measures.diverged:
         return f"diverged after {measures.iterations:,} iterations"
     figures = measures.figures

@@ -16,8 +16,9 @@ DEPTH = 3
 
 
 def results_folders(folder: Path) -> list[Path]:
-    """The results folders below `folder`, or that itself, in order of their paths; also those that are `unreadable`,
-    which may be or have some. Hidden folders are not looked into. What several links lead to counts once."""
+    """The results folders below `folder`, or `folder` itself, in order of their paths. `unreadable` folders are
+    included, because they may be or contain results folders. Hidden folders are skipped. A folder that several links
+    lead to counts once."""
     found: dict[str, Path] = {}
     top = os.path.realpath(folder)
     for each in sorted(_walk(folder, DEPTH), key=lambda path: _is_linked(path, folder, top)):
@@ -26,7 +27,7 @@ def results_folders(folder: Path) -> list[Path]:
 
 
 def unreadable(folder: Path) -> str | None:
-    """Why it cannot be seen what is in `folder`; None if it can, or if it is not a folder."""
+    """Why the contents of `folder` cannot be listed; None if they can, or if it is not a folder."""
     try:
         os.scandir(folder).close()
         with suppress(FileNotFoundError):
@@ -56,7 +57,7 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or leads to one, or may for all that can be seen."""
+    """Whether it is a folder or leads to one, or may do so as far as can be seen."""
     try:
         return entry.is_dir()
     except OSError as error:
@@ -69,7 +70,7 @@ def _is_linked(path: Path, folder: Path, top: str) -> bool:
 
 
 def named_results_folders(folders: Iterable[Path]) -> list[Path]:
-    """The results folders at or below each of `folders`. Raises `InputError` for one that has none."""
+    """The results folders at or below each of `folders`. Raises `InputError` for a folder without any."""
     found: dict[Path, None] = {}
     for folder in folders:
         below = results_folders(folder)

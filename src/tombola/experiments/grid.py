@@ -12,13 +12,13 @@ from tombola.experiments.recipe import Recipe, load_recipe
 from tombola.utils.errors import InputError
 
 Grid = Mapping[str, Sequence[str]]
-"""By dotted key of a recipe, its values as they are written in TOML, or as text."""
+"""The values of each dotted key of a recipe, as they are written in TOML, or as text."""
 
 
 def parse_grid(options: Sequence[str]) -> dict[str, list[str]]:
     """The grid that `--grid KEY=VALUE,VALUE...` gives. Commas within brackets, braces and quotes are part of a value.
 
-    Raises `InputError` for another form, and for a key or a value that is given twice.
+    Raises `InputError` if an option has another form, and if a key or a value is given twice.
 
     >>> parse_grid(['training.milestones=["2ep"],["3ep","4ep"]'])
     {'training.milestones': ['["2ep"]', '["3ep","4ep"]']}
@@ -70,10 +70,10 @@ def parsed(value: str) -> object:
 
 
 def overrides_of(grid: Grid) -> dict[str, list[str]]:
-    """Every combination of a grid: by a name that says its values, the overrides that make it; the last key varies
+    """The overrides that make each combination of a grid, by a name that contains its values. The last key varies
     fastest. Names depend only on the keys and on the combination's own values, so a larger grid keeps them.
 
-    Raises `InputError` where two combinations would have one name.
+    Raises `InputError` if two combinations would have the same name.
     """
     heads = short_keys(list(grid))
     found: dict[str, list[str]] = {}
@@ -86,8 +86,8 @@ def overrides_of(grid: Grid) -> dict[str, list[str]]:
 
 
 def grid_recipes(recipe: str | Path, grid: Grid, overrides: Sequence[str] = ()) -> dict[str, Recipe]:
-    """The recipe of each combination, by its name. Raises `InputError`, which names the combination, for an invalid
-    one, and for an override of a value that the grid gives."""
+    """The recipe of each combination, by its name. Raises `InputError`, which names the combination, if one is
+    invalid, and if an override sets a value that the grid gives."""
     for override, key in itertools.product(overrides, grid):
         if f"{_plain(override.partition('=')[0].strip())}.".startswith(f"{_plain(key)}."):
             raise InputError(f"--set {override}: the value is that of --grid {key}; give only one of them")
@@ -101,7 +101,7 @@ def grid_recipes(recipe: str | Path, grid: Grid, overrides: Sequence[str] = ()) 
 
 
 def short_keys(keys: Sequence[str]) -> list[str]:
-    """The last parts of dotted keys, as they may stand in names; whole keys where these are not all different.
+    """The last parts of dotted keys, as names can contain them; whole keys if the last parts are not all different.
 
     >>> short_keys(["training.lr", "search.rate"])
     ['lr', 'rate']
@@ -112,7 +112,7 @@ def short_keys(keys: Sequence[str]) -> list[str]:
 
 
 def _in_a_name(value: str) -> str:
-    """A value as it may stand in a name: the items of a list with + between them."""
+    """A value as a name can contain it: the items of a list with + between them."""
     read = parsed(value)
     if isinstance(read, list):
         return _plain("+".join(map(str, read)))

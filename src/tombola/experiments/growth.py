@@ -1,7 +1,7 @@
-"""Growth: how the experiment of a results folder may be gone on with, by adding to what is there.
+"""Growth: how the experiment of a results folder may be extended.
 
 More replicates, levels, controls, draws, pairs of trainings, or a transfer leave every finished run as it is. Any
-other change makes another experiment.
+other change makes it a different experiment.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from tombola.utils.differences import differences
 from tombola.utils.errors import InputError
 
 Growth = Mapping[str, tuple[Any, Any]]
-"""What grows: by dotted key of the configuration, the value there and the value here."""
+"""The keys that grow: for each dotted key of the configuration, the old value and the new one."""
 
 ADDABLE = ("transfer", "stability", "baseline")
-"""Sections that a configuration may gain: they add runs, and change no other."""
+"""Sections that a configuration may gain: they add runs, and change no others."""
 
 
 def growth_of_folder(folder: Path, config: SearchConfig) -> Growth:
-    """How `config` extends the experiment in `folder`; empty if it does not, or if no experiment is there.
+    """How `config` extends the experiment in `folder`; empty if it is the same, or if there is no experiment.
 
-    Raises `InputError` for all other differences; see `growth`.
+    Raises `InputError` for other differences; see `growth`.
     """
     path = folder / CONFIGURATION
     return growth(folder, parse_config(read_toml(path), source=str(path)), config) if path.exists() else {}
@@ -39,7 +39,7 @@ def growth_of_folder(folder: Path, config: SearchConfig) -> Growth:
 def growth(folder: Path, there: SearchConfig, here: SearchConfig) -> Growth:
     """How `here` extends `there`, the configuration of `folder`; empty if they are the same.
 
-    Raises `InputError`, which names all differences that do not only add to what is there.
+    Raises `InputError`, which names all differences that do more than add runs.
     """
     before, after, rules = _comparable(there), _comparable(here), _rules(here)
     for section in ADDABLE:
@@ -60,13 +60,13 @@ def growth(folder: Path, there: SearchConfig, here: SearchConfig) -> Growth:
 
 
 def growth_text(folder: Path, grown: Growth) -> str:
-    """What is added to an experiment, in a line."""
+    """What is added to an experiment, in one line."""
     listed = [f"{key} from {_shown(a)} to {_shown(b)}" for key, (a, b) in grown.items()]
     return f"Extending {folder}: {', '.join(listed)}."
 
 
 def _comparable(config: SearchConfig) -> dict[str, Any]:
-    """The whole configuration, with every control, and all levels listed where all are meant."""
+    """The whole configuration, with every control, and with explicit lists of levels instead of "all"."""
     every = list(range(1, config.search.levels + 1))
     table = config.resolved() | {"controls": {}}
     for name in CONTROLS:
@@ -81,7 +81,7 @@ def _comparable(config: SearchConfig) -> dict[str, Any]:
 
 
 def _rules(here: SearchConfig) -> dict[str, Callable[[Any, Any], bool]]:
-    """By pattern of a key, whether a change from one value to another only adds runs."""
+    """For each pattern of keys, a function that says whether changing one value to another only adds runs."""
     rules: dict[str, Callable[[Any, Any], bool]] = {
         "replicates": _more,
         "controls.*.draws": _more,
@@ -111,7 +111,7 @@ def _continues(before: list[Any], after: list[Any]) -> bool:
 
 
 def _reason(refused: Growth, here: SearchConfig) -> str:
-    """Why a change that looks like growth is none; a sentence, or empty."""
+    """Why a change that looks like growth is refused; a sentence, or empty."""
     counts = {key: refused[key] for key in ("replicates", "search.levels") if key in refused}
     if any(b < a for a, b in counts.values()):
         kept = " ".join(f"--set {key}={a}" for key, (a, b) in counts.items() if b < a)

@@ -30,7 +30,7 @@ class LayerStats:
     weights: int
     """The number of kept weights."""
     weights_total: int
-    """The number in the dense layer."""
+    """The number of weights in the dense layer."""
     sign_changes: int | None
     """How many kept weights changed their sign in training; None if it diverged."""
     distance: float | None
@@ -43,7 +43,7 @@ class LayerStats:
     """For a linear layer that reads the examples: the number of kept weights of each input, in row-major order; for
     images with channels, of each pixel."""
     outputs: int | None = None
-    """This and the others below are those of `UnitStats`; None unless units are pruned."""
+    """This field and those below are the fields of `UnitStats`; None unless units are pruned."""
     inputs: int | None = None
     multiply_adds: int | None = None
 

@@ -1,4 +1,4 @@
-"""Units by layer: how many a mask leaves of those that a structure prunes, and with how many multiply-adds."""
+"""Units by layer: how many units a mask keeps, for structures that prune units, and their multiply-adds."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class UnitStats:
     """What is left of one parameter."""
 
     outputs: int | None = None
-    """How many of the units that its outputs belong to have a weight left, anywhere in the network; None if they
-    belong to none, as those of tiles."""
+    """The number of units of its outputs that have a weight left, anywhere in the network; None if its outputs belong
+    to no units, as with tiles."""
     inputs: int | None = None
-    """The same of its inputs."""
+    """The same for its inputs."""
     multiply_adds: int | None = None
-    """Those of its kept weights for one example; None if unknown."""
+    """The multiply-adds of its kept weights for one example; None if unknown."""
 
 
 def unit_stats(structure: Structure, mask: Mask) -> dict[str, UnitStats]:
@@ -47,8 +47,8 @@ def unit_stats(structure: Structure, mask: Mask) -> dict[str, UnitStats]:
 
 
 def _sides(units: WeightUnits, layer: str) -> Iterator[tuple[str, IntArray]]:
-    """The units along each axis of a layer. Its outputs are along the first whose units it produces; it may read the
-    same, too."""
+    """The units along each axis of a layer. Its outputs are along the first axis whose units it produces; it may also
+    read these units."""
     produced = [each.ids.numpy() for each in units.sets if layer in each.layers]
     side = "outputs" if produced else "inputs"
     for ids in filter(_is_along_one_axis, units.ids.get(layer, ())):

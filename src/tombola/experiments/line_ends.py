@@ -1,4 +1,4 @@
-"""Ends of lines that are one and the same training, although their seeds differ."""
+"""Detects lines whose two ends are the same training, although their seeds differ."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class LineEnds:
         self._ends: dict[tuple[object, ...], Sketch] = {}
 
     def warning(self, study: int, request: RunRequest, start: State, outcome: Outcome) -> str:
-        """Why the line of this training, from `start`, shows nothing; empty if it does, its other end is not known
-        yet, or the request is for something else."""
+        """Why the line that ends at this training, from `start`, shows nothing. Empty if it does show something, if
+        its other end is not known yet, or if the request is for something else."""
         point, mask = request.point, request.run.mask
         if point is None or point.tickets == "predecessor" or not outcome.final or outcome.measures.diverged:
             return ""

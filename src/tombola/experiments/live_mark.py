@@ -1,4 +1,4 @@
-"""A mark in a results folder, by which others see that a process is at work on its experiment."""
+"""A mark in a results folder, which shows other processes that its experiment is being run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ is not seen here: not every network file system shares locks."""
 
 
 class LiveMark:
-    """Marks a results folder until `remove`, or until the process ends. It excludes nobody: where others have marked
-    the folder, or it cannot be locked, nothing is done."""
+    """Marks a results folder until `remove`, or until the process ends. It excludes no other process: if the folder
+    is marked already, or cannot be locked, nothing is done."""
 
     def __init__(self, folder: Path) -> None:
         self._lock = filelock.FileLock(folder / MARK)
@@ -38,8 +38,8 @@ class LiveMark:
 
 
 def is_marked(folder: Path) -> bool:
-    """Whether a process is at work on the experiment in `folder`, as far as can be seen from here. Nothing is written
-    there, so the folder may be someone else's."""
+    """Whether a process runs the experiment in `folder`, as far as this process can see. Nothing is written there, so
+    the folder may belong to another user."""
     mark = folder / MARK
     try:
         if _is_locked(mark):

@@ -1,4 +1,4 @@
-"""MaskSource: how an experiment makes masks: by pruning trained networks or, where nothing is trained, by counts."""
+"""MaskSource: makes the masks of an experiment by pruning trained networks or, if nothing is trained, by counts."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class StandInMask(Mask):
 class StandInMasks(ExactMasks):
     """After known outcomes, the masks of the experiment; after made-up ones, stand-ins.
 
-    Single weights are not ranked, which would take a second for ten million of them: a stand-in keeps as many in one
-    piece, whose place depends on the run, so that masks of different origin differ. Units of a structure are drawn at
-    random.
+    Ranking single weights would take a second for ten million of them. So a stand-in keeps the right number of
+    weights in one contiguous piece. Its position depends on the run, so that masks of different origin differ. Units
+    of a structure are drawn at random.
     """
 
     def prune(self, source: ScoreSource, run: BaseRun, outcome: Outcome, seed: int) -> Mask:
@@ -78,8 +78,8 @@ class StandInMasks(ExactMasks):
 
 
 def _stand_in(mask: Mask, goal: Counts, seed: int) -> StandInMask:
-    """A mask with these counts; within a group, in proportion to what layers have left. Other layers are those of
-    `mask`."""
+    """A mask with these counts; within a group, in proportion to the weights that layers have left. Other layers are
+    as in `mask`."""
     left, changed = mask.counts, dict[str, Tensor]()
     for group, count in goal.items():
         limits: Counts = {(layer,): left[layer] for layer in group}
@@ -90,7 +90,7 @@ def _stand_in(mask: Mask, goal: Counts, seed: int) -> StandInMask:
 
 
 def _piece(like: Tensor, count: int, seed: int) -> Tensor:
-    """A bool tensor with `count` True entries in a row; the end is followed by the beginning."""
+    """A bool tensor with `count` contiguous True entries, which wrap around at the end."""
     flat = torch.zeros(like.numel(), dtype=torch.bool)
     start = seed % max(1, len(flat))
     flat[start : start + count] = True

@@ -123,7 +123,7 @@ class EarlyBirdSection(FrozenModel):
     """`[early_bird]`: masks are drawn while the dense network trains, until they stop changing."""
 
     draws: int = Field(default=20, ge=1)
-    """The maximum number of masks drawn, evenly spaced; in the paper one each epoch."""
+    """The maximum number of masks drawn, evenly spaced; in the paper, one per epoch."""
     window: int = Field(default=5, ge=2)
     """How many consecutive masks must agree."""
     tolerance: float = Field(default=0.1, gt=0, lt=1)

@@ -12,7 +12,7 @@ class Metric:
     """The metric that is judged."""
 
     name: str
-    """As in the figures of `Measures`: `accuracy`, `loss`."""
+    """The name of the figure in `Measures`: `accuracy`, `loss`."""
     split: Literal["test", "validation"] = "test"
     """The examples that it is measured on."""
     maximize: bool = True
@@ -36,8 +36,8 @@ class Metric:
         return 1 if self.maximize else -1
 
     def errors(self, values: Iterable[float | None]) -> list[float] | None:
-        """How bad values are: lower is better. Of accuracies, 1 minus them; otherwise the values, with the other sign
-        if higher is better. None if some are missing."""
+        """The values as errors, so that lower is better: 1 minus accuracy; for other metrics the values, with their
+        sign changed if higher is better. None if some are missing."""
         found = [*values]
         known = [value for value in found if value is not None]
         if len(known) < len(found):
@@ -46,12 +46,12 @@ class Metric:
 
     @property
     def worse(self) -> str:
-        """In words."""
+        """The word for a worse value, such as "less accurate"."""
         return "less accurate" if self.name == "accuracy" and self.maximize else f"worse in {self.name}"
 
 
 ACCURACY = Metric("accuracy", fraction=True)
-"""What recipes judge."""
+"""The metric that recipes judge."""
 
 VALIDATION_ACCURACY = replace(ACCURACY, split="validation")
-"""By what they choose."""
+"""The metric by which recipes choose."""

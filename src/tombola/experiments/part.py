@@ -1,7 +1,7 @@
-"""Part: the replicates that one of several processes trains, which share nothing but a store.
+"""Part: the replicates that one of several processes trains. The processes share only a store.
 
-A replicate is never divided. So no two processes want the same run, and parts need no locks, which buckets and some
-network file systems do not have; nor do they read what others store.
+A replicate is never divided, so no two processes train the same run. Parts therefore need no locks, which buckets and
+some network file systems do not have, and they do not read what other processes store.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tombola.utils.text import plural
 
 @dataclass(frozen=True)
 class Part:
-    """The part with this number, from 1, of so many."""
+    """Part `number`, counted from 1, of all parts."""
 
     number: int = 1
     of: int = 1
@@ -31,7 +31,8 @@ class Part:
         return cls(number, of)
 
     def replicates(self, count: int) -> range:
-        """Its replicates of `count`: every N-th one. Raises `InputError` if there are more parts than replicates."""
+        """The part's replicates among `count`: every N-th one. Raises `InputError` if there are more parts than
+        replicates."""
         if self.of > count:
             raise InputError(
                 f"part: should be of at most {count}, not of {self.of}: there are {plural(count, 'replicate')}"

@@ -122,12 +122,12 @@ class Recipe(SearchConfig):
 
     @property
     def dense_trainings(self) -> list[Training]:
-        """How the dense network is trained: as the tickets, then as `[baseline]` says."""
+        """How the dense network is trained: first as the tickets, then as `[baseline]` says."""
         return [self.training] if self.baseline is None else self.baseline.trainings(self.training)
 
     @property
     def baseline_labels(self) -> list[str]:
-        """What tells `dense_trainings` apart; empty without a `[baseline]`."""
+        """A label for each of `dense_trainings`; empty without a `[baseline]`."""
         return [] if self.baseline is None else self.baseline.labels(self.dense_trainings)
 
     @property
@@ -146,7 +146,7 @@ class Recipe(SearchConfig):
 def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of that name, or in that TOML file, with `key=value` overrides.
 
-    Raises `InputError`, which names every invalid key and what would be right.
+    Raises `InputError`, which names every invalid key and what would be valid.
     """
     known = recipes()
     if isinstance(name, Path) or name.endswith(".toml") or "/" in name:
@@ -185,7 +185,7 @@ def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:
 
 
 def parse_config(table: Mapping[str, Any], source: str) -> SearchConfig:
-    """A configuration as results folders and tickets have it: a recipe, or one of own functions."""
+    """A configuration as in results folders and tickets: a recipe, or the configuration of custom functions."""
     if "functions" not in table:
         return parse_recipe(table, source)
     try:

@@ -37,7 +37,8 @@ class RecipeExperiment(Experiment):
         return [dense, *others, *workload.baselines(0), *([self._transferred.dense(0)] if self._transferred else [])]
 
     def demand(self) -> Demand:
-        """What it asks an engine for: the searches, side by side, train level after level, then all the rest."""
+        """What the experiment demands of an engine: the searches train level after level, in parallel; then all other
+        runs."""
         config, dense = self.config, self.dense(0)
         chain = 2 if config.search_method.name == "one-shot" else 1 + config.search.levels
         searches = len(self.replicates)

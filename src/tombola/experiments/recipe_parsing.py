@@ -28,7 +28,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def apply_override(table: dict[str, Any], override: str) -> None:
-    """Set `a.b=value` in a table of TOML values. An invalid value is taken as text; an empty one removes the key.
+    """Set `a.b=value` in a table of TOML values. A value that is not valid TOML is taken as text; an empty one
+    removes the key.
 
     Raises `InputError` if the override has another form.
     """
@@ -58,7 +59,7 @@ def apply_override(table: dict[str, Any], override: str) -> None:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """All errors in one line: where, what, and what would be right."""
+    """All errors in one line: where, what, and what would be valid."""
     return "; ".join(_explain(details, model) for details in error.errors())
 
 

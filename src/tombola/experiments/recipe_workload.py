@@ -1,4 +1,4 @@
-"""RecipeWorkload: a recipe with its data loaded and its network built, so that mistakes show before training."""
+"""RecipeWorkload: a recipe with its data loaded and its network built, so that mistakes are found before training."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RecipeWorkload:
     template: Run
     """The dense network's run, without the seeds of a replicate."""
     rewind_to: int | None
-    """The iteration; None if stability decides."""
+    """The iteration that tickets are rewound to; None if stability decides."""
     candidates: list[int]
     """The iterations whose stability is measured."""
     pruner: Pruner
@@ -62,7 +62,7 @@ class RecipeWorkload:
     """The number of all matrix weights of the network, prunable or not."""
     data_dir: str | Path | None
     other_trainings: list[Training] = field(default_factory=list)
-    """Those of `[baseline]`, with durations in iterations."""
+    """The trainings of `[baseline]`, with durations in iterations."""
     loss: Loss = cross_entropy
     device: torch.device = CPU
     generators: tuple[()] = ()
@@ -160,7 +160,7 @@ def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> RecipeWorkload
 
 def _in_iterations(section: str, training: Training, examples: int, in_dataset: int) -> Training:
     """The training with its durations in iterations. Raises `InputError`, which names the section of the recipe, if
-    it does not go with so many training examples."""
+    the training does not fit this number of training examples."""
     if examples < training.batch_size:
         raise InputError(
             f"{section}.batch_size: should be at most {examples:,}, the training examples left of "
@@ -197,8 +197,8 @@ def set_up_transfer(source: RecipeWorkload, data_dir: str | Path | None = None) 
 
 
 def _check_state(model: nn.Module, described: Network) -> None:
-    """Refuse a model whose parameters have no shape, or whose `state_dict` is not the parameters and buffers by their
-    own names: engines restore and store these."""
+    """Refuse a model whose parameters have no shape, or whose `state_dict` does not consist of the parameters and
+    buffers under their own names, because engines restore and store these."""
     if lazy := next((name for name, tensor in model.named_parameters() if is_lazy(tensor)), None):
         raise InputError(
             f'model: "{described.name}" leaves the shape of {lazy} to its first batch; give the size, as with '
@@ -223,7 +223,7 @@ def _equal(one: torch.Tensor, other: object) -> bool:
 
 @torch.no_grad()
 def _check_output(model: nn.Module, described: Network, batch_size: int) -> None:
-    """Refuse a model that does not give a number for each class and example, in evaluation or training mode."""
+    """Refuse a model that does not return a number for each class and example, in evaluation or training mode."""
     for training, examples in ((False, 2), (True, min(2, batch_size))):
         try:
             with preserve_rng_state():

@@ -1,11 +1,11 @@
-"""Results: the contents of an experiment's folder, which can be read without tombola too.
+"""Results: the contents of an experiment's results folder, which can also be read without tombola.
 
     experiment.toml      the whole configuration, with all defaults
     levels.parquet       one row for each replicate x level x branch x draw (see `Row`)
     layers.parquet       one row for each of these x layer (see `LayerStats`)
     curves.parquet       one row for each of these x iteration: losses and accuracies
     stability.parquet    one row for each point on a line between two trainings, with a section [stability]
-    runs.txt             the keys of all runs in the store, those without rows too
+    runs.txt             the keys of all runs in the store, including those without rows
     ticket.safetensors   the smallest winning ticket, if there is one
     status.json          see `Status`
 
@@ -57,12 +57,12 @@ class Results:
     tally: Tally
     layers: list[dict[str, Any]] = field(default_factory=list)
     engines: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By engine: the number of `runs` it trained, whenever that was, and the sum of their `seconds`."""
+    """By engine: the number of `runs` that it trained, now or earlier, and the sum of their `seconds`."""
     costs: list[RunCost] = field(default_factory=list)
     inputs: tuple[int, ...] = ()
     """The shape of one example."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Of tombola and the libraries that results depend on."""
+    """The versions of tombola and of the libraries that results depend on."""
     problems: list[str] = field(default_factory=list)
     """What is missing or damaged, one line each."""
     command: str | None = None
@@ -70,15 +70,15 @@ class Results:
     matrix_weights: int | None = None
     """The number of all matrix weights of the network, prunable or not; None if unknown."""
     copies: list[int] = field(default_factory=list)
-    """The replicates that ended in the same weights as others, and so are no independent evidence."""
+    """The replicates that ended in the same weights as others, and so are not independent evidence."""
     stages: list[Stage] = field(default_factory=list)
     """The sizes at which the experiment was finished, in order, if it was extended."""
     sessions: list[Session] = field(default_factory=list, compare=False)
     """When, where and by what its runs were trained; empty in folders of older versions."""
     folder: Path | None = field(default=None, compare=False)
-    """The folder that they were read from, if they were."""
+    """The folder that the results were read from; None if they were not read from a folder."""
     load_table: Callable[[str], pa.Table] = field(default=_no_table, compare=False)
-    """Gives a table by its name, with the columns of its file."""
+    """Returns a table by its name, with the columns of its file."""
     _derived: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, compare=False)
 
     recipe = former_attribute("recipe", "config")
@@ -105,20 +105,20 @@ class Results:
 
     @functools.cached_property
     def curves(self) -> list[dict[str, Any]]:
-        """The rows of the table of curves, which is large, and read when it is first asked for. Raises `InputError`
-        if it is damaged."""
+        """The rows of the table of curves. The table is large, so it is read on first use. Raises `InputError` if it
+        is damaged."""
         rows: list[dict[str, Any]] = self.load_table("curves").to_pylist()
         return rows
 
     def derived(self, make: Callable[[Self], T]) -> T:
-        """What `make` makes of these results; made once."""
+        """The value that `make` computes from these results; computed once."""
         if make not in self._derived:
             self._derived[make] = make(self)
         value: T = self._derived[make]
         return value
 
     def stored_in(self, folder: Path) -> Self:
-        """The same results, of which the tables are those in this folder."""
+        """The same results, with the tables in this folder."""
         return dataclasses.replace(self, folder=folder, load_table=functools.partial(schema.read_arrow, folder))
 
     def frame(self, table: str = "levels") -> Any:
@@ -145,12 +145,12 @@ class Results:
 
     @property
     def metric(self) -> Metric:
-        """What is judged."""
+        """The judged metric."""
         return self.config.judged(row.measures for row in self.rows)
 
     @property
     def barrier_metric(self) -> Metric:
-        """That whose barriers on lines between trainings are measured."""
+        """The metric whose barriers on lines between trainings are measured."""
         return self.config.barrier_metric(row.measures for row in self.rows)
 
     @property
@@ -166,9 +166,9 @@ class Results:
 def read_results(folder: str | Path, lenient: bool = False) -> Results:
     """Read a results folder.
 
-    Raises `InputError` if it is not one, or a table is damaged; if `lenient`, a damaged table is left out and
-    `Results.problems` names it. A missing or damaged status is always named there: a verdict depends on it only by
-    the copies that it lists.
+    Raises `InputError` if it is not a results folder, or if a table is damaged; if `lenient`, a damaged table is left
+    out and `Results.problems` names it. A missing or damaged status does not raise and is always named there: a
+    verdict depends on the status only through the copies that it lists.
     """
     folder = Path(folder)
     configuration = folder / CONFIGURATION

@@ -1,4 +1,4 @@
-"""ResultsCollector: what a results folder has, collected while an experiment runs."""
+"""ResultsCollector: collects the contents of a results folder while an experiment runs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def row_key(replicate: int, level: int, branch: str, draw: int) -> RowKey:
 
 @dataclass(frozen=True)
 class RunTables:
-    """What one ticket or control adds to the tables: a row of levels, and columns of layers and of curves."""
+    """The additions of one ticket or control to the tables: a row of levels, and columns of layers and of curves."""
 
     row: Row
     layers: dict[str, Any]
@@ -64,7 +64,7 @@ class RunTables:
 
 @dataclass(frozen=True)
 class _FinishedRun:
-    """What the status needs of a run."""
+    """What the status needs to know about a run."""
 
     level: int
     branch: str
@@ -87,8 +87,8 @@ class ResultsCollector(Listener):
         structure: Structure = UNSTRUCTURED,
     ) -> None:
         """`initial_state` makes the parameters and buffers that a training starts with. With `find_copies`,
-        replicates that end in the same weights are found. `among` so many collectors memory is divided. `structure`
-        is that of the search."""
+        replicates that end in the same weights are found. `among` is the number of collectors that share the memory
+        for caches. `structure` is the structure of the search."""
         self.config = config
         self.matrix_weights = matrix_weights
         self.command = command
@@ -124,7 +124,7 @@ class ResultsCollector(Listener):
             self._stability_runs[study, request.run.key] = run
             figures = own_figures(outcome) if isinstance(self.config, CustomConfig) else RECIPE_FIGURES
             row = point_row(study, request.level, request.draw, request.point, outcome, figures)
-            # Where ends of lines are evaluated again, that takes the place of what their trainings measured.
+            # If ends of lines are evaluated again, that replaces what their trainings measured.
             self._points[study, request.level, request.draw, request.point] = row
             if isinstance(self.config, CustomConfig):
                 self._check_ends(study, request, outcome)
@@ -154,7 +154,7 @@ class ResultsCollector(Listener):
                 self._sketch(study, request, start, outcome)
 
     def _check_figures(self, config: CustomConfig, outcome: Outcome) -> None:
-        """Look at what the user's functions returned in the first training."""
+        """Check the figures that the user's functions returned in the first training."""
         curves = {name: curve for name, curve in outcome.curves.items() if name.startswith(FIGURE_PREFIX)}
         figures = {name.removeprefix(FIGURE_PREFIX): float(curve[-1]) for name, curve in curves.items()}
         tested = {
@@ -174,7 +174,7 @@ class ResultsCollector(Listener):
             self._warn_once("figure", text)
 
     def _check_ends(self, study: int, request: RunRequest, outcome: Outcome) -> None:
-        """Log a warning at the first line between trainings that another seed does not change."""
+        """Log a warning at the first line whose two trainings are the same in spite of different seeds."""
         if outcome.final and "ends" not in self._warned:
             start = self._initial_states(request.run.start)
             if text := self._ends.warning(study, request, start, outcome):
@@ -207,7 +207,7 @@ class ResultsCollector(Listener):
 
     @property
     def run_keys(self) -> set[str]:
-        """The keys of all runs so far in the store, those without rows too."""
+        """The keys in the store of all runs so far, including those without rows."""
         return {key for _, (*_, key) in self._runs} | {key for _, key in self._stability_runs}
 
     @property
@@ -217,7 +217,7 @@ class ResultsCollector(Listener):
 
     @property
     def tables(self) -> list[RunTables]:
-        """In order; see `row_key`."""
+        """The additions of all runs so far, in the order of `row_key`."""
         return [self._tables[key] for key in sorted(self._tables)]
 
     @property
@@ -251,7 +251,7 @@ class ResultsCollector(Listener):
         return [self._session.until_now(self._trained)] if self._trained or not self.sessions else []
 
     def _new_stage(self) -> list[Stage]:
-        """What is finished now, if it was not before."""
+        """The size that is finished now, if it was not finished before."""
         rows = [row.to_dict() for row in self.rows]
         stage = Stage.of(rows) if rows else None
         return [] if stage is None or stage in self.stages[-1:] else [stage]
@@ -275,7 +275,7 @@ class ResultsCollector(Listener):
 
 
 def column_of(curve: str) -> str:
-    """The column of the table of curves that has this curve of an outcome: the user's figures are of validation
+    """The column of the table of curves for this curve of an outcome; the user's figures are measured on validation
     examples."""
     return f"validation_{curve.removeprefix(FIGURE_PREFIX)}" if curve.startswith(FIGURE_PREFIX) else curve
 
@@ -289,10 +289,11 @@ def _by(key: Callable[[_FinishedRun], Any], runs: Iterable[_FinishedRun]) -> lis
 
 
 class InitialStates:
-    """A cache of the initial states that many runs share: the most recently used, up to `MAX_BYTES` among all."""
+    """A cache of the initial states that many runs share. It keeps the most recently used ones; all caches together
+    have at most `MAX_BYTES`."""
 
     def __init__(self, make: Callable[[Start], State], among: int = 1) -> None:
-        """`among` so many caches `MAX_BYTES` are divided."""
+        """`among` is the number of caches that share `MAX_BYTES`."""
         self._make = make
         self._among = among
         self._states: OrderedDict[str, State] = OrderedDict()

@@ -54,7 +54,7 @@ _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", 
 CURVES = pa.schema(_KEY + _columns(INT, "iteration") + _columns(FLOAT, *_CURVES))
 
 FIGURES = ("stop_iteration", *_RECIPE_FIGURES)
-"""What is measured of every training of a recipe that does not diverge."""
+"""The figures of every training of a recipe that does not diverge."""
 
 TABLES = {"levels": LEVELS, "layers": LAYERS, "curves": CURVES, "stability": stability_table.STABILITY}
 _REQUIRED = {
@@ -68,7 +68,7 @@ _REQUIRED = {
 
 @dataclass(frozen=True)
 class Row:
-    """The result of one run and its position in the experiment: a line of the table of levels."""
+    """The result of one run and its position in the experiment: a row of the table of levels."""
 
     replicate: int
     level: int
@@ -77,7 +77,7 @@ class Row:
     weights: int
     """The number of prunable weights left."""
     weights_total: int
-    """The number in the dense network."""
+    """The number of prunable weights in the dense network."""
     run: str
     """The key of the run in the store."""
     measures: Measures
@@ -95,11 +95,11 @@ class Row:
         return self.weights / self.weights_total
 
     def weights_left_of(self, matrix_weights: int | None) -> float | None:
-        """The fraction left of all matrix weights of the network, prunable or not; None if their number is."""
+        """The fraction left of all matrix weights of the network, prunable or not; None if their number is None."""
         return None if matrix_weights is None else 1 - (self.weights_total - self.weights) / matrix_weights
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat, with the names of the measures."""
+        """The row as a flat dictionary, with the names of the measures."""
         return {name: getattr(self, name) for name in _ROW_COLUMNS} | self.measures.model_dump()
 
     @classmethod
@@ -147,7 +147,7 @@ def damaged(path: Path, why: str) -> InputError:
 
 
 def levels_table(rows: Sequence[Row]) -> pa.Table:
-    """The table of levels: the columns of recipes, or those of the figures that there are."""
+    """The table of levels: with the columns of recipes, or with a column for each figure."""
     figures = [name for row in rows for name in row.measures.figures]
     return pa.Table.from_pylist([row.to_dict() for row in rows], _with_figures("levels", figures))
 
@@ -193,7 +193,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class RunCost:
-    """The total training time of the runs of a branch at a level, whenever they were trained."""
+    """The total training time of the runs of a branch at a level, whether trained now or earlier."""
 
     level: NonNegativeInt
     branch: str
@@ -242,7 +242,7 @@ class Status(FrozenModel):
     versions: dict[str, str] = {}
     command: str | None = None
     stages: list[Stage] = []
-    """In order; the last is what is there now, if `finished`."""
+    """The stages in order; the last is the current size, if `finished`."""
     sessions: list[Session] = []
     """In order; those that trained nothing are left out if there are others."""
 
@@ -252,8 +252,8 @@ RUNS = "runs.txt"
 
 
 def read_runs(folder: Path) -> set[str]:
-    """The keys of all runs; none if there is no list, which older versions did not write. Raises `InputError` if it
-    cannot be read."""
+    """The keys of all runs; empty if there is no list, because older versions did not write one. Raises `InputError`
+    if it cannot be read."""
     path = folder / RUNS
     try:
         return set(path.read_text(encoding="utf-8").split())
@@ -269,7 +269,7 @@ def write_runs(folder: Path, keys: Iterable[str]) -> None:
 
 
 def read_status(folder: Path) -> tuple[Status, list[str]]:
-    """The status, or its defaults and why it could not be read, in a line."""
+    """The status and no problems, or the default status and why it could not be read, in one line."""
     path = folder / "status.json"
     try:
         return Status.model_validate_json(path.read_bytes()), []

@@ -35,7 +35,7 @@ OVERDUE = 10.0
 
 
 class ResultsWriter(Listener):
-    """Hands outcomes on to a collector, and writes to a folder what that has."""
+    """Passes outcomes to a collector, and writes the collector's contents to a folder."""
 
     def __init__(self, folder: Path, collector: ResultsCollector) -> None:
         """Start or resume the collector's experiment in `folder`.
@@ -101,7 +101,7 @@ class ResultsWriter(Listener):
 
 
 def _rows_there(folder: Path) -> list[dict[str, Any]]:
-    """The rows of the table of levels; none if it cannot be read."""
+    """The rows of the table of levels; empty if it cannot be read."""
     try:
         return schema.read_table(folder, "levels")
     except InputError:
@@ -119,7 +119,7 @@ def _claim(folder: Path, config: SearchConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if grown:
             log.info("%s", growth_text(folder, grown))
-            _reopen(folder)  # first: an experiment that grows is unfinished, whatever happens next
+            _reopen(folder)  # first, because an experiment that grows is unfinished even if the next step fails
         with atomic_write(configuration) as temporary:
             temporary.write_text(tomli_w.dumps(config.resolved()), encoding="utf-8")
 

@@ -16,34 +16,34 @@ from tombola.experiments.folders import unreadable
 from tombola.utils.errors import InputError
 
 SLACK = 600.0
-"""Seconds by which an outcome may have been stored before the tables were written that do not have it yet."""
+"""An outcome may be missing from tables that were written up to this many seconds after it was stored."""
 
 Description = Mapping[str, Any]
-"""Of a run; see `BaseRun.description`."""
+"""The description of a run; see `BaseRun.description`."""
 
 
 @dataclass(frozen=True)
 class RunReferences:
-    """What a results folder says of its runs."""
+    """What a results folder says about its runs."""
 
     folder: Path
     keys: frozenset[str]
-    """Of the runs that it names."""
+    """The keys of the runs that it names."""
     complete: bool
-    """Whether these are all: the experiment is finished, and has listed them."""
+    """Whether these are all its runs: the experiment is finished, and has listed them."""
     since: float
-    """Outcomes stored later may be its own, if it is not complete: seconds since the epoch."""
+    """If it is not complete, outcomes stored after this time may belong to it: seconds since the epoch."""
     problems: list[str]
     """What could not be read, one line each."""
 
     def may_have(self, modified: float, description: Description, own: Collection[str]) -> bool:
-        """Whether a run that the folder does not name may be one of the experiment's: it was stored after the folder
-        was written, or is of the same kind (see `kind_of`) as one of its `own`."""
+        """Whether a run that the folder does not name may belong to the experiment: it was stored after the folder
+        was written, or is of the same kind (see `kind_of`) as one of its `own` runs."""
         return not self.complete and (modified >= self.since or kind_of(description) in own)
 
 
 def read_references(folder: Path) -> RunReferences:
-    """The runs that a results folder names. What is damaged there makes it incomplete."""
+    """The runs that a results folder names. A folder with damaged files counts as incomplete."""
     if why := unreadable(folder):
         return RunReferences(folder, frozenset(), complete=False, since=0.0, problems=[f"it {why}"])
     status, problems = schema.read_status(folder)
@@ -60,8 +60,8 @@ def read_references(folder: Path) -> RunReferences:
 
 
 def kind_of(description: Description) -> str:
-    """What all runs of an experiment that train on the same data, or by the same function of the user, have in
-    common."""
+    """A key that is the same for all runs of an experiment that train on the same data, or with the same function of
+    the user."""
     if "data" in description:
         return json.dumps({name: value for name, value in description["data"].items() if name != "seed"})
     return str(description.get("procedure"))

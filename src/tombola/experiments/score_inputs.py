@@ -1,4 +1,4 @@
-"""The inputs of scores after a training, and the pruning by them."""
+"""The inputs of scores after a training, and pruning by these scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tombola.utils.random_state import seeded
 
 
 def score_inputs(source: ScoreSource, run: BaseRun, outcome: Outcome, seed: int) -> ScoreInputs:
-    """The inputs of scores after `run`; networks and batches are made when a score asks for them."""
+    """The inputs of scores after `run`; networks and batches are made when a score needs them."""
 
     def initial() -> dict[str, Tensor]:
         untrained = run.start.model_copy(update={"trained": None})

@@ -1,4 +1,4 @@
-"""SearchConfig: what all experiments are configured by, whoever trains."""
+"""SearchConfig: the configuration that all experiments share, those of recipes and of custom functions."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class SearchConfig(FrozenModel):
 
     @abstractmethod
     def judged(self, measured: Iterable[Measures]) -> Metric:
-        """The metric that is judged, where the trainings gave these results."""
+        """The metric that is judged, given these results of trainings."""
 
     @abstractmethod
     def chosen_by(self, measured: Iterable[Measures]) -> Metric:
@@ -101,8 +101,8 @@ class SearchConfig(FrozenModel):
 
     @property
     def evaluates_ends(self) -> bool:
-        """Whether the ends of lines are evaluated again, as the networks between them, because their trainings ask
-        about the test examples at early stop only."""
+        """Whether the ends of lines are evaluated again, like the networks between them, because their trainings use
+        the test examples at early stop only."""
         return False
 
     @property
@@ -123,7 +123,8 @@ class SearchConfig(FrozenModel):
 
     @property
     def baseline_labels(self) -> list[str]:
-        """What tells the trainings of the dense network apart, that of the tickets first; empty if there is one."""
+        """Labels of the trainings of the dense network, starting with the training of the tickets; empty if there is
+        only one."""
         return []
 
     @property

@@ -1,4 +1,4 @@
-"""SearchMethod: what a value of `[search] method` means."""
+"""SearchMethod: the search that a value of `[search] method` stands for."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ class SearchMethod:
     options: type[FrozenModel] | None = None
     """The method's section of the recipe."""
     extra_runs: Callable[[Any], int] = lambda options: 0  # noqa: ARG005
-    """By options: how many runs a replicate's search requests besides its tickets; the maximum, if it varies."""
+    """Given the options, how many runs a replicate's search requests besides its tickets; the maximum, if it
+    varies."""
     one_level: bool = True
     """There is one level below the dense network, and no rewinding to a later iteration."""
     mask_changes: bool = False

@@ -155,12 +155,13 @@ class RewindSection(FrozenModel):
 
 
 class StabilitySection(FrozenModel):
-    """`[stability]`: from which iterations on pairs of trainings differ (docs/how-to/training.md)."""
+    """`[stability]`: the iterations after which pairs of trainings differ (docs/how-to/training.md)."""
 
     candidates: list[Duration] = []
     """The iterations k at which stability is tested."""
     tickets: bool = False
-    """Whether tickets are joined with those of the level before, and with the same tickets in other batch orders."""
+    """Whether lines are measured from tickets to those of the previous level, and to the same tickets trained in
+    other batch orders."""
     pairs: int = Field(default=1, ge=1)
     """The number of other batch orders that the dense network's, or a ticket's, is paired with."""
     points: int = Field(default=11, ge=3)
@@ -179,9 +180,9 @@ class ControlSection(FrozenModel):
     """One of `[controls]`: a number of draws, or a table such as `{ draws = 3, levels = [3, 7] }`."""
 
     draws: int = Field(default=1, ge=0, le=1000)
-    """At each level and in each replicate."""
+    """The number of draws at each level and in each replicate."""
     levels: list[Annotated[int, Field(ge=1)]] | None = None
-    """At which levels; by default all but level 0, the dense network."""
+    """The levels at which it is trained; by default all but level 0, the dense network."""
 
     @model_validator(mode="before")
     @classmethod
@@ -201,7 +202,7 @@ class TransferSection(FrozenModel):
     levels: list[Annotated[int, Field(ge=1)]] | None = None
     """The levels of the tickets; all by default."""
     draws: int = Field(default=1, ge=0, le=1000)
-    """The number of random masks for each."""
+    """The number of random masks for each ticket."""
 
 
 FORMER_VERDICT_KEYS = {"accuracy_margin": "margin", "few": "max_density", "beat": "control"}

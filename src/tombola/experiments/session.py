@@ -56,7 +56,7 @@ class Session(FrozenModel):
         return self.model_dump_json(exclude={"began", "ended", "trained"})
 
     def until_now(self, trained: int) -> Self:
-        """The same session, which has trained so many runs by now."""
+        """The same session with the number of runs that it has trained so far."""
         return self.model_copy(update={"ended": _now(), "trained": trained})
 
 

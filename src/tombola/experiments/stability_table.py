@@ -50,12 +50,12 @@ def point_row(
 
 
 def own_figures(outcome: Outcome) -> list[str]:
-    """What the user's functions measured: `validation_loss`, `test_loss`."""
+    """The figures that the user's functions measured: `validation_loss`, `test_loss`."""
     return [*dict.fromkeys(name.removesuffix("_at_stop") for name in outcome.measures.figures)]
 
 
 def stability_table(rows: Iterable[Mapping[str, Any]], every_column: bool = False) -> pa.Table:
-    """The rows in order, those of lines between tickets last; with `every_column`, as a file is read."""
+    """The rows in order, with lines between tickets last; with `every_column`, as the table is read from a file."""
 
     def place(row: Mapping[str, Any]) -> list[Any]:
         return [row["line"] or "", row["level"] or 0, *(row[name] for name in KEY.names)]

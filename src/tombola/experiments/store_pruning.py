@@ -1,4 +1,4 @@
-"""What may be deleted from a store, and deleting it."""
+"""Finds what may be deleted from a store, and deletes it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tombola.runs.store_contents import checkpointed_run
 from tombola.runs.stored_file import StoredFile
 
 DAY = 86400.0
-"""The age in seconds from which on nobody can be writing to a file, and below which an outcome may be of an
-experiment that is under way and writes no results folder here."""
+"""An age in seconds. No process can still be writing to an older file. A younger outcome may belong to a running
+experiment that has no results folder here."""
 
 CLAIMED_AT_ONCE = 200
 """How many runs are claimed together; each change of a claim is written to a file."""
@@ -26,13 +26,14 @@ class Removal:
     """See `tombola.runs.file_kinds.KINDS`."""
     file: StoredFile
     run: str | None = None
-    """The key of the run that nobody may be training meanwhile."""
+    """The key of a run: the file is deleted only while no process trains this run."""
 
 
 def removals(usage: StoreUsage, now: float, older_than: float | None, keep: Collection[str] = ()) -> list[Removal]:
-    """What may be deleted: damaged outcomes, those that no experiment refers to, checkpoints of finished runs, and
-    what killed processes left. With `older_than`, an age in seconds, only what is older; also, from a day on, other
-    checkpoints. Without it, outcomes that no experiment refers to stay for a day. Nothing of the kinds in `keep`."""
+    """The files that may be deleted: damaged outcomes, outcomes that no experiment refers to, checkpoints of finished
+    runs, and leftovers of killed processes. With `older_than`, an age in seconds, only older files; if it is a day or
+    more, also other checkpoints. Without it, outcomes that no experiment refers to are kept for a day. Files of the
+    kinds in `keep` are never deleted."""
     contents = usage.contents
     age = older_than or 0.0
 
@@ -55,7 +56,7 @@ def removals(usage: StoreUsage, now: float, older_than: float | None, keep: Coll
 
 
 def _unused(usage: StoreUsage, candidates: set[str]) -> Iterable[str]:
-    """Those of the unreferenced outcomes that no outcome that stays starts from."""
+    """The unreferenced outcomes that no remaining outcome starts from."""
     stay = usage.descriptions.with_ancestors(usage.unreferenced - candidates)
     return sorted(candidates - stay)
 

@@ -1,4 +1,4 @@
-"""Who uses what in a store: the outcomes of each experiment, and those of none."""
+"""The use of a store: the outcomes that each experiment refers to, and those that no experiment refers to."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ class Descriptions:
 
     store: Store
     damaged: dict[str, str] = field(default_factory=dict)
-    """By key, what is wrong."""
+    """What is wrong with an outcome, by key."""
     _known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def of(self, key: str) -> dict[str, Any] | None:
-        """None if the outcome is damaged, or has been removed. Raises `InputError` if its file cannot be read."""
+        """The description of this run; None if the outcome is damaged, or has been removed. Raises `InputError` if
+        its file cannot be read."""
         if key not in self._known and key not in self.damaged:
             try:
                 self._known[key] = _checked(self.store.about(key)["run"])
@@ -38,7 +39,7 @@ class Descriptions:
         return self._known.get(key)
 
     def with_ancestors(self, keys: Iterable[str]) -> set[str]:
-        """These keys, and those of all runs that the stored ones among them start from."""
+        """These keys, and the keys of all runs that the stored runs among them start from."""
         found: set[str] = set()
         waiting = [*keys]
         while waiting:
@@ -50,7 +51,7 @@ class Descriptions:
 
 
 def _checked(description: dict[str, Any]) -> dict[str, Any]:
-    """The same, if it is that of a run; raises what reading it raises otherwise."""
+    """The same description, if it is that of a run; otherwise raises the error of reading it."""
     kind_of(description)
     parents_of(description)
     return description
@@ -58,26 +59,26 @@ def _checked(description: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class StoreUsage:
-    """The contents of a store and who uses them."""
+    """The contents of a store and the experiments that use them."""
 
     contents: StoreContents
     experiments: dict[Path, set[str]]
-    """By results folder, the keys of the outcomes that it refers to, or, if that is undecided, may refer to.
-    Several may refer to the same."""
+    """For each results folder, the keys of the outcomes that it refers to or, if that is undecided, may refer to.
+    Several folders may refer to the same outcome."""
     unreferenced: set[str]
-    """The keys of outcomes that none of them refers to."""
+    """The keys of outcomes that no experiment refers to."""
     damaged: dict[str, str]
-    """By key, the outcomes that were found damaged, and how."""
+    """What is wrong with damaged outcomes, by key."""
     undecided: list[str]
-    """Of which experiments it is not known exactly what they refer to, and why, a line each."""
+    """The experiments for which it is not known exactly what they refer to, and why, one line each."""
     descriptions: Descriptions
 
 
 def store_usage(store: Store, folders: Sequence[Path], damaged: Mapping[str, str] | None = None) -> StoreUsage:
-    """Who uses what in `store`, as far as these results folders say. Outcomes in `damaged`, by key, are known to be.
+    """The outcomes in `store` that these results folders use. Outcomes in `damaged`, by key, are known to be damaged.
 
-    A finished experiment has listed its runs. Where one has not, because it is under way, interrupted, damaged or
-    from an older version, all outcomes count as its own that may be: see `RunReferences.may_have`.
+    A finished experiment has listed its runs. If an experiment has not, because it is running, interrupted, damaged
+    or from an older version, all outcomes that may belong to it count as its own: see `RunReferences.may_have`.
     """
     contents = contents_of(store)
     descriptions = Descriptions(store, {key: why for key, why in (damaged or {}).items() if key in contents.outcomes})
@@ -99,8 +100,8 @@ def store_usage(store: Store, folders: Sequence[Path], damaged: Mapping[str, str
 def _possible(
     references: RunReferences, contents: StoreContents, descriptions: Descriptions, listed: set[str]
 ) -> set[str]:
-    """The keys of the outcomes that an experiment names, or may have without naming them, unless others have `listed`
-    them, and of those that these start from."""
+    """The keys of the outcomes that an experiment names, or may have without naming them unless other experiments
+    have `listed` them, and of the outcomes that these start from."""
     named = [described for key in references.keys & contents.outcomes.keys() if (described := descriptions.of(key))]
     own = {kind_of(described) for described in named}
     possible = {

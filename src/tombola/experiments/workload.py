@@ -1,4 +1,4 @@
-"""Workload: what an experiment trains, and how it is made."""
+"""Workload: what an experiment trains, and how its networks and batches are made."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from tombola.zoo.models.description import Start
 
 
 class ScoreSource(Protocol):
-    """What a network is pruned by after a training."""
+    """What is needed to prune a network after a training."""
 
     @property
     def pruner(self) -> Pruner:
         """How the network is pruned."""
 
     def initial_state(self, start: Start, load_state: StateLoader) -> State:
-        """The parameters and buffers that a training starts with, none of them pruned."""
+        """The unpruned parameters and buffers that a training starts with."""
 
     def trained_network(self, run: BaseRun, state: State) -> Callable[[], nn.Module] | None:
-        """Makes networks with the weights that `run` ended with; None if there can be no others."""
+        """A function that makes networks with the weights that `run` ended with; None if no networks can be made."""
 
     def score_batches(self, run: BaseRun) -> Callable[[], Iterable[Any]] | None:
-        """Makes the batches of training examples for scores; None if there are none."""
+        """A function that makes the batches of training examples for scores; None if there are no batches."""
 
     @property
     def loss(self) -> Loss:
-        """Of the network on a batch."""
+        """The loss of the network on a batch."""
 
     @property
     def device(self) -> torch.device:
@@ -57,10 +57,10 @@ class Workload(ScoreSource, Protocol):
         """The dense network's run. Each replicate has its own seeds."""
 
     def baselines(self, replicate: int) -> Sequence[BaseRun]:
-        """The dense network's runs in which it is trained in other ways, from the first iteration to the last."""
+        """The runs that train the dense network in other ways, from the first iteration to the last."""
 
     def masked_state(self, run: BaseRun, load_state: StateLoader) -> State:
-        """What `run` starts with, zero where its mask prunes it; of buffers those that a `state_dict` has."""
+        """The `state_dict` that `run` starts with; pruned weights are zero."""
 
     def training_batches(self, run: Run, first: int, count: int) -> Iterator[Any]:
         """The batches of `count` iterations of the run, without augmentation."""

@@ -25,7 +25,7 @@ _NO_ACCESS = re.compile(
 )
 
 READS = 3
-"""How often an object is read that is not as long as was said."""
+"""How often an object is read if its length is not the announced one."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Bucket:
     """The objects under the prefix of a URL.
 
     Requests that fail for a passing reason (a timeout, a connection that is reset, a server that asks to slow down)
-    are sent again by the provider's library. All methods raise `InputError`, in one line without credentials, if it
-    gives up, and if there is no such bucket, or no permission.
+    are sent again by the provider's library. All methods raise `InputError`, in one line without credentials, if the
+    library gives up, if there is no such bucket, and if permission is missing.
     """
 
     url: StoreUrl
 
     def get(self, name: str) -> bytes | None:
-        """The content of an object; None if there is none. One request if there is none, otherwise two."""
+        """The content of an object; None if there is no such object. One request if there is none, otherwise two."""
         for _ in range(READS):
             with self._failures():
                 try:
@@ -63,9 +63,9 @@ class Bucket:
                 return False
 
     def put(self, name: str, content: bytes) -> None:
-        """Write or replace an object, which is complete or not there at any time. One request if it is small."""
-        # A stream that is closed, also by an exception, makes an object of what was written until then. So everything
-        # is written at once, and nothing may interrupt this; a process that is killed leaves no object.
+        """Write or replace an object. At any time it is either complete or missing. One request if it is small."""
+        # Closing a stream, also by an exception, makes an object of what was written until then. So everything is
+        # written at once, and nothing may interrupt this; a process that is killed leaves no object.
         with self._failures(), interrupts_deferred():
             stream = connect(self.url).open_output_stream(self.url.path(name))
             stream.write(content)
@@ -116,6 +116,6 @@ def _reason(error: OSError, url: StoreUrl) -> str:
 
 
 def _told(text: str, url: StoreUrl) -> str:
-    """What the provider said, without names of objects, in which any word may stand."""
+    """The provider's message, without names of objects, because these may contain any word."""
     _, amazon, told = text.partition("AWS Error ")
     return told if amazon else re.sub(r"'[^']*'|\S*/\S*", "''", text.replace(url.path("/"), "/"))

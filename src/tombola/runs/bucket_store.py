@@ -1,8 +1,8 @@
-"""A store in a bucket, with a folder of this user in front of it.
+"""A store in a bucket, with a cache in a folder of this user.
 
 The bucket has the same names as the folder of a `Store` (see there), with the folder `claims` of `hint_claims`. An
-outcome is one object that appears when all of it is written, so it is complete or missing. What was read or written
-is kept in the user's cache, where it is found without a request.
+outcome is one object that appears when all of it is written, so it is complete or missing. Outcomes that were read or
+written are kept in the user's cache, where they are found without a request.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from tombola.utils.files import atomic_write, read_about
 log = logging.getLogger(__name__)
 
 TRUSTED = 24 * 3600.0
-"""Seconds after which a cached outcome is looked for in the bucket again, from which someone may have deleted it."""
+"""Seconds after which a cached outcome is looked up in the bucket again, because it may have been deleted there."""
 
 SAME_ID = 60.0
-"""Seconds until the store's id is read again: it has another after it was deleted and made again."""
+"""Seconds until the store's id is read again, because a store that was deleted and made again has another id."""
 
 
 @dataclass(frozen=True)
 class BucketStore(Store):
     """Outcomes by the key of their run, in a bucket; `folder` is the cache.
 
-    All methods raise `InputError`, in one line without credentials, if the bucket cannot be reached or used. Which
-    outcomes are there is listed once, when one is first looked for that the cache lacks.
+    All methods raise `InputError`, in one line without credentials, if the bucket cannot be reached or used. The
+    outcomes in the bucket are listed once, when the first outcome is looked up that the cache lacks.
     """
 
     bucket: Bucket = field(kw_only=True)
@@ -86,10 +86,10 @@ class BucketStore(Store):
     def check_writable(self) -> None:
         super().check_writable()
         known = self.bucket.get(ID)
-        self.bucket.put(ID, known or uuid.uuid4().hex.encode())  # also if it is there, to see whether this may write
+        self.bucket.put(ID, known or uuid.uuid4().hex.encode())  # even if it exists, to check for write permission
         known = known or self.bucket.get(ID) or b""  # another process may have made it at the same time
         _read_id.cache_clear()
-        if (self.folder / ID).read_bytes() != known:  # the cache is of a store that was here before, or elsewhere
+        if (self.folder / ID).read_bytes() != known:  # the cache belongs to an earlier or another store
             for folder in ("runs", "unfinished"):
                 shutil.rmtree(self.folder / folder, ignore_errors=True)
             with atomic_write(self.folder / ID) as path:
@@ -112,23 +112,23 @@ class BucketStore(Store):
             path = Path(folder, self._entry(run.key).name)
             self._write(path, run, outcome)
             self.put_file(run.key, path)
-            self._keep(run.key, path)  # it is in the cache only if it is in the bucket
+            self._keep(run.key, path)  # only now, because the cache must not have what the bucket lacks
 
     def claims(self) -> KeyClaim:
-        """A claim on runs by their keys, which is a hint: at worst a run is trained twice."""
+        """A claim on runs by their keys. It is only a hint: at worst, a run is trained twice."""
         return HintClaim(self.bucket)
 
     def checkpoint(self, runs: Sequence[BaseRun]) -> Checkpoint:
         return BucketCheckpoint(self._checkpoint_path(runs), self.checkpoint_every, bucket=self.bucket)
 
     def files(self) -> Iterator[StoredFile]:
-        """All files of the store but those of claims, in order of their paths. Those of the cache do not count."""
+        """All files of the store except claims and the cache, in order of their paths."""
         for found in sorted(self.bucket.list(""), key=lambda each: each.name):
             if not found.name.startswith("claims/"):
                 yield StoredFile(found.name, found.bytes, found.modified)
 
     def remove(self, file: StoredFile) -> None:
-        """Delete a file of the store, and of the cache; nothing if it is gone."""
+        """Delete a file of the store and of the cache; does nothing if it is gone."""
         self.bucket.delete(file.path)
         super().remove(file)
 
@@ -139,8 +139,8 @@ class BucketStore(Store):
 
     @contextmanager
     def file_of(self, key: str) -> Iterator[Path]:
-        """An outcome as the bucket has it now, in a file, to be read in this block. Raises `FileNotFoundError` if it
-        is missing."""
+        """The current outcome in the bucket as a file, to be read in this block. Raises `FileNotFoundError` if it is
+        missing."""
         content = self.bucket.get(_name(key))
         if content is None:
             raise FileNotFoundError(self._entry_name(key))
@@ -156,7 +156,7 @@ class BucketStore(Store):
         self._seen.add(key)
 
     def _read(self, key: str) -> tuple[Outcome, Any]:
-        with suppress(FileNotFoundError, DamagedFile):  # otherwise the cache has lost it, and the bucket counts
+        with suppress(FileNotFoundError, DamagedFile):  # if the cache has lost it, the bucket counts
             return super()._read(key)
         with self.file_of(key) as file:
             kept = self._keep(key, file)
@@ -179,7 +179,7 @@ class BucketStore(Store):
 
     @contextmanager
     def _naming(self, key: str, file: Path) -> Iterator[None]:
-        """A `DamagedFile` of this block names the entry, not the `file` that it was read from."""
+        """Make a `DamagedFile` raised in this block name the entry, not the `file` that it was read from."""
         try:
             yield
         except DamagedFile as error:
@@ -190,13 +190,13 @@ class BucketStore(Store):
         return frozenset(PurePosixPath(each.name).stem for each in self.bucket.list("runs") if each.bytes)
 
     def _has(self, key: str) -> bool:
-        """Whether the bucket has an outcome, as far as is known without asking for each."""
+        """Whether the bucket has an outcome, as far as is known without a request for each outcome."""
         return key in self._seen or key in self._listed
 
     def _confirm(self, key: str) -> None:
-        """Write a cached outcome to the bucket again, if it is there no longer; this is looked at now and then."""
+        """Write a cached outcome to the bucket again if it is missing there; this is checked only occasionally."""
         path = self._entry(key)
-        with suppress(OSError):  # it may be deleted at any time; then it is looked at the next time too
+        with suppress(OSError):  # it may be deleted at any time; then it is checked again the next time
             if time.time() - path.stat().st_mtime < TRUSTED:
                 return
             if not self._has(key):
@@ -210,7 +210,7 @@ class BucketStore(Store):
         aside = f"damaged/{aside_name(key)}"
         try:
             damaged = self._entry(key).read_bytes()
-        except FileNotFoundError:  # another process here does this
+        except FileNotFoundError:  # another process on this machine has done this
             return None
         self._entry(key).unlink(missing_ok=True)
         if self.bucket.get(_name(key)) != damaged:
@@ -222,7 +222,7 @@ class BucketStore(Store):
 
 @dataclass
 class BucketCheckpoint(Checkpoint):
-    """A checkpoint that is in a bucket too, so that a training that was killed goes on on another machine."""
+    """A checkpoint that is also in a bucket, so that a killed training can be resumed on another machine."""
 
     bucket: Bucket = field(kw_only=True)
 
@@ -230,7 +230,7 @@ class BucketCheckpoint(Checkpoint):
         super()._replace(tensors, about)
         try:
             self.bucket.put(self._name, self.path.read_bytes())
-            self.path.unlink(missing_ok=True)  # so a file that is here is newer than the object
+            self.path.unlink(missing_ok=True)  # so a file here is always newer than the object
         except InputError as error:  # no reason to end a training
             log.warning("%s; only this machine could resume the training", error)
 
@@ -250,13 +250,13 @@ class BucketCheckpoint(Checkpoint):
         return BucketCheckpoint(super().part(index).path, self.every, bucket=self.bucket)
 
     def clear(self) -> None:
-        """Delete the saved states of all parts: they are of one training."""
+        """Delete the saved states of all parts, because they belong to the same training."""
         super().clear()
         self.bucket.delete_folder(self._folder)
 
     @property
     def _folder(self) -> str:
-        """In the bucket; it has the checkpoints of parts too."""
+        """The folder in the bucket, which also has the checkpoints of parts."""
         return f"unfinished/{self.path.stem.partition('-')[0]}"
 
     @property
@@ -265,13 +265,13 @@ class BucketCheckpoint(Checkpoint):
 
 
 def _name(key: str) -> str:
-    """The object that has an outcome."""
+    """The name of the object that has an outcome."""
     return f"runs/{key[:2]}/{key}.safetensors"
 
 
 @functools.lru_cache
 def _read_id(bucket: Bucket, _period: float) -> str:
-    """Raises `LookupError` if there is no store yet."""
+    """The id of the store in a bucket. Raises `LookupError` if there is no store yet."""
     content = bucket.get(ID)
     if content is None:
         raise LookupError(ID)

@@ -11,11 +11,11 @@ from tombola.utils.errors import DamagedFile
 from tombola.utils.files import read_tensors
 
 Progress = Callable[[int, int], None]
-"""Is called with the numbers of outcomes that are done, and that there are."""
+"""Called with the number of outcomes checked so far, and with their total number."""
 
 
 def check_outcomes(store: Store, keys: Sequence[str], progress: Progress) -> dict[str, str]:
-    """Read outcomes completely. Returns, by key, what is wrong with those that are damaged."""
+    """Read outcomes completely. Returns what is wrong with the damaged ones, by key."""
     damaged = {}
     for done, key in enumerate(keys, 1):
         try:
@@ -30,7 +30,7 @@ def check_outcomes(store: Store, keys: Sequence[str], progress: Progress) -> dic
 
 
 def check_outcome(file: Path, key: str) -> None:
-    """Read an outcome. Raises `DamagedFile` if it is not what was written, or that of another run, and
+    """Read an outcome. Raises `DamagedFile` if it has changed since it was written or belongs to another run, and
     `FileNotFoundError` if it is missing."""
     _, about = read_tensors(file)
     if "run" not in about or key_of(about["run"]) != key:

@@ -19,17 +19,17 @@ from tombola.utils.files import read_tensors, remove_temporary, write_tensors
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = 2
-"""Of what engines save; it changes when they save something else."""
+"""The format of what engines save; it changes when they save something else."""
 
 MAX_SHARE = 0.05
-"""The share of the time that is spent on writing checkpoints, at most."""
+"""The largest share of the time that is spent on writing checkpoints."""
 
 
 @dataclass
 class Checkpoint:
     """The state of an unfinished training, saved from time to time, so that a killed process loses little.
 
-    It is written beside the training, in a thread.
+    It is written in a thread while the training continues.
     """
 
     path: Path
@@ -38,22 +38,22 @@ class Checkpoint:
     _next: float = field(init=False)
     _writer: threading.Thread | None = field(default=None, init=False)
     _failure: Exception | None = field(default=None, init=False)
-    """Of the last write, until it is raised."""
+    """The exception of the last write, until it is raised."""
 
     def __post_init__(self) -> None:
         self._next = time.monotonic() + self.every
 
     def due(self) -> bool:
-        """Whether it is time to save again; not while the last state is being written. Raises `InputError` if that
-        could not be written."""
+        """Whether it is time to save again; False while the last state is being written. Raises `InputError` if the
+        last state could not be written."""
         if self._writer is not None and self._writer.is_alive():
             return False
         self._raise_failure()
         return time.monotonic() >= self._next
 
     def save(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any], engine: str) -> None:
-        """Begin to replace the saved state; only the same `engine` resumes from it. `tensors` must not change any
-        more. Raises `InputError` if the state before could not be written."""
+        """Begin to replace the saved state; only the same `engine` resumes from it. `tensors` must not change
+        afterwards. Raises `InputError` if the previous state could not be written."""
         self.wait()
         self._raise_failure()
         contents = {"format": CHECKPOINT_FORMAT, "engine": engine, "state": about}
@@ -74,8 +74,8 @@ class Checkpoint:
         write_tensors(self.path, tensors, about)
 
     def wait(self) -> None:
-        """Wait until nothing is being written. It raises nothing: that the last state could not be written is no
-        reason to lose a training that has ended."""
+        """Wait until nothing is being written. It does not raise, because a training that has ended must not be lost
+        if its last state could not be written."""
         if self._writer is not None:
             self._writer.join()
 
@@ -111,7 +111,7 @@ class Checkpoint:
         return Checkpoint(self.path.with_stem(f"{self.path.stem}-{index}"), self.every)
 
     def clear(self) -> None:
-        """Delete the saved state, also one that is still being written."""
+        """Delete the saved state, including one that is still being written."""
         self.wait()
         self.path.unlink(missing_ok=True)
         for part in self.path.parent.glob(f"*-*{self.path.suffix}"):  # a pattern for each would be compiled each time
@@ -120,7 +120,7 @@ class Checkpoint:
 
 
 class NoCheckpoint(Checkpoint):
-    """Where nothing can be saved: a training that ends early is lost."""
+    """A checkpoint that saves nothing: a training that ends early is lost."""
 
     def __init__(self) -> None:
         super().__init__(Path(), math.inf)

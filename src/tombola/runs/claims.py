@@ -1,9 +1,9 @@
-"""Claims: sets of keys that one process, or thread, holds at a time. A claim takes one open file, whatever its size.
+"""Claims: sets of keys that only one process, or thread, holds at a time. A claim of any size takes one open file.
 
-FOLDER/guard.lock    held while a claim is made
-FOLDER/ID.lock       held by whoever has this claim: the operating system releases it when the process dies
-FOLDER/ID.json       the keys of the claim, in a file of their own, because Windows lets nobody read a locked one:
-                     each line a JSON list of keys that it took, those that it gave back with a "-"
+FOLDER/guard.lock    locked while a claim is made
+FOLDER/ID.lock       locked by the owner of the claim: the operating system releases the lock when the process dies
+FOLDER/ID.json       the keys of the claim, in a separate file, because Windows does not allow reading a locked one:
+                     each line is a JSON list of keys that were added, or removed if they begin with "-"
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GUARD = "guard.lock"
 
 
 class KeyClaim(Protocol):
-    """Keys that one process holds at a time; none at first."""
+    """Keys that one process holds at a time; initially none."""
 
     def try_add(self, keys: Collection[str], /) -> bool:
         """Hold `keys` too, all or none: none, and False is returned, if another claim has one of them."""
@@ -41,7 +41,7 @@ class KeyClaim(Protocol):
 
 
 class Claim:
-    """Keys that this process holds, by one open file whatever their number; none at first."""
+    """Keys that this process holds, initially none. Any number of keys takes one open file."""
 
     def __init__(self, folder: Path) -> None:
         """Claims of the same `folder` exclude each other. Raises `InputError` if it cannot be written."""
@@ -50,7 +50,7 @@ class Claim:
         self._folder = folder
         self._lock = filelock.FileLock(folder / f"{uuid.uuid4().hex}.lock")
         self._keys: set[str] = set()
-        self._written = 0  # keys in its file, given back or not
+        self._written = 0  # keys in its file, including removed ones
 
     def try_add(self, keys: Collection[str]) -> bool:
         """Hold `keys` too, all or none: none, and False is returned, if another claim has one of them."""
@@ -68,7 +68,7 @@ class Claim:
         return True
 
     def remove(self, keys: Collection[str]) -> None:
-        """Hold these keys no longer. Whoever reads the file before the line is complete finds them still held."""
+        """Release these keys. A process that reads the file before the line is complete finds them still held."""
         self._keys -= set(keys)
         with writing(self._folder):
             self._write("a", [f"-{key}" for key in keys])
@@ -87,9 +87,10 @@ class Claim:
 
 @contextmanager
 def hold(claim: KeyClaim, keys: Collection[str]) -> Iterator[None]:
-    """Hold all `keys` in this block, by a `claim` that has none, after waiting until no other claim has any of them.
+    """Wait until no other claim has any of `keys`, then hold them all in this block, by a `claim` that has none.
 
-    Who waits holds nothing, so claims cannot deadlock. Waiting is interrupted when the worker thread is cancelled.
+    A waiting claim holds nothing, so claims cannot deadlock. Waiting is interrupted when the worker thread is
+    cancelled.
     Raises `InputError` if the claim cannot be written.
     """
     try:
@@ -102,7 +103,7 @@ def hold(claim: KeyClaim, keys: Collection[str]) -> Iterator[None]:
 
 
 def _claims(folder: Path, own: Path) -> Iterator[set[str]]:
-    """The keys of each claim but `own`; the files of dead processes are removed. The guard must be held."""
+    """The keys of each claim except `own`; the files of dead processes are removed. The guard must be held."""
     for path in folder.glob("*.lock"):
         if path.name == GUARD or path == own:
             continue
@@ -111,22 +112,22 @@ def _claims(folder: Path, own: Path) -> Iterator[set[str]]:
                 pass
         except filelock.Timeout:
             yield _keys(path)
-        except PermissionError:  # someone else's in a shared store
+        except PermissionError:  # a file of another user in a shared store
             continue
         else:
             _remove(path)
 
 
 def _keys(lock_file: Path) -> set[str]:
-    """The keys of a claim that someone holds."""
+    """The keys of a claim that a process holds."""
     held: set[str] = set()
     try:
         for line in _keys_file(lock_file).read_text(encoding="utf-8").splitlines():
             for key in json.loads(line):
                 held.discard(key[1:]) if key.startswith("-") else held.add(key)
     except FileNotFoundError:
-        return {lock_file.stem}  # of an earlier version, which had a lock for each key; or it is being released
-    except (OSError, ValueError):  # a line is not complete
+        return {lock_file.stem}  # an earlier version had a lock for each key; or the claim is being released
+    except (OSError, ValueError):  # a line is incomplete
         return held
     return held
 
@@ -136,7 +137,7 @@ def _keys_file(lock_file: Path) -> Path:
 
 
 def _remove(lock_file: Path) -> None:
-    """Remove the files of a claim that nobody holds; last the one by which the other is found."""
-    with suppress(OSError):  # Windows does not delete a file that another process looks at; whoever claims next does
+    """Remove the files of a claim that no process holds. The lock file is last, because the other is found by it."""
+    with suppress(OSError):  # Windows does not delete a file that another process reads; the next claim deletes it
         _keys_file(lock_file).unlink(missing_ok=True)
         lock_file.unlink(missing_ok=True)

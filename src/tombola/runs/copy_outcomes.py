@@ -17,18 +17,18 @@ class CopyReport:
 
     copied: int = 0
     bytes: int = 0
-    """Of the copied outcomes."""
+    """The size of the copied outcomes."""
     there: int = 0
-    """Outcomes that the other store had."""
+    """The number of outcomes that the other store already had."""
     damaged: list[str] = field(default_factory=list)
-    """Outcomes that were left out because they are damaged, and how, one line each."""
+    """The outcomes that were left out because they are damaged, and what is wrong with them, one line each."""
 
 
 def copy_outcomes(
     source: Store, target: Store, keys: Collection[str] | None = None, progress: Progress | None = None
 ) -> CopyReport:
     """Copy the outcomes with these keys, by default all, that `target` lacks. Each is checked by its digest, and
-    appears in `target` complete or not at all, so after any interruption the same call goes on.
+    appears in `target` complete or not at all, so after any interruption the same call continues.
 
     Raises `InputError` if `target` cannot be written.
     """

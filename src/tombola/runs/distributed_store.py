@@ -15,9 +15,9 @@ from tombola.runs.store import Store
 
 @dataclass(frozen=True)
 class DistributedStore(Store):
-    """One process' part of a store. A run counts as trained only if every process has its outcome: otherwise some
-    would read it while the others wait for them in a collective operation. All processes must ask for the same runs
-    in the same order."""
+    """One process' part of a store. A run counts as trained only if every process has its outcome. Otherwise some
+    processes would read it while the others wait for them in a collective operation. All processes must request the
+    same runs in the same order."""
 
     def get(self, run: BaseRun, *, fresh: bool = False) -> Outcome | None:
         outcome = super().get(run, fresh=fresh)
@@ -38,5 +38,5 @@ def first_process() -> bool:
 
 
 def is_distributed() -> bool:
-    """Whether this is a process of several."""
+    """Whether this is one of several processes."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

@@ -1,4 +1,4 @@
-"""The kinds of files that a store has."""
+"""The kinds of files in a store."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""Claims where no lock can be trusted, in buckets and on network file systems: hints, not locks.
+"""Claims for places where locks cannot be trusted, such as buckets and network file systems. They are only hints.
 
     claims/OWNER~DIGITS      keys that OWNER has claimed, by the first digits of a hash of each
-    claims/OWNER~alive       written again and again by an owner that lives
+    claims/OWNER~alive       written regularly while the owner is alive
 
-Whoever wants keys announces them, and then looks: if another has announced one of them, it withdraws, and tries again
-after a while. So of two at the same time at most one has a key, where a listing shows what was written before, as
-those of S3, Google Cloud Storage and Azure do. An owner that has written nothing for some time, by the clock of the
-server, holds nothing: nobody waits for ever. If it was only slow, a run is trained twice, with the same outcome.
+An owner announces the keys that it wants, and then lists all claims. If another owner has announced one of these
+keys, it withdraws, and tries again after a while. So of two simultaneous owners at most one has a key, provided that
+a listing shows everything written before, as it does in S3, Google Cloud Storage and Azure. An owner that has written
+nothing for some time, by the clock of the server, holds nothing, so no process waits forever. If the owner was only
+slow, a run is trained twice, with the same outcome.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from tombola.utils.processes import has_ended, process_name
 log = logging.getLogger(__name__)
 
 RENEW = 15.0
-"""Seconds until an owner shows again that it lives."""
+"""Seconds between the writes by which an owner shows that it is alive."""
 
 STALE = 90.0
-"""Seconds after which an owner that has shown nothing holds nothing."""
+"""Seconds without such a write after which an owner holds nothing."""
 
 PAUSE = (1.0, 3.0)
-"""Seconds until keys that another had are looked for again, at random, so that two do not meet again."""
+"""Seconds until keys that another owner had are tried again, at random, so that two owners do not collide again."""
 
 DIGITS = 6
 KEYS_OF_OBJECT = 36
@@ -42,10 +43,10 @@ KEYS_OF_OBJECT = 36
 
 
 class HintClaim:
-    """Keys that this process has claimed; none at first. See `Claim`."""
+    """Keys that this process has claimed; initially none. See `Claim`."""
 
     def __init__(self, objects: Objects) -> None:
-        """Claims in the same `objects` exclude each other, as far as this module says."""
+        """Claims in the same `objects` exclude each other, with the limits that this module describes."""
         self._objects = objects
         self._owner = f"{process_name()}.{uuid.uuid4().hex[:8]}"
         self._about = f"{platform.node()}, process {process_name()}, {time.strftime('%Y-%m-%d %H:%M:%S %Z')}".encode()
@@ -54,7 +55,7 @@ class HintClaim:
         self._taken: set[str] = set()
         """The digits of the keys that others had, when this was last looked up."""
         self._again = 0.0
-        """When to look again for those, by the monotonic clock."""
+        """When to look them up again, by the monotonic clock."""
         self._ended = threading.Event()
         self._renewal: threading.Thread | None = None
 
@@ -102,13 +103,13 @@ class HintClaim:
             self._delete(name)
 
     def _others_have(self, keys: Collection[str]) -> bool:
-        """Whether another that lives has announced one of `keys`; for a while, what others have is not looked up
-        again."""
+        """Whether another owner that is alive has announced one of `keys`. What others have is looked up again only
+        after a pause."""
         self._taken, self._again = self._others(), time.monotonic() + random.uniform(*PAUSE)
         return not self._taken.isdisjoint(map(_digits, keys))
 
     def _others(self) -> set[str]:
-        """The digits of the keys that others have announced. What the dead have left is deleted."""
+        """The digits of the keys that others have announced. Objects of dead owners are deleted."""
         owners: dict[str, list[StoredObject]] = {}
         listed = self._objects.list("claims")
         for entry in listed:
@@ -125,7 +126,7 @@ class HintClaim:
         return taken
 
     def _delete(self, name: str) -> None:
-        with suppress(InputError):  # it will be stale
+        with suppress(InputError):  # it will become stale
             self._objects.delete(name)
 
     def _renew_from_now_on(self) -> None:
@@ -154,7 +155,7 @@ def _digits(key: str) -> str:
 
 
 def _digits_in(entry: StoredObject) -> set[str]:
-    """Of the keys that an object claims."""
+    """The digits of the keys that an object claims."""
     name = entry.name.rpartition("~")[2]
     return {name[start : start + DIGITS] for start in range(0, len(name), DIGITS)}
 
@@ -164,5 +165,5 @@ def _owner(entry: StoredObject) -> str:
 
 
 def _holds_nothing(owner: str, entries: list[StoredObject], now: float) -> bool:
-    """Whether the owner of these objects has ended, or has not shown for long that it lives."""
+    """Whether the owner of these objects has ended, or has not shown for some time that it is alive."""
     return has_ended(owner.rpartition(".")[0]) or max(entry.modified for entry in entries) < now - STALE

@@ -1,4 +1,4 @@
-"""The network that a training starts with: its weights drawn, or left by an earlier training."""
+"""The network that a training starts with: with drawn weights, or with those that an earlier training ended with."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class StateLoader(Protocol):
     """Loads the final states of earlier runs."""
 
     def __call__(self, key: str, /, *, optimizer: bool = False) -> State:
-        """The `state_dict` that the run with this key ended with, or its optimizer's state. Raises `LookupError`
-        where it is missing."""
+        """The `state_dict` that the run with this key ended with, or its optimizer's state. Raises `LookupError` if
+        it is missing."""
 
 
 def no_stored_states(key: str, /, *, optimizer: bool = False) -> State:  # noqa: ARG001
-    """The loader where no run starts from another. Raises `LookupError`."""
+    """The loader to use if no run starts from another. Raises `LookupError`."""
     raise LookupError(f"run {key} is not known here")
 
 
 def initial_network(start: Start, load_state: StateLoader = no_stored_states) -> nn.Module:
-    """The network of `start` with its weights, none of them pruned; on the CPU, in training mode. Raises what `build`
-    and `load_state` raise."""
+    """The unpruned network of `start` with its weights, on the CPU and in training mode. Raises what `build` and
+    `load_state` raise."""
     network = build(start)
     if start.trained is not None:
         network.load_state_dict(initial_state(start, load_state))
@@ -37,7 +37,7 @@ def initial_network(start: Start, load_state: StateLoader = no_stored_states) ->
 
 
 def initial_state(start: Start, load_state: StateLoader = no_stored_states) -> State:
-    """The `state_dict` of the initial network. Where an earlier run left it, no network is built."""
+    """The `state_dict` of the initial network. If it comes from an earlier run, no network is built."""
     if start.trained is None:
         return build(start).state_dict()
     state = load_state(start.trained.run)
@@ -47,14 +47,14 @@ def initial_state(start: Start, load_state: StateLoader = no_stored_states) -> S
 
 
 def masked_network(run: BaseRun, load_state: StateLoader = no_stored_states) -> nn.Module:
-    """The initial network of `run`, its pruned weights zero. Raises what `build` and `load_state` raise."""
+    """The initial network of `run`, with pruned weights zero. Raises what `build` and `load_state` raise."""
     network = initial_network(run.start, load_state)
     run.mask.apply_(network)
     return network
 
 
 def initial_optimizer_state(run: BaseRun, load_state: StateLoader = no_stored_states) -> State:
-    """The optimizer state that `run` starts with, as in `Outcome.optimizer`; empty where its optimizer is reset.
+    """The optimizer state that `run` starts with, as in `Outcome.optimizer`; empty if its optimizer is reset.
     Raises what `load_state` raises."""
     trained = run.start.trained
     if trained is None or not trained.optimizer:
@@ -63,7 +63,7 @@ def initial_optimizer_state(run: BaseRun, load_state: StateLoader = no_stored_st
 
 
 def interpolate(one: State, other: State, share: float) -> State:
-    """(1 - share) · one + share · other, running statistics included; tensors of integers are those of `one`."""
+    """(1 - share) · one + share · other, including running statistics; integer tensors are taken from `one`."""
 
     def between(a: Tensor, b: Tensor) -> Tensor:
         return torch.lerp(a, b, share) if a.is_floating_point() or a.is_complex() else a

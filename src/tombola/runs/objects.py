@@ -1,4 +1,4 @@
-"""What claims need of a place that several machines write to: small objects by names, and when they were written."""
+"""What claims need from a place that several machines write to: small named objects with modification times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StoredObject:
     """An object in a listing."""
 
     name: str
-    """With slashes, within the store."""
+    """The name within the store, with slashes."""
     modified: float
     """When it was written: seconds since the epoch, by the clock of the server that keeps it."""
     bytes: int
@@ -47,7 +47,7 @@ class FolderObjects:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-            os.utime(path)  # by the clock of the server, also where the content is the same
+            os.utime(path)  # by the clock of the server, even if the content is the same
 
     def delete(self, name: str) -> None:
         path = self.folder / name

@@ -17,7 +17,7 @@ from tombola.utils.errors import InputError
 def open_store(place: str | Path, checkpoint_every: float = 30.0) -> Store:
     """The store in a folder (`runs`, `file:///mnt/runs`), or in a bucket (`s3://bucket/prefix`, `gs://…`, `az://…`).
 
-    Nothing is read or written yet. Raises `InputError` if it is neither.
+    Nothing is read or written yet. Raises `InputError` if `place` is neither.
     """
     text = str(place)
     if text.partition("://")[0] == "file":

@@ -15,12 +15,13 @@ from tombola.runs.sparse_state import pack, strip_prefix, unpack
 from tombola.utils.frozen_model import FrozenModel
 
 FIGURE_PREFIX = "figure/"
-"""Of the names of the user's figures among an outcome's curves."""
+"""The prefix of the names of the user's figures among an outcome's curves."""
 
 
 def figures_of(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics as figures of `Measures`; `name` is a format of their names. Figures that are not finite are left out,
-    others have the seven digits of float32: equal values are equal, however they were computed."""
+    """Metrics as figures of `Measures`; `name` is a format of their names. Figures that are not finite are left out.
+    Others are rounded to the seven digits of float32, so that values that were computed in different ways are
+    equal."""
     return {name.format(metric): float(f"{v:.7g}") for metric, v in metrics.items() if math.isfinite(v)}
 
 
@@ -31,12 +32,12 @@ class Measures(FrozenModel):
     __pydantic_extra__: dict[str, float] = Field(init=False)
 
     diverged: bool
-    """A loss was not finite; training ended there."""
+    """Whether a loss was not finite, which ended the training."""
     iterations: int
     """The number of iterations trained."""
     stop_iteration: int | None = None
     """The early-stopping iteration: the first with the best validation figure (in recipes, the loss), found after
-    training; None if it diverged, or was evaluated at its end only."""
+    training; None if the run diverged, or was evaluated only at its end."""
 
     @model_validator(mode="before")
     @classmethod
@@ -47,12 +48,13 @@ class Measures(FrozenModel):
 
     @property
     def figures(self) -> dict[str, float]:
-        """What was measured, by SPLIT_METRIC_at_stop, of the weights of the early stop, and SPLIT_METRIC, of those of
-        the end: `validation_loss_at_stop`, `test_accuracy`. Accuracies are fractions. Empty if it diverged."""
+        """The measured figures by name: SPLIT_METRIC_at_stop for the weights at early stop, and SPLIT_METRIC for the
+        final weights, such as `validation_loss_at_stop` and `test_accuracy`. Accuracies are fractions. Empty if the
+        run diverged."""
         return self.__pydantic_extra__
 
     def __getitem__(self, name: str) -> float | None:
-        """The figure of this name, or `stop_iteration`; None if there is none."""
+        """The figure of this name, or `stop_iteration`; None if it is missing."""
         return self.stop_iteration if name == "stop_iteration" else self.figures.get(name)
 
 
@@ -62,22 +64,23 @@ class Outcome:
 
     final: State
     """The `state_dict` at the end of training. Pruned weights are zero. Empty for a run that only evaluates
-    interpolated weights, which can be computed again from the two runs they lie between."""
+    interpolated weights, which can be computed again from the two runs at the ends of the line."""
     curves: dict[str, Tensor]
     """`iteration` (int64) and, at each of these, `train_loss` (the mean since the previous evaluation),
-    `validation_loss`, `validation_accuracy` and, with `test_curve`, `test_loss` and `test_accuracy` (float64). Of a
-    training function: `iteration`, and `figure/NAME` for each figure that `evaluate` returned."""
+    `validation_loss`, `validation_accuracy` and, with `test_curve`, `test_loss` and `test_accuracy` (float64). For a
+    user's training function: `iteration`, and `figure/NAME` for each figure that `evaluate` returned."""
     measures: Measures
     engine: str
-    """The engine that trained it, with the versions that its bits may depend on."""
+    """The engine that trained the run, with the versions that its bits may depend on."""
     seconds: float
-    """The duration of the training."""
+    """The duration of the training in seconds."""
     optimizer: State = field(default_factory=dict)
-    """With `keeps_optimizer`, the optimizer's state at the end, by torch's names and those of the parameters:
+    """With `keeps_optimizer`, the optimizer's state at the end. Names combine torch's name and that of the parameter:
     `momentum_buffer/fc1.weight`, `exp_avg/fc1.weight`, `step/fc1.weight`. It is zero for pruned weights."""
 
     def to_tensors(self, mask: Mask) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The outcome as tensors and JSON values, for a file. Of masked layers only the kept weights are written."""
+        """The outcome as tensors and JSON values, for a file. For masked layers, only the kept weights are
+        written."""
         curves = {f"curve/{name}": values for name, values in self.curves.items()}
         about = {"measures": self.measures.model_dump(), "engine": self.engine, "seconds": self.seconds}
         about["curves"] = list(self.curves)  # safetensors does not keep the order of tensors, nor JSON that of keys
@@ -96,7 +99,7 @@ class Outcome:
         saved = about["measures"]
         order = [name for name in about.get("figures", saved) if name in saved]
         measures = Measures(**{name: saved[name] for name in (*Measures.model_fields, *order) if name in saved})
-        if not (measures.diverged or measures.figures):  # of a training function, from before figures were measured
+        if not (measures.diverged or measures.figures):  # an old outcome of a training function, without figures
             own = {
                 name.removeprefix(FIGURE_PREFIX): float(c[-1]) for name, c in curves.items() if FIGURE_PREFIX in name
             }

@@ -37,7 +37,7 @@ class Training(FrozenModel):
     evaluate_every: Duration = Duration(iterations=100)
     """The interval between evaluations on the validation split; the last iteration is always evaluated."""
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    """Of SGD."""
+    """The momentum of SGD."""
     weight_decay: float = Field(default=0.0, ge=0)
     """The L2 penalty's coefficient, added to the gradient of every parameter."""
     decay_normalisation: bool = True
@@ -45,8 +45,8 @@ class Training(FrozenModel):
     nesterov: bool = False
     """Nesterov momentum (Sutskever et al. 2013, section 3), as in torch."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
-    """Of the learning rate. `step`: it is multiplied by `decay` at each of `milestones`. `cosine`: it falls almost to
-    0 along half a cosine."""
+    """The schedule of the learning rate. `step`: it is multiplied by `decay` at each of `milestones`. `cosine`: it
+    falls almost to 0 along half a cosine."""
     milestones: Annotated[tuple[Duration, ...], Field(strict=False)] = ()
     """When a `step` schedule multiplies the learning rate by `decay`."""
     decay: float = Field(default=0.1, gt=0, le=1)
@@ -56,9 +56,9 @@ class Training(FrozenModel):
     test_curve: bool = False
     """Whether each evaluation also records the test loss and accuracy. Nothing is chosen by them."""
     precision: Precision = "fp32"
-    """Of the network's arithmetic; weights and optimizer are always float32. `tf32`: on CUDA, matrix multiplications
-    and convolutions round their inputs to TF32. `bf16`: forward passes run under torch's autocast to bfloat16, in
-    training and evaluation."""
+    """The precision of the network's arithmetic; weights and optimizer are always float32. `tf32`: on CUDA, matrix
+    multiplications and convolutions round their inputs to TF32. `bf16`: forward passes run under torch's autocast to
+    bfloat16, in training and evaluation."""
 
     @model_validator(mode="after")
     def _check(self) -> Training:
@@ -75,7 +75,7 @@ class Training(FrozenModel):
 
     def in_iterations(self, examples: int) -> Training:
         """The same training with its durations in iterations; an epoch has `examples` examples. Raises `ValueError`
-        where milestones are not in order, or the warm-up is not shorter than the training."""
+        if milestones are not in order, or if the warm-up is not shorter than the training."""
 
         def iterations(length: Duration) -> Duration:
             return length.in_iterations(examples, self.batch_size)
@@ -106,13 +106,13 @@ class BaseRun(FrozenModel):
     start: Start
     mask: Annotated[InstanceOf[Mask], PlainSerializer(lambda mask: mask.digest, return_type=str)]
     seed: int
-    """Of everything random during training: batch order, augmentation, dropout."""
+    """The seed of everything random during training: batch order, augmentation, dropout."""
     begin: int = Field(default=0, ge=0)
     """The first iteration: batches and learning rates continue from there; the optimizer is reset unless
     `Trained.optimizer` is set."""
     end: int | None = Field(default=None, ge=0)
-    """The iteration that it ends at; None is the end of the training. With `end == begin` nothing is trained and the
-    weights are only evaluated."""
+    """The iteration at which the run ends; None is the end of the training. With `end == begin`, nothing is trained
+    and the weights are only evaluated."""
 
     def masked(self, mask: Mask) -> Self:
         """The same training from the same initial weights, with another mask."""
@@ -135,7 +135,7 @@ class BaseRun(FrozenModel):
         return self.model_copy(update={"end": end})
 
     def until_mark(self) -> Self:
-        """This training up to where the user's function says so. Raises `TypeError` for trainings of engines."""
+        """This training up to the mark in the user's function. Raises `TypeError` for trainings of engines."""
         raise TypeError("only a training by the user's own function has a mark")
 
     def after(self, run: BaseRun, begin: int, end: int | None = None) -> Self:
@@ -144,8 +144,8 @@ class BaseRun(FrozenModel):
         return self.model_copy(update={"start": start, "begin": begin, "end": end})
 
     def between(self, one: BaseRun, other: BaseRun, share: float, at: int) -> Self:
-        """An evaluation without training: of (1 - share) · one + share · other, the weights on the straight line
-        between the final weights of two runs, with this run's mask. `at` is the iteration that `one` ended at."""
+        """A run that trains nothing and evaluates (1 - share) · one + share · other: the weights on the straight line
+        between the final weights of two runs, with this run's mask. `at` is the iteration at which `one` ended."""
         start = self.start.model_copy(update={"trained": Trained(run=one.key, towards=other.key, share=share)})
         return self.model_copy(update={"start": start, "begin": at, "end": at})
 
@@ -153,7 +153,7 @@ class BaseRun(FrozenModel):
 
     @property
     def interpolates(self) -> bool:
-        """Whether it only evaluates weights interpolated between two runs."""
+        """Whether the run only evaluates weights interpolated between two runs."""
         return self.start.trained is not None and self.start.trained.towards is not None
 
     @property
@@ -165,8 +165,8 @@ class BaseRun(FrozenModel):
     def description(self) -> dict[str, Any]:
         """The run as plain JSON values; the mask is represented by its digest.
 
-        Options at their default are left out, so that a new option, whose default changes nothing, does not change
-        the keys of existing runs.
+        Options at their default are left out. So adding an option whose default changes nothing does not change the
+        keys of existing runs.
         """
         return self.model_dump(mode="json", exclude_defaults=True)
 
@@ -177,7 +177,7 @@ class BaseRun(FrozenModel):
 
     def __copy__(self) -> Self:
         copied = super().__copy__()
-        copied.__dict__.pop("key", None)  # `model_copy` copies it, and then changes what it is made of
+        copied.__dict__.pop("key", None)  # `model_copy` copies the cached key, and then changes the fields
         return copied
 
     def __hash__(self) -> int:
@@ -195,7 +195,7 @@ class Run(BaseRun):
 
     data: Data
     training: Training
-    """Its durations are in iterations."""
+    """The training, with durations in iterations."""
     keeps_optimizer: bool = False
     """Whether the outcome includes the optimizer's state."""
 
@@ -216,12 +216,12 @@ class Run(BaseRun):
 
     @property
     def last(self) -> int:
-        """The iteration that it ends at."""
+        """The iteration at which the run ends."""
         return self.training.length.iterations if self.end is None else self.end
 
     @property
     def resumes(self) -> bool:
-        """Whether its optimizer continues from an earlier run."""
+        """Whether the optimizer continues from an earlier run."""
         return self.start.trained is not None and self.start.trained.optimizer
 
     @property

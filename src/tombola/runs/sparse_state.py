@@ -1,4 +1,4 @@
-"""Compact storage of a sparse network: the mask in bits, and of masked layers only the kept weights."""
+"""Compact storage of a sparse network: the mask as bits, and only the kept weights of masked layers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def pack(state: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
 
 
 def unpack(packed: Mapping[str, Tensor]) -> tuple[State, Mask]:
-    """The state, with zeros for pruned weights, and the mask: the inverse of `pack`. Raises `DamagedFile` where
-    entries are missing or do not match."""
+    """The state, with zeros for pruned weights, and the mask: the inverse of `pack`. Raises `DamagedFile` if entries
+    are missing or do not match."""
     state: State = {}
     kept = {}
     for entry, tensor in packed.items():

@@ -2,10 +2,10 @@
 
     STORE/runs/ab/abcdef….safetensors        an outcome, under the key of its run
     STORE/unfinished/abcdef….safetensors     the last checkpoint of an unfinished training
-    STORE/locks/                             which runs are being trained by whom; see `claims`
+    STORE/locks/                             the runs that each process is training; see `claims`
     STORE/claims/                            the same on a network file system; see `hint_claims`
     STORE/damaged/…                          entries that could not be read
-    STORE/id                                 tells this store from others
+    STORE/id                                 distinguishes this store from others
 
 An entry is written to a temporary file and renamed, so it is complete or missing, even if the process is killed.
 """
@@ -53,17 +53,17 @@ class Store:
 
     folder: Path
     checkpoint_every: float = 30.0
-    """Seconds between the checkpoints of a training, at least."""
+    """The minimum number of seconds between the checkpoints of a training."""
 
     @property
     def place(self) -> str:
-        """Where it is: a folder or a URL."""
+        """The location of the store: a folder or a URL."""
         return str(self.folder)
 
     @property
     def store_id(self) -> str | None:
-        """Text by which a process on another machine sees that it reaches the same store; None if there is no store
-        here."""
+        """A text by which a process on another machine can check that it reaches the same store; None if there is no
+        store here."""
         try:
             return (self.folder / ID).read_text(encoding="utf-8")
         except OSError:
@@ -74,22 +74,22 @@ class Store:
         return (self.folder / "runs").is_dir()
 
     def check_writable(self) -> None:
-        """Create it, if there is none. Raises `InputError` if it cannot be written."""
+        """Create the store if it does not exist. Raises `InputError` if it cannot be written."""
         folder = self.folder
         with writing(f"the store {folder}"):
             if not folder.exists():
                 folder.mkdir(parents=True, exist_ok=True)  # another process may create it at the same time
                 (folder / ".gitignore").write_text("*\n", encoding="utf-8")
             (folder / "runs").mkdir(exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()  # the folder may be from someone else
+            tempfile.TemporaryFile(dir=folder).close()  # the folder may belong to another user
             if not (folder / ID).exists():
                 with atomic_write(folder / ID) as path:
                     path.write_text(uuid.uuid4().hex, encoding="utf-8")
 
     def get(self, run: BaseRun, *, fresh: bool = False) -> Outcome | None:
         """The outcome of `run`, or None if it was never trained. A damaged entry is moved to the folder `damaged`,
-        with a warning, and counts as never trained. `fresh`: what others have stored until now must be found, because
-        the run will be trained otherwise; a folder has it always."""
+        with a warning, and counts as never trained. With `fresh`, outcomes that others have stored until now are
+        found, because the run would otherwise be trained again; in a folder they are always found."""
         description = run.description
         key = key_of(description)
         before = _stamp(self._entry(key))
@@ -108,7 +108,7 @@ class Store:
             return None
 
     def peek(self, run: BaseRun) -> Outcome | None:
-        """The same, but nothing is changed, and nobody is told: a damaged entry stays where it is."""
+        """The same as `get`, but without changes or warnings: a damaged entry stays where it is."""
         description = run.description
         try:
             outcome, found = self._read(key_of(description))
@@ -153,15 +153,15 @@ class Store:
         write_tensors(path, tensors, about | {"run": run.description})
 
     def claims(self) -> KeyClaim:
-        """A claim on runs by their keys; it has none at first, and must be released. Of a process that dies it is
-        released by the operating system, or, where locks cannot be trusted, after some time."""
+        """A claim on runs by their keys. It is initially empty, and must be released. If its process dies, the
+        operating system releases it, or, where locks cannot be trusted, it expires."""
         if network_file_system(self.folder):
             return HintClaim(FolderObjects(self.folder))
         return Claim(self.folder / "locks")
 
     @contextmanager
     def claim(self, runs: Sequence[BaseRun]) -> Iterator[None]:
-        """Hold `runs`, all of them, in this block. Others that want to train one of them wait, and then find its
+        """Hold all `runs` in this block. Other processes that want to train one of them wait, and then find its
         outcome. A process that dies holds nothing."""
         keys = [run.key for run in runs]
         with hold(self.claims(), keys):
@@ -169,7 +169,7 @@ class Store:
             yield
 
     def checkpoint(self, runs: Sequence[BaseRun]) -> Checkpoint:
-        """The checkpoint of `runs`, which are trained as one."""
+        """The checkpoint of `runs`, which are trained together."""
         return Checkpoint(self._checkpoint_path(runs), self.checkpoint_every)
 
     def _checkpoint_path(self, runs: Sequence[BaseRun]) -> Path:
@@ -179,15 +179,15 @@ class Store:
         return self.folder / "unfinished" / f"{name}.safetensors"
 
     def files(self) -> Iterator[StoredFile]:
-        """All files of the store but those of claims, in order of their paths."""
+        """All files of the store except those of claims, in order of their paths."""
         return stored_files(self.folder, leave_out="locks")
 
     def remove(self, file: StoredFile) -> None:
-        """Delete a file of the store; nothing if it is gone."""
+        """Delete a file of the store; does nothing if it is gone."""
         remove_stored(self.folder, file)
 
     def about(self, key: str) -> dict[str, Any]:
-        """What is stored with an outcome, its run's description as `run`, without reading any tensor. Raises
+        """The JSON values stored with an outcome, including its run's description as `run`; no tensor is read. Raises
         `FileNotFoundError` or `DamagedFile`."""
         with self.file_of(key) as file:
             return read_about(file)
@@ -206,11 +206,12 @@ class Store:
         return self.folder / "runs" / key[:2] / f"{key}.safetensors"
 
     def _entry_name(self, key: str) -> str:
-        """The entry in messages."""
+        """The name of the entry in messages."""
         return str(self._entry(key))
 
     def _set_aside(self, key: str, before: tuple[int, int] | None) -> str | None:
-        """Move a damaged entry to where it can be inspected. Returns where; None if it is another than `before`."""
+        """Move a damaged entry to where it can be inspected. Returns its new place; None if it has changed since
+        `before`."""
         path = self._entry(key)
         if _stamp(path) != before:
             return None
@@ -228,7 +229,7 @@ def aside_name(key: str) -> str:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Changes when the file is replaced; None where there is no file."""
+    """A value that changes when the file is replaced; None if there is no file."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What is in a store: outcomes, checkpoints, damaged entries, and what killed processes left."""
+"""The contents of a store: outcomes, checkpoints, damaged entries, and leftovers of killed processes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class StoreContents:
     """The files of a store, by kind."""
 
     outcomes: dict[str, StoredFile] = field(default_factory=dict)
-    """By the key of the run."""
+    """Outcomes by the key of the run."""
     checkpoints: list[StoredFile] = field(default_factory=list)
-    """Of unfinished trainings."""
+    """Checkpoints of unfinished trainings."""
     damaged: list[StoredFile] = field(default_factory=list)
     """Entries that were set aside."""
     leftovers: list[StoredFile] = field(default_factory=list)
-    """What is being written, or was when its process was killed."""
+    """Files that are being written, or were when their process was killed."""
     others: list[StoredFile] = field(default_factory=list)
-    """Whatever else is there, for example the stores of a distributed job's processes."""
+    """All other files, for example the stores of a distributed job's processes."""
 
     def add(self, file: StoredFile) -> None:
         if any(part.endswith(".tmp") for part in PurePosixPath(file.path).parts):
@@ -50,12 +50,13 @@ def contents_of(store: Store) -> StoreContents:
 
 
 def checkpointed_run(file: StoredFile) -> str:
-    """The key of the run that a checkpoint is of; for several trained as one, a name that is no run's key."""
+    """The key of the run that a checkpoint belongs to; for several runs trained together, a name that is not a
+    key."""
     found = CHECKPOINT.fullmatch(file.path)
     assert found is not None
     return found[1]
 
 
 def total_bytes(files: list[StoredFile]) -> int:
-    """The size of files."""
+    """The total size of files."""
     return sum(file.bytes for file in files)

@@ -26,14 +26,14 @@ TIMEOUT = 10.0
 """Seconds until a request to S3 that is not answered counts as failed."""
 
 PATIENCE = 60.0
-"""Seconds for which requests to Google Cloud Storage are repeated, and the first one to Azure is waited for."""
+"""Seconds for which requests to Google Cloud Storage are repeated, and for which the first one to Azure may take."""
 
 OPTIONS = {
     "s3": ("endpoint_override", "region", "scheme"),
     "gs": ("endpoint_override", "project_id", "scheme"),
     "az": ("account_name", "blob_storage_authority", "blob_storage_scheme"),
 }
-"""Kinds of buckets, and what may stand in the query of their URL: parameters of `pyarrow.fs`, none of them secret."""
+"""Kinds of buckets, and the options allowed in the query of their URL: parameters of `pyarrow.fs` without secrets."""
 
 _CREDENTIALS = "credentials do not belong there, but where its provider's tools look for them"
 
@@ -45,7 +45,7 @@ class StoreUrl:
     kind: str
     bucket: str
     prefix: str = ""
-    """Of all names in the bucket; without slashes at its ends."""
+    """The prefix of all names in the bucket, without slashes at its ends."""
     options: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
@@ -62,7 +62,8 @@ class StoreUrl:
 
 
 def parse_url(text: str) -> StoreUrl:
-    """Raises `InputError` if it is not the URL of a bucket, or contains credentials, which it does not quote."""
+    """The parts of a URL. Raises `InputError` if it is not the URL of a bucket, or contains credentials; the message
+    does not quote these."""
     kind, _, rest = text.partition("://")
     if kind not in OPTIONS:
         known = ", ".join(f"{name}://" for name in [*OPTIONS, "file"])
@@ -83,8 +84,8 @@ def parse_url(text: str) -> StoreUrl:
 def connect(url: StoreUrl) -> fs.FileSystem:
     """The file system of a bucket, with the credentials that its provider's own library finds.
 
-    Raises `OSError` if the region of a bucket in S3 cannot be found, and `InputError` if an option is invalid, or
-    pyarrow too old or built without this kind.
+    Raises `OSError` if the region of a bucket in S3 cannot be found, and `InputError` if an option is invalid, or if
+    pyarrow is too old or was built without this kind.
     """
     try:
         return _CONNECT[url.kind](url)
@@ -128,9 +129,9 @@ def _azure(url: StoreUrl) -> fs.FileSystem:
 
 @functools.cache
 def _survives(arguments: str) -> bool:
-    """Whether a process survives a request to Azure: without credentials its library ends it."""
+    """Whether a process survives a request to Azure: without credentials, Azure's library ends the process."""
     command = [sys.executable, "-c", _PROBE, arguments]
-    with suppress(subprocess.TimeoutExpired):  # what it waits for will be waited for again, and told
+    with suppress(subprocess.TimeoutExpired):  # the real request will wait again and report the reason
         ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
         return ended.returncode == 0
     return True

@@ -21,11 +21,11 @@ class StoredFile:
     """Relative to the store, with slashes."""
     bytes: int
     modified: float
-    """In seconds since the epoch; of a folder, when anything in it last was."""
+    """The time of modification in seconds since the epoch; for a folder, the latest one of its contents."""
 
 
 def stored_files(root: Path, leave_out: str) -> Iterator[StoredFile]:
-    """All files below `root`, in order of their paths, but those in the folder `leave_out`."""
+    """All files below `root`, in order of their paths, except those in the folder `leave_out`."""
     for folder, folders, names in os.walk(root):
         temporary = [name for name in folders if name.endswith(".tmp")]
         folders[:] = sorted({*folders} - {*temporary, leave_out})
@@ -41,7 +41,7 @@ def _stored_file(path: Path, root: Path) -> StoredFile:
 
 
 def remove_stored(root: Path, file: StoredFile) -> None:
-    """Delete a file, or a temporary folder; nothing if it is gone. Raises `InputError` if it cannot be deleted."""
+    """Delete a file or a temporary folder; does nothing if it is gone. Raises `InputError` if this fails."""
     path = root / file.path
     with writing(path):
         if path.is_dir():

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from tombola.stats.summary import LevelSummary, Summary
 
 TOLERANCE = 1.12
-"""The largest ratio of fractions that count as about the same: half a level, where each prunes a fifth."""
+"""The largest ratio of fractions that count as about the same: half a level, if each level prunes a fifth."""
 
 
 def common_levels(experiments: Sequence[Summary]) -> list[list[LevelSummary]]:
-    """The levels of the first experiment to which all others have a similar one, each with these, in order.
+    """Groups of levels with about the same fraction of weights left, one level of each experiment, in the order of
+    the first experiment's levels.
 
-    Dense networks are common to all. No level is in two groups.
+    The dense networks are always a group. No level is in two groups.
     """
     if not experiments:
         return []
@@ -30,7 +31,7 @@ def common_levels(experiments: Sequence[Summary]) -> list[list[LevelSummary]]:
 
 def _nearest(experiment: Summary, level: LevelSummary) -> LevelSummary | None:
     def distance(other: LevelSummary) -> float:
-        """In logarithms. A dense network is only like another."""
+        """The distance of the fractions, in logarithms. A dense network only matches another dense network."""
         if (level.level == 0) != (other.level == 0) or not (level.weights_left and other.weights_left):
             return math.inf
         return abs(math.log(other.weights_left / level.weights_left))

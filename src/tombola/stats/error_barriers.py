@@ -21,10 +21,10 @@ class InterpolationPath:
     k: int
     pair: int
     errors: Mapping[str, list[float] | None]
-    """By split of the data, from end to end, lower is better (see `Metric.errors`); None if some are not finite, or a
-    training diverged."""
+    """The errors for each split of the data, from end to end, lower is better (see `Metric.errors`); None if some are
+    not finite, or a training diverged."""
     level: int = 0
-    """Of its first end."""
+    """The level of its first end."""
 
 
 def interpolation_paths(
@@ -33,8 +33,8 @@ def interpolation_paths(
     line: TicketLine | None = None,
     metric: Metric = VALIDATION_ACCURACY,
 ) -> list[InterpolationPath]:
-    """The paths that diverged or have all their `count` points, from the rows of `stability.parquet`: those between
-    trainings of the dense network, or of tickets. `metric` is the one whose errors they have."""
+    """The paths between trainings of the dense network, or of tickets, from the rows of `stability.parquet`. Only
+    paths that diverged or have all their `count` points are included. Their errors are those of `metric`."""
     figures = {split: f"{split}_{metric.name}" for split in SPLITS}
     measured = [split for split in SPLITS if any(point.get(figures[split]) is not None for point in points)] or SPLITS
     by_path: dict[tuple[int, int, int, int], list[Mapping[str, Any]]] = {}
@@ -52,7 +52,7 @@ def interpolation_paths(
 
 @dataclass(frozen=True)
 class BarrierCriteria:
-    """What barriers are summarised with."""
+    """The criteria by which barriers are summarised."""
 
     tolerance: float
     """The highest barrier of a stable network, in the units of errors."""
@@ -79,7 +79,7 @@ def line_summary(paths: Sequence[InterpolationPath], criteria: BarrierCriteria) 
 
 
 def _measure(barriers: Sequence[float], confidence: float) -> MeasureSummary:
-    """Those that are finite."""
+    """The measure of the finite barriers."""
     values = [barrier for barrier in barriers if math.isfinite(barrier)]
     interval = mean_interval(values, confidence) if values else None
     if interval and interval.low is not None:
@@ -101,8 +101,8 @@ def _by_replicate(paths: Sequence[InterpolationPath], split: str, worst: float) 
 
 
 def stable_rewind_points(paths: Sequence[InterpolationPath], criteria: BarrierCriteria) -> list[int | None]:
-    """For each replicate the smallest k at which it is stable: the choice of automatic rewinding. None if it is
-    stable at no candidate; it is then rewound to the last one."""
+    """For each replicate, the smallest k at which it is stable, which is the choice of automatic rewinding. None if
+    it is stable at no candidate; it is then rewound to the last candidate."""
     barriers = {k: _by_replicate(same_k, "validation", criteria.worst) for k, same_k in _by_k(paths).items()}
     tolerance = criteria.tolerance
     return [

@@ -27,7 +27,7 @@ class ExperimentComparison(SummaryModel):
     experiments: list[LabelledSummary]
     differences: dict[str, list[Any]]
     common_levels: list[list[int]]
-    """For each fraction of weights left that all have, about, the level of each experiment."""
+    """For each fraction of weights left that all experiments share approximately, the level of each experiment."""
 
 
 def unique_labels(folders: Sequence[str | Path | None], names: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The experiments under a folder: how far each is, and its verdict in a word."""
+"""The experiments under a folder: the progress of each, and its verdict in one word."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class ListedExperiment(SummaryModel):
     folder: str
     name: str
     state: Literal["finished", "under way", "interrupted"]
-    """`under way` if a process on this machine is at work on it."""
+    """`under way` if a process on this machine is running it."""
     levels: int
     """The number of prunings after which the tickets of all replicates have been trained."""
     expected_levels: int
     runs: int
-    """Those done, the ones without rows included."""
+    """The number of finished runs, including those without rows."""
     expected_runs: int
-    """At most."""
+    """The maximum number of runs of the whole experiment."""
     verdict: VerdictState | None
-    """`winning` if a level is, otherwise `cannot tell` if one may be; None if nothing can be judged yet."""
+    """`winning` if a level is winning, otherwise `cannot tell` if one may be; None if nothing can be judged yet."""
     weights_left: float | None
-    """The fraction that the smallest winning ticket has."""
+    """The fraction of weights left in the smallest winning ticket."""
     written: float
     """When the folder was last written, in seconds since the epoch."""
     bytes: int
@@ -81,7 +81,7 @@ def _listed(folder: Path, results: Results) -> ListedExperiment:
 
 
 def _files(folder: Path) -> Iterator[os.stat_result]:
-    for parent, _, names in os.walk(folder):  # not `rglob`, which fails where a temporary folder is gone by now
+    for parent, _, names in os.walk(folder):  # not `rglob`, which fails if a temporary folder has just been removed
         for name in names:
             with suppress(OSError):  # so may a file be
                 yield Path(parent, name).stat()

@@ -1,9 +1,9 @@
 """The verdict of an experiment that is judged at planned looks while it grows.
 
-At each look only the replicates up to it are tested, at its level of `tombola.stats.planned_looks`. A level wins if
-it wins at any look so far, and then counts as won at later ones, where sparser levels may follow. So the probability
-that any level is wrongly called winning at any look stays at 1 - confidence (Glimm, Maurer & Bretz 2010; Maurer &
-Bretz 2013). `docs/explanation/verdict.md` has simulations.
+At each look only the replicates up to it are tested, with the look's error rate from `tombola.stats.planned_looks`. A
+level wins if it wins at any look so far. It then counts as won at later looks, at which sparser levels may win. So
+the probability that any level is wrongly called winning at any look stays at 1 - confidence (Glimm, Maurer & Bretz
+2010; Maurer & Bretz 2013). `docs/explanation/verdict.md` has simulations.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def judge_looks(
     metric: Metric = ACCURACY,
     copies: Sequence[int] = (),
 ) -> list[Verdict]:
-    """The verdict on every level, as of the last planned look within `replicates`; that of `judge` if none are
-    planned."""
+    """The verdict on every level at the last planned look within `replicates`; if no looks are planned, the verdict
+    of `judge`."""
     if criteria.looks is None:
         return judge(rows, replicates, criteria, needs_control, no_ticket, metric, copies)
     levels = look_levels(criteria)
@@ -47,13 +47,14 @@ def judge_looks(
 
 
 def look_levels(criteria: VerdictSection) -> dict[int, float]:
-    """The level α of each planned look, by its number of replicates."""
+    """The error rate α of each planned look, by its number of replicates."""
     looks = tuple(criteria.looks or ())
     return dict(zip(looks, nominal_levels(looks, criteria.alpha), strict=True))
 
 
 def summarise_looks(criteria: VerdictSection, replicates: int, finished_at: Sequence[int]) -> LookSummary | None:
-    """The looks of an experiment of so many replicates that was `finished_at` others before; None if it is one."""
+    """The looks of an experiment with this number of `replicates` that was finished at the numbers `finished_at`
+    before; None if there is only one look."""
     if criteria.looks:
         alphas = list(look_levels(criteria).values())
         return LookSummary(planned=True, replicates=criteria.looks, alpha=alphas, error_rate=criteria.alpha)
@@ -65,7 +66,7 @@ def summarise_looks(criteria: VerdictSection, replicates: int, finished_at: Sequ
 
 
 def _with_advice(verdict: Verdict, following: int | None) -> Verdict:
-    """Replicates are added up to the next look only, whatever number would decide."""
+    """The verdict with its advice limited: replicates are added only up to the next look."""
     advice = ADVICE_LAST if following is None else f"Go on to the next planned look, at {following} replicates."
 
     def at_next_look(question: OpenQuestion) -> OpenQuestion:

@@ -33,7 +33,7 @@ class PairedComparison:
     gain: PairedTest
     """The ticket's judged metric at early stop minus the other's, with the sign that makes higher better."""
     others: Values
-    """The other's metric."""
+    """The metric of the other branch."""
     stop: PairedTest | None
     """The ticket's early-stopping iteration divided by the other's; None if early stop was not asked for."""
 
@@ -52,12 +52,12 @@ class PairedComparison:
 
     @property
     def gains(self) -> list[Values]:
-        """By replicate, how much better tickets are in each respect; centred at 0 if they are not better."""
+        """By replicate, how much better tickets are in each measure; centred at 0 if they are not better."""
         return [self.gain.a] if self.log_speedup is None else [self.gain.a, self.log_speedup]
 
     def more_replicates_to_be_better(self) -> int | None:
-        """How many more replicates would probably show that tickets are better, in the metric or in early stop (alpha
-        is divided among these). None if no number would."""
+        """How many more replicates would probably show that tickets are better in the metric or in early stop; alpha
+        is divided between the two. None if no number would."""
         alpha = self.gain.alpha / len(self.gains)
         tests = [PairedTest(values, self.gain.b, alpha) for values in self.gains]
         return min((n for t in tests if t.estimate > 0 and (n := t.more_replicates(0.0)) is not None), default=None)
@@ -66,10 +66,10 @@ class PairedComparison:
 def compare_branches(
     tickets: BranchRows, others: BranchRows, alpha: float, metric: Metric
 ) -> PairedComparison | None:
-    """The comparison over the replicates that have both, without runs that diverged or lack the metric; None for
-    fewer than two replicates.
+    """The comparison over the replicates that have both branches, without runs that diverged or lack the metric; None
+    for fewer than two replicates.
 
-    The draws of a control share data and masks: they are averaged first and count once.
+    The draws of a control share data and masks, so they are averaged first and count once.
     """
     pairs = []
     for replicate in sorted(tickets.keys() & others.keys()):
@@ -103,7 +103,7 @@ def was_timed(rows: Iterable[Row]) -> bool:
 
 
 def no_early_stop(row: Row) -> bool:
-    """Whether the last evaluation was the best, where training ended: the early stop is censored."""
+    """Whether the last evaluation was the best, so that training ended before the early stop (it is censored)."""
     return row.measures.stop_iteration == row.measures.iterations
 
 

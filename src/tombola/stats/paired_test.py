@@ -101,7 +101,7 @@ class PairedTest:
 
     @functools.cached_property
     def _mirrored(self) -> PairedTest:
-        """The test of -θ, whose typical values are these with the other sign, to the last bit."""
+        """The test of -θ. Its typical values are the negatives of these, bit for bit."""
         mirrored = PairedTest(-self.a, self.b, self.alpha)
         if self.exact:
             # Where a cached_property keeps its value. A difference, for computed sums have no -0.0.
@@ -184,17 +184,18 @@ class PairedTest:
 
 
 def _rounding(value: float) -> float:
-    """How much rounding may change a sum: a smaller difference is none."""
+    """How much rounding may change a sum; smaller differences count as equal."""
     return 1e-12 * max(1.0, abs(value))
 
 
 def p_better_in_any(differences: Sequence[Values], alpha: float) -> float:
-    """The p-value of the hypothesis "none of these is centred above zero", for paired measurements of one set of
+    """The p-value of the hypothesis "none of these is centred above zero", for paired measurements over the same
     replicates.
 
     The signs of all measurements of a replicate are flipped together, and the largest of the standardised sums is
-    compared (Westfall & Young 1993, single step). This keeps the error rate however the measurements are correlated.
-    With too few replicates for it, the smallest p-value of Student's t is multiplied by their number (Bonferroni).
+    compared (Westfall & Young 1993, single step). This keeps the error rate for any correlation of the measurements.
+    With too few replicates for this test, the smallest p-value of Student's t is multiplied by the number of
+    measurements (Bonferroni).
     """
     n = len(differences[0])
     if not is_exact(n, alpha):

@@ -1,4 +1,4 @@
-"""Error rates of an experiment that is judged several times while it grows, and the levels that hold them.
+"""Error rates of an experiment that is judged several times while it grows, and the levels α that control them.
 
 After n_1 < n_2 < ... < n_K replicates the statistics of a paired test are, by the central limit theorem, about
 multivariate normal with mean 0 and correlations √(n_j / n_k) if its hypothesis is just true: the values of a Brownian
@@ -6,9 +6,9 @@ motion at the information fractions t_k = n_k / n_K, divided by √t_k. The prob
 bound follows from integrating over the motions that have stayed below all earlier bounds (Armitage, McPherson & Rowe
 1969).
 
-Planned looks share the error rate α by a spending function (Lan & DeMets 1983): look k may add what the function has
-gained since look k - 1. This one gives bounds like those of O'Brien & Fleming (1979): little is spent early, so that
-the last look is judged almost as if it were the only one.
+Planned looks share the error rate α by a spending function (Lan & DeMets 1983): look k may add the increase of the
+function since look k - 1. This function gives bounds like those of O'Brien & Fleming (1979): little is spent early,
+so that the last look is judged almost as if it were the only one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from scipy.special import ndtr, ndtri  # scipy.stats takes a second longer to im
 Values = npt.NDArray[np.float64]
 
 NODES = 400
-"""Of each integral (Gauss-Legendre): exact to about 1e-9 for looks that differ by a tenth."""
+"""The nodes of each integral (Gauss-Legendre): exact to about 1e-9 for looks that differ by a tenth."""
 
 LOWEST = 8.5
-"""Integrals begin so many standard deviations below 0."""
+"""Integrals begin this many standard deviations below 0."""
 
 SMALLEST_LEVEL = 1e-12
-"""Smaller levels are raised to it. A test cannot tell them from 0, and what this adds to α is nothing."""
+"""Smaller levels are raised to it. A test cannot distinguish them from 0, and the effect on α is negligible."""
 
 
 def spent(fraction: float, alpha: float) -> float:
@@ -40,8 +40,8 @@ def spent(fraction: float, alpha: float) -> float:
 
 @functools.lru_cache(maxsize=64)
 def nominal_levels(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
-    """The level α_k of each look, after so many replicates, at which one-sided tests err with probability `alpha` in
-    all: at look k, for the first time, with what `spent` gains there."""
+    """The level α_k of each look, given its number of replicates, at which one-sided tests err with probability
+    `alpha` in all. The probability of a first error at look k is the increase of `spent` there."""
     motion, levels, before = _Motion(), [], 0.0
     for n in looks:
         fraction = n / looks[-1]
@@ -53,8 +53,8 @@ def nominal_levels(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
 
 
 def error_rate(looks: Sequence[int], alpha: float) -> float:
-    """The probability that a one-sided test of a just true hypothesis rejects it at one or more looks, if it is
-    judged at level `alpha` at each."""
+    """The probability that a one-sided test rejects a hypothesis that is just true at one or more looks, if it is
+    tested at level `alpha` at each look."""
     motion, total = _Motion(), 0.0
     for n in looks:
         fraction = n / looks[-1]

@@ -69,7 +69,7 @@ def summarise(results: Results) -> dict[str, Any]:
 
 
 def build_summary(results: Results) -> Summary:
-    """The summary of `results`; made once, for the tests take a while."""
+    """The summary of `results`; computed once, because the tests take a while."""
     return results.derived(_summary)
 
 
@@ -178,7 +178,7 @@ def _level(
 
 
 def _multiply_adds(results: Results, level: int) -> float | None:
-    """Those of the weights that tickets of a level have left: the mean over them; None if unknown."""
+    """The mean multiply-adds of the weights that tickets of a level have left; None if unknown."""
     tickets = [layer for layer in results.layers if (layer["branch"], layer["level"]) == ("ticket", level)]
     counts = [layer["multiply_adds"] for layer in tickets]
     if not counts or None in counts:
@@ -189,8 +189,8 @@ def _multiply_adds(results: Results, level: int) -> float | None:
 def _tuned(
     tuned: TunedBaseline | None, rows: Sequence[Row], criteria: VerdictSection, verdict: Verdict
 ) -> BaselineComparison | None:
-    """The tickets among the rows of a level, compared with the best training, at the level of the look; None for the
-    dense network."""
+    """The tickets among the rows of a level, compared with the best training, at the error rate of the look; None for
+    the dense network."""
     if tuned is None:
         return None
     tickets = {row.replicate: [row] for row in rows if row.branch == "ticket" and row.level > 0}
@@ -208,7 +208,7 @@ def _tuned(
 
 
 def _measure_names(results: Results, metric: Metric) -> list[str]:
-    """What is measured of a branch: of a recipe always the same, otherwise the judged metric and other figures."""
+    """The measures of a branch: for recipes always the same, otherwise the judged metric and the other figures."""
     if isinstance(results.config, Recipe):
         return [*RECIPE_MEASURES]
     figures = (name for row in results.rows for name in row.measures.figures)
@@ -255,7 +255,7 @@ def _differences(
 
 
 def _difference(comparison: PairedComparison, metric: Metric, margin: Margin) -> DifferenceSummary:
-    """That in the metric, with its own sign."""
+    """The difference in the metric, with its original sign."""
     gain = comparison.gain
     tested, worst = comparison.worse_by(margin)
     low, high = gain.low, gain.high

@@ -51,21 +51,21 @@ class SummaryModel(BaseModel):
 
 
 FEW_REPLICATES = 5
-"""With fewer, the interval of a mean is so wide (12.7 standard errors to either side of two values) that the lowest
-and the highest value are shown instead."""
+"""With fewer replicates, the interval of a mean is so wide (12.7 standard errors to either side for two values) that
+the lowest and the highest value are shown instead."""
 
 
 class MeasureSummary(SummaryModel):
     """One measure over replicates."""
 
     values: list[float]
-    """One for each replicate that did not diverge; the mean over a control's draws."""
+    """One value for each replicate that did not diverge; for a control, the mean over its draws."""
     interval: Interval | None
     """The mean with its confidence interval; None if there are no values."""
 
     @property
     def spread(self) -> Interval | None:
-        """The mean with the bounds that are shown: its interval or, of a few values, the lowest and the highest; None
+        """The mean with the bounds that are shown: its interval or, for few values, the lowest and the highest; None
         if there are no values."""
         if self.interval is None or not 2 <= len(self.values) < FEW_REPLICATES:
             return self.interval
@@ -86,8 +86,8 @@ class BranchSummary(SummaryModel):
     runs: int
     diverged: int
     measures: dict[str, MeasureSummary]
-    """By the names of the figures of `Measures`, `stop_iteration`, and the generalisation gap, `gap_at_stop` and
-    `gap`. In JSON they are beside `runs` and `diverged`."""
+    """Measures by name: the figures of `Measures`, `stop_iteration`, and the generalisation gap, `gap_at_stop` and
+    `gap`. In JSON they are at the same level as `runs` and `diverged`."""
 
     def __getitem__(self, name: str) -> MeasureSummary:
         """The measure of this name, without values if there is none."""
@@ -160,11 +160,12 @@ class BaselineComparison(DifferenceSummary):
     """The difference in the judged metric at early stop, ticket minus the best of the dense network's trainings."""
 
     training: str
-    """What that training differs in from the others."""
+    """How that training differs from the others."""
     accurate: bool
-    """The metric is, with the confidence of the criteria, at most the margin worse than that of the best training."""
+    """Whether the metric is, with the confidence of the criteria, worse than that of the best training by at most the
+    margin."""
     worse: bool
-    """It is, with the same confidence, worse by more than the margin."""
+    """Whether it is, with the same confidence, worse by more than the margin."""
 
 
 class VerdictSummary(ComparisonSummary):
@@ -181,15 +182,15 @@ class VerdictSummary(ComparisonSummary):
     p_better_than_control: float | None
     winning: bool
     won_at: int | None
-    """The number of replicates at the planned look at which the level won, from which all of this is."""
+    """The number of replicates at the planned look at which the level won; all fields are from that look."""
     better_in: list[str] = Field(serialization_alias="better")
-    """In what tickets are better than the dense network: the metric, `stop`."""
+    """The measures in which tickets are better than the dense network: the metric, `stop`."""
     metric_test: MarginTest | None = Field(default=None, exclude=True)
     """The tests of the margins, for figures; None without two replicates that have both networks."""
     stop_test: MarginTest | None = Field(default=None, exclude=True)
     """None also if early stop was not asked for."""
     tuned_baseline: BaselineComparison | None = None
-    """The comparison with the tuned baseline, which `state` does not depend on; no key if there is none."""
+    """The comparison with the tuned baseline. `state` does not depend on it. There is no key without a baseline."""
 
     @model_serializer(mode="wrap")
     def _named(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -208,9 +209,10 @@ class LevelSummary(SummaryModel):
     weights_left_of_all: float | None
     """The fraction of all matrix weights left, prunable or not; None if unknown."""
     multiply_adds: float | None
-    """Of a search by units: those of the weights left for one example, the mean over tickets; None if unknown."""
+    """In a search by units, the multiply-adds of the weights left for one example, the mean over tickets; None if
+    unknown."""
     multiply_adds_left: float | None
-    """The fraction of the dense network's."""
+    """The same as a fraction of the dense network's."""
     branches: dict[str, BranchSummary]
     verdict: VerdictSummary
     controls: dict[str, ComparisonSummary] = Field(serialization_alias="against")
@@ -236,7 +238,7 @@ class LineSummary(SummaryModel):
     """The number of replicates whose barrier on the validation examples is within the tolerance."""
 
     def barrier(self, split: str) -> MeasureSummary:
-        """That on these examples."""
+        """The barrier on these examples."""
         found: MeasureSummary = getattr(self, f"{split}_barrier")
         return found
 
@@ -252,16 +254,16 @@ class TicketBarrierSummary(SummaryModel):
 
     level: int
     predecessor: LineSummary | None
-    """To those of the level before; None for the dense network, which has none."""
+    """The lines to the tickets of the previous level; None for the dense network."""
     order: LineSummary | None
-    """To the same tickets, trained in other batch orders."""
+    """The lines to the same tickets, trained in other batch orders."""
 
 
 class StabilitySummary(SummaryModel):
     """The stability analysis."""
 
     metric: Metric = VALIDATION_ACCURACY
-    """Whose barriers these are, in its units."""
+    """The metric whose barriers these are, in its units."""
     tolerance: float
     candidates: list[BarrierSummary]
     tickets: list[TicketBarrierSummary] = []
@@ -283,27 +285,27 @@ class DenseTraining(SummaryModel):
     """One of the trainings of the dense network."""
 
     training: str
-    """What it differs in from the others: `lr = 0.1`, or the name of the function."""
+    """How it differs from the others: `lr = 0.1`, or the name of the function."""
     figures: BranchSummary
     without_early_stop: int
-    """In how many replicates the last evaluation was the best."""
+    """The number of replicates in which the last evaluation was the best."""
 
 
 class BaselineSummary(SummaryModel):
     """The tuned baseline: the dense network trained in several ways."""
 
     trainings: list[DenseTraining]
-    """The first is the one that tickets are trained as."""
+    """The trainings; tickets are trained like the first."""
     chosen_by: Metric
-    """The metric of the validation examples by which the best is chosen."""
+    """The metric of the validation examples by which the best training is chosen."""
     best: int | None
-    """The index of the best; None if they are not all finished, or all diverged."""
+    """The index of the best training; None if some are not finished, or all diverged."""
     smallest_winning: int | None
-    """The last of the winning levels, from dense to sparse, before one that is not as good as the best."""
+    """The last of the winning levels, from dense to sparse, before one that is not as good as the best training."""
 
 
 class CollapsedLayer(SummaryModel):
-    """A layer of a ticket without a single weight left."""
+    """A layer of a ticket that has no weights left."""
 
     replicate: int
     level: int
@@ -315,7 +317,8 @@ class LookSummary(SummaryModel):
 
     planned: bool
     replicates: list[int]
-    """At each look: those planned, or else those after which the experiment was finished and then extended."""
+    """The number of replicates at each look: as planned, or otherwise after which the experiment was finished and
+    then extended."""
     alpha: list[float]
     """The level at which each statement is tested at each look."""
     error_rate: float
@@ -323,7 +326,7 @@ class LookSummary(SummaryModel):
     normal distribution of the tests."""
 
     def number(self, replicates: int) -> int:
-        """Which look it is after so many replicates: the first is 1."""
+        """The number of the look after this many replicates, counted from 1."""
         return self.replicates.index(replicates) + 1
 
 
@@ -337,7 +340,7 @@ class Summary(SummaryModel):
     finished: bool
     runs: Tally
     expected_runs: int
-    """How many runs the whole experiment has, at most."""
+    """The maximum number of runs of the whole experiment."""
     engines: dict[str, EngineTotals]
     rewind_method: str = Field(serialization_alias="method")
     search_method: str = Field(serialization_alias="search")
@@ -347,19 +350,19 @@ class Summary(SummaryModel):
     """The dataset to which tickets were transferred."""
     criteria: VerdictSection
     metric: Metric
-    """What is judged."""
+    """The judged metric."""
     timed: bool
     """Whether early stop was asked for."""
     copies: list[int]
     """The replicates that are copies of others."""
     looks: LookSummary | None
-    """None if the experiment is judged once."""
+    """The looks; None if the experiment is judged once."""
     dense_without_early_stop: int = Field(serialization_alias="late")
-    """The number of dense networks whose validation loss was least at the last iteration."""
+    """The number of dense networks whose validation loss was lowest at the last iteration."""
     levels: list[LevelSummary]
     stability: StabilitySummary | None
     baseline: BaselineSummary | None
-    """None if the dense network was only trained as the tickets."""
+    """The tuned baseline; None if the dense network was only trained like the tickets."""
     smallest_winning: LevelSummary | None
     """The winning level with the fewest weights."""
     collapsed: list[CollapsedLayer]

@@ -1,4 +1,4 @@
-"""Error barriers of tickets, by level, and whether the levels that win are those that are connected."""
+"""Error barriers of tickets, by level, and whether the winning levels are also the connected ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class JudgedLevel:
     level: LevelSummary
     barriers: LineSummary
     connected: bool
-    """The mean barrier on the validation examples is within the tolerance."""
+    """Whether the mean barrier on the validation examples is within the tolerance."""
 
     @property
     def state(self) -> str:
@@ -46,7 +46,7 @@ class JudgedLevel:
 
 
 def verdict_state(level: LevelSummary) -> str:
-    """The verdict; `too many weights` where it is not asked whether the level wins."""
+    """The verdict; `too many weights` if the level is not tested."""
     verdict = level.verdict
     return verdict.state if verdict.sparse_enough or verdict.state == "dense" else "too many weights"
 

@@ -31,20 +31,20 @@ class TunedBaseline:
     """The trainings of the dense network, and which of them is best."""
 
     trainings: Sequence[BranchRows]
-    """The rows of each: first of the one that tickets are trained as, then of the draws of the branch `baseline`."""
+    """The rows of each training: first the one that tickets are trained like, then the draws of branch `baseline`."""
     labels: Sequence[str]
-    """What tells them apart."""
+    """A different label for each training."""
     replicates: int
     metric: Metric
-    """What is judged."""
+    """The judged metric."""
     chosen_by: Metric
-    """By which the best is chosen."""
+    """The metric by which the best training is chosen."""
     copies: Sequence[int] = ()
     """The replicates that are copies of others."""
 
     @classmethod
     def of(cls, results: Results) -> TunedBaseline | None:
-        """Of an experiment; None if its dense network is trained in one way only."""
+        """The tuned baseline of an experiment; None if its dense network is trained in one way only."""
         config, labels = results.config, results.config.baseline_labels
         if not labels:
             return None
@@ -60,29 +60,31 @@ class TunedBaseline:
 
     @cached_property
     def best(self) -> int | None:
-        """The index of the training that is best on the validation examples at early stop, on average over
-        replicates; the first, if several are. A training that diverged in a replicate is not chosen. None if all of
-        them did, or some are not finished."""
+        """The index of the training with the best mean on the validation examples at early stop, over replicates;
+        among equals, the first. A training that diverged in a replicate is not chosen. None if all trainings
+        diverged, or some are not finished."""
         if any(len(rows) < self.replicates for rows in self.trainings):
             return None
         means = [self._mean(rows) for rows in self.trainings]
         return int(np.argmax(means)) if max(means) > -np.inf else None
 
     def _mean(self, rows: BranchRows) -> float:
-        """By what the best is chosen, with the sign that makes higher better; -inf if it is missing somewhere."""
+        """The mean by which the best is chosen, with the sign that makes higher better; -inf if a value is
+        missing."""
         values = [row.measures[self.chosen_by.at_stop] for draws in rows.values() for row in draws]
         finite = [value for value in values if value is not None]
         return self.chosen_by.sign * float(np.mean(finite)) if len(finite) == len(values) else -np.inf
 
     def compare(self, tickets: BranchRows, alpha: float) -> PairedComparison | None:
-        """Tickets compared with the best training. None if there is none, or fewer than two replicates have both."""
+        """Tickets compared with the best training. None without a best one, or if fewer than two replicates have
+        both."""
         if self.best is None:
             return None
         return compare_branches(tickets, self.trainings[self.best], alpha, self.metric)
 
     def decide(self, comparison: PairedComparison, margin: Margin) -> tuple[bool, bool]:
-        """Whether tests show that tickets are at most the margin worse, and that they are worse by more. Neither with
-        too few replicates, or if some diverged or are copies."""
+        """Whether tests show that tickets are worse by at most the margin, and whether they show that tickets are
+        worse by more. Both are False with too few replicates, or if some diverged or are copies."""
         if self.copies or comparison.gain.n < max(self.replicates, FEWEST_REPLICATES):
             return False, False
         tested, worst = comparison.worse_by(margin)

@@ -2,9 +2,9 @@
 
 The lottery ticket hypothesis (Frankle & Carbin 2019, section 1) makes three statements about a ticket: it is as
 accurate as the dense network (a' >= a), it needs no more training iterations (j' <= j), and it has far fewer weights.
-Where a control was trained there is a fourth: tickets are better than the control, e.g. the same masks with newly
-drawn weights. Each statement is tested, paired over replicates, at the same error rate; a ticket wins if all hold.
-`docs/explanation/verdict.md` has the formulas, the sources and simulations.
+If a control was trained, there is a fourth statement: tickets are better than the control, e.g. the same masks with
+newly drawn weights. Each statement is tested, paired over replicates, at the same error rate. A ticket wins if all
+hold. `docs/explanation/verdict.md` has the formulas, the sources and simulations.
 
 Levels are tested from dense to sparse, starting at the first that is sparse enough; testing stops at the first that
 does not win. So the probability that any level is wrongly called winning stays at 1 - confidence, however many levels
@@ -36,7 +36,7 @@ from tombola.stats.paired_test import min_replicates, p_better_in_any
 from tombola.studies.request import UNCOMPARED
 
 FEWEST_REPLICATES = 3
-"""With two replicates, differences that happen to be equal would look certain."""
+"""With only two replicates, differences that happen to be equal would look certain."""
 
 ADVICE_FINISH = "Some runs are still to do, or diverged."
 ADVICE_EVALUATE = "A finite figure is needed from every training."
@@ -51,7 +51,7 @@ class OpenQuestion:
     """A statement that could not be decided."""
 
     reason: str
-    """In a few words."""
+    """The reason, in a few words."""
     count_more: Callable[[], int | None] = lambda: None
     """Computes how many more replicates would probably decide it; None if no number would."""
     advice: str = ADVICE_NONE
@@ -69,22 +69,22 @@ class Verdict:
     questions: Sequence[OpenQuestion] = ()
     """What could not be decided."""
     accurate: bool = False
-    """The metric at early stop is, with the confidence of the criteria, at most the margin worse than the dense
-    network's."""
+    """Whether the metric at early stop is, with the confidence of the criteria, worse than the dense network's by at
+    most the margin."""
     fast: bool | None = False
-    """The early-stopping iteration is, with the confidence of the criteria, at most the margin later than the dense
-    network's; and it is not the last iteration. None if early stop was not asked for."""
+    """Whether the early-stopping iteration is, with the confidence of the criteria, later than the dense network's by
+    at most the margin, and is not the last iteration. None if early stop was not asked for."""
     p_better_than_control: float | None = None
     """The p-value of the hypothesis "tickets are better than the control neither in the metric nor in early stop";
     None if the control was not trained in all replicates."""
     sparse_enough: bool = False
-    """The fraction of weights left is at most `max_density`."""
+    """Whether the fraction of weights left is at most `max_density`."""
     stop_margin: float = 0.0
     """How much later tickets may stop: the margin of the criteria, or 0 if evaluations are too far apart for it."""
     dense: PairedComparison | None = None
     controls: Mapping[str, PairedComparison] = field(default_factory=dict)
     won_at: int | None = None
-    """The number of replicates at the planned look at which the level won, from which all of this is."""
+    """The number of replicates at the planned look at which the level won; all fields are from that look."""
 
     @property
     def winning(self) -> bool:
@@ -122,8 +122,8 @@ class Judged(Protocol):
 
 
 def is_undecided(verdicts: Iterable[Judged], finished: bool) -> bool:
-    """Whether an experiment in which no level wins may still have a winning ticket: its first level with few enough
-    weights cannot be decided, or is still to come."""
+    """Whether an experiment in which no level wins may still have a winning ticket, because its first level with few
+    enough weights cannot be decided, or is not trained yet."""
     first = next((verdict for verdict in verdicts if verdict.sparse_enough), None)
     return not finished if first is None else first.state == "cannot tell"
 
@@ -140,13 +140,13 @@ def judge(
 ) -> list[Verdict]:
     """The verdict on every level that has tickets, from dense to sparse.
 
-    `metric` is judged. `copies` are replicates that are no independent evidence, because they ended in the same
-    weights as others: then nothing can be told. Where no training was evaluated before its end, early stop is not
-    asked for, and the other statements decide.
-    `needs_control(level)` says at which levels the control belongs to the experiment, trained or not; where it was
-    trained it counts in any case. A level with a diverged ticket does not win. `no_ticket` is the reason why no level
-    can win, if weights were not rewound after pruning or the mask changed during training: early stops then cannot be
-    compared with the dense network's. Levels that have `won` before do not stop the testing of sparser ones.
+    `metric` is judged. `copies` are replicates that are not independent evidence, because they ended in the same
+    weights as others; if there are any, nothing can be decided. If no training was evaluated before its end, early
+    stop is not asked for, and the other statements decide. `needs_control(level)` says at which levels the control
+    belongs to the experiment, even if it is not trained yet; a control that was trained always counts. A level with a
+    diverged ticket does not win. `no_ticket` is the reason why no level can win, if weights were not rewound after
+    pruning or the mask changed during training: early stops then cannot be compared with the dense network's. Levels
+    that have `won` before do not stop the testing of sparser ones.
     """
     levels = {level: branches for level, branches in rows_by_level(rows).items() if "ticket" in branches}
     dense = levels[0]["ticket"] if 0 in levels else {}
@@ -171,8 +171,8 @@ def judge(
 
 
 def _stop_margin(dense: BranchRows, interval: int, criteria: VerdictSection) -> float:
-    """The margin for early stops; 0 if evaluations are further apart than the margin. There, tickets that are now and
-    then one evaluation later would look as fast as the dense network, so they must be faster."""
+    """The margin for early stops; 0 if evaluations are further apart than the margin. In that case, tickets that are
+    occasionally one evaluation later would look as fast as the dense network, so they must be faster."""
     stops = [row.measures.stop_iteration for row in _rows(dense) if row.measures.stop_iteration is not None]
     return criteria.stop_margin if stops and criteria.stop_margin * sum(stops) / len(stops) >= interval else 0.0
 
@@ -264,7 +264,7 @@ class LevelEvidence:
         return _undecided(verdict, questions) if questions else replace(verdict, state="winning")
 
     def _not_measured(self) -> str:
-        """Which figures are missing for a test, in a few words; empty if none is."""
+        """The figures that are missing for a test, in a few words; empty if none are missing."""
         rows = [*_rows(self.branches["ticket"]), *_rows(self.dense)]
         missing = sum(not measured(row, self.metric) for row in rows)
         if missing:

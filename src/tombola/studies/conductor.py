@@ -1,4 +1,4 @@
-"""The conductor: advances several studies, answers their requests from the store, and has missing runs trained."""
+"""The conductor: advances several studies, answers their requests from the store, and submits missing runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Listener(Protocol):
         return
 
     def failed(self, study: int, request: RunRequest, error: Exception, again: bool) -> None:  # noqa: ARG002
-        """The training that answers `request` failed on a worker. Whether it is tried again."""
+        """The training that answers `request` failed on a worker; `again` says whether it is tried again."""
         return
 
     def between_trainings(self) -> None:
@@ -77,12 +77,12 @@ RECHECK = 1.0
 
 @dataclass
 class _Pending:
-    """What a study waits for: its requests, and their outcomes so far."""
+    """The requests that a study waits for, and their outcomes so far."""
 
     study: int
     requests: list[RunRequest]
     single: bool
-    """It yielded a request, not a list, and is sent an outcome."""
+    """Whether the study yielded a single request, not a list, and is sent a single outcome."""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
 
     @property
@@ -132,7 +132,7 @@ class Conductor:
         return self.results
 
     def _advance(self, study: int, reply: Any) -> None:
-        """Send a study its reply and handle its next requests, for as long as the store has all their outcomes."""
+        """Send a study its reply and handle its next requests, as long as the store has all their outcomes."""
         while True:
             try:
                 yielded = self.studies[study].send(reply)
@@ -155,8 +155,8 @@ class Conductor:
             reply = pending.reply
 
     def _next_runs(self) -> list[QueuedRun]:
-        """The first run of the queue, with as many of its shape as are trained together; if several trainings may run
-        at once, an even share of them."""
+        """The first run of the queue, with the runs of the same shape that are trained with it; if several trainings
+        may run at once, an even share of them."""
         parallel = self.training.parallel
         free = parallel - len(self.under_way)
         share = -(-self.queue.alike // (free if free > 0 else parallel))
@@ -198,7 +198,7 @@ class Conductor:
         return again
 
     def _failure(self) -> Exception:
-        """What ends the experiment where runs have failed as often as they may."""
+        """The exception that ends the experiment if runs have failed as often as they may."""
         last = {key: errors[-1] for key, errors in self.errors.items() if key in self.waiting}
         if all(isinstance(error, InputError) for error in last.values()):
             return next(iter(last.values()))
@@ -218,7 +218,7 @@ class Conductor:
             raise RuntimeError(f"the outcome of run {queued.key} disappeared from {self.store.place}")
         for pending, index in self.waiting.pop(queued.key):
             self._answer(pending, index, outcome, trained)
-            trained = False  # it counts once, however many requests it answers
+            trained = False  # it counts once, even if it answers several requests
             if pending.complete:
                 self._advance(pending.study, pending.reply)
 
@@ -243,13 +243,13 @@ def conduct(
 ) -> list[Any]:
     """Run `studies` to completion and return their results.
 
-    Runs that the store lacks are trained in `executor`, `at_once` at a time. Its workers use the store themselves,
-    unless they are `remote`: those are handed what they need, `at_once` may be None (see `RemoteTraining`), and a run
+    Runs that the store lacks are trained in `executor`, `at_once` at a time. Local workers use the store themselves.
+    Workers that are `remote` receive what they need; then `at_once` may be None (see `RemoteTraining`), and a run
     that fails is tried again. An outcome is stored before a listener or a study gets it, so after any interruption
     the same studies can be resumed.
 
-    Raises what a local training raises. Raises `TrainingsFailed` if remote ones failed as often as they may, once
-    everything else is finished; `InputError` if each did so because of one.
+    Raises what a local training raises. If remote trainings failed as often as they may, raises `TrainingsFailed`
+    once everything else is finished, or `InputError` if all of them failed because of an `InputError`.
     """
     training: Training = (
         RemoteTraining(store, engine, executor, at_once)

@@ -27,25 +27,25 @@ ControlSeed = Callable[[int, int], int]
 
 @dataclass(frozen=True)
 class ControlPlan:
-    """Which controls to train, and for which tickets."""
+    """The controls to train, and the tickets to compare them with."""
 
     tickets: Sequence[RunRequest]
     """The result of the search, the dense network first."""
     draws: int
     seed: ControlSeed
     levels: Collection[int] | None = None
-    """At which levels; all if None. The dense network has no controls."""
+    """The levels at which they are trained; all if None. The dense network has no controls."""
     prune: Prune | None = None
     """How the search pruned."""
     retrain: Retrain = rewind_weights
     """What the search did after pruning."""
     from_dense: bool = False
-    """The tickets' starting weights are pruned, so other masks must be applied to the dense network's run."""
+    """Whether the tickets' starting weights are pruned, so that other masks must be applied to the dense run."""
     initial: Callable[[], State] | None = None
     """Draws the initial weights of the replicate."""
     random_mask: RandomMask = random_mask
     structure: Structure = UNSTRUCTURED
-    """What was pruned as a whole: other masks keep or prune the same units."""
+    """The structure that was pruned: other masks also keep or prune whole units of it."""
 
     @property
     def dense(self) -> Mask:
@@ -69,27 +69,28 @@ class ControlPlan:
 
 
 def reinit(plan: ControlPlan) -> Study[None]:
-    """Is the mask alone enough? The same mask with newly drawn initial weights (Frankle & Carbin 2019, section 2)."""
+    """Is the mask alone enough? Train the same mask with newly drawn initial weights (Frankle & Carbin 2019,
+    section 2)."""
     yield plan.requests("reinit", lambda ticket, draw: ticket.run.reinitialised(plan.seed(ticket.level, draw)))
 
 
 def reuse(plan: ControlPlan) -> Study[None]:
-    """Do the values of the initial weights suffice, wherever they are? Each layer's initial weights, shuffled (as in
-    the first release of the authors' code)."""
+    """Do the values of the initial weights suffice, regardless of their positions? Train each layer's initial weights
+    in shuffled order (as in the first release of the authors' code)."""
     yield plan.requests("reuse", lambda ticket, draw: ticket.run.reusing(plan.seed(ticket.level, draw)))
 
 
 def reuse_sign(plan: ControlPlan) -> Study[None]:
-    """Do the signs suffice? As `reuse`, but every weight keeps its sign (first release; cf. Zhou et al. 2019,
-    section 4)."""
+    """Do the signs suffice? Like `reuse`, but every weight keeps its sign (as in the first release; cf. Zhou et al.
+    2019, section 4)."""
     yield plan.requests(
         "reuse_sign", lambda ticket, draw: ticket.run.reusing(plan.seed(ticket.level, draw), keep_signs=True)
     )
 
 
 def random(plan: ControlPlan) -> Study[None]:
-    """Do the densities of the layers suffice? A random mask with the same number of weights in each layer or, with a
-    structure, of units in each set; the masks of one draw are nested, as in random pruning."""
+    """Do the densities of the layers suffice? Train a random mask with the same number of weights in each layer or,
+    with a structure, of units in each set. The masks of one draw are nested, as in random pruning."""
 
     def run_of(ticket: RunRequest, draw: int) -> BaseRun:
         mask = ticket.run.mask
@@ -102,10 +103,10 @@ def random(plan: ControlPlan) -> Study[None]:
 
 
 def shuffled(plan: ControlPlan) -> Study[None]:
-    """Does it matter which weights of a layer are kept? The ticket's mask, shuffled within each layer (Frankle et al.
-    2021, "Pruning Neural Networks at Initialization: Why Are We Missing the Mask?", section 5). One such mask has the
-    distribution of one of `random`, but every level is shuffled independently. With a structure units are shuffled,
-    within each set."""
+    """Does it matter which weights of a layer are kept? Train the ticket's mask, shuffled within each layer (Frankle
+    et al. 2021, "Pruning Neural Networks at Initialization: Why Are We Missing the Mask?", section 5). A single mask
+    has the same distribution as a mask of `random`, but every level is shuffled independently. With a structure,
+    units are shuffled within each set."""
 
     def run_of(ticket: RunRequest, draw: int) -> BaseRun:
         mask, seed = ticket.run.mask, plan.seed(ticket.level, draw)
@@ -118,9 +119,9 @@ def shuffled(plan: ControlPlan) -> Study[None]:
 
 
 def random_global(plan: ControlPlan) -> Study[None]:
-    """Is sparsity enough? A random mask with the same number of weights over all pruned layers together or, with a
-    structure, random units of all pruned sets with just as many weights, or hardly fewer; the masks of one draw are
-    nested."""
+    """Is sparsity enough? Train a random mask with the same number of weights over all pruned layers together. With a
+    structure, random units of all pruned sets are kept, with the same number of weights or slightly fewer. The masks
+    of one draw are nested."""
 
     def run_of(ticket: RunRequest, draw: int) -> BaseRun:
         mask = ticket.run.mask
@@ -133,8 +134,8 @@ def random_global(plan: ControlPlan) -> Study[None]:
 
 
 def large_init(plan: ControlPlan) -> Study[None]:
-    """Is training needed to find the mask? The weights, or units, that are largest at initialisation, the same number
-    in each layer (or set; "large init" in Zhou et al. 2019; magnitude pruning at initialisation)."""
+    """Is training needed to find the mask? Keep the weights, or units, that are largest at initialisation, the same
+    number in each layer or set (magnitude pruning at initialisation; "large init" in Zhou et al. 2019)."""
     assert plan.initial is not None, "large_init needs the initial weights"
     initial = plan.initial()
 
@@ -146,12 +147,14 @@ def large_init(plan: ControlPlan) -> Study[None]:
 
 
 def rewound(plan: ControlPlan) -> Study[None]:
-    """Is it a ticket after all? A mask found during training, with the initial weights, trained from iteration 0."""
+    """Is it a lottery ticket? Train a mask that was found during training from its initial weights and iteration
+    0."""
     yield plan.requests("rewound", lambda ticket, draw: plan.tickets[0].run.masked(ticket.run.mask))  # noqa: ARG005
 
 
 def one_shot(plan: ControlPlan) -> Study[None]:
-    """Are rounds needed? The trained dense network pruned once to each density (Frankle & Carbin 2019, section 2)."""
+    """Are iterations of pruning needed? Prune the trained dense network once to each density (Frankle & Carbin 2019,
+    section 2)."""
     assert plan.prune is not None, "one-shot pruning needs the search's way of pruning"
     outcome: Outcome = yield plan.tickets[0]
     if not outcome.measures.diverged and plan.draws:
@@ -174,7 +177,8 @@ CONTROLS: dict[str, Callable[[ControlPlan], Study[None]]] = {
     control.__name__: control
     for control in (reinit, reuse, reuse_sign, random, shuffled, random_global, large_init, one_shot, rewound)
 }
-"""By the name of their branch. A control that draws has a `Purpose` of the same name in `tombola.utils.seeds`."""
+"""The controls by the name of their branch. A control that draws has a `Purpose` of the same name in
+`tombola.utils.seeds`."""
 
 NEW_MASK_CONTROLS = ("random", "shuffled", "random_global", "large_init")
 """Controls that apply another mask to the ticket's starting weights, which therefore must not be pruned."""

@@ -36,7 +36,7 @@ def train_in_segments(run: Run, at: Sequence[int], next_mask: NextMask) -> Study
     for k in at:
         segment = rest.paused(k)
         outcome: Outcome = yield RunRequest("segment", 1, segment)
-        if outcome.measures.diverged:  # perhaps before k, so its optimizer state is of another iteration
+        if outcome.measures.diverged:  # perhaps before k, so its optimizer state may be from an earlier iteration
             rest = run.masked(segment.mask).after(segment, begin=k)
             break
         rest = run.masked(next_mask(outcome, segment, k)).resuming(segment)
@@ -49,8 +49,9 @@ def train_in_segments(run: Run, at: Sequence[int], next_mask: NextMask) -> Study
 def gradual_search(
     dense: Run, at: Sequence[int], sizes: Counts, final: Counts, prune: Callable[[Outcome, Run, Counts], Mask]
 ) -> Study[list[RunRequest]]:
-    """Prune during one training, by less and less at each of the iterations `at` (Zhu & Gupta 2017, "To prune, or not
-    to prune", section 3). `prune` gets a segment's outcome, its run, and how many weights each group is to keep.
+    """Prune during one training, at each of the iterations `at` and by decreasing amounts (Zhu & Gupta 2017, "To
+    prune, or not to prune", section 3). `prune` gets a segment's outcome, its run, and how many weights each group
+    should keep.
 
     After a fraction x of the steps the sparsity is s (1 - (1 - x)³), where s is the sparsity of the `final` counts in
     groups of these `sizes`: equation 1 with initial sparsity 0. In the paper's code a pruned weight may come back
@@ -86,10 +87,10 @@ def dynamic_search(
     """Train sparse, starting with the mask `start`; at each of the iterations `at`, replace that `fraction` of each
     layer's kept weights: those with the lowest scores `drop`, by the pruned ones with the highest scores `grow`.
 
-    With a constant fraction and random growth it is SET (Mocanu et al. 2018, "Scalable training of artificial neural
-    networks with adaptive sparse connectivity inspired by network science", algorithm 1); with `cosine_decay` and
-    growth by the gradient's magnitude it is RigL (Evci et al. 2020, "Rigging the Lottery", section 3). Returns the
-    dense network, trained separately, and the ticket.
+    With a constant fraction and random growth this is SET (Mocanu et al. 2018, "Scalable training of artificial
+    neural networks with adaptive sparse connectivity inspired by network science", algorithm 1); with `cosine_decay`
+    and growth by the gradient's magnitude it is RigL (Evci et al. 2020, "Rigging the Lottery", section 3). Returns
+    the dense network, trained separately, and the ticket.
     """
     ticket = RunRequest("ticket", 0, dense)
     yield ticket
@@ -118,9 +119,9 @@ def drop_and_grow(
     highest `grow`. Every layer keeps its number of weights. Ties are broken by index.
 
     A dropped weight is not grown in the same update. In the paper and code of RigL it may be: the largest gradients
-    are chosen among all weights that are not kept, including those just dropped. SET's paper drops a fraction each
-    of the smallest positive and the largest negative weights; by magnitude it is a fraction of both together.
-    Raises `ValueError` when more should grow than are pruned, and when a score is not a number.
+    are chosen among all weights that are not kept, including those just dropped. SET's paper drops a fraction of the
+    smallest positive weights and a fraction of the largest negative weights; dropping by magnitude takes a fraction
+    of both together. Raises `ValueError` if more weights should grow than are pruned, and if a score is not a number.
     """
     kept = mask.counts
     for name, count in counts.items():

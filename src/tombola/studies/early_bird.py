@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EarlyBirdPlan:
-    """At which iterations masks are drawn from the dense network in training, and when the search stops."""
+    """The iterations at which masks are drawn from the dense network in training, and when the search stops."""
 
     at: Sequence[int]
     window: int = 5
@@ -29,21 +29,22 @@ class EarlyBirdPlan:
     tolerance: float = 0.1
     """The largest distance between any two of them; see `mask_distance`."""
     go_on: bool = False
-    """The ticket resumes from the weights its mask was drawn from, as in the paper. Then the last mask should be
-    drawn before the end of training."""
+    """Whether the ticket resumes from the weights that its mask was drawn from, as in the paper. Then the last mask
+    should be drawn before the end of training."""
     groups: Collection[Group] | None = None
-    """The groups of what competes in which masks are compared: those that are pruned. All layers if None."""
+    """The groups of weights or units in which masks are compared, which are those that are pruned; all layers if
+    None."""
     structure: Structure = UNSTRUCTURED
 
 
 def early_bird_search(dense: Run, plan: EarlyBirdPlan, prune: Prune) -> Study[list[RunRequest]]:
-    """Train the dense network, draw masks on the way, and take the first that agrees with the ones before it (You et
-    al. 2020, "Drawing Early-Bird Tickets", algorithm 1). If none does, the last is taken, with a warning.
+    """Train the dense network, draw masks during training, and take the first mask that agrees with the ones before
+    it (You et al. 2020, "Drawing Early-Bird Tickets", algorithm 1). If no mask does, take the last, with a warning.
 
-    The paper's code compares the newest mask of channels with the others of the window; here any two masks are
-    compared, of channels or whatever else the structure prunes as a whole. Returns the dense network, trained
+    The paper's code compares the newest mask of channels with the others of the window. Here any two masks of the
+    window are compared, in channels or other units that the structure prunes. Returns the dense network, trained
     separately, and the ticket, which starts with a new optimizer. The partly trained network that the mask was drawn
-    from is requested as `drawn`, so that a row says when that was.
+    from is requested as branch `drawn`, so that its row shows the iteration.
     """
     ticket = RunRequest("ticket", 0, dense)
     yield ticket

@@ -20,7 +20,7 @@ class Line:
     other: BaseRun
     """Its mask is that of the networks in between, so it keeps all weights that `one` keeps."""
     k: int
-    """The trainings share their first k iterations."""
+    """The number of first iterations that the two trainings share."""
     pair: int = 0
     """The index among lines of the same kind."""
     level: int = 0
@@ -42,11 +42,11 @@ class Line:
 def evaluate_lines(
     lines: Sequence[Line], points: int, evaluate_ends: bool = False
 ) -> Study[list[list[Outcome] | None]]:
-    """Train the ends of all lines, then evaluate the networks at `points` positions of each, ends included; with
-    `evaluate_ends`, these too are evaluated as the others are, besides what their trainings measured.
+    """Train the ends of all lines, then evaluate the networks at `points` positions of each, ends included. With
+    `evaluate_ends`, the ends are evaluated again like the other points, although their trainings measured them.
 
-    Returns the outcomes along each line; None if one of them diverged. Nothing is evaluated between ends of which one
-    diverged.
+    Returns the outcomes along each line; None if one of them diverged. If an end diverged, nothing is evaluated
+    between the ends.
     """
     ends: list[Outcome] = yield [end for line in lines for end in line.ends]
     pairs = list(zip(ends[::2], ends[1::2], strict=True))
@@ -69,8 +69,8 @@ def evaluate_lines(
 
 
 def final_figure(outcome: Outcome, name: str) -> float | None:
-    """A figure of the final weights, such as `validation_accuracy`; None if it diverged, or this was measured at an
-    earlier stop only."""
+    """A figure of the final weights, such as `validation_accuracy`; None if the training diverged, or if the figure
+    was measured only at an earlier early stop."""
     measures = outcome.measures
     if measures.diverged:
         return None

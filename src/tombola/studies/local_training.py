@@ -12,18 +12,18 @@ from tombola.runs.store import Store
 
 
 class Training(Protocol):
-    """Has missing runs trained and their outcomes stored, for the conductor."""
+    """Trains missing runs and stores their outcomes, for the conductor."""
 
     tries: int
     """How often a run is tried; the last failure ends the experiment."""
 
     @property
     def at_once(self) -> int:
-        """How many calls of `submit` may be under way. It may change while runs are trained."""
+        """How many calls of `submit` may be running. The number may change while runs are trained."""
 
     @property
     def parallel(self) -> int:
-        """How many of them train side by side; others are submitted ahead."""
+        """How many of them train in parallel; others are submitted ahead."""
 
     def max_runs(self, run: BaseRun) -> int:
         """How many runs of the shape of `run` one call of `submit` takes."""
@@ -32,17 +32,18 @@ class Training(Protocol):
         """Whether `runs` may be submitted now; if not, another process trains some of them."""
 
     def submit(self, runs: Sequence[BaseRun]) -> Future[Any]:
-        """Begin to train `runs`, which have one shape and are claimed."""
+        """Begin to train `runs`, which have the same shape and are claimed."""
 
     def ended(self, runs: Sequence[BaseRun], result: Any) -> list[bool]:
-        """The training of `runs` has ended, with this result of the future. Returns whether each was trained; the
-        others were in the store already, where all of them are now. Raises `InputError` if it cannot be written."""
+        """The training of `runs` has ended, with this result of the future. Afterwards the store has all outcomes.
+        Returns for each run whether it was trained, or False if it was already in the store. Raises `InputError` if
+        the store cannot be written."""
 
     def failed(self, runs: Sequence[BaseRun], error: Exception) -> None:
         """The training of `runs` has raised this exception."""
 
     def close(self) -> None:
-        """Give up what is still under way."""
+        """Give up trainings that are still running."""
 
 
 class LocalTraining:
@@ -85,7 +86,7 @@ class LocalTraining:
 
 
 def train_missing(runs: Sequence[BaseRun], store: Store, engine: Engine[Any]) -> list[bool]:
-    """Train those of `runs`, which have one shape, that the store lacks. Returns whether each was trained.
+    """Train those of `runs` that the store lacks; all have the same shape. Returns whether each was trained.
 
     Any number of processes may do this with the same runs: each run is trained by one of them.
     """

@@ -18,7 +18,7 @@ class MadeUp(Outcome):
     """The outcome of a run that was not trained: it did not diverge, and has no figures."""
 
     key: str = ""
-    """Of the run."""
+    """The key of the run."""
 
     @classmethod
     def of(cls, run: BaseRun, key: str) -> MadeUp:
@@ -33,14 +33,15 @@ class Rehearsed:
 
     request: RunRequest
     alone: bool
-    """The study goes on only when it is answered; otherwise it is in a list of runs that can train side by side."""
+    """Whether the study waits for this request alone; otherwise it is in a list of runs that can train in
+    parallel."""
     outcome: Outcome
-    """The known one, or a `MadeUp` one."""
+    """The known outcome, or a `MadeUp` one."""
 
 
 def rehearse(study: Study[Any], answer: Callable[[RunRequest, bool], Outcome]) -> Iterator[Rehearsed]:
-    """The requests of `study`, in order. `answer` gives the outcome of a request, known or made up; whether it is
-    alone says whether the study may look at its final weights."""
+    """The requests of `study`, in order. `answer` returns the outcome of a request, known or made up. Its second
+    argument says whether the request is alone, so that the study may look at its final weights."""
     reply: Any = None
     while True:
         try:
@@ -59,7 +60,7 @@ def rehearse(study: Study[Any], answer: Callable[[RunRequest, bool], Outcome]) -
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What studies have to say about made-up outcomes is not for users."""
+    """Suppress the messages of studies about made-up outcomes."""
     logger = logging.getLogger("tombola.studies")
     level = logger.level
     logger.setLevel(logging.ERROR)

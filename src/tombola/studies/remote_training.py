@@ -1,4 +1,4 @@
-"""RemoteTraining: missing runs are trained by workers that are handed all they need, and return outcomes.
+"""RemoteTraining: missing runs are trained by workers that receive everything they need, and return outcomes.
 
 Only the driver, the process that conducts the studies, needs the store. Workers save checkpoints in it where they can
 reach it.
@@ -29,20 +29,20 @@ from tombola.zoo.datasets.description import Data
 T = TypeVar("T")
 
 TRIES = 3
-"""How often a run is tried: workers and machines die, most errors of a training do not go away."""
+"""How often a run is tried: retrying helps if a worker or machine has died, but not for most errors of a training."""
 
 AHEAD = 1.25
-"""Trainings that are submitted for each one that can run, so that no worker waits for the driver."""
+"""The number of trainings submitted for each one that can run, so that no worker waits for the driver."""
 
 MANY = 256
-"""Trainings that an executor is given at once if it does not say how many it can run."""
+"""The number of trainings that an executor is given at once if it does not say how many it can run."""
 
 MAX_SHARED = 16
-"""Final states of earlier runs that stay shared, for further runs that start from them."""
+"""The number of final states of earlier runs that stay shared, for further runs that start from them."""
 
 MAX_DATASET = {True: 2**30, False: 2**22}
-"""Bytes of a dataset that workers are handed, where the executor can share it and where it travels with each task. A
-larger one is read where it is needed."""
+"""The largest dataset in bytes that is sent to workers: if the executor can share it (True), and if it travels with
+each task (False). Workers read a larger dataset themselves."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class _Value:
 
 
 class RemoteTraining:
-    """Trains in any executor. What several tasks need is shared by the executor's method `share`, if it has one."""
+    """Trains in any executor. Values that several tasks need are shared by the executor's method `share`, if any."""
 
     tries = TRIES
 
     def __init__(self, store: Store, engine: Engine[Any], executor: Executor, at_once: int | None = None) -> None:
-        """`at_once` is by default what the executor's method `slots` says, or its number of workers. Raises
+        """By default, `at_once` is what the executor's method `slots` returns, or its number of workers. Raises
         `InputError` if `engine` cannot be pickled."""
         self._store = store
         self._workers_store = replace(store, folder=store.folder.absolute())  # they have another working directory
@@ -91,7 +91,7 @@ class RemoteTraining:
         return self._at_once or workers or MANY
 
     def max_runs(self, run: BaseRun) -> int:
-        """See `Training`. The engine's capacity on a GPU is asked for where the GPU is."""
+        """See `Training`. A worker with the GPU computes the engine's capacity on it."""
         if getattr(self._engine, "device", "cpu") == "cpu":
             capacity: Capacity = self._engine.capacity(run)
             return capacity.max_runs
@@ -128,7 +128,7 @@ class RemoteTraining:
         return trained
 
     def failed(self, runs: Sequence[BaseRun], error: Exception) -> None:
-        """See `Training`. All is shared again if the error is `lost`: it says that what was shared may be, too."""
+        """See `Training`. If the error is `lost`, shared values may be lost, too, and are shared again."""
         self._claim.remove([run.key for run in runs])
         if getattr(error, "lost", False):
             self._shared_engine = self._share(self._pickled)
@@ -143,7 +143,7 @@ class RemoteTraining:
 
     def _ask_capacity(self, run: BaseRun) -> int:
         for _ in range(TRIES - 1):
-            with suppress(Exception):  # a worker that was lost
+            with suppress(Exception):  # the worker may be lost
                 return self._submit_capacity(run).result()
         return self._submit_capacity(run).result()
 

@@ -1,4 +1,4 @@
-"""Verification: a ticket trained again with another batch order, beside its controls."""
+"""The runs of a verification: a ticket trained again with another batch order, and its controls."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tombola.studies.request import RunRequest, Study
 
 
 def verification_runs(dense: BaseRun, mask: Mask, level: int, order: int, reinit: Sequence[int] = ()) -> Study[None]:
-    """Train the ticket that `mask`, a mask of that level, makes of `dense`; the dense network; and reinitialisations.
+    """Train the ticket of `dense` with `mask`, a mask of this level; the dense network; and reinitialisations.
 
-    The seed `order` decides everything random in all these trainings. Ticket and dense network start as `dense` does,
-    the controls from initial weights drawn with each seed of `reinit` (see `tombola.studies.controls.reinit`).
+    The seed `order` decides everything random in all these trainings. Ticket and dense network start like `dense`;
+    the controls start from initial weights drawn with each seed of `reinit` (see `tombola.studies.controls.reinit`).
     """
     reordered = dense.model_copy(update={"seed": order})
     ticket = reordered.masked(mask)

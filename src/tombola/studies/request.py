@@ -1,4 +1,4 @@
-"""Requests: the training runs that a study asks for, and where in the study each belongs."""
+"""Requests: the training runs that a study requests, and the position of each in the study."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tombola.utils.former_names import former_attribute
 Result = TypeVar("Result")
 
 TicketLine = Literal["predecessor", "order"]
-"""A line from a level's ticket: to that of the level before, or to the same ticket trained in another batch order."""
+"""A line from a level's ticket: to the ticket of the previous level, or to itself trained in another batch order."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class InterpolationPoint:
     """A network on the straight line between the final weights of two trainings."""
 
     k: int
-    """The trainings share their first k iterations."""
+    """The number of first iterations that the two trainings share."""
     share: float
     """The position on the line, from 0 to 1."""
     tickets: TicketLine | None = None
@@ -28,7 +28,7 @@ class InterpolationPoint:
 
 
 INTERMEDIATE = ("trunk", "segment", "edge_popup")
-"""Branches of trainings that others start from. They have no rows in the tables."""
+"""Branches of trainings that other trainings start from. They have no rows in the tables."""
 
 BASELINE = "baseline"
 """The branch of further trainings of the dense network; `draw` says which it is."""
@@ -42,7 +42,7 @@ RequestId = tuple[str, int, int, InterpolationPoint | None, str]
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A study asks for the outcome of `run`. The other fields say where in the study the run belongs."""
+    """A study's request for the outcome of `run`. The other fields give the position of the run in the study."""
 
     branch: str
     """`ticket`, the name of a control, `stability`, or one of `INTERMEDIATE` or `UNCOMPARED`."""
@@ -62,5 +62,6 @@ class RunRequest:
 
 
 Study = Generator[RunRequest | list[RunRequest], Any, Result]
-"""Is sent an `Outcome` for each `RunRequest`, a list of them for a list, and returns a result. Outcomes in a list
-have no final weights. A study should drop an outcome that it has pruned by before it asks for more runs."""
+"""A study yields a `RunRequest` and is sent its `Outcome`, or yields a list and is sent a list; at the end it returns
+a result. Outcomes in a list have no final weights. After pruning by an outcome, a study should drop it before it
+requests more runs."""

@@ -28,7 +28,7 @@ def train_trunk(dense: SomeRun, k: int) -> Study[SomeRun]:
 
 
 def train_to_mark(dense: BaseRun) -> Study[tuple[BaseRun, int]]:
-    """Train until the user's function calls `mark()`, and return the rest of the dense network's run, and the
+    """Train until the user's function calls `mark()`. Returns the rest of the dense network's run, and the
     iteration."""
     trunk = dense.until_mark()
     outcome: Outcome = yield RunRequest("trunk", 0, trunk)
@@ -37,7 +37,7 @@ def train_to_mark(dense: BaseRun) -> Study[tuple[BaseRun, int]]:
 
 
 def rewind_weights(dense: BaseRun, trained: BaseRun, mask: Mask) -> BaseRun:  # noqa: ARG001
-    """Start as the dense network does: with its initial weights, or those at the end of the trunk."""
+    """Start like the dense network: with its initial weights, or with those at the end of the trunk."""
     return dense.masked(mask)
 
 

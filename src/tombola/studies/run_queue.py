@@ -1,4 +1,4 @@
-"""RunQueue: the runs that wait for an engine, in the order in which they are trained."""
+"""RunQueue: the runs that wait for an engine, in the order in which they will be trained."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tombola.runs.run import BaseRun
 
 
 class QueuedRun(NamedTuple):
-    """Compared by its place in the queue; the description of a run takes time to hash, so its key is kept."""
+    """A run in the queue, compared by its place. Hashing the description of a run takes time, so its key is kept."""
 
     requests: int
-    """The length of the list of requests that it is in."""
+    """The length of the list of requests that it belongs to."""
     arrival: int
     key: str
     run: BaseRun
@@ -25,20 +25,20 @@ class QueuedRun(NamedTuple):
 
 
 class RunQueue:
-    """Adding a run and taking one take logarithmic time, however many shapes there are."""
+    """Queued runs by shape. Adding a run and taking one take logarithmic time, for any number of shapes."""
 
     def __init__(self) -> None:
         self._arrivals = itertools.count()
         self._by_shape: dict[tuple[object, ...], list[QueuedRun]] = {}  # heaps
-        # A heap over all shapes: of each run its place, and the heap of its shape. Its first run is always queued;
-        # behind it are also places of runs that were taken.
+        # A heap over all shapes: the place of each run, and the heap of its shape. The first run is always queued;
+        # entries behind it may belong to runs that were already taken.
         self._places: list[tuple[tuple[int, int], list[QueuedRun]]] = []
 
     def __bool__(self) -> bool:
         return bool(self._places)
 
     def add(self, run: BaseRun, key: str, requests: int) -> None:
-        """Add a run with this key, which is in a list of so many requests."""
+        """Add a run with this key, which belongs to a list of `requests` requests."""
         alike = self._by_shape.setdefault(run.shape, [])
         queued = QueuedRun(requests, next(self._arrivals), key, run)
         heapq.heappush(alike, queued)
@@ -64,5 +64,5 @@ class RunQueue:
 
 
 def _is_queued(place: tuple[int, int], alike: list[QueuedRun]) -> bool:
-    """Whether the run at this place, the first of all, was not taken."""
+    """Whether the run at this place, the first of all, has not been taken yet."""
     return bool(alike) and alike[0].place == place

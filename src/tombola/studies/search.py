@@ -29,7 +29,7 @@ def iterative_search(
         if ticket.level == levels or outcome.measures.diverged:
             return tickets
         mask = prune(outcome, ticket.run, ticket.level + 1)
-        del outcome  # while the next ticket trains, its weights would take memory, in every study
+        del outcome  # otherwise every study would keep these weights in memory while the next ticket trains
         ticket = RunRequest("ticket", ticket.level + 1, retrain(dense, ticket.run, mask))
         tickets.append(ticket)
 
@@ -54,7 +54,7 @@ def one_shot_search(
 def one_shot_requests(
     dense: BaseRun, outcome: Outcome, levels: int, prune: Prune, branch: str, retrain: Retrain = rewind_weights
 ) -> list[RunRequest]:
-    """The trained dense network pruned to the density of each level, always by the same trained weights."""
+    """The dense network pruned to the density of each level, always by the same trained weights."""
     requests = []
     mask = dense.mask
     for level in range(1, levels + 1):

@@ -1,4 +1,4 @@
-"""Stability: from which iteration on do trainings end in one linearly connected minimum?
+"""Stability: from which iteration on do trainings end in the same linearly connected minimum?
 
 A network is stable at iteration k when two trainings that share their first k iterations, and then differ in batch
 order, end at weights joined by a straight line without an error barrier (Frankle et al. 2020, "Linear Mode
@@ -32,16 +32,17 @@ class InterpolationPlan:
     tolerance: float
     """The highest barrier of a stable network, in the units of errors."""
     errors: Callable[[Sequence[Outcome]], list[float] | None]
-    """The errors of the networks on a line on the validation examples, lower is better; the test set must not choose
-    anything. None if some are not finite."""
+    """Computes the errors of the networks on a line on the validation examples (lower is better), because the test
+    set must not choose anything. None if some errors are not finite."""
     worst: float
-    """The barrier of such a line, and of one on which a network diverged."""
+    """The barrier of a line with errors that are not finite, or on which a network diverged."""
     evaluate_ends: bool = False
     """See `evaluate_lines`."""
 
 
 def mean_barrier(lines: Sequence[Sequence[float] | None], worst: float) -> float:
-    """The mean of the barriers on several lines of one k; `worst` if a network diverged, which is None."""
+    """The mean of the barriers on several lines of one k. A line on which a network diverged is None; then the mean
+    is `worst`."""
     return worst if None in lines else float(np.mean([barrier(errors) for errors in lines if errors is not None]))
 
 
@@ -60,7 +61,7 @@ def instability(dense: BaseRun, k: int, plan: InterpolationPlan) -> Study[float]
 
 
 def smallest_stable(dense: BaseRun, plan: InterpolationPlan) -> Study[int]:
-    """The first of the candidates whose mean barrier is within the tolerance; the last if there is none."""
+    """The first candidate whose mean barrier is within the tolerance; if there is none, the last candidate."""
     for k in plan.candidates:
         height = yield from instability(dense, k, plan)
         if height <= plan.tolerance:

@@ -17,9 +17,9 @@ def supermask_search(
     in a Randomly Weighted Neural Network?", section 3), evaluate it untrained, then train it as a ticket.
 
     `scored` trains the scores, `supermask_of` reads the mask from its outcome, `random` is a random mask of the same
-    size. The untrained subnetworks are runs of no iterations: `supermask`, and `untrained` for the random mask. Their
-    normalisation statistics are the initial ones, so networks with batch normalisation do badly there. Returns the
-    dense network and the ticket: the supermask with the initial weights, trained.
+    size. The untrained subnetworks are runs with no iterations: `supermask`, and `untrained` for the random mask.
+    Their normalisation statistics are the initial ones, so untrained networks with batch normalisation perform badly.
+    Returns the dense network and the ticket: the supermask with the initial weights, trained.
     """
     ticket = RunRequest("ticket", 0, dense)
     yield ticket

@@ -1,4 +1,4 @@
-"""Lines of tickets: is each connected with the one it was pruned from, and does its mask lead into one minimum?
+"""Lines between tickets: is each ticket connected to its predecessor, and does its mask lead into one minimum?
 
 Paul et al. (2022, "Unmasking the Lottery Ticket Hypothesis: What's Encoded in a Winning Ticket's Mask?", section 3)
 find that the networks of two successive levels are connected by a line without an error barrier if and only if both
@@ -20,8 +20,8 @@ def ticket_lines(
 ) -> Study[None]:
     """Evaluate `points` networks on each line between tickets, which are in order and trained; see `evaluate_lines`.
 
-    From the ticket of each level there is a line to that of the level before, on which networks have the denser mask;
-    and for each of `seeds` one to the same ticket trained with this seed.
+    From the ticket of each level there is a line to the ticket of the previous level, on which networks have the
+    denser mask. For each of `seeds` there is also a line to the same ticket trained with this seed.
     """
     lines = [
         Line(ticket.run, before.run, ticket.run.begin, level=ticket.level, tickets="predecessor")
@@ -36,5 +36,5 @@ def ticket_lines(
 
 
 def count_ticket_lines(levels: int, pairs: int) -> int:
-    """The number of these lines for a search of so many levels."""
+    """The number of these lines for a search with this number of levels."""
     return levels + (1 + levels) * pairs

@@ -1,4 +1,4 @@
-"""TrainingTask: what a worker is handed to train runs, wherever it is."""
+"""TrainingTask: everything that a worker on any machine needs to train runs."""
 
 from __future__ import annotations
 
@@ -32,22 +32,23 @@ Shared = Callable[[], T]
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Runs of one shape, and all that their training needs."""
+    """Runs of the same shape, and everything that their training needs."""
 
     runs: Sequence[BaseRun]
     engine: Shared[bytes]
     """The engine, pickled."""
     states: Mapping[tuple[str, bool], Shared[State]]
-    """The final states that the runs start from, by the key of their run; with True, those of its optimizer."""
+    """The final states that the runs start from, by the key of their run; with True, the states of its optimizer."""
     datasets: Mapping[str, Shared[Dataset]]
-    """By their digest; others are read where the worker is."""
+    """Datasets by their digest; the worker reads others itself."""
     store: Store
-    """For checkpoints, if the worker reaches it."""
+    """The store for checkpoints, if the worker can reach it."""
     store_id: str | None
     versions: Mapping[str, str] = field(default_factory=versions)
-    """Of the libraries that results depend on, where the task was made."""
+    """The versions of the libraries that results depend on, on the machine that made the task."""
     attempt: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Of no meaning: Dask answers a call that equals an earlier one from memory, also one that failed."""
+    """A random value that makes calls differ: Dask answers a call that equals an earlier one, even a failed one, from
+    memory."""
 
     def load_state(self, key: str, /, *, optimizer: bool = False) -> State:
         """See `StateLoader`."""
@@ -67,7 +68,7 @@ def train_task(task: TrainingTask) -> dict[str, Outcome]:
 
 
 def capacity_task(task: TrainingTask) -> int:
-    """How many runs of the shape of the task's the engine trains at once here."""
+    """How many runs of the task's shape the engine trains at once on this machine."""
     with _prepared(task) as engine:
         capacity: Capacity = engine.capacity(task.runs[0])
         return capacity.max_runs
@@ -90,6 +91,6 @@ def _prepared(task: TrainingTask) -> Iterator[Engine[Any]]:
 
 @functools.lru_cache(maxsize=1)
 def _unpickled(engine: bytes) -> Engine[Any]:
-    """Once in each process, with what the user's functions refer to."""
+    """The engine, unpickled once in each process, with everything that the user's functions refer to."""
     unpickled: Engine[Any] = pickle.loads(engine)
     return unpickled

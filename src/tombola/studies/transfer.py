@@ -1,4 +1,4 @@
-"""Transfer: tickets trained on another dataset than they were found on."""
+"""Transfer: tickets trained on a dataset other than the one that they were found on."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def transfer(
     all", section 3).
 
     `target` is the dense network's run on that data, with the initial weights that the tickets were found with. It is
-    trained as level 0, and for each ticket `draws` random masks with the same number of weights in each layer, or of
-    units in each set of a structure.
+    trained as level 0. For each ticket, `draws` random masks are also trained, with the same number of weights in
+    each layer, or of units in each set of a structure.
     """
     requests = [RunRequest("transfer", 0, target)]
     for ticket in tickets:
@@ -38,7 +38,7 @@ def transfer(
             if structure is UNSTRUCTURED:
                 counts = structure.counts_like(mask)
                 random = random_mask(mask, target.mask, counts, seed(0, draw), structure)
-            else:  # the units of an output layer may be others
+            else:  # the output layer may have other units
                 counts = structure.counts_like(ticket.run.mask)
                 drawn = random_mask(ticket.run.mask, tickets[0].run.mask, counts, seed(0, draw), structure)
                 random = fit_mask(drawn, target.mask)
@@ -47,7 +47,7 @@ def transfer(
 
 
 def fit_mask(mask: Mask, full: Mask) -> Mask:
-    """`mask` for a network whose dense mask is `full`. A layer of another shape keeps all its weights: the output
-    layer, if the number of classes differs."""
+    """`mask` for a network whose dense mask is `full`. A layer with another shape keeps all its weights, for example
+    the output layer if the number of classes differs."""
     shapes = mask.shapes
     return Mask({name: mask[name] if shapes.get(name) == layer.shape else layer for name, layer in full.items()})

@@ -1,4 +1,4 @@
-"""What a ticket claims: its provenance, made into runs again. It is untrusted."""
+"""The claim of a ticket: its provenance, which is untrusted, turned back into runs."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from tombola.utils.errors import InputError
 from tombola.utils.frozen_model import FrozenModel
 
 DRAWN_TOLERANCE = 1e-5
-"""The largest `tombola.tickets.reproduction.relative_distance` of initial weights from those in the file: versions of
-torch may round differently."""
+"""The largest `tombola.tickets.reproduction.relative_distance` of initial weights from those in the file, because
+versions of torch may round differently."""
 
 TRAINED_TOLERANCE = 1e-3
-"""The same for weights that were trained before the ticket starts: training amplifies rounding."""
+"""The same for weights that were trained before the ticket starts, because training amplifies rounding."""
 
 
 class Provenance(FrozenModel):
@@ -51,7 +51,7 @@ class Provenance(FrozenModel):
     measures: Measures
     """The results of this run."""
     dense: Measures | None = None
-    """The results of the dense network of the same replicate; missing in older files."""
+    """The results of the dense network of the same replicate; None in older files."""
     versions: dict[str, str] = {}
 
     @field_validator("measures", "dense")
@@ -89,35 +89,35 @@ class TicketClaim(ABC):
     @property
     @abstractmethod
     def end_figure(self) -> str | None:
-        """The figure of the trained weights in the file that is measured again, by its name in `Measures`; None if
-        that is not possible."""
+        """The name in `Measures` of the figure that is measured again for the trained weights in the file; None if
+        this is not possible."""
 
     parallel: ClassVar[bool]
     """Whether several runs may be trained at a time."""
     relative_tolerance: ClassVar[bool]
-    """Whether the least tolerances are relative to figures; otherwise, these are accuracies or losses."""
+    """Whether the minimum tolerances are relative to figures; otherwise, they are accuracies or losses."""
 
     @abstractmethod
     def engine(self, name: str, device: str, sharing: int = 1) -> Engine[Any]:
-        """What trains the runs; `name` and `device` choose an engine where there are several. `sharing`: how many
-        workers use the same device."""
+        """The engine that trains the runs; `name` and `device` choose one if there are several. `sharing` is the
+        number of workers that use the same device."""
 
     def choose_device(self, device: str, engine: str, workers: int | None, repeats: int, reinit: int) -> str:  # noqa: ARG002
-        """The device on which this many repeats are trained, where `device` may be `auto`."""
+        """The device on which this number of repeats is trained; `device` may be `auto`."""
         return device
 
     @abstractmethod
     def trunk(self) -> Study[BaseRun]:
-        """Trains to the rewinding point, and returns the rest of the dense network's run."""
+        """A study that trains to the rewinding point, and returns the rest of the dense network's run."""
 
     @abstractmethod
     def measure_trained(self, device: str) -> float | None:
-        """The `end_figure` of the trained weights in the file, which are finite. Raises `InputError` if they are of
-        another network."""
+        """The `end_figure` of the trained weights in the file, which are finite. Raises `InputError` if they belong
+        to another network."""
 
     @property
     def code(self) -> str:
-        """The fingerprint of the code from outside tombola that trains the runs; empty if there is none."""
+        """The fingerprint of the code outside tombola that trains the runs; empty if there is no such code."""
         return ""
 
     @property
@@ -127,7 +127,7 @@ class TicketClaim(ABC):
 
     @property
     def metric(self) -> Metric:
-        """What is judged."""
+        """The judged metric."""
         return self.config.judged([self.provenance.measures])
 
     def check_start(self, start: State) -> None:
@@ -157,7 +157,7 @@ def check_claimed(config: SearchConfig, provenance: Provenance) -> None:
 
 
 def check_run(run: BaseRun, provenance: Provenance) -> None:
-    """Raises `InputError` unless the stated run is `run`, which is made from the recipe and the mask."""
+    """Raises `InputError` unless the stated run equals `run`, which is made from the recipe and the mask."""
     found = differences([provenance.run, json.loads(json.dumps(run.description))])
     if "data.digest" in found:
         stated, here = found["data.digest"]
@@ -173,7 +173,7 @@ def check_run(run: BaseRun, provenance: Provenance) -> None:
 
 
 def check_level(pruner: Pruner, level: int, dense: Mask, mask: Mask) -> None:
-    """Raises `InputError` unless the mask has as many weights as the search leaves at this level."""
+    """Raises `InputError` unless the mask has the number of weights that the search leaves at this level."""
     _check_units(pruner.structure, dense, mask)
     expected = goals(pruner.scope, pruner.units_left(dense), level)[-1]
     for group, left in pruner.units_left(mask).items():
@@ -189,7 +189,7 @@ def check_level(pruner: Pruner, level: int, dense: Mask, mask: Mask) -> None:
 
 
 def _check_units(structure: Structure, dense: Mask, mask: Mask) -> None:
-    """Refuse a mask from before units were coupled, when they were rows of single layers."""
+    """Refuse a mask from an older version in which units were rows of single layers, not coupled units."""
     if not isinstance(structure, UnitStructure) or structure.what == "blocks":
         return
     if _of_rows(mask) and structure.units.keep(dense, structure.units.left(mask)) != mask:
@@ -200,7 +200,7 @@ def _check_units(structure: Structure, dense: Mask, mask: Mask) -> None:
 
 
 def _of_rows(mask: Mask) -> bool:
-    """Whether rows are pruned, or columns, but of no layer both."""
+    """Whether rows or columns are pruned, but not both in the same layer."""
     pruned = [kept for kept in mask.layers.values() if not kept.all()]
     return bool(pruned) and all(kept.dim() > 1 and (_whole(kept) or _whole(kept.transpose(0, 1))) for kept in pruned)
 

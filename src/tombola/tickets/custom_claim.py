@@ -1,4 +1,4 @@
-"""The claim of a ticket that was found with the user's own functions, where these can be imported."""
+"""The claim of a ticket that was found with the user's own functions, if these can be imported."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from tombola.utils.errors import InputError
 
 @dataclass(frozen=True)
 class CustomClaim(TicketClaim):
-    """A ticket of the user's own functions; its runs are trained by them."""
+    """A ticket that was found with the user's own functions, which train its runs."""
 
     config: CustomConfig
     workload: CustomWorkload
     dense: CustomRun
     trainer: CustomEngine
     fingerprint: str
-    """Of the functions here."""
+    """The fingerprint of the functions on this machine."""
     parallel: ClassVar[bool] = False
     relative_tolerance: ClassVar[bool] = True
 
@@ -86,7 +86,7 @@ class CustomClaim(TicketClaim):
 def custom_claim(
     path: Path, ticket: Ticket, provenance: Provenance, config: CustomConfig, trust: bool, settings: object
 ) -> CustomClaim:
-    """The runs as `find_ticket` made them, with which the rest of the provenance must agree. Raises `InputError`."""
+    """The runs as `find_ticket` made them. Raises `InputError` if the rest of the provenance does not agree."""
     check_claimed(config, provenance)
     stated = config.functions.fingerprint
     if stated is None:
@@ -126,8 +126,8 @@ def custom_claim(
 
 
 def _pruned(config: CustomConfig, network: nn.Module, ticket: Ticket) -> tuple[PrunableNetwork, Pruner | None]:
-    """What is pruned, and how; None if a score or structure is an object, or its units need an example that the file
-    does not have."""
+    """What is pruned, and how; None if a score or structure is an object, or if the units of the structure need an
+    example that the file does not have."""
     search = config.search
     try:
         options = search.options
@@ -146,7 +146,7 @@ def _pruned(config: CustomConfig, network: nn.Module, ticket: Ticket) -> tuple[P
 
 
 def _rewound(config: CustomConfig, provenance: Provenance) -> int:
-    """The iteration k; from the provenance where `train` decides it."""
+    """The iteration k; from the provenance if `train` decides it."""
     if isinstance(config.rewind.to, Duration):
         return config.rewind.to.iterations
     k = provenance.run.get("begin", 0)

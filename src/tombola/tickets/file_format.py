@@ -1,4 +1,4 @@
-"""The ticket file: a ticket as tensors, and back; docs/reference/ticket-file.md describes the format.
+"""The ticket file: converts tickets to tensors and back; docs/reference/ticket-file.md describes the format.
 
 Files are untrusted. Numbers of weights, shapes and names are checked before memory is allocated for them. Nothing
 that a file names is imported, and its JSON is decompressed only up to a limit.
@@ -38,10 +38,11 @@ MAX_RECORD_BYTES = 2**20  # of the record as JSON, provenance included
 MAX_JSON_DEPTH = 64  # of lists and objects in the record
 MAX_WEIGHTS = 2**30  # prunable weights, kept or not
 MIN_WEIGHT_LIMIT = 2**25
-"""A file of any size may have this many prunable weights: those drawn from a seed take no space in it, and neither do
-the masks of layers that are kept whole."""
+"""A file of any size may have this many prunable weights, because weights drawn from a seed, and masks of layers that
+are kept whole, take no space in it."""
 WEIGHTS_PER_BYTE = 2**10
-"""And this many more for each byte of its tensors. A random mask of density 0.06% has as many."""
+"""The number of additional prunable weights allowed for each byte of its tensors. A random mask with density 0.06%
+has this many."""
 MAX_LAYERS = 2**11
 MAX_NAMES = 2**16
 MAX_DIMS = 8
@@ -54,19 +55,19 @@ class TicketParts:
 
     mask: Mask
     start: State | None
-    """The initial weights, if the file holds them by value; None if it has their `digest`."""
+    """The initial weights, if the file stores them by value; None if it has their `digest`."""
     digest: str | None
     """The digest of the initial weights, if they are `drawn` from a seed."""
     drawn: Start | None
     trained: State | None
     precision: str
-    """Of `trained`: a key of `PRECISIONS`, or `none` without trained weights."""
+    """The precision of `trained`: a key of `PRECISIONS`, or `none` without trained weights."""
     provenance: dict[str, Any]
     format: int = FORMAT
 
 
 def kept_values(state: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
-    """A state without its pruned weights: of masked layers only the kept ones, in row-major order."""
+    """A state without its pruned weights: only the kept weights of masked layers, in row-major order."""
     # Copied, because tensors in one file may not share memory, and layers may share weights.
     return {name: (t[mask[name]] if name in mask else t.clone()).detach().cpu() for name, t in state.items()}
 
@@ -244,7 +245,7 @@ def _mask(rows: Any, codes: bytes, file: int) -> Mask:
 
 
 def _check_names(names: Any) -> None:
-    """Names must be unique, and such as `torch.nn.Module.named_parameters` returns."""
+    """Refuse names that are not unique, or that `torch.nn.Module.named_parameters` could not return."""
     for name in names:
         valid = isinstance(name, str) and name.isprintable() and len(name) <= MAX_NAME_LENGTH and all(name.split("."))
         _require(valid, "it has an invalid parameter name")

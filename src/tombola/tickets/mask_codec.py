@@ -1,9 +1,9 @@
 """A code for masks that is close to their entropy.
 
-Weights are counted in row-major order. The rarer ones, kept or pruned, are listed by their gaps: how many other
-weights precede each. In random masks gaps have a geometric distribution, for which Golomb's codes ("Run-length
-encodings", 1966) are optimal; Rice's ("Some practical universal noiseless coding techniques", 1979) are those whose
-parameter is a power of two. A gap is written as its lowest r bits and, in unary, the rest.
+Weights are counted in row-major order. The rarer ones, kept or pruned, are listed by their gaps: the number of other
+weights before each. In random masks, gaps have a geometric distribution, for which Golomb codes ("Run-length
+encodings", 1966) are optimal. Rice codes ("Some practical universal noiseless coding techniques", 1979) are Golomb
+codes whose parameter is a power of two. A gap is written as its lowest r bits and, in unary, the rest.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Gaps = NDArray[np.int64]
 
 
 def entropy(mask: Mask) -> float:
-    """The entropy in bits of a random mask with these counts: the sum over layers of log2 (n choose k), for k kept
-    weights of n. Without other knowledge, no code needs fewer bits on average."""
+    """The entropy in bits of a random mask with these counts: the sum over layers of log2 (n choose k), for k of n
+    weights kept. Without other knowledge, no code needs fewer bits on average."""
     counts = ((mask.sizes[name], left) for name, left in mask.counts.items())
     nats = sum(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for n, k in counts)
     return nats / math.log(2)

@@ -1,4 +1,4 @@
-"""The origin of a ticket: its provenance, whoever trained it, and what that says about the training."""
+"""The origin of a ticket: writing its provenance, and reading from it how the ticket was trained."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def provenance_of(
     dense: Measures | None,
     verdict: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The provenance of the ticket of `request`, with the results of its run and of the `dense` network's, as JSON
-    values. What is None is left out."""
+    """The provenance of the ticket of `request`, with the results of its run and of the `dense` network's run, as
+    JSON values. Parts that are None are left out."""
     parts = {
         "recipe": config.resolved(),
         "replicate": replicate,
@@ -37,8 +37,8 @@ def provenance_of(
 
 
 def own_training(provenance: object) -> str | None:
-    """What trained the ticket, according to a file, if that was no recipe; None if it was, or is not said. Files of
-    former versions do not have its name."""
+    """The function that trained the ticket, according to its file; None if it was a recipe, or if this is not stated.
+    Files from older versions do not have the function's name."""
     match provenance:
         case {"recipe": {"functions": {"train": str(train)}}}:
             return train

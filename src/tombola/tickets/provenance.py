@@ -1,7 +1,7 @@
-"""Provenance: where a ticket comes from, according to its file; validated, and made into runs again.
+"""Provenance: where a ticket comes from, according to its file; validated, and turned back into runs.
 
-It is untrusted. Its configuration is made into runs as the experiment made them, and the rest of it must agree with
-these.
+The provenance is untrusted. Its configuration is turned into the runs that the experiment made, and the rest of the
+provenance must agree with these runs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def read_claim(
     path: str | Path, data_dir: str | Path | None = None, trust: bool = False, settings: object = None
 ) -> TicketClaim:
     """Read a ticket file and the runs that its provenance describes; data is searched in `data_dir` first. `settings`
-    are those that were given to `find_ticket`.
+    are the settings that were passed to `find_ticket`.
 
-    Networks by import path and from timm, and training functions, are code that the file names: they are imported
-    only with `trust`. Raises `InputError` if the file is not a ticket, its provenance is incomplete, inconsistent or
-    makes no claim that can be verified, or the data or code here differs from what it was made with.
+    Networks by import path and from timm, and training functions, are code that the file names. They are imported
+    only with `trust`. Raises `InputError` if the file is not a ticket, if its provenance is incomplete, inconsistent
+    or makes no claim that can be verified, or if the data or code here differs from what the ticket was made with.
     """
     ticket = Ticket.load(path)
     try:

@@ -1,4 +1,4 @@
-"""The claim of a ticket that a recipe's experiment has found."""
+"""The claim of a ticket that was found by a recipe's experiment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tombola.zoo.models.description import Network
 
 @dataclass(frozen=True)
 class RecipeClaim(TicketClaim):
-    """A ticket of a recipe; its runs are trained by the engines."""
+    """A ticket that was found by a recipe; engines train its runs."""
 
     config: Recipe
     dense: Run
@@ -70,7 +70,7 @@ class RecipeClaim(TicketClaim):
         return (yield from train_trunk(self.dense, self.k))
 
     def measure_trained(self, device: str) -> float:
-        """Their test accuracy, evaluated as engines do."""
+        """The test accuracy of the trained weights, evaluated as in engines."""
         run, on = self.dense, torch.device(device)
         network = build(run.start)
         self.ticket.into(network, trained=True)
@@ -82,12 +82,12 @@ class RecipeClaim(TicketClaim):
 def recipe_claim(
     path: Path, ticket: Ticket, provenance: Provenance, recipe: Recipe, data_dir: str | Path | None, trust: bool
 ) -> RecipeClaim:
-    """The runs as the experiment made them, with which the rest of the provenance must agree. Raises `InputError`."""
+    """The runs as the experiment made them. Raises `InputError` if the rest of the provenance does not agree."""
     for of, measures in (("measures", provenance.measures), ("dense", provenance.dense)):
         if measures is not None and any(measures[name] is None for name in FIGURES):
             raise InputError(f"its provenance is incomplete: {of}: figures are missing")
     check_claimed(recipe, provenance)
-    if recipe.model.name in MODELS:  # others are trusted code
+    if recipe.model.name in MODELS:  # other models are trusted code
         _check_network(recipe, provenance, ticket)
     else:
         require_trust(f'its network "{recipe.model.name}"', trust)
@@ -97,7 +97,7 @@ def recipe_claim(
     if ticket.mask.shapes != dense.mask.shapes:
         raise InputError(f"its mask does not fit the network of its recipe, {recipe.model.name}")
     check_run((dense.after(dense.until(k), begin=k) if k else dense).masked(ticket.mask), provenance)
-    if recipe.search.method in ("iterative", "one-shot"):  # others leave no exact number
+    if recipe.search.method in ("iterative", "one-shot"):  # other methods leave no exact number of weights
         check_level(experiment.workload.pruner, provenance.level, dense.mask, ticket.mask)
     for of, measures in (("measures", provenance.measures), ("dense", provenance.dense)):
         if measures is not None:
@@ -106,7 +106,8 @@ def recipe_claim(
 
 
 def _check_network(recipe: Recipe, provenance: Provenance, ticket: Ticket) -> None:
-    """Before any network is made: a network larger than the mask might not fit into memory."""
+    """Check the network's description before it is built: a network larger than the mask might not fit into
+    memory."""
     try:
         stated = Network.model_validate_json(json.dumps(provenance.run["start"]["network"]))
     except (KeyError, TypeError, ValidationError):
@@ -117,7 +118,7 @@ def _check_network(recipe: Recipe, provenance: Provenance, ticket: Ticket) -> No
 def _rewound(
     experiment: RecipeExperiment, recipe: Recipe, provenance: Provenance, data_dir: str | Path | None
 ) -> int:
-    """The iteration k; from the provenance if the recipe leaves it to the experiment."""
+    """The iteration k; from the provenance if the recipe lets the experiment choose it."""
     dense = experiment.dense(provenance.replicate)
     if recipe.rewind.to != AUTO:
         first = next(experiment.study(provenance.replicate))

@@ -19,17 +19,17 @@ MIN_TOLERANCE = 0.01
 """An accuracy (as a fraction) or a loss this close to the recorded one always counts as reproduced."""
 
 CONFIDENCE = 0.99
-"""Of the statement that a figure was not reproduced; see `tolerance`."""
+"""The confidence of the statement that a figure was not reproduced; see `tolerance`."""
 
 EXACT_FIGURES = ("diverged", "iterations")
-"""Figures that rounding does not change; it changes the others."""
+"""The figures that rounding does not change."""
 
 
 def tolerance(values: Sequence[float], least: float = MIN_TOLERANCE) -> float:
-    """The largest difference that counts as reproduced, where other orders of batches gave these `values`.
+    """The largest difference that counts as reproduced, if other batch orders gave these `values`.
 
-    Other machines, engines and versions round differently, and training amplifies that until two trainings differ as
-    much as with two orders of batches. So the difference of two draws is allowed: Student's t.
+    Other machines, engines and versions round differently, and training amplifies this until two trainings differ as
+    much as with two batch orders. So the difference of two draws is allowed (Student's t).
     """
     if len(values) < FEWEST_REPLICATES:
         return least
@@ -38,8 +38,8 @@ def tolerance(values: Sequence[float], least: float = MIN_TOLERANCE) -> float:
 
 
 def tolerances(recorded: Measures, others: Sequence[Measures], step: int, relative: bool = False) -> dict[str, float]:
-    """`tolerance` by recorded figure, from the results of other orders of batches; `step`: iterations between
-    evaluations. `relative`: the least tolerance is that part of the figure."""
+    """The `tolerance` of each recorded figure, from the results of other batch orders. `step` is the number of
+    iterations between evaluations. With `relative`, the minimum tolerance is a fraction of the figure."""
     finished = [measures for measures in others if not measures.diverged]
     least_of = {name: MIN_TOLERANCE * (abs(value) if relative else 1) for name, value in recorded.figures.items()}
     if recorded.stop_iteration is not None:
@@ -53,18 +53,18 @@ def tolerances(recorded: Measures, others: Sequence[Measures], step: int, relati
 
 @dataclass(frozen=True)
 class FigureReproduction:
-    """The recorded figures of a run, and those computed here."""
+    """The recorded figures of a run, and the figures computed here."""
 
     recorded: Measures
     here: Measures
     tolerances: Mapping[str, float]
-    """By figure, the difference that rounding explains; other figures must be equal."""
+    """The difference that rounding explains, by figure; figures without one must be equal."""
     judged: str = "test_accuracy_at_stop"
     """The name of the judged figure."""
 
     @property
     def difference(self) -> float | None:
-        """Of the judged figure, here minus recorded; None if it diverged."""
+        """The judged figure computed here minus the recorded one; None if a run diverged."""
         return self._difference(self.judged)
 
     @property
@@ -81,7 +81,7 @@ class FigureReproduction:
 
     @property
     def reproduced(self) -> bool:
-        """Whether they are equal up to rounding."""
+        """Whether all figures are equal up to rounding."""
         return self.exact or not self.off
 
     def _difference(self, name: str) -> float | None:
@@ -91,18 +91,20 @@ class FigureReproduction:
 
 @dataclass(frozen=True)
 class WeightReproduction:
-    """The trained weights in a file, compared with its provenance and with those trained here."""
+    """The trained weights in a file, compared with its provenance and with the weights trained here."""
 
     figure: float | None
-    """What is measured of them here; None if they are not all finite, or it cannot be measured."""
+    """The figure of the weights in the file, measured here; None if they are not all finite, or if it cannot be
+    measured."""
     apart: float
     """Their `relative_distance` from the weights that the recorded run ends with here."""
     same: bool
-    """Whether they equal these, as they are or rounded to one of `PRECISIONS`."""
+    """Whether they equal the weights trained here, exactly or rounded to one of `PRECISIONS`."""
 
     def reproduced(self, recorded: float | None, exact: bool, least: float = MIN_TOLERANCE) -> bool:
-        """Whether they match the `recorded` figure. If all figures were reproduced `exact`ly, or there is none of the
-        weights, these must be the `same`; otherwise their figure must be the recorded one within `least`."""
+        """Whether the weights match the `recorded` figure. If all figures were reproduced `exact`ly, or if the
+        weights have no figure, they must be the `same`; otherwise their figure must be within `least` of the recorded
+        one."""
         if exact or recorded is None:
             return self.same
         return self.figure is not None and abs(self.figure - recorded) <= least
@@ -119,8 +121,8 @@ def compare_weights(trained: State, here: State, figure: float | None) -> Weight
 
 
 def relative_distance(one: State, other: State) -> float:
-    """The largest distance of two tensors of the same name, relative to the norm of the first. Infinite if names,
-    shapes or integers differ, or a value is not finite."""
+    """The largest distance of two tensors with the same name, relative to the norm of the first. Infinite if names,
+    shapes or integers differ, or if a value is not finite."""
     if {name: tensor.shape for name, tensor in one.items()} != {name: tensor.shape for name, tensor in other.items()}:
         return math.inf
     return max((_tensor_distance(one[name], other[name]) for name in one), default=0.0)

@@ -1,7 +1,7 @@
 """Networks and initial weights of a ticket, made from an untrusted description.
 
-Only built-in networks are made, by name: nothing is imported. A network is first made without memory, on torch's meta
-device, and compared with the mask; a description of a billion layers is refused as soon as it exceeds the mask.
+Only built-in networks are made, by name, so nothing is imported. A network is first made without memory, on torch's
+meta device, and compared with the mask. A description of a billion layers is refused as soon as it exceeds the mask.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tombola.zoo.models import MODELS, make
 from tombola.zoo.models.description import Network, Start
 
 EXTRA_NUMBERS = 2**20
-"""Allowed in biases, normalisation and position embeddings, beside four numbers for each prunable weight."""
+"""The numbers allowed for biases, normalisation and position embeddings, besides four for each prunable weight."""
 
 TENSORS_PER_LAYER = 10
-"""Weight and bias, those of a normalisation and its statistics, and a few more."""
+"""The tensors allowed per layer: weight and bias, those of a normalisation and its statistics, and a few more."""
 
 
 def check_drawable(start: Start, mask: Mask) -> None:
-    """Raises `InputError` unless `start` is a built-in network with the layers of `mask`, and drawn, not trained."""
+    """Raises `InputError` unless `start` is a built-in network with the layers of `mask` and untrained weights."""
     if start.trained is not None or any(n.name not in MODELS for n in (start.network, start.like) if n is not None):
         raise InputError("its initial weights cannot be drawn: they were trained, or its network is not built in")
     check_network(start.network, mask)
@@ -48,7 +48,7 @@ def check_network(network: Network, mask: Mask) -> None:
 
 
 def make_network(network: Network, mask: Mask) -> nn.Module:
-    """The network with any weights. Raises `InputError` as `check_network` does."""
+    """The network with arbitrary weights. Raises `InputError` as `check_network` does."""
     check_network(network, mask)
     with _construction_errors():
         return initial_network(Start(network=network, seed=0))
@@ -94,7 +94,7 @@ def _on_meta_device(network: Network, mask: Mask) -> nn.Module:
 
 @contextmanager
 def _construction_errors() -> Iterator[None]:
-    """Turn every error of making a network into an `InputError`: its description is invalid."""
+    """Turn every error of making a network into an `InputError`, because the description is invalid."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Which ticket of an experiment is saved, and its provenance."""
+"""Chooses the ticket of an experiment that is saved, and makes its provenance."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tombola.tickets.origin import provenance_of
 from tombola.tickets.ticket import Ticket
 
 ROUNDING = 1e-9
-"""A mean at the margin is within it, whatever is lost in rounding the difference."""
+"""A mean at the margin counts as within it, in spite of rounding errors up to this size."""
 
 
 def best_level(summary: Summary) -> LevelSummary | None:
-    """The smallest winning level; if none wins, the sparsest whose mean is within the margin; if there is none, the
-    sparsest of all. None if there is only the dense network."""
+    """The smallest winning level. If none wins, the sparsest level whose mean is within the margin; if there is no
+    such level, the sparsest of all. None if there is only the dense network."""
     pruned = [level for level in summary.levels if level.level]
     within = [level for level in pruned if _within_margin(summary, level)]
     return summary.smallest_winning or next(reversed(within), next(reversed(pruned), None))
@@ -43,8 +43,8 @@ def ticket_of(
     store: Store,
     conclusion: str,
 ) -> Ticket:
-    """The ticket of a level, of the replicate that is best on the validation examples; the first of equals. The test
-    examples choose nothing."""
+    """The ticket of a level, from the replicate that is best on the validation examples; among equals, the first. The
+    test examples choose nothing."""
     rows = [row for row in collector.rows if row.branch == "ticket"]
     best = _best([row for row in rows if row.level == level.level], summary)
     dense = next(row for row in rows if (row.level, row.replicate) == (0, best.replicate))

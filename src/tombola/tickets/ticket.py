@@ -30,7 +30,7 @@ class Stored:
     bytes: int
     """The size of the file."""
     start: Literal["seed", "value"]
-    """Whether the file holds the seed of the initial weights, or their values."""
+    """Whether the file stores the seed of the initial weights, or their values."""
     trained: str
     """The precision of the trained weights: `fp32`, `fp16`, `bf16`, or `none`."""
     format: int = FORMAT
@@ -57,7 +57,7 @@ class Ticket:
         self._provenance = {} if provenance is None else provenance
         self._trained = trained
         self._drawn = drawn
-        self._digest: str | None = None  # of a start that is drawn on first use
+        self._digest: str | None = None  # the digest of initial weights that are drawn on first use
         self._stored: Stored | None = None
 
     @property
@@ -67,8 +67,8 @@ class Ticket:
 
     @property
     def start(self) -> State:
-        """A whole `state_dict`: the initial weights, zero where they are pruned. If the file holds them by seed, they
-        are drawn on first use; raises `InputError` if this machine draws other weights than the ticket's."""
+        """A whole `state_dict`: the initial weights, zero where they are pruned. If the file stores them by seed,
+        they are drawn on first use. Raises `InputError` if this machine draws other weights than the ticket's."""
         if self._start is None:
             assert self._drawn is not None
             start = safe_init.draw_weights(self._drawn, self.mask)
@@ -88,7 +88,7 @@ class Ticket:
     @property
     def density_of_all(self) -> float | None:
         """The fraction left of all matrix weights of the network, prunable or not; None if the provenance does not
-        say how many these are."""
+        have their number."""
         total = self.provenance.get("matrix_weights")
         if type(total) is not int or not self.mask.size <= total < 2**63:  # a file can say anything
             return None
@@ -96,8 +96,8 @@ class Ticket:
 
     @property
     def trained(self) -> State | None:
-        """A whole `state_dict`: the trained weights, zero where they are pruned; None if the ticket has none. From a
-        file they are float32, at any stored precision."""
+        """A whole `state_dict`: the trained weights, zero where they are pruned; None if the ticket has no trained
+        weights. Read from a file, they are float32, for any stored precision."""
         return self._trained
 
     @property
@@ -107,7 +107,7 @@ class Ticket:
 
     @property
     def stored(self) -> Stored | None:
-        """How it is stored in the file it was loaded from; None if it was not loaded."""
+        """How the ticket is stored in the file it was loaded from; None if it was not loaded from a file."""
         return self._stored
 
     def __repr__(self) -> str:
@@ -120,7 +120,8 @@ class Ticket:
     def into(self, network: Module, *, trained: bool = False) -> Module:
         """Load the initial or the trained weights into a network of the same architecture, in place; return it.
 
-        Raises `InputError` if names or shapes differ, the ticket has no trained weights, or pruned ones are not zero.
+        Raises `InputError` if names or shapes differ, if the ticket has no trained weights, or if pruned weights are
+        not zero.
         """
         weights = self._weights(trained)
         theirs = {name: tuple(tensor.shape) for name, tensor in persistent_tensors(network).items()}
@@ -152,17 +153,17 @@ class Ticket:
         return self.trained
 
     def _check_pruned(self, what: str, state: State | None) -> None:
-        """Raises `InputError` if a pruned weight in `state` is not zero: a file has no place for it."""
+        """Raises `InputError` if a pruned weight in `state` is not zero, because a file cannot store it."""
         for name, kept in self.mask.items():
             if state and name in state and (revived := int(state[name].cpu()[~kept].count_nonzero())):
                 raise InputError(f"{what}: {revived:,} pruned weights of {name} are not zero; all should be")
 
     def save(self, path: str | Path, *, start: StartStorage = "auto", trained: Precision = "fp32") -> None:
-        """Write the ticket to one safetensors file: docs/reference/ticket-file.md has the format.
+        """Write the ticket to one safetensors file; docs/reference/ticket-file.md describes the format.
 
-        `start` sets how initial weights are stored: `seed` stores how they are drawn, which takes little space but
-        needs a torch that draws the same numbers; `value` stores the weights; `auto` uses `seed` where it works here.
-        `trained` is the precision of the trained weights, if there are any.
+        `start` sets how initial weights are stored. `seed` stores how they are drawn, which takes little space but
+        needs a torch that draws the same numbers; `value` stores the weights; `auto` uses `seed` if it works here,
+        otherwise `value`. `trained` is the precision of the trained weights, if there are any.
 
         Raises `InputError` if drawing from the seed does not give the initial weights, trained weights are out of
         range for the precision, pruned weights are not zero, or the file cannot be written.
@@ -185,7 +186,8 @@ class Ticket:
         files.write_tensors(path, ticket_file.to_tensors(parts), {"format": FORMAT})
 
     def _start_digest(self, strict: bool) -> str | None:
-        """The digest of the initial weights if they can be drawn again; else None, or `InputError` if `strict`."""
+        """The digest of the initial weights if they can be drawn again. Otherwise None, or `InputError` if
+        `strict`."""
         if self._digest is not None:
             return self._digest
         try:

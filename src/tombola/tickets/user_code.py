@@ -11,8 +11,8 @@ from tombola.utils.import_paths import import_object
 
 
 def named_functions(ticket: Ticket) -> dict[str, str]:
-    """The functions that the ticket was found with, `model`, `train`, `evaluate` and `test`, as its provenance names
-    them; empty if it was found otherwise. The file may say anything."""
+    """The functions that the ticket was found with (`model`, `train`, `evaluate` and `test`), as named in its
+    provenance; empty if it was found in another way. The names are untrusted."""
     recipe = ticket.provenance.get("recipe")
     functions = recipe.get("functions") if isinstance(recipe, Mapping) else None
     if not isinstance(functions, Mapping):
@@ -22,8 +22,8 @@ def named_functions(ticket: Ticket) -> dict[str, str]:
 
 
 def import_named(role: str, path: str, trust: bool) -> Any:
-    """What a file names by import path. Raises `InputError` if it is no import path, without `trust`, and if it
-    cannot be imported."""
+    """Import the object that a file names by import path. Raises `InputError` if the path is not an import path, if
+    it cannot be imported, and without `trust`."""
     if ":" not in path:
         raise InputError(
             f'its {role} "{path}" cannot be imported: it was defined in a script or notebook, or is an object; '

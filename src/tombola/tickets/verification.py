@@ -33,8 +33,8 @@ RECORDED_RUN = 0
 
 
 def accepted_criteria(own: VerdictSection, figure: float = 1.0) -> VerdictSection:
-    """The stricter of each of the file's criteria and `WIDEST_CRITERIA`; the margin of a metric that is no fraction
-    should be at most the same part of its `figure`. The control is `reinit`."""
+    """The stricter of the file's criteria and `WIDEST_CRITERIA`, for each of them. The margin of a metric that is not
+    a fraction may be at most the same part of its `figure`. The control is `reinit`."""
     widest = replace(WIDEST_CRITERIA.margin, relative=own.margin.relative)
     largest = widest.value if own.margin.relative else float(f"{widest.value * abs(figure):.3g}")
     return VerdictSection(
@@ -57,17 +57,17 @@ class Verification:
     """Replicate 0 is the recorded run, the others are the repeats."""
     tally: Tally
     store: str
-    """The store of the runs that were not trained now."""
+    """The store with the runs that were not trained now."""
     remembered: bool
     """Whether the recorded run came from the store."""
     engines: dict[str, int]
     """The number of runs by engine."""
     trained: WeightReproduction | None
-    """Of the trained weights in the file; None without them."""
+    """The reproduction of the trained weights in the file; None without trained weights."""
 
     @property
     def reproduced(self) -> dict[str, FigureReproduction]:
-        """Of `ticket` and, if the provenance has it, `dense`."""
+        """The reproduction of `ticket` and, if it is in the provenance, `dense`."""
         recorded = self.claim.provenance
         found = {"ticket": self._figures(recorded.level, recorded.measures)}
         return found if recorded.dense is None else found | {"dense": self._figures(0, recorded.dense)}
@@ -159,7 +159,7 @@ class Verification:
 
     @property
     def _weights_reproduced(self) -> bool | None:
-        """None without trained weights."""
+        """Whether the trained weights were reproduced; None without trained weights."""
         if self.trained is None:
             return None
         least = MIN_TOLERANCE * (abs(self._recorded_end or 0.0) if self.claim.relative_tolerance else 1)
@@ -167,7 +167,7 @@ class Verification:
 
     @property
     def _recorded_end(self) -> float | None:
-        """What the trained weights should have."""
+        """The recorded figure of the trained weights."""
         name = self.claim.end_figure
         return None if name is None else self.claim.provenance.measures[name]
 

@@ -26,7 +26,7 @@ class FigureSummary(SummaryModel):
     exact: bool
     reproduced: bool
     tolerance: float
-    """Of the judged metric at early stop."""
+    """The tolerance of the judged metric at early stop."""
 
 
 class WeightSummary(SummaryModel):
@@ -34,7 +34,7 @@ class WeightSummary(SummaryModel):
 
     figure: float | None = Field(serialization_alias="accuracy")
     name: str | None
-    """Of the figure, as in `Measures`; None if it is not measured."""
+    """The name of the figure, as in `Measures`; None if it is not measured."""
     apart: float
     same: bool
     recorded: float | None
@@ -73,7 +73,7 @@ class VerificationSummary(SummaryModel):
     weights_left: float
     weights_total: int
     rewound_to: int
-    """The iteration."""
+    """The iteration that the ticket is rewound to."""
     iterations: int
     """The length of the dense network's training."""
     state: ClaimState
@@ -84,12 +84,12 @@ class VerificationSummary(SummaryModel):
     seed: int
     criteria: VerdictSection
     metric: Metric
-    """What is judged."""
+    """The judged metric."""
     timed: bool
     """Whether early stop was asked for."""
     own_criteria: VerdictSection
     own_state: ClaimState | None
-    """The state by the file's own criteria, if these are wider."""
+    """The state of the claim by the file's own criteria, if these are wider."""
     branches: dict[str, BranchSummary]
     verdict: VerdictSummary
     dense_without_early_stop: int = Field(serialization_alias="late")

@@ -1,8 +1,9 @@
 """Verify a ticket: train it again from its own provenance, with controls, and test whether its claim holds.
 
-Are the recorded figures those of the recorded run? For that, this run and its dense network are trained again. Is the
-claim more than luck with this run? It cannot tell, because the ticket was selected by it. So the same mask is trained
-from the same start with other orders of batches, and only these are judged, by the tests for experiments.
+Two questions are answered. Are the recorded figures those of the recorded run? To answer this, the run and its dense
+network are trained again. Is the claim more than luck? The recorded run cannot answer this, because the ticket was
+selected by it. So the same mask is trained from the same initial weights with other batch orders, and only these
+trainings are judged, with the same tests as in experiments.
 """
 
 from __future__ import annotations
@@ -36,11 +37,10 @@ from tombola.utils.workers import parallel_executor, worker_count
 
 
 def default_store(file: str | Path, code: str = "") -> Path:
-    """A folder in the user's cache, named by a hash of the file's content and, if runs are trained by `code` from
-    outside tombola, its fingerprint.
+    """A folder in the user's cache. Its name is a hash of the file's content and, if code from outside tombola trains
+    the runs, of `code`, the fingerprint of that code.
 
-    The store of the experiment would answer the runs that should be trained again; so would a store that came with
-    the file.
+    With the store of the experiment, or a store that came with the file, the runs would not be trained again.
     """
     return (
         Path(user_cache_dir("tombola"))
@@ -67,13 +67,13 @@ def verify_ticket(
     checkpoint_every: float = 30.0,
     listeners: Sequence[Listener] = (),
 ) -> Verification:
-    """Train the ticket of `claim` again, and with `repeats` other orders of batches, each beside the dense network
-    and `reinit` draws of other initial weights under the same mask. `seed` sets these orders and draws; with more
-    repeats, the first ones stay the same.
+    """Train the ticket of `claim` again, once as recorded and with `repeats` other batch orders. In each repeat, the
+    dense network and `reinit` draws of other initial weights under the same mask are trained, too. `seed` sets these
+    batch orders and draws; with more repeats, the first ones stay the same.
 
     The other arguments are those of `tombola.run_experiment`. Finished runs are kept in `store`, a folder or URL
-    (default: `default_store` of the file), from which the next call resumes. Raises `InputError` if the initial
-    weights in the file do not match its provenance, and for invalid arguments.
+    (default: `default_store` of the file), so that the next call resumes. Raises `InputError` if the initial weights
+    in the file do not match its provenance, and for invalid arguments.
     """
     for name, number, minimum in (("repeats", repeats, 1), ("reinit", reinit, 0)):
         if number < minimum:
@@ -112,14 +112,14 @@ def verify_ticket(
 
 
 def _stored(store: Store, run: str, like: State) -> State:
-    """What the run ended with; of buffers only those that a ticket has."""
+    """The state that the run ended with, restricted to the buffers that a ticket has."""
     state = store.load_state(run)
     return {name: state[name] for name in like if name in state}
 
 
 def _measure_trained(claim: TicketClaim, device: str) -> float | None:
-    """The figure of the trained weights in the file; None without such weights, if they are not all finite, or if it
-    cannot be measured. Raises `InputError` if they are of another network."""
+    """The figure of the trained weights in the file; None without trained weights, if they are not all finite, or if
+    the figure cannot be measured. Raises `InputError` if they belong to another network."""
     trained = claim.ticket.trained
     if trained is None or claim.end_figure is None or not all(t.isfinite().all() for t in trained.values()):
         return None

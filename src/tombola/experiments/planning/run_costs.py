@@ -153,7 +153,7 @@ class RunCosts:
         return Interval(speed * min(1.0, ratio), speed * max(1.0, ratio)).times(load.work).plus(HANDLING)
 
     def total(self, loads: Mapping[Load, int]) -> Interval | None:
-        """The sum for so many trainings of each load; None if the time of one is unknown."""
+        """The sum for this number of trainings of each load; None if the time of one is unknown."""
         total = NOTHING
         for load, count in loads.items():
             seconds = self.seconds(load)
