@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-OF_THIS_TIME = {"status.json", "report.html"}
+OF_THIS_TIME = {"status.json", "report.html", "log.txt"}
 """These say when and by what runs were trained."""
 
 

@@ -78,7 +78,8 @@ def _no_ticket(summary: Summary) -> str:
         found = f"No winning ticket: at {left} tickets {reason}."
         return f"{found} The margins are {_margins(summary)}.{_not_asked(summary)}"
     return (
-        f"Cannot tell yet whether there are winning tickets: {counted} do not show {_sure(summary)} that tickets "
+        f"Cannot tell yet whether there are winning tickets: {counted} {'does' if summary.replicates == 1 else 'do'} "
+        f"not show {_sure(summary)} that tickets "
         f"{_claim(summary)}{_and_control(summary)}. {advice(verdict)}{_not_asked(summary)}"
     )
 

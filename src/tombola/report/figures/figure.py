@@ -77,14 +77,14 @@ def figure(
     return Figure(name, title, caption, drawn, finite, cell)
 
 
-HALF, FULL = 520, 1040
+HALF, FULL = 520, 680
 """The width of saved figures, in pixels."""
 
 NARROW = 640
 """The width below which panels stand one below the other."""
 
 AXIS_WIDTH = 76
-"""What a vertical axis needs beside a panel, in pixels, with the room between two panels."""
+"""What a vertical axis needs beside a panel, in pixels, with the space between two panels."""
 
 
 def sized(figure: Figure) -> dict[str, Any]:

@@ -197,6 +197,8 @@ def _explained(summary: Summary, rows: Sequence[FigureRow], banded: Sequence[str
     found = [f"Of tickets, {named}."] if named else []
     if summary.replicates > 1:
         found.append(f"Bands: {bands_text(summary.replicates, summary.criteria.confidence)}.")
+    elif summary.replicates == 1:
+        found.append("One replicate: there is no confidence interval.")
     if any(row["branch"] not in ("ticket", *banded, *RULES) for row in rows):
         found.append("Other controls have no bands and may leave the figure; the CSV file has all values.")
     return found
