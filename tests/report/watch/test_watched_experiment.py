@@ -79,7 +79,7 @@ def test_the_page_is_renewed_in_place(browser: Any, tmp_path: Path, serve: Calla
         assert page.locator("#provisional").is_visible()
         first = report()
         assert "Provisional" in first.locator(".note").first.inner_text()
-        rows = first.locator("#verdict-dense tbody tr").count()
+        tested = first.locator("#verdict-dense tbody").inner_text()
         first.locator("#figure-accuracy button.table").click()
         first.evaluate("scrollTo(0, document.getElementById('verdict-dense').getBoundingClientRect().top - 20)")
         place = "document.getElementById('verdict-dense').getBoundingClientRect().top"
@@ -88,7 +88,7 @@ def test_the_page_is_renewed_in_place(browser: Any, tmp_path: Path, serve: Calla
         wait_for(folder, lambda found: found.state == "finished")
         page.wait_for_selector("#state[data-state=finished]")
     last = report()
-    assert last.locator("#verdict-dense tbody tr").count() > rows
+    assert last.locator("#verdict-dense tbody").inner_text() != tested  # levels without all replicates are not tested
     assert abs(last.evaluate(place) - before) <= 2
     assert last.evaluate("scrollY") > 100
     assert last.locator("#figure-accuracy .numbers").is_visible()
