@@ -62,7 +62,7 @@ async function load(version) {
 
 // Whether the reader has selected text or opened a menu, which would be lost.
 function isInUse({ contentDocument: report }) {
-  return !report.getSelection().isCollapsed || report.querySelector(".vega-embed details[open]") !== null;
+  return !report.getSelection().isCollapsed || report.querySelector(".save[open]") !== null;
 }
 
 // The element that the reader looks at: the last with a name that begins above, or near, the top of the window.
@@ -73,7 +73,7 @@ function place(report) {
 }
 
 const openTables = (report) => [...report.querySelectorAll("button.table[aria-expanded=true]")];
-const sections = (report) => [...report.querySelectorAll("main details:not(.vega-embed details)")];
+const sections = (report) => [...report.querySelectorAll("main details:not(.save)")];
 
 // Opens, scrolls and focuses in the new report what is open, scrolled to and focused in the old one.
 function restore(old, next) {
