@@ -81,7 +81,8 @@ def test_the_page_is_renewed_in_place(browser: Any, tmp_path: Path, serve: Calla
         assert "Provisional" in first.locator(".note").first.inner_text()
         tested = first.locator("#verdict-dense tbody").inner_text()
         first.locator("#figure-accuracy button.table").click()
-        first.evaluate("scrollTo(0, document.getElementById('verdict-dense').getBoundingClientRect().top - 20)")
+        first.locator("#figure-accuracy .numbers").wait_for()
+        first.evaluate("document.getElementById('verdict-dense').scrollIntoView({ behavior: 'instant' })")
         place = "document.getElementById('verdict-dense').getBoundingClientRect().top"
         before = first.evaluate(place)
         gate.write_text("100")
