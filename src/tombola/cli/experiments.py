@@ -104,7 +104,7 @@ def run(
       tombola run digits
       tombola run digits --set replicates=5 --set training.lr=0.002 --out results/faster
       tombola run digits --set replicates=5 --save my.toml   # then edit my.toml, and:
-      tombola run my.toml
+      tombola run my.toml --out results/my
     """
 
     from tombola._run_experiment import run_experiment
@@ -126,7 +126,7 @@ def run(
     if save is not None:
         check_new_file(save, force)
         save_recipe(chosen, save)
-        print_line(f"The recipe is {save}. To run it: {run_command(str(save), out, [])}")
+        print_line(f"The recipe is {save}. To run it: {run_command(str(save), out or Path("results") / save.stem, [])}")
         return
     folder = out or Path("results") / chosen.name
     own = None if part is None else Part.parse(part)
