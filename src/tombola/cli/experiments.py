@@ -126,7 +126,8 @@ def run(
     if save is not None:
         check_new_file(save, force)
         save_recipe(chosen, save)
-        print_line(f"The recipe is {save}. To run it: {run_command(str(save), out or Path("results") / save.stem, [])}")
+        command = run_command(str(save), out or Path("results") / save.stem, [])  # its name may have other results
+        print_command(f"The recipe is {save}. To run it:", command, out_console)
         return
     folder = out or Path("results") / chosen.name
     own = None if part is None else Part.parse(part)
