@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Annotated
 
 import typer
@@ -12,6 +13,9 @@ from tombola.cli.common import DataDir, Json, app, handle_errors
 from tombola.cli.output import err_console, out_console, print_json, print_line
 from tombola.utils.text import plural
 
+LINE = 72
+"""The width of texts, in characters; they are pasted into reports."""
+
 STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
@@ -21,7 +25,9 @@ def doctor(
     data_dir: DataDir = None,
     store: Annotated[
         str | None,
-        typer.Option(envvar="TOMBOLA_STORE", help="Store of runs (default: results/.tombola)."),
+        typer.Option(
+            envvar="TOMBOLA_STORE", metavar="STORE", help="Store of trained runs.", show_default="results/.tombola"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -44,7 +50,7 @@ def doctor(
             print_line(section)
             for each in found:
                 if each.section == section:
-                    text = Text(each.text)
+                    text = Text(textwrap.fill(each.text, LINE, break_long_words=False, break_on_hyphens=False))
                     if each.advice:
                         text.append(f"\n→ {each.advice}")
                     table.add_row(Text(f"  {each.state}", STYLES[each.state]), Text(each.name), text)

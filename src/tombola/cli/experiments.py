@@ -102,8 +102,8 @@ def run(
     \b
     Examples:
       tombola run digits
-      tombola run digits --set replicates=5 --set training.lr=0.002 --out results/faster
-      tombola run digits --set replicates=5 --save my.toml   # then edit my.toml, and:
+      tombola run digits --set training.lr=0.002 --out results/faster
+      tombola run digits --set replicates=5 --save my.toml
       tombola run my.toml --out results/my
     """
 

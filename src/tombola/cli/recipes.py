@@ -8,7 +8,7 @@ import typer
 
 from tombola.cli.common import Json, app, handle_errors
 from tombola.cli.completion import complete_recipe_name
-from tombola.cli.output import print_json, print_line
+from tombola.cli.output import out_console, print_json, print_line
 
 
 @app.command()
@@ -50,5 +50,5 @@ def recipes(
     elif as_json:
         print_json({each: opening_comment(text) for each, text in known.items()})
     else:
-        for line in recipe_lines(sizes):
+        for line in recipe_lines(sizes, out_console.width):
             print_line(line)

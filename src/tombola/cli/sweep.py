@@ -74,7 +74,7 @@ def sweep(
 
     \b
     Example:
-      tombola sweep digits --grid training.lr=0.0006,0.0012 --grid search.rate=0.2,0.4
+      tombola sweep digits --grid training.lr=0.1,0.2 --grid search.rate=0.2,0.4
     """
 
     from tombola._sweep import sweep as sweep_recipes

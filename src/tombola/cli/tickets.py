@@ -104,7 +104,7 @@ def ticket_export(
 
     \b
     Example:
-      tombola ticket export results/digits/ticket.safetensors --as onnx --as sparse
+      tombola ticket export results/digits/ticket.safetensors --as onnx
     """
 
     from tombola.exports.examples import read_examples

@@ -304,8 +304,13 @@ def live_display(
         return
     if note:
         print_text(LineConsole(stderr=True), note)
-    with ProgressDisplay(LineConsole(stderr=True), runs) as display:
-        yield display
+    try:
+        with ProgressDisplay(LineConsole(stderr=True), runs) as display:
+            yield display
+    except KeyboardInterrupt:
+        if folder is not None:
+            print_text(LineConsole(stderr=True), "Interrupted. Finished runs are kept, and the same call resumes.")
+        raise
     if folder is not None:
         console = LineConsole(stderr=True)
         print_text(console, "Results are in")

@@ -19,17 +19,25 @@ SIMILAR = 4
 """The time of a variant is given if it is that many times longer or shorter than that of its family."""
 
 
-def recipe_lines(sizes: Mapping[str, RecipeSize]) -> Iterator[str]:
-    """A line for each family of recipes, the fastest first, and below it the endings of its variants."""
-    row = "{:23} {:25} {:>9} {:>10} {:>9}".format
+def recipe_lines(sizes: Mapping[str, RecipeSize], width: int = WIDTH) -> Iterator[str]:
+    """A line for each family of recipes, the fastest first, and below it the endings of its variants.
+
+    Numbers of examples, and then of weights, are left out where the `width`, in characters, is too small for them."""
+    left_out = [name for name, needs in (("examples", WIDTH), ("weights", WIDTH - 10)) if width < needs]
+    cells = {"examples": " {2:>9}", "weights": " {3:>10}"}
+    row = ("{0:23} {1:25}" + "".join(cell for name, cell in cells.items() if name not in left_out) + " {4:>9}").format
     yield row("recipe (and -variants)", "network and dataset", "examples", "weights", "time")
     for base, variants in sorted(families(sizes).items(), key=lambda family: sizes[family[0]].seconds):
         size = sizes[base]
         yield row(base, size.title, f"{size.examples:,}", f"{size.weights:,}", rough_duration(size.seconds))
         listed = _variants(size.seconds, {name.removeprefix(base): sizes[name].seconds for name in variants})
-        lines = textwrap.wrap(listed, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        lines = textwrap.wrap(
+            listed, min(width, WIDTH), initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
         yield from (line.replace(NO_BREAK, " ") for line in lines)
     yield NOTE
+    if left_out:
+        yield f"Not shown at this width: {', '.join(left_out)}."
 
 
 def families(names: Iterable[str]) -> dict[str, list[str]]:

@@ -157,7 +157,7 @@ def level_figure(summary: Summary, measure: Measure, caption: str) -> Figure | M
         return figure(measure.name, measure.title, " ".join(sentences), level_chart(kept, axis, banded), kept)
     means = level_chart(rows, axis, banded, heading="A. Means over replicates")
     panels = [panel.properties(height=HEIGHT) for panel in (means, _tested(summary, measure, rows))]
-    sentences.append(_test_explained(summary, measure))
+    sentences.append(_test_explained(summary, measure, _limit(rows)))
     return figure(measure.name, measure.title, " ".join(sentences), alt.concat(*panels, columns=2, spacing=28), rows)
 
 
@@ -166,21 +166,27 @@ def _tested(summary: Summary, measure: Measure, rows: Sequence[FigureRow]) -> An
     stop, fraction = measure.tested == STOP.tested, summary.metric.fraction
     relative = stop or summary.criteria.margin.relative
     unit = " (% of dense)" if relative else " (points)" if fraction else ""
-    limit = next(float(row["margin"] or 0) for row in rows if row["margin"] is not None)
+    limit = _limit(rows)
     amount = margin_amount(Margin(abs(limit) / 100 if relative or fraction else abs(limit), relative), fraction)
     what = "early stop" if stop else summary.metric.name
     heading = f"B. Paired differences (margin: {amount})"
     return tested_panel(rows, f"{what}, ticket − dense{unit}", ".1f" if stop else measure.form, heading)
 
 
-def _test_explained(summary: Summary, measure: Measure) -> str:
+def _limit(rows: Sequence[FigureRow]) -> float:
+    """The difference that the margin allows."""
+    return next(float(row["margin"] or 0) for row in rows if row["margin"] is not None)
+
+
+def _test_explained(summary: Summary, measure: Measure, limit: float) -> str:
     """Sentences on the panel of the paired differences."""
     stop, name = measure.tested == STOP.tested, summary.metric.name
     side, where = ("lower", "above") if summary.metric.maximize and not stop else ("upper", "below")
+    line = "the broken line, the margin" if limit else "zero, because the margin is zero"
     enough = "fast" if stop else "accurate" if name == "accuracy" else "good"
     return (
         f"B: what was tested, the differences ticket minus dense, paired over replicates, with their one-sided "
-        f"bounds. A ticket is {enough} enough if its {side} bound is {where} the broken line, the margin."
+        f"bounds. A ticket is {enough} enough if its {side} bound is {where} {line}."
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tombola.experiments.experiment import count_runs
+from tombola.experiments.experiment_title import experiment_title
 from tombola.experiments.file_names import CONFIGURATION
 from tombola.experiments.live_mark import is_marked
 from tombola.experiments.planning.expected_runs import why_at_most
@@ -55,7 +56,7 @@ def read_progress(folder: Path) -> ExperimentProgress:
     done, expected = sum(cost.runs for cost in status.costs), count_runs(config)
     running = not status.finished and is_marked(folder)
     return ExperimentProgress(
-        config.name,
+        experiment_title(config, folder),
         "finished" if status.finished else "running" if running else "interrupted",
         done,
         max(done, expected),
