@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from tests.support.chromium import CHROMIUM, QUIET
 from tests.support.cuda_device import CudaDevice, cuda_device
 from tests.support.ray_nodes import _cluster, connected, disconnected, ray_nodes  # noqa: F401 - fixtures
 from tests.support.recipes import tiny
@@ -60,6 +62,18 @@ def cuda() -> Iterator[CudaDevice]:
     """A CUDA device: that of this machine, or a pretended one. `pytest -m cuda` selects the tests that use it."""
     with cuda_device() as device:
         yield device
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium; one for a process, since Playwright cannot be started twice."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        launched = driver.chromium.launch(
+            executable_path=CHROMIUM, args=[f"--{option}" for option in (*QUIET, "no-first-run")]
+        )
+        yield launched
+        launched.close()
 
 
 @pytest.hookimpl(tryfirst=True)

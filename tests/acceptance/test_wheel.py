@@ -105,7 +105,7 @@ def test_the_source_distribution_has_what_the_tests_need(dist: Path) -> None:
         names = [name.partition("/")[2] for name in archive.getnames()]
     assert {"README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile"} <= set(names)
     tops = {name.partition("/")[0] for name in names if "/" in name}
-    assert tops == {"src", "tests", "benchmarks", "examples", "docs"}
+    assert tops == {"src", "tests", "tools", "benchmarks", "examples", "docs"}
     stray = ("__pycache__", ".pyc", ".pytest_cache", ".ipynb_checkpoints", ".DS_Store")
     assert not [name for name in names if any(each in name for each in stray)]
     assert file.stat().st_size < MOST_SOURCE

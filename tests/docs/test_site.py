@@ -6,8 +6,11 @@ import html
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.support.chromium import CHROMIUM
 
 pytest.importorskip("zensical", reason="the extra docs is not installed")
 pytest.importorskip("mkdocstrings", reason="the extra docs is not installed")
@@ -76,22 +79,17 @@ def test_every_public_name_has_an_anchor(site: Path) -> None:
     assert [name for name in tombola.__all__ if f'id="tombola.{name}"' not in page] == []
 
 
-def test_nothing_is_asked_of_the_network_and_search_works_from_a_disk(site: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("Chromium is not installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto((site / "index.html").as_uri())
-        page.keyboard.press("Control+k")
-        page.get_by_placeholder("Search").fill("choose a margin")
-        page.locator("li a", has_text="Choose a margin").filter(has_text="How to").first.wait_for()
-        assert [url for url in asked if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
-        browser.close()
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the site with")
+def test_nothing_is_asked_of_the_network_and_search_works_from_a_disk(site: Path, browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((site / "index.html").as_uri())
+    page.keyboard.press("Control+k")
+    page.get_by_placeholder("Search").fill("choose a margin")
+    page.locator("li a", has_text="Choose a margin").filter(has_text="How to").first.wait_for()
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
+    page.close()
 
 
 # What is wrong is found

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.chromium import CHROMIUM, QUIET
 from tests.support.recipes import tiny
 from tombola._run_experiment import run_experiment
 from tombola.report.page import write_report
@@ -39,14 +36,3 @@ def page(finished: Path) -> Path:
 def results(finished: Path, tmp_path: Path) -> Path:
     """A copy of the results that tests may change."""
     return Path(shutil.copytree(finished, tmp_path / "tiny"))
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        launched = driver.chromium.launch(
-            executable_path=CHROMIUM, args=[f"--{option}" for option in (*QUIET, "no-first-run")]
-        )
-        yield launched
-        launched.close()

@@ -44,13 +44,14 @@ def worker_count(workers: int | None, device: str = "cpu") -> int:
 
 def processor() -> str:
     """The name of this machine's processor, and its widest vector instructions."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = dict(line.partition(":")[::2] for line in info.read_text().splitlines() if ":" in line)
-        fields = {name.strip(): value.strip() for name, value in lines.items()}
-        wide = [name for name in ("avx2", "avx512f") if name in fields.get("flags", "").split()]
-        return f"{fields.get('model name', platform.machine())}, {' '.join(wide) or 'no AVX'}"
-    return platform.processor() or platform.machine()
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux, or not readable
+        return platform.processor() or platform.machine()
+    lines = dict(line.partition(":")[::2] for line in info.splitlines() if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in lines.items()}
+    wide = [name for name in ("avx2", "avx512f") if name in fields.get("flags", "").split()]
+    return f"{fields.get('model name', platform.machine())}, {' '.join(wide) or 'no AVX'}"
 
 
 class InlineExecutor(Executor):

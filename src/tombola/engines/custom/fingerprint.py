@@ -205,7 +205,8 @@ def _module(module: ModuleType) -> Description:
 
 def _named(module: str, thing: Any = None) -> str:
     """The name and version of a library's object."""
-    version = getattr(sys.modules.get(module.partition(".")[0]), "__version__", "")
+    library = module.partition(".")[0]
+    version = "" if library == "tombola" else getattr(sys.modules.get(library), "__version__", "")  # stored runs stay
     module, name = former_name(module, getattr(thing, "__qualname__", ""))
     return f"library {module} {name} {version}"
 
