@@ -64,7 +64,7 @@ def _result(summary: VerificationSummary) -> str:
         return (
             f"The claim holds: {ticket} is at most {accuracy} {summary.metric.worse} than the dense network"
             f"{f' and stops at most {stop} later' if summary.timed else ''}{control} "
-            f"({percent(summary.criteria.confidence)} sure): {_means(summary)}."
+            f"({percent(summary.criteria.confidence)} confidence): {_means(summary)}."
         )
     if summary.state == "cannot tell":
         return f"Cannot tell: {ticket} {_undecided(summary)}: {_means(summary)}. {_advice(summary)}"
@@ -78,7 +78,7 @@ def _result(summary: VerificationSummary) -> str:
         return (
             f"The claim does not hold: the recorded figures of the {name} are {_recorded_and_here(summary, figures)}."
         )
-    tested = f"{verdict.reason} ({percent(summary.criteria.confidence)} sure)"
+    tested = f"{verdict.reason} ({percent(summary.criteria.confidence)} confidence)"
     reason = tested if verdict.reason in (summary.metric.worse, *TESTED_REASONS) else f"no match ({verdict.reason})"
     return f"The claim does not hold: {ticket} is {reason}: {_means(summary)}."
 
