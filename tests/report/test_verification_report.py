@@ -103,13 +103,16 @@ def not_reproduced(what: str, **changes: Any) -> VerificationSummary:
 @pytest.mark.parametrize(
     ("found", "facts"),
     [
-        (summary(), ["claim holds", "6 other orders", "10.7%", "1 point", "5% later", "newly drawn", "95% sure"]),
+        (
+            summary(),
+            ["claim holds", "6 other orders", "10.7%", "1 point", "5% later", "newly drawn", "95% confidence"],
+        ),
         (undecided("accuracy", more_replicates=4), ["Cannot tell", "1 point", "4 more repeats", "--repeats 10"]),
         (undecided("early stop", more_replicates=1), ["not 95% sure", "5% later", "--repeats 7"]),
         (undecided("early stop", stop_margin=0.0, more_replicates=1), ["not 95% sure", "sooner"]),
         (undecided("too few replicates", more_replicates=2), ["too few repeats"]),
         (undecided("no better than reinit", advice="No replicates."), ["no better than reinit", "No repeats."]),
-        (not_winning("less accurate"), ["does not hold", "less accurate (95% sure)"]),
+        (not_winning("less accurate"), ["does not hold", "less accurate (95% confidence)"]),
         (not_winning("too many weights"), ["does not hold", "no match (too many weights)"]),
         (summary(rewound_to=20), ["rewound to iteration 20 of 500"]),
         (summary(runs=Tally(20, 5, 0)), ["5 of 25 runs", "checks/1"]),
