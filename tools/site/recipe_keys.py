@@ -14,12 +14,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from tombola.experiments.margin import Margin
-from tombola.experiments.methods import METHODS
 from tombola.experiments.recipe import Recipe
+from tombola.experiments.recipe_index_contents import CHOICES as CHOICES_BY_NAME
 from tombola.experiments.sections import DataSection, SearchSection
 from tombola.pruning.options import PruningOptions
-from tombola.pruning.scopes import SCOPES
-from tombola.pruning.scores import SCORES
 from tombola.studies.controls import CONTROLS
 from tombola.utils.duration import Duration
 from tombola.zoo.datasets.description import Data
@@ -27,13 +25,8 @@ from tombola.zoo.datasets.description import Data
 DESCRIBED_BY: Mapping[type, type] = {SearchSection: PruningOptions, DataSection: Data}
 """Sections whose keys are described where they are used."""
 
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "search.scope": (*SCOPES,),
-    "search.score": (*SCORES,),
-    "search.method": (*METHODS,),
-    "verdict.control": (*CONTROLS,),
-}
-"""Values of keys that are checked by name."""
+CHOICES = {key: CHOICES_BY_NAME[key] for key in ("search.scope", "search.score", "search.method", "verdict.control")}
+"""Values of keys that accept no others than these names."""
 
 _LIMITS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 

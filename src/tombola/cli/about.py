@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 from typing import Annotated
 
 import typer
+
+from tombola.utils.libraries import installed_version
 
 ABOUT = """Find winning lottery tickets, verify them, and export them.
 
@@ -32,10 +33,7 @@ def _python() -> str:
 
 
 def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+    return installed_version(package) or "not installed"
 
 
 def _print_version(asked: bool) -> None:

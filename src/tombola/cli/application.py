@@ -1,7 +1,7 @@
 """How commands show their help, and report what they cannot parse: in plain text, and in one line.
 
 Rich is not used for help: it takes text in square brackets for markup and drops it, and its columns for types leave
-little room for the text at 80 columns.
+little space for the text at 80 columns.
 """
 
 from __future__ import annotations
@@ -44,24 +44,29 @@ class App(typer.Typer):
         return super().command(name, **{"cls": Command, **options})
 
 
-class Command(TyperCommand):
+class _PlainHelp:
+    """Help as Click writes it, with options by panel."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        command: Any = self
+        command.format_usage(ctx, formatter)
+        command.format_help_text(ctx, formatter)
+        command.format_options(ctx, formatter)
+        command.format_epilog(ctx, formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        _format_options(self, ctx, formatter)
+
+
+class Command(_PlainHelp, TyperCommand):
     """A command whose options are listed by panel."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        _format_help(self, ctx, formatter)
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        _format_options(self, ctx, formatter)
-
-
-class Group(TyperGroup):
+class Group(_PlainHelp, TyperGroup):
     """A group of commands. Invalid options and arguments are reported in one line, with exit status 2."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        _format_help(self, ctx, formatter)
-
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        _format_options(self, ctx, formatter)
+        super().format_options(ctx, formatter)
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl([(name, _first_paragraph(command.help)) for name, command in commands if command])
@@ -104,13 +109,6 @@ def _described(error: Any, given: Sequence[str]) -> str:
 
 def _first_paragraph(text: str | None) -> str:
     return " ".join((text or "").strip().split("\n\n")[0].split())
-
-
-def _format_help(command: Any, ctx: Any, formatter: Any) -> None:
-    command.format_usage(ctx, formatter)
-    command.format_help_text(ctx, formatter)
-    command.format_options(ctx, formatter)
-    command.format_epilog(ctx, formatter)
 
 
 def _format_options(command: Any, ctx: Any, formatter: Any) -> None:

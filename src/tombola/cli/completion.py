@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from tombola.experiments.file_names import CONFIGURATION
 from tombola.experiments.recipe_files import recipes
 from tombola.experiments.recipe_index import recipe_keys, recipe_sizes
 
@@ -58,12 +59,12 @@ def complete_results(incomplete: str) -> list[str]:
     """Results folders, and folders that may have some."""
     found = [path.removesuffix("/") for path in _paths(incomplete) if _is_results(path)]
     if not incomplete:
-        found += sorted(str(path.parent) for path in Path().glob("results/*/experiment.toml"))
+        found += sorted(str(path.parent) for path in Path().glob(f"results/*/{CONFIGURATION}"))
     return found or [path for path in _paths(incomplete) if path.endswith("/")]
 
 
 def _is_results(path: str) -> bool:
-    return path.endswith("/") and (Path(path) / "experiment.toml").exists()
+    return path.endswith("/") and (Path(path) / CONFIGURATION).exists()
 
 
 def _paths(incomplete: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import filelock
 
+from tombola.experiments.file_names import STATUS
 from tombola.utils.processes import on_this_machine, process_name
 
 MARK = ".running"
@@ -52,7 +53,7 @@ def is_marked(folder: Path) -> bool:
 
 def _last_change(folder: Path) -> float:
     """When the mark or the status was written, in seconds since the epoch."""
-    return max(path.stat().st_mtime for path in (folder / MARK, folder / "status.json") if path.exists())
+    return max(path.stat().st_mtime for path in (folder / MARK, folder / STATUS) if path.exists())
 
 
 if os.name == "posix":

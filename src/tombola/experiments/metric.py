@@ -35,6 +35,12 @@ class Metric:
         """What the figure is multiplied by to make higher better."""
         return 1 if self.maximize else -1
 
+    def bounds(self, low: float | None, high: float | None) -> tuple[float | None, float | None]:
+        """The bounds of a difference in the metric, of which those of the gain, larger where better, are given."""
+        if self.maximize:
+            return low, high
+        return None if high is None else -high, None if low is None else -low
+
     def errors(self, values: Iterable[float | None]) -> list[float] | None:
         """The values as errors, so that lower is better: 1 minus accuracy; for other metrics the values, with their
         sign changed if higher is better. None if some are missing."""

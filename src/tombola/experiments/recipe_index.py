@@ -1,6 +1,6 @@
 """What is known of recipes without importing what reads and trains them: their keys, and the size of those built in.
 
-`recipe_index.json` is made from the code by `python -m tombola.experiments.recipe_index`; a test compares the two.
+`python -m tombola.experiments.recipe_index_contents` makes `recipe_index.json` from the code; a test compares them.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from tombola.experiments import stability_table
+from tombola.experiments.file_names import STATUS
 from tombola.experiments.session import Session
 from tombola.runs.outcome import Measures, Outcome
 from tombola.studies.request import RunRequest
@@ -270,7 +271,7 @@ def write_runs(folder: Path, keys: Iterable[str]) -> None:
 
 def read_status(folder: Path) -> tuple[Status, list[str]]:
     """The status and no problems, or the default status and why it could not be read, in one line."""
-    path = folder / "status.json"
+    path = folder / STATUS
     try:
         return Status.model_validate_json(path.read_bytes()), []
     except FileNotFoundError:
@@ -282,7 +283,7 @@ def read_status(folder: Path) -> tuple[Status, list[str]]:
 
 
 def write_status(folder: Path, status: Status) -> None:
-    with atomic_write(folder / "status.json") as temporary:
+    with atomic_write(folder / STATUS) as temporary:
         temporary.write_text(status.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 

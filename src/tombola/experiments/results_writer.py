@@ -76,9 +76,7 @@ class ResultsWriter(Listener):
         for name in schema.TABLES:
             if name != "stability" or collector.points:
                 schema.write_table(self.folder, name, collector.table(name))
-        schema.write_runs(
-            self.folder, collector.run_keys
-        )  # before the status: if that says finished, none is missing
+        schema.write_runs(self.folder, collector.run_keys)  # before the status: if that is finished, none is missing
         schema.write_status(self.folder, collector.status(finished))
         self._changed = False
         self._next_write = time.monotonic() + max(WRITE_EVERY, PAUSE * (time.monotonic() - began))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tombola.experiments import results_schema as schema
+from tombola.experiments.file_names import STATUS
 from tombola.experiments.folders import unreadable
 from tombola.utils.errors import InputError
 
@@ -86,6 +87,6 @@ def _keys_of_rows(folder: Path) -> set[str]:
 def _written(folder: Path) -> float:
     """When the folder was last written."""
     try:
-        return (folder / "status.json").stat().st_mtime
+        return (folder / STATUS).stat().st_mtime
     except OSError:
         return SLACK

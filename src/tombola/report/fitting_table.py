@@ -70,15 +70,15 @@ class FittingTable(Table):
         kept, limit = [*range(len(widths))], options.max_width
         order = self.importance.order([_name(column) for column in self.columns])
 
-        def room() -> int:
+        def space() -> int:
             return limit - between * (len(kept) - 1) - self.padding[1]
 
-        while sum(widths[index].narrow for index in kept) > room():
+        while sum(widths[index].narrow for index in kept) > space():
             index = next(order, None)
             if index is None:
-                return kept, _shrunk([widths[i].natural for i in kept], [widths[i].least for i in kept], room())
+                return kept, _shrunk([widths[i].natural for i in kept], [widths[i].least for i in kept], space())
             kept.remove(index)
-        return kept, _shrunk([widths[i].natural for i in kept], [widths[i].narrow for i in kept], room())
+        return kept, _shrunk([widths[i].natural for i in kept], [widths[i].narrow for i in kept], space())
 
     def _widths(self, console: Console, options: ConsoleOptions, column: Column) -> _Widths:
         free = options.update(width=NO_LIMIT)
@@ -111,10 +111,10 @@ def print_table(console: Console, table: Table) -> None:
     console.print(table, crop=False)
 
 
-def _shrunk(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
-    """Widths that sum to `room`, if the least ones allow that: the widest that can be narrower are."""
+def _shrunk(natural: Sequence[int], least: Sequence[int], space: int) -> list[int]:
+    """Widths that sum to `space`, if the least ones allow that: the widest that can be narrower are."""
     widths = [*natural]
-    while sum(widths) > room:
+    while sum(widths) > space:
         widest = max((i for i in range(len(widths)) if widths[i] > least[i]), key=lambda i: widths[i], default=None)
         if widest is None:
             break

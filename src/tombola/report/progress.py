@@ -33,7 +33,7 @@ BAR = 24
 """The width of the bar, in characters."""
 
 WIDE = 100
-"""A terminal of this width has room for the whole bar beside the text."""
+"""A terminal of this width has space for the whole bar beside the text."""
 
 MAX_ERRORS = 10
 """How many reasons are shown why runs are trained again."""
@@ -66,7 +66,7 @@ class ProgressDisplay(Listener):
         self._errors: set[str] = set()  # that were shown
         self._stage = ""  # what is done besides training
         bar = BAR if console.width >= WIDE else BAR // 3
-        self._room = console.width - len(f"{action} {'':{bar}} {runs}/{runs} runs · ") - 1
+        self._space = console.width - len(f"{action} {'':{bar}} {runs}/{runs} runs · ") - 1
         self._progress = Progress(
             TextColumn(f"[bold]{action}"),
             BarColumn(bar_width=bar),
@@ -148,7 +148,7 @@ class ProgressDisplay(Listener):
             if (began := time.monotonic()) >= self._next_estimate:
                 self._estimate, ended = self._left(), time.monotonic()
                 self._next_estimate = ended + (ended - began) * UPDATE_PAUSE
-            description = self._description(self._estimate, self._room)
+            description = self._description(self._estimate, self._space)
             self._progress.update(self._task, completed=finished, description=description)
             self._progress.start()
         elif time.monotonic() - self._printed > LINE_INTERVAL:
@@ -156,15 +156,15 @@ class ProgressDisplay(Listener):
             description = self._description(self._left(), NO_LIMIT)
             print_unbroken(self._console, f"{finished}/{self._runs} runs · {description}")
 
-    def _description(self, left: str, room: int) -> str:
-        """The stage; otherwise the time left, and what trains, as far as there is room."""
+    def _description(self, left: str, space: int) -> str:
+        """The stage; otherwise the time left, and what trains, as far as there is space."""
         if self._stage:
-            return next(wrapped(self._stage, room))
+            return next(wrapped(self._stage, space))
         if len(self._answered) >= self._runs:
             return "finishing"
         text, between = left, " · "
         for part in (self._cluster(), *self._current()):
-            if part and len(f"{text}{between}{part}") > room:
+            if part and len(f"{text}{between}{part}") > space:
                 break
             if part:
                 text += between + part

@@ -11,9 +11,7 @@ from tombola.stats.summary import MarginTest
 def metric_margin_test(comparison: PairedComparison, metric: Metric, margin: Margin) -> MarginTest:
     """The test of the judged metric. Differences have the sign of the metric, not of the gain."""
     tested, limit = comparison.worse_by(margin)
-    low, high = tested.bounds(limit)
-    if not metric.maximize:
-        low, high = (None if bound is None else -bound for bound in (high, low))
+    low, high = metric.bounds(*tested.bounds(limit))
     return MarginTest(
         mean=metric.sign * tested.estimate,
         low=low,

@@ -258,9 +258,7 @@ def _difference(comparison: PairedComparison, metric: Metric, margin: Margin) ->
     """The difference in the metric, with its original sign."""
     gain = comparison.gain
     tested, worst = comparison.worse_by(margin)
-    low, high = gain.low, gain.high
-    if not metric.maximize:
-        low, high = (None if bound is None else -bound for bound in (high, low))
+    low, high = metric.bounds(gain.low, gain.high)
     return DifferenceSummary(
         mean=metric.sign * gain.estimate,
         low=low,

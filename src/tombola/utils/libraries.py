@@ -28,6 +28,14 @@ def versions() -> dict[str, str]:
     return {name: _version(name) for name in ("tombola", "torch", "numpy")}
 
 
+def installed_version(package: str) -> str | None:
+    """The version of a package; None if it is not installed. The package is not imported."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def documentation_url() -> str | None:
     """The address of tombola's documentation, as the installed package has it; None if it has none."""
     urls = metadata.metadata("tombola").get_all("Project-URL") or []

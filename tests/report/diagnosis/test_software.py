@@ -48,12 +48,3 @@ def test_missing_and_old_libraries_come_with_the_command_that_installs_them(monk
     assert (found["no-such-extra"].state, found["no-such-extra"].advice) == ("ok", "pip install 'tombola[numbers]'")
     assert found["filelock"].state == "error"
     assert ">=999" in found["filelock"].text
-
-
-def test_a_package_without_checkout_or_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "src" / "tombola"
-    folder.mkdir(parents=True)
-    assert software._commit(folder) == ""
-    (tmp_path / ".git").mkdir()
-    monkeypatch.setenv("PATH", "")
-    assert software._commit(folder) == ""

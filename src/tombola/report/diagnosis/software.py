@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -12,6 +11,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from tombola.report.diagnosis.finding import Finding, State
+from tombola.utils.checkouts import own_commit
+from tombola.utils.libraries import installed_version
 from tombola.utils.trial_imports import trial_imports
 
 DEVELOPMENT = ("benchmarks", "dev", "docs")
@@ -28,11 +29,9 @@ Notify = Callable[[str], None]
 
 def this_package() -> Iterator[Finding]:
     """tombola's version, and its commit in a checkout."""
-    folder = Path(__file__).parents[2]
-    commit = _commit(folder)
-    yield Finding(
-        "software", "tombola", f"{metadata.version('tombola')}{commit and f', commit {commit}'}, in {folder}"
-    )
+    commit = own_commit()
+    version = metadata.version("tombola") + (f", commit {commit}" if commit else "")
+    yield Finding("software", "tombola", f"{version}, in {Path(__file__).parents[2]}")
 
 
 def python() -> Iterator[Finding]:
@@ -54,7 +53,7 @@ def libraries(notify: Notify) -> Iterator[Finding]:
     """Whether each library is installed, in a supported version, and can be imported. Required ones without a problem
     share a line, but for the `SHOWN` ones."""
     wanted = [each for each in requirements() if each[0] not in DEVELOPMENT]
-    versions = {requirement.name: _version(requirement.name) for _, requirement in wanted}
+    versions = {requirement.name: installed_version(requirement.name) for _, requirement in wanted}
     installed = dict.fromkeys(module_name(name) for name, version in versions.items() if version is not None)
     failures = trial_imports([*installed], notify)
     shared: list[Finding] = []
@@ -100,25 +99,5 @@ def _library(extra: str, requirement: Requirement, version: str | None, failure:
     return Finding(section, name, version)
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _available(torch: object, module: str) -> bool:
     return bool(getattr(getattr(torch, "backends", None), module).is_available())
-
-
-def _commit(folder: Path) -> str:
-    """The commit of the checkout that holds `folder`; empty if there is none, or no git."""
-    if not (folder.parents[1] / ".git").exists():
-        return ""
-    try:
-        ran = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return ran.stdout.strip()

@@ -59,8 +59,8 @@ def view(rows: Sequence[FigureRow], margin: float, worst: float | None, banded: 
     low, high = min(core), max(core)
     beside = [row for row in rows if row["branch"] in banded]
     ends = [float(row[end] or 0) for row in beside for end in ("mean", "low", "high") if row[end] is not None]
-    room = high - low
-    return (max(min([low, *ends]), low - room), min(max([high, *ends]), high + room)) if room else None
+    height = high - low
+    return (max(min([low, *ends]), low - height), min(max([high, *ends]), high + height)) if height else None
 
 
 def _reach(dense: FigureRow | None, margin: float) -> tuple[float, float]:

@@ -20,7 +20,7 @@ MARK_SIZE, CONTROL_SIZE = 75, 38
 """Of points of tickets and of controls, in square pixels."""
 
 HEADING = 28
-"""The room above a panel for its heading, in pixels."""
+"""The space above a panel for its heading, in pixels."""
 
 RULES = (DENSE, TUNED)
 """What is drawn as a horizontal line."""

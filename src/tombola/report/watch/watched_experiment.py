@@ -10,7 +10,7 @@ from typing import Literal
 
 from tombola.experiments.experiment import count_runs
 from tombola.experiments.experiment_title import experiment_title
-from tombola.experiments.file_names import CONFIGURATION
+from tombola.experiments.file_names import CONFIGURATION, STATUS
 from tombola.experiments.live_mark import is_marked
 from tombola.experiments.planning.expected_runs import why_at_most
 from tombola.experiments.recipe import parse_config
@@ -18,8 +18,6 @@ from tombola.experiments.recipe_parsing import read_toml
 from tombola.experiments.results import TICKET
 from tombola.experiments.results_schema import TABLES, Status, read_status
 from tombola.exports.export_result import EXPORT_FOLDER, FIGURES_FILE
-
-STATUS = "status.json"
 
 READ = (CONFIGURATION, STATUS, *(f"{name}.parquet" for name in TABLES), TICKET, f"{EXPORT_FOLDER}/{FIGURES_FILE}")
 """The files in a results folder that a report depends on."""
