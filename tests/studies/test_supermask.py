@@ -18,7 +18,7 @@ from tombola.studies.supermask import supermask_search
 from tombola.utils.errors import InputError
 from tombola.zoo.models import build
 from tombola.zoo.models.description import Network, Start
-from tombola.zoo.models.supermask import scores_of
+from tombola.zoo.models.parametrizations.edge_popup import scores_of
 
 POPUP = {"search": {"levels": 1, "density": 0.3, "method": "edge-popup"}}
 

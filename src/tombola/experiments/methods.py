@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -27,8 +26,8 @@ from tombola.studies.supermask import supermask_search
 from tombola.utils.errors import InputError
 from tombola.utils.frozen_model import FrozenModel
 from tombola.utils.seeds import Purpose
-from tombola.zoo.models import build, describe
-from tombola.zoo.models.supermask import scores_of
+from tombola.zoo.models import build, describe_parametrized
+from tombola.zoo.models.parametrizations.edge_popup import scores_of
 
 
 def _iterative(
@@ -173,14 +172,12 @@ def _edge_popup(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
 
 def _scored_run(context: MethodContext, dense: Run) -> Run:
     """The run that trains a score for each weight; the forward pass uses as many weights as level 1 keeps."""
-    network = dense.start.network
-    keep = {name: count for (name,), count in context.kept_counts(dense.mask).items()}
-    options: dict[str, Any] = {"of": network.name, "keep": keep, "options": network.options or None}
-    described = describe("supermask", options | {"source": network.source}, network.inputs, network.classes)
+    layers = {name: {"keep": count} for (name,), count in context.kept_counts(dense.mask).items()}
+    network = describe_parametrized(dense.start.network, "edge-popup", layers)
     training = dense.training
     if (lr := context.options.lr) is not None:
         training = training.model_copy(update={"lr": lr})
-    start = dense.start.model_copy(update={"network": described})
+    start = dense.start.model_copy(update={"network": network})
     return dense.model_copy(update={"start": start, "mask": Mask({}), "training": training})
 
 

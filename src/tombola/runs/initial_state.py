@@ -12,6 +12,7 @@ from tombola.runs.outcome import without_pruned
 from tombola.runs.run import BaseRun
 from tombola.zoo.models import build
 from tombola.zoo.models.description import Start
+from tombola.zoo.models.reparametrization import effective_state
 
 
 class StateLoader(Protocol):
@@ -41,6 +42,10 @@ def initial_state(start: Start, load_state: StateLoader = no_stored_states) -> S
     if start.trained is None:
         return build(start).state_dict()
     state = load_state(start.trained.run)
+    if start.trained.through is not None:
+        parametrized = build(Start(network=start.trained.through, seed=start.seed))
+        parametrized.load_state_dict(state)
+        return effective_state(parametrized)
     if start.trained.towards is None:
         return state
     return interpolate(state, load_state(start.trained.towards), start.trained.share)

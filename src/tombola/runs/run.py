@@ -139,8 +139,10 @@ class BaseRun(FrozenModel):
         raise TypeError("only a training by the user's own function has a mark")
 
     def after(self, run: BaseRun, begin: int, end: int | None = None) -> Self:
-        """This training from iteration `begin` (to `end`), with the final weights of `run`."""
-        start = self.start.model_copy(update={"trained": Trained(run=run.key)})
+        """This training from iteration `begin` (to `end`), with the final weights of `run`. If `run` trained this
+        network with a parametrization, the weights that the parametrization computed are taken."""
+        through = None if run.start.network == self.start.network else run.start.network
+        start = self.start.model_copy(update={"trained": Trained(run=run.key, through=through)})
         return self.model_copy(update={"start": start, "begin": begin, "end": end})
 
     def between(self, one: BaseRun, other: BaseRun, share: float, at: int) -> Self:

@@ -48,6 +48,7 @@ _MODULES = {
     "tombola.zoo.datasets.npz": "tombola.zoo.data.arrays",
     "tombola.zoo.datasets.parquet_columns": "tombola.zoo.data.columns",
     "tombola.zoo.models": "tombola.zoo.networks",
+    "tombola.zoo.models.parametrizations.edge_popup": "tombola.zoo.networks.supermask",
 }
 """Modules and packages -> their former names. Of several with one former name, the first has it."""
 
@@ -59,6 +60,7 @@ _FORMER_ONLY = {
     "tombola.run": "tombola.runs.run",
     "tombola.schedule": "tombola.engines.optimizers",
     "tombola.store": "tombola.runs.store",
+    "tombola.zoo.models.supermask": "tombola.zoo.models.parametrizations.edge_popup",
 }
 """Former names of modules that fingerprints need not know -> the present ones."""
 
@@ -70,7 +72,7 @@ _OBJECTS = {
     "tombola.utils.duration.Duration": "Length",
     "tombola.zoo.datasets.mnist.load_mnist": "load_idx",
     "tombola.zoo.models.resnet.ResidualBlock": "Block",
-    "tombola.zoo.models.supermask.EdgePopup": "Popup",
+    "tombola.zoo.models.parametrizations.edge_popup.EdgePopup": "Popup",
     "tombola.zoo.models.vit.EncoderBlock": "Block",
     "tombola.zoo.models.vit.MeanPool": "Average",
     "tombola.zoo.models.vit.PatchEmbedding": "Tokens",

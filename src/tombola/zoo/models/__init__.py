@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ from tombola.zoo.models.import_path import Factory
 from tombola.zoo.models.initialise import reorder
 from tombola.zoo.models.lenet5 import lenet_5
 from tombola.zoo.models.mlp import lenet_300_100, mlp
+from tombola.zoo.models.reparametrization import reparametrize
 from tombola.zoo.models.resnet import resnet, resnet_18, resnet_20
-from tombola.zoo.models.supermask import supermask
 from tombola.zoo.models.vgg import vgg
 from tombola.zoo.models.vit import vit
 
@@ -91,13 +92,39 @@ def _make_supermask(
     options: dict[str, Any] | None = None,
     source: str | None = None,
 ) -> nn.Module:
-    """The network named `of`, with its `options` and `source` (see `Network`), as a supermask."""
+    """The network named `of`, with its `options` and `source` (see `Network`), as a supermask: edge-popup, with the
+    name and options that it has in the keys of stored runs."""
+    layers = {name: {"keep": count} for name, count in keep.items()}
+    return _make_parametrized(inputs, classes, of, "edge-popup", layers, options, source)
+
+
+def _make_parametrized(
+    inputs: tuple[int, ...],
+    classes: int,
+    of: str,
+    by: str,
+    layers: dict[str, dict[str, Any]],
+    options: dict[str, Any] | None = None,
+    source: str | None = None,
+) -> nn.Module:
+    """The network named `of`, with its `options` and `source` (see `Network`), reparametrized."""
     inner = Network(name=of, options=options or {}, source=source, inputs=inputs, classes=classes)
-    return supermask(make(inner), keep)
+    return reparametrize(make(inner), by, layers)
 
 
-WRAPPERS: dict[str, Factory] = {"supermask": _make_supermask}
+WRAPPERS: dict[str, Factory] = {"supermask": _make_supermask, "parametrized": _make_parametrized}
 """Networks made from another network. Only studies describe them; a recipe names the inner network."""
+
+
+def describe_parametrized(network: Network, by: str, layers: Mapping[str, Mapping[str, Any]]) -> Network:
+    """`network`, with the weights named in `layers` computed by a parametrization of `PARAMETRIZATIONS` with these
+    options; see `reparametrize`."""
+    options: dict[str, Any] = {"of": network.name, "options": network.options or None, "source": network.source}
+    if by == "edge-popup":
+        options["keep"] = {name: each["keep"] for name, each in layers.items()}
+        return describe("supermask", options, network.inputs, network.classes)
+    options |= {"by": by, "layers": {name: dict(each) for name, each in layers.items()}}
+    return describe("parametrized", options, network.inputs, network.classes)
 
 
 def _copy_matching(network: nn.Module, other: nn.Module) -> None:

@@ -44,6 +44,9 @@ class Trained(FrozenModel):
     """How far towards those weights; 1 is all the way."""
     optimizer: bool = False
     """Whether the optimizer resumes from its final state too; its state of weights pruned then or now is dropped."""
+    through: Network | None = None
+    """The network that the other run trained, if it is this network with a parametrization of its weights: the
+    weights that it computed are taken."""
 
 
 class Start(FrozenModel):

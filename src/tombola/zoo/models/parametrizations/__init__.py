@@ -1,0 +1,17 @@
+"""Parametrizations: modules that compute a layer's weight from other tensors, which are trained in its place.
+
+Each is called with the layer's weight and returns the effective weight, of the same shape. Its constructor gets the
+weight and the options of the layer, as keywords. `frozen` says whether only its own parameters are trained: weights,
+biases and normalisation then stay at their initial values. To add one, write it here and name it in
+`PARAMETRIZATIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from tombola.zoo.models.parametrizations.edge_popup import EdgePopup
+
+PARAMETRIZATIONS: dict[str, Callable[..., nn.Module]] = {"edge-popup": EdgePopup}
