@@ -18,6 +18,7 @@ from tombola.experiments.results import Results
 from tombola.experiments.results_schema import TABLES, Status, Tally
 from tombola.experiments.sections import VerdictSection
 from tombola.experiments.session import Session
+from tombola.stats.double_descent_summary import CurveSummary, DoubleDescentLevel, DoubleDescentSummary
 from tombola.stats.experiment_comparison import ExperimentComparison
 from tombola.stats.summarise import summarise
 from tombola.stats.summary import (
@@ -53,6 +54,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "A comparison with the tuned baseline": BaselineComparison,
     "The stability analysis": StabilitySummary,
     "Barriers": LineSummary,
+    "Sparse double descent": DoubleDescentSummary,
+    "A level of sparse double descent": DoubleDescentLevel,
+    "A curve of sparse double descent": CurveSummary,
     "JSON of `tombola compare --json`": ExperimentComparison,
 }
 """By the heading of their section."""

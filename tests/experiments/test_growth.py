@@ -34,6 +34,8 @@ TRANSFER = {"data": {"name": "digits", "validation": 100}}
             {"stability.tickets": (False, True)},
         ),
         ({}, {"baseline": {"lr": [0.1]}}, None),
+        ({}, {"analysis": {"double_descent": True}}, {"analysis.double_descent": (None, True)}),
+        ({"analysis": {"double_descent": True}}, {}, {"analysis.double_descent": (True, None)}),
         (
             {"baseline": {"lr": [0.1]}},
             {"baseline": {"lr": [0.1, 0.2]}},

@@ -1,7 +1,7 @@
 """Growth: how the experiment of a results folder may be extended.
 
-More replicates, levels, controls, draws, pairs of trainings, or a transfer leave every finished run as it is. Any
-other change makes it a different experiment.
+More replicates, levels, controls, draws, pairs of trainings, or a transfer leave every finished run as it is, and so
+does another `[analysis]`. Any other change makes it a different experiment.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def _comparable(config: SearchConfig) -> dict[str, Any]:
     """The whole configuration, with every control, and with explicit lists of levels instead of "all"."""
     every = list(range(1, config.search.levels + 1))
     table = config.resolved() | {"controls": {}}
+    table.pop("analysis", None)
     for name in CONTROLS:
         control = config.controls.get(name, ControlSection(draws=0))
         levels = every if control.levels is None else control.levels

@@ -43,6 +43,8 @@ class Recipe(SearchConfig):
     """Other trainings of the dense network, so that tickets are compared with a tuned one."""
     transfer: sections.TransferSection | None = None
     """Other data on which the tickets are trained, too."""
+    analysis: sections.AnalysisSection | None = None
+    """What the summary says besides the verdict."""
     gradual: methods.GradualSection | None = None
     """Options of `search.method = "gradual"`."""
     set: methods.SetSection | None = None
@@ -129,6 +131,17 @@ class Recipe(SearchConfig):
     def baseline_labels(self) -> list[str]:
         """A label for each of `dense_trainings`; empty without a `[baseline]`."""
         return [] if self.baseline is None else self.baseline.labels(self.dense_trainings)
+
+    @property
+    def label_noise(self) -> float:
+        """The fraction of the training examples whose labels were drawn at random."""
+        return self.data.label_noise
+
+    @property
+    def analyses_double_descent(self) -> bool:
+        """As `[analysis]` says; without it, if labels are noisy."""
+        asked = None if self.analysis is None else self.analysis.double_descent
+        return self.label_noise > 0 if asked is None else asked
 
     @property
     def transferred_to(self) -> sections.TransferSection | None:

@@ -128,6 +128,16 @@ class SearchConfig(FrozenModel):
         return []
 
     @property
+    def label_noise(self) -> float:
+        """The fraction of the training examples whose labels were drawn at random; 0 if unknown."""
+        return 0.0
+
+    @property
+    def analyses_double_descent(self) -> bool:
+        """Whether the summary says if there is sparse double descent."""
+        return False
+
+    @property
     def transferred_to(self) -> sections.TransferSection | None:
         """How tickets are transferred to other data; None if they are not."""
         return None

@@ -205,6 +205,14 @@ class TransferSection(FrozenModel):
     """The number of random masks for each ticket."""
 
 
+class AnalysisSection(FrozenModel):
+    """`[analysis]`: what the summary says besides the verdict. It changes no training."""
+
+    double_descent: bool | None = None
+    """Whether test error at the end of training is tested for sparse double descent (docs/how-to/double-descent.md);
+    by default if `data.label_noise` is not 0."""
+
+
 FORMER_VERDICT_KEYS = {"accuracy_margin": "margin", "few": "max_density", "beat": "control"}
 """Former names of keys of `[verdict]`, still accepted -> names."""
 

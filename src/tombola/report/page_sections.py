@@ -13,6 +13,7 @@ from tombola.report import report_tables as tables
 from tombola.report.barrier_units import barrier_units
 from tombola.report.baseline_section import baseline_sections
 from tombola.report.document import Document, Section, Text
+from tombola.report.double_descent_section import double_descent_sections
 from tombola.report.export_tables import caption, notes
 from tombola.report.figures.barrier_figures import barriers_figure, interpolation_figure
 from tombola.report.figures.layer_figures import densities, distances, sign_changes
@@ -61,6 +62,7 @@ def document(data: ReportData, page: Path | None = None) -> Document:
             *baseline_sections(summary),
             *_training(data),
             *_generalisation(data),
+            *double_descent_sections(summary),
             _layers(data),
             Section("weights", "Which weights survive", parts=[initial_weights(data), pixels(data)]),
             *_stability(data),

@@ -17,6 +17,7 @@ from tombola.report.baseline_prose import NOT_TUNED
 from tombola.report.baseline_section import trainings_table
 from tombola.report.comparison_tables import common_table, winners_table
 from tombola.report.console import print_text
+from tombola.report.double_descent_section import curves_table, double_descent_sentences
 from tombola.report.fitting_table import print_table
 from tombola.report.formatting import (
     density_columns,
@@ -76,6 +77,10 @@ def show_summary(console: Console, summary: Summary) -> None:
     if summary.stability and summary.stability.tickets:
         print_table(console, barriers_text(summary, summary.stability))
         for line in connections(summary):
+            print_text(console, line)
+    if summary.double_descent:
+        print_table(console, curves_table(summary, summary.double_descent))
+        for line in double_descent_sentences(summary, summary.double_descent):
             print_text(console, line)
     if summary.levels:
         print_text(console, legend(summary) + density_legend(summary.levels), "dim")

@@ -17,6 +17,7 @@ from tombola.experiments.recipe import Recipe
 from tombola.experiments.results import Results
 from tombola.experiments.results_schema import EngineTotals, Row
 from tombola.experiments.sections import AUTO, VerdictSection
+from tombola.stats.double_descent import double_descent
 from tombola.stats.error_barriers import BarrierCriteria, barrier_summaries, interpolation_paths, stable_rewind_points
 from tombola.stats.judge_looks import judge_looks, summarise_looks
 from tombola.stats.margin_tests import metric_margin_test, stop_margin_test
@@ -100,6 +101,7 @@ def _summary(results: Results) -> Summary:
         levels=levels,
         stability=_stability(results),
         baseline=None if tuned is None else _baseline(tuned, levels, names, config.verdict.confidence),
+        double_descent=double_descent(results),
         smallest_winning=next((level for level in reversed(levels) if level.verdict.winning), None),
         collapsed=[CollapsedLayer(replicate=r, level=level, layer=layer) for r, level, layer in results.collapsed],
     )

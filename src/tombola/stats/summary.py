@@ -13,6 +13,7 @@ from scipy.special import stdtrit  # the quantile of Student\'s t; scipy.stats t
 from tombola.experiments.metric import VALIDATION_ACCURACY, Metric
 from tombola.experiments.results_schema import EngineTotals, Tally
 from tombola.experiments.sections import VerdictSection
+from tombola.stats.double_descent_summary import DoubleDescentSummary
 from tombola.stats.verdict import VerdictState
 
 
@@ -363,6 +364,8 @@ class Summary(SummaryModel):
     stability: StabilitySummary | None
     baseline: BaselineSummary | None
     """The tuned baseline; None if the dense network was only trained like the tickets."""
+    double_descent: DoubleDescentSummary | None
+    """Whether there is sparse double descent; None unless the recipe has noisy labels or asks for it."""
     smallest_winning: LevelSummary | None
     """The winning level with the fewest weights."""
     collapsed: list[CollapsedLayer]
