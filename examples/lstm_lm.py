@@ -4,10 +4,10 @@
 layers, the embedding and the output are pruned by one threshold, as in the language models of Yu et al. (2020,
 "Playing the lottery with rewards and multiple languages", section 3), and weights are rewound to step 20.
 
-The margin is 0.03 nats per character, 1.5% of the dense network's loss. With the defaults (5 replicates, 55 trainings,
-4 min on one core) tickets win at 42.3% of the weights, with a loss of 2.002 where the dense network has 2.016, and are
-better than their control `reinit` at every level from 42.3% on (2.112 there). At 27.5% (2.031) and below, 5 replicates
-cannot tell. Drawing characters by their frequency has a loss of 3.06.
+The margin is 0.03 nats per character, 1.5% of the dense network's loss. With the defaults (5 replicates, 55
+trainings, 4 min on one core) tickets win at 42.3% of the weights, with a loss of 2.002 where the dense network has
+2.016, and their control `reinit` 2.112. At 27.5% (2.031) and below, 5 replicates cannot tell. Drawing characters by
+their frequency has a loss of 3.06.
 """
 
 from __future__ import annotations

@@ -97,6 +97,19 @@ def test_a_run_of_no_iterations_is_an_evaluation(engine: Callable[[], Engine]) -
 
 
 @with_every_engine
+def test_an_average_of_runs_is_evaluated_and_kept(engine: Callable[[], Engine]) -> None:
+    dense = dense_run(training=SGD)
+    runs = [dense.model_copy(update={"seed": seed}) for seed in (1, 2, 3)]
+    average = dense.masked(random_mask(dense, 0.5)).averaging(runs, dense.last)
+    *ends, found = train_in_order(engine, *runs, average)
+    for name, value in found.final.items():
+        mean = sum(end.final[name].double() for end in ends) / 3
+        assert torch.allclose(value.double(), mean * average.mask.get(name, 1), atol=1e-6)
+    assert found.measures.iterations == 40
+    assert average.key == dense.masked(average.mask).averaging([runs[0], runs[2], runs[1]], dense.last).key
+
+
+@with_every_engine
 def test_statistics_of_batch_norm_are_rewound_with_the_weights(engine: Callable[[], Engine]) -> None:
     dense = dense_run(model=BATCH_NORM, training=SGD)
     trunk = dense.until(20)

@@ -6,18 +6,30 @@ from itertools import pairwise
 import pytest
 import torch
 
+from tests.support.errors import raises_input_error
 from tests.support.outcomes import outcome_of
-from tests.support.studies import drive, prune_by_magnitude, requests_of
+from tests.support.recipes import tiny
+from tests.support.studies import drive, prune_by_magnitude, requests_of, with_biases
+from tombola.experiments.experiment import count_runs
+from tombola.experiments.mask_source import StandInMasks
+from tombola.experiments.recipe_experiment import RecipeExperiment
+from tombola.pruning.exchangeable_units import ExchangeableUnits, UnitPermutation
 from tombola.pruning.mask import Mask
+from tombola.pruning.prunable_network import PrunableNetwork
+from tombola.pruning.weight_matching import match_weights
 from tombola.runs.initial_state import initial_state
+from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
-from tombola.studies.controls import CONTROLS, ControlPlan
-from tombola.studies.request import RunRequest
+from tombola.studies.controls import CONTROLS, SECOND_DENSE_CONTROLS, ControlPlan
+from tombola.studies.rehearsal import MadeUp, rehearse
+from tombola.studies.request import INTERMEDIATE, RunRequest
 from tombola.studies.search import iterative_search
 from tombola.utils.seeds import Purpose
 from tombola.zoo.models import build
+from tombola.zoo.models.mlp import mlp
 
 DRAWN = sorted(name for name in CONTROLS if name.upper() in Purpose.__members__)
+UNITS = ExchangeableUnits.of(PrunableNetwork(mlp((8, 8), 10, widths=[20, 10]), given_example=torch.zeros(2, 8, 8)))
 MASKS = ["random", "shuffled", "random_global", "large_init", "one_shot"]
 
 
@@ -39,8 +51,14 @@ def controls(
         levels,
         prune_by_magnitude,
         initial=lambda: initial_state(tickets[0].run.start),
+        match=match,
     )
-    return [request for request in requests_of(CONTROLS[name](plan)) if request.branch != "ticket"]
+    requests = requests_of(CONTROLS[name](plan), with_biases)
+    return [request for request in requests if request.branch not in ("ticket", *INTERMEDIATE)]
+
+
+def match(first: Outcome, second: Outcome) -> UnitPermutation:
+    return match_weights(UNITS, first.final, second.final)
 
 
 def ticket_of(control: RunRequest, tickets: Sequence[RunRequest]) -> Run:
@@ -147,3 +165,48 @@ def test_controls_of_the_initial_weights_keep_the_mask(name: str, tickets: list[
 def test_one_shot_trains_nothing_if_the_dense_network_diverged(tickets: list[RunRequest]) -> None:
     plan = ControlPlan(tickets, 1, lambda level, draw: level + draw, None, prune_by_magnitude)
     assert [request.branch for request in requests_of(CONTROLS["one_shot"](plan), diverge_at=0)] == ["ticket"]
+
+
+def rewound_plan(tickets: list[RunRequest], dense: Run, k: int) -> ControlPlan:
+    """Tickets rewound to iteration k."""
+    start = dense.after(dense.until(k), begin=k)
+    rewound = [RunRequest("ticket", ticket.level, start.masked(ticket.run.mask)) for ticket in tickets]
+    matched = UNITS.random_permutation(1)
+    return ControlPlan(rewound, 2, lambda level, draw: 10 * level + draw, match=lambda first, second: matched)  # noqa: ARG005
+
+
+def test_permuted_and_unpermuted_masks_start_like_the_same_second_network(
+    tickets: list[RunRequest], dense: Run
+) -> None:
+    plan = rewound_plan(tickets, dense, k=7)
+    found = {name: requests_of(CONTROLS[name](plan), with_biases) for name in SECOND_DENSE_CONTROLS}
+    rows = {name: [each for each in requests if each.branch == name] for name, requests in found.items()}
+    trunks = {name: {each.run for each in requests if each.branch == "trunk"} for name, requests in found.items()}
+    assert trunks["permuted"] == trunks["unpermuted"] == {dense.reinitialised(draw).until(7) for draw in (0, 1)}
+    second = {each.draw: each.run for each in found["permuted"] if each.branch == "second_dense"}
+    for permuted, unpermuted in zip(rows["permuted"], rows["unpermuted"], strict=True):
+        ticket = ticket_of(permuted, plan.tickets)
+        assert permuted.run.start == unpermuted.run.start == second[permuted.draw].start
+        assert permuted.run.begin == unpermuted.run.begin == 7
+        assert unpermuted.run.mask == ticket.mask
+        assert permuted.run.mask != ticket.mask
+        assert permuted.run.mask.counts == ticket.mask.counts
+
+
+def test_a_permuted_mask_trains_nothing_if_a_dense_network_diverged(tickets: list[RunRequest], dense: Run) -> None:
+    plan = rewound_plan(tickets, dense, k=0)
+    assert [each.branch for each in requests_of(CONTROLS["permuted"](plan), diverge_at=0)] == ["ticket"]
+
+
+@pytest.mark.parametrize("to", ["0it", "7it"])
+def test_second_networks_and_their_trunks_are_counted(to: str) -> None:
+    recipe = tiny(controls={"permuted": 2, "unpermuted": 2}, rewind={"to": to})
+    study = RecipeExperiment(recipe).with_masks(StandInMasks()).study(0)
+    rehearsed = [each.request for each in rehearse(study, lambda request, _: MadeUp.of(request.run, request.run.key))]
+    assert len(set(rehearsed)) * recipe.replicates == count_runs(recipe)
+    assert len({each.run for each in rehearsed}) == len(set(rehearsed))  # stand-ins of permuted masks are others
+
+
+def test_second_networks_need_tickets_that_are_rewound() -> None:
+    with raises_input_error("controls.permuted", "rewind.method"):
+        tiny(controls={"permuted": 1}, rewind={"to": "7it", "method": "learning-rate"})

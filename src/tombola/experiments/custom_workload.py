@@ -33,7 +33,7 @@ class CustomWorkload:
     mask: Mask
     """The mask of the dense network."""
     pruner: Pruner
-    matrix_weights: int
+    prunable: PrunableNetwork
     template: dict[str, Any]
     """The fields of `CustomRun` that all runs have in common."""
     seed: int
@@ -53,7 +53,7 @@ class CustomWorkload:
             source=source,
             mask=prunable.dense,
             pruner=pruner,
-            matrix_weights=prunable.matrix_weights,
+            prunable=prunable,
             template={"procedure": config.functions.fingerprint or "", **config.evaluation.model_dump()},
             seed=config.seed,
             device=next(prunable.network.parameters()).device,
@@ -63,6 +63,10 @@ class CustomWorkload:
     def __post_init__(self) -> None:
         with seeded(derive(self.seed, Purpose.SCORE)):  # an iterator is exhausted now
             self._batches = None if self.data is None else repeatable(self.data)
+
+    @property
+    def matrix_weights(self) -> int:
+        return self.prunable.matrix_weights
 
     def dense(self, replicate: int) -> CustomRun:
         """The dense network's run. Each replicate has its own seeds."""

@@ -14,13 +14,14 @@ from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.search_method import MethodContext
 from tombola.experiments.sections import AUTO, MARK
 from tombola.experiments.workload import Workload
+from tombola.pruning.exchangeable_units import ExchangeableUnits, UnitPermutation
 from tombola.pruning.mask import Mask
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.runs.initial_state import no_stored_states
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
 from tombola.studies.baseline import train_baselines
-from tombola.studies.controls import CONTROLS, ControlPlan
+from tombola.studies.controls import CONTROLS, SECOND_DENSE_CONTROLS, ControlPlan
 from tombola.studies.lines import final_figure
 from tombola.studies.request import Study
 from tombola.studies.rewinding import (
@@ -65,6 +66,8 @@ class Experiment:
         self._candidates = candidates
         self._target = target
         self._masks: MaskSource = ExactMasks()
+        if "permuted" in config.controls:
+            _ = self._units  # a network whose units cannot be permuted is found before training
 
     def with_masks(self, masks: MaskSource) -> Self:
         """The same experiment, with masks made by `masks`."""
@@ -106,6 +109,7 @@ class Experiment:
                 functools.partial(self.workload.initial_state, whole.start, no_stored_states),
                 self._masks.random_mask,
                 self.workload.pruner.structure,
+                self._match,
             )
             yield from CONTROLS[name](plan)
         yield from train_baselines(self.workload.baselines(replicate))
@@ -121,6 +125,13 @@ class Experiment:
         if config.stability and config.stability.tickets:
             lines = self._interpolation(replicate)
             yield from ticket_lines(tickets, lines.seeds, lines.points, lines.evaluate_ends)
+
+    @functools.cached_property
+    def _units(self) -> ExchangeableUnits:
+        return ExchangeableUnits.of(self.workload.prunable)
+
+    def _match(self, first: Outcome, second: Outcome) -> UnitPermutation:
+        return self._masks.match(self._units, first, second)
 
     def _rewound(self, replicate: int, whole: Any) -> Study[tuple[Any, int]]:
         """The dense network's run from iteration k on, to which tickets are rewound, and k."""
@@ -190,11 +201,17 @@ def count_runs(config: SearchConfig, part: Part | None = None) -> int:
         return config.search.levels if chosen is None else len(set(chosen))
 
     count = 1 + config.search.levels + config.search_method.extra_runs(config.method_options)
+    count += (1 + config.search.levels) * config.search_method.runs_per_level(config.method_options)
     count += sum(control.draws * level_count(control.levels) for control in config.controls.values())
+    count += sum(control.draws for name, control in config.controls.items() if name == "permuted")  # second networks
     count += len(config.baseline_labels[1:])
     if config.transferred_to:
         count += 1 + (1 + config.transferred_to.draws) * level_count(config.transferred_to.levels)
     trunks = {config.rewind.to} if config.rewind.method == "weights" else set()
+    if trunks - {Duration()}:
+        count += max(
+            (config.controls[name].draws for name in SECOND_DENSE_CONTROLS if name in config.controls), default=0
+        )
     if config.stability:
         trunks |= set(config.stability.candidates)
         pairs, lines = config.stability.pairs, len(config.stability.candidates) * config.stability.pairs

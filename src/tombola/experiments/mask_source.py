@@ -10,12 +10,14 @@ from torch import Tensor
 
 from tombola.experiments.score_inputs import prune
 from tombola.experiments.workload import ScoreSource
+from tombola.pruning.exchangeable_units import ExchangeableUnits, UnitPermutation
 from tombola.pruning.mask import Mask
 from tombola.pruning.random_mask import random_mask
 from tombola.pruning.scopes import Counts, allocate
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.pruning.scores.weights import uniform
 from tombola.pruning.structures import UNSTRUCTURED, Structure
+from tombola.pruning.weight_matching import match_weights
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
 from tombola.studies.rehearsal import MadeUp
@@ -32,6 +34,9 @@ class MaskSource(Protocol):
     ) -> Mask:
         """See `tombola.pruning.random_mask`."""
 
+    def match(self, units: ExchangeableUnits, first: Outcome, second: Outcome) -> UnitPermutation:
+        """Match the units of two trained networks."""
+
 
 class ExactMasks:
     """The masks of the experiment."""
@@ -43,6 +48,9 @@ class ExactMasks:
         self, like: Mask, dense: Mask, counts: Counts, seed: int, structure: Structure = UNSTRUCTURED
     ) -> Mask:
         return random_mask(like, dense, counts, seed, structure)
+
+    def match(self, units: ExchangeableUnits, first: Outcome, second: Outcome) -> UnitPermutation:
+        return match_weights(units, first.final, second.final)
 
 
 class StandInMask(Mask):
@@ -75,6 +83,11 @@ class StandInMasks(ExactMasks):
             return _stand_in(dense, counts, seed)
         drawn = super().random_mask(like, dense, counts, seed, structure)
         return StandInMask(drawn) if isinstance(like, StandInMask) else drawn
+
+    def match(self, units: ExchangeableUnits, first: Outcome, second: Outcome) -> UnitPermutation:
+        if made_up := [each for each in (second, first) if isinstance(each, MadeUp)]:
+            return units.random_permutation(int(made_up[0].key, 16))
+        return super().match(units, first, second)
 
 
 def _stand_in(mask: Mask, goal: Counts, seed: int) -> StandInMask:

@@ -9,6 +9,7 @@ from functools import partial
 
 from pydantic import Field, model_validator
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.experiments.search_method import MethodContext, SearchMethod, spaced_iterations
 from tombola.pruning.mask import Mask
@@ -23,6 +24,7 @@ from tombola.studies.early_bird import EarlyBirdPlan, early_bird_search
 from tombola.studies.request import RunRequest, Study
 from tombola.studies.search import iterative_search, one_shot_search
 from tombola.studies.supermask import supermask_search
+from tombola.studies.swamp import swamp_search
 from tombola.utils.errors import InputError
 from tombola.utils.frozen_model import FrozenModel
 from tombola.utils.seeds import Purpose
@@ -34,6 +36,31 @@ def _iterative(
     context: MethodContext, dense: Run, search: Callable[..., Study[list[RunRequest]]] = iterative_search
 ) -> Study[list[RunRequest]]:
     return search(dense, context.levels, context.prune, context.retrain)
+
+
+class SwampSection(FrozenModel):
+    """`[swamp]`: masks are found by pruning the average of several trainings of the same mask."""
+
+    particles: int = Field(default=4, ge=1)
+    """The number of trainings, which differ in batch order."""
+    begin: float = Field(default=0.75, ge=0, lt=1)
+    """The fraction of the training after which weights are averaged."""
+    points: int = Field(default=5, ge=1)
+    """The number of iterations at which the weights of a particle are averaged, evenly spaced up to the end."""
+
+
+def _swamp(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
+    options: SwampSection = context.options
+    if any(isinstance(module, _BatchNorm) for module in build(dense.start).modules()):
+        raise InputError(
+            'search.method: "swamp" needs a network without batch norm: the statistics of an average would have '
+            "to be measured anew"
+        )
+    at = spaced_iterations(
+        "swamp.points", max(dense.begin, round(options.begin * dense.last)), dense.last, options.points
+    )
+    seeds = [context.derive_seed(Purpose.PARTICLE, particle) for particle in range(options.particles)]
+    return swamp_search(dense, context.levels, context.prune, seeds, at)
 
 
 class GradualSection(FrozenModel):
@@ -184,6 +211,14 @@ def _scored_run(context: MethodContext, dense: Run) -> Run:
 _SEARCHES = [
     SearchMethod("iterative", _iterative, one_level=False),
     SearchMethod("one-shot", partial(_iterative, search=one_shot_search), one_level=False),
+    SearchMethod(
+        "swamp",
+        _swamp,
+        SwampSection,
+        runs_per_level=lambda options: options.particles * options.points + 1,
+        one_level=False,
+        rewinds=True,
+    ),
     SearchMethod("gradual", _gradual, GradualSection, lambda options: options.changes, mask_changes=True),
     SearchMethod("set", _set, SetSection, lambda options: options.changes, mask_changes=True, own_criterion=True),
     SearchMethod("rigl", _rigl, RiglSection, lambda options: options.changes, mask_changes=True, own_criterion=True),

@@ -45,6 +45,8 @@ class Recipe(SearchConfig):
     """Other data on which the tickets are trained, too."""
     analysis: sections.AnalysisSection | None = None
     """What the summary says besides the verdict."""
+    swamp: methods.SwampSection | None = None
+    """Options of `search.method = "swamp"`."""
     gradual: methods.GradualSection | None = None
     """Options of `search.method = "gradual"`."""
     set: methods.SetSection | None = None
@@ -84,6 +86,8 @@ class Recipe(SearchConfig):
         expected: dict[str, Any] = {}
         if method.one_level:
             expected |= {"search.levels": 1, "rewind.to": Duration(), "rewind.method": "weights"}
+        if method.rewinds:
+            expected |= {"rewind.method": "weights"}
         if method.own_criterion:
             expected |= {"search.score": "magnitude", "search.structure": "weights", "search.rounds": None}
         for key, right in expected.items():

@@ -18,6 +18,7 @@ from tombola.experiments.sections import SearchSection
 from tombola.pruning.mask import State
 from tombola.pruning.network_state import persistent_tensors
 from tombola.pruning.options import RATE
+from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scores.losses import Loss, cross_entropy
 from tombola.runs.initial_state import StateLoader, initial_state, masked_network
@@ -58,14 +59,18 @@ class RecipeWorkload:
     candidates: list[int]
     """The iterations whose stability is measured."""
     pruner: Pruner
-    matrix_weights: int
-    """The number of all matrix weights of the network, prunable or not."""
+    prunable: PrunableNetwork
     data_dir: str | Path | None
     other_trainings: list[Training] = field(default_factory=list)
     """The trainings of `[baseline]`, with durations in iterations."""
     loss: Loss = cross_entropy
     device: torch.device = CPU
     generators: tuple[()] = ()
+
+    @property
+    def matrix_weights(self) -> int:
+        """The number of all matrix weights of the network, prunable or not."""
+        return self.prunable.matrix_weights
 
     def dense(self, replicate: int) -> Run:
         """The dense network's run. Each replicate has its own initial weights, validation split and batch order."""
@@ -154,7 +159,7 @@ def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> RecipeWorkload
     except InputError as error:
         raise InputError(f"search.levels: {error}") from None
     template = Run(start=start, mask=mask, data=data, training=training, seed=0)
-    found = (recipe, template, rewind_to, candidates, pruner, prunable.matrix_weights, data_dir)
+    found = (recipe, template, rewind_to, candidates, pruner, prunable, data_dir)
     return RecipeWorkload(*found, other_trainings)
 
 

@@ -71,7 +71,7 @@ def kind_of(description: Description) -> str:
 def parents_of(description: Description) -> list[str]:
     """The keys of the runs whose final weights a run starts from."""
     trained = description["start"].get("trained") or {}
-    return [trained[name] for name in ("run", "towards") if trained.get(name)]
+    return [trained[name] for name in ("run", "towards") if trained.get(name)] + [*trained.get("averaged", {})]
 
 
 def _keys_of_rows(folder: Path) -> set[str]:

@@ -14,7 +14,7 @@ from tombola.experiments.methods import METHODS
 from tombola.experiments.metric import Metric
 from tombola.experiments.search_method import SearchMethod
 from tombola.runs.outcome import Measures
-from tombola.studies.controls import CONTROLS, NEW_MASK_CONTROLS
+from tombola.studies.controls import CONTROLS, NEW_MASK_CONTROLS, SECOND_DENSE_CONTROLS
 from tombola.utils.errors import unknown
 from tombola.utils.former_names import former_attribute
 from tombola.utils.frozen_model import FrozenModel
@@ -74,7 +74,7 @@ class SearchConfig(FrozenModel):
             highest = max(control.levels or [0])
             if highest > most:
                 raise ValueError(f"controls.{name}: levels should be at most search.levels, {most}, not {highest}")
-            if name in NEW_MASK_CONTROLS and self.rewind.method != "weights":
+            if name in (*NEW_MASK_CONTROLS, *SECOND_DENSE_CONTROLS) and self.rewind.method != "weights":
                 raise ValueError(f'controls.{name}: needs rewind.method = "weights", not "{self.rewind.method}"')
         if self.search_method.name == "one-shot" and "one_shot" in self.controls:
             raise ValueError("controls.one_shot: the search is already one-shot")

@@ -63,8 +63,12 @@ class SearchMethod:
     extra_runs: Callable[[Any], int] = lambda options: 0  # noqa: ARG005
     """Given the options, how many runs a replicate's search requests besides its tickets; the maximum, if it
     varies."""
+    runs_per_level: Callable[[Any], int] = lambda options: 0  # noqa: ARG005
+    """The same for each level, that of the dense network included."""
     one_level: bool = True
     """There is one level below the dense network, and no rewinding to a later iteration."""
+    rewinds: bool = False
+    """Tickets are always rewound, so `rewind.method` must be "weights"."""
     mask_changes: bool = False
     """The mask changes during training, so weights are never rewound."""
     own_criterion: bool = False

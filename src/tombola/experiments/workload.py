@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tombola.pruning.mask import State
+from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scores.losses import Loss
 from tombola.runs.initial_state import StateLoader
@@ -52,6 +53,10 @@ class Workload(ScoreSource, Protocol):
     @property
     def matrix_weights(self) -> int:
         """The number of all matrix weights of the network, prunable or not."""
+
+    @property
+    def prunable(self) -> PrunableNetwork:
+        """The network, with an example of its inputs."""
 
     def dense(self, replicate: int) -> BaseRun:
         """The dense network's run. Each replicate has its own seeds."""

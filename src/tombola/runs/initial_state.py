@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -46,9 +47,23 @@ def initial_state(start: Start, load_state: StateLoader = no_stored_states) -> S
         parametrized = build(Start(network=start.trained.through, seed=start.seed))
         parametrized.load_state_dict(state)
         return effective_state(parametrized)
+    if start.trained.averaged:
+        return _average(state, start.trained.averaged, load_state)
     if start.trained.towards is None:
         return state
     return interpolate(state, load_state(start.trained.towards), start.trained.share)
+
+
+def _average(state: State, others: Mapping[str, float], load_state: StateLoader) -> State:
+    """The weighted mean of several final states; integer tensors are taken from `state`. It is summed in float64, in
+    the order of the keys, so that it does not depend on the order of `others`."""
+    rest = 1 - sum(others.values())
+    summed = {name: value.double() * rest for name, value in state.items() if value.is_floating_point()}
+    for key in sorted(others):
+        other = load_state(key)
+        for name, total in summed.items():
+            total.add_(other[name].double(), alpha=others[key])
+    return state | {name: total.to(state[name].dtype) for name, total in summed.items()}
 
 
 def masked_network(run: BaseRun, load_state: StateLoader = no_stored_states) -> nn.Module:

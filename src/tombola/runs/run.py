@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -150,6 +151,15 @@ class BaseRun(FrozenModel):
         between the final weights of two runs, with this run's mask. `at` is the iteration at which `one` ended."""
         start = self.start.model_copy(update={"trained": Trained(run=one.key, towards=other.key, share=share)})
         return self.model_copy(update={"start": start, "begin": at, "end": at})
+
+    def averaging(self, runs: Sequence[BaseRun], at: int) -> Self:
+        """A run that trains nothing: its final weights are the mean of those of several runs, with this run's mask.
+        Statistics of batch norm are averaged too. `at` is the iteration that counts as the end of the training."""
+        first, *others = dict.fromkeys(run.key for run in runs)
+        trained = Trained(run=first, averaged=dict.fromkeys(others, 1 / (1 + len(others))))
+        return self.model_copy(
+            update={"start": self.start.model_copy(update={"trained": trained}), "begin": at, "end": at}
+        )
 
     mixed = former_attribute("mixed", "interpolates")
 

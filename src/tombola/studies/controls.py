@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tombola.pruning.exchangeable_units import UnitPermutation
 from tombola.pruning.mask import Mask, State
 from tombola.pruning.random_mask import RandomMask, random_mask
 from tombola.pruning.structures import UNSTRUCTURED, Structure
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
 from tombola.studies.request import RunRequest, Study
-from tombola.studies.rewinding import Retrain, rewind_weights
+from tombola.studies.rewinding import Retrain, rewind_weights, train_trunk
 from tombola.studies.search import Prune, one_shot_requests
 
 ControlSeed = Callable[[int, int], int]
@@ -46,6 +47,8 @@ class ControlPlan:
     random_mask: RandomMask = random_mask
     structure: Structure = UNSTRUCTURED
     """The structure that was pruned: other masks also keep or prune whole units of it."""
+    match: Callable[[Outcome, Outcome], UnitPermutation] | None = None
+    """Matches the hidden units of two trained dense networks."""
 
     @property
     def dense(self) -> Mask:
@@ -58,12 +61,16 @@ class ControlPlan:
         """A run like the ticket's to which any mask can be applied; with `from_dense`, it trains from iteration 0."""
         return self.tickets[0].run if self.from_dense else ticket.run
 
+    @property
+    def compared(self) -> list[RunRequest]:
+        """The tickets that have controls."""
+        return [ticket for ticket in self.tickets if self.draws and self.includes(ticket.level)]
+
     def requests(self, branch: str, run_of: Callable[[RunRequest, int], BaseRun]) -> list[RunRequest]:
         """The control of each ticket and draw."""
         return [
             RunRequest(branch, ticket.level, run_of(ticket, draw), draw)
-            for ticket in self.tickets
-            if self.includes(ticket.level)
+            for ticket in self.compared
             for draw in range(self.draws)
         ]
 
@@ -72,6 +79,43 @@ def reinit(plan: ControlPlan) -> Study[None]:
     """Is the mask alone enough? Train the same mask with newly drawn initial weights (Frankle & Carbin 2019,
     section 2)."""
     yield plan.requests("reinit", lambda ticket, draw: ticket.run.reinitialised(plan.seed(ticket.level, draw)))
+
+
+def permuted(plan: ControlPlan) -> Study[None]:
+    """Can the mask move to another initialisation, if its units are matched? A second dense network is trained from
+    newly drawn initial weights, its hidden units are matched to those of the first, and the mask, permuted
+    accordingly, is trained from the second network's initial weights, or from those at its iteration k (Adnan et al.
+    2025, "Sparse Training from Random Initialization: Aligning Lottery Ticket Masks using Weight Symmetry", section
+    3; they match activations, not weights). One second network serves all levels of a draw."""
+    assert plan.match is not None, "permuted needs to match units"
+    if not plan.compared:
+        return
+    first: Outcome = yield plan.tickets[0]
+    if first.measures.diverged:
+        return
+    others, matched = list[BaseRun](), list[UnitPermutation]()
+    for draw in range(plan.draws):
+        other = yield from _second_dense(plan, draw)
+        second: Outcome = yield RunRequest("second_dense", 0, other, draw)
+        if second.measures.diverged:
+            return
+        others.append(other)
+        matched.append(plan.match(first, second))
+        del second
+    del first
+    yield plan.requests(
+        "permuted", lambda ticket, draw: others[draw].masked(matched[draw].carry_over(ticket.run.mask))
+    )
+
+
+def unpermuted(plan: ControlPlan) -> Study[None]:
+    """The naive baseline of `permuted`: the same initial weights, or the same weights at iteration k, with the
+    mask as it is. Without rewinding it is `reinit` with other draws."""
+    others = list[BaseRun]()
+    for draw in range(plan.draws if plan.compared else 0):
+        others.append((yield from _second_dense(plan, draw)))
+    if others:
+        yield plan.requests("unpermuted", lambda ticket, draw: others[draw].masked(ticket.run.mask))
 
 
 def reuse(plan: ControlPlan) -> Study[None]:
@@ -164,6 +208,12 @@ def one_shot(plan: ControlPlan) -> Study[None]:
         yield [request for request in requests if plan.includes(request.level)]
 
 
+def _second_dense(plan: ControlPlan, draw: int) -> Study[BaseRun]:
+    """The dense network's run with newly drawn initial weights, from the iteration on that tickets are rewound to."""
+    dense = plan.tickets[0].run
+    return (yield from train_trunk(dense.reinitialised(plan.seed(0, draw)), dense.begin))
+
+
 def _shuffled_weights(mask: Mask, seed: int) -> Mask:
     generator = np.random.default_rng(seed)
     shuffled = {}
@@ -175,10 +225,16 @@ def _shuffled_weights(mask: Mask, seed: int) -> Mask:
 
 CONTROLS: dict[str, Callable[[ControlPlan], Study[None]]] = {
     control.__name__: control
-    for control in (reinit, reuse, reuse_sign, random, shuffled, random_global, large_init, one_shot, rewound)
+    for control in (
+        *(reinit, permuted, unpermuted, reuse, reuse_sign),
+        *(random, shuffled, random_global, large_init, one_shot, rewound),
+    )
 }
 """The controls by the name of their branch. A control that draws has a `Purpose` of the same name in
 `tombola.utils.seeds`."""
 
 NEW_MASK_CONTROLS = ("random", "shuffled", "random_global", "large_init")
 """Controls that apply another mask to the ticket's starting weights, which therefore must not be pruned."""
+
+SECOND_DENSE_CONTROLS = ("permuted", "unpermuted")
+"""Controls that start like a second dense network, which therefore must be rewound to the same iteration."""

@@ -186,5 +186,7 @@ def _states(run: BaseRun) -> Iterator[tuple[str, bool]]:
         yield trained.run, False
         if trained.towards is not None:
             yield trained.towards, False
+        for key in trained.averaged:
+            yield key, False
         if trained.optimizer:
             yield trained.run, True

@@ -27,13 +27,13 @@ class InterpolationPoint:
     """Which tickets the line joins; None if it joins two trainings of the dense network."""
 
 
-INTERMEDIATE = ("trunk", "segment", "edge_popup")
-"""Branches of trainings that other trainings start from. They have no rows in the tables."""
+INTERMEDIATE = ("trunk", "segment", "particle", "edge_popup", "second_dense")
+"""Branches of trainings that other trainings, or their masks, come from. They have no rows in the tables."""
 
 BASELINE = "baseline"
 """The branch of further trainings of the dense network; `draw` says which it is."""
 
-UNCOMPARED = (BASELINE, "drawn", "supermask", "untrained", "transfer", "transfer_random")
+UNCOMPARED = (BASELINE, "average", "drawn", "supermask", "untrained", "transfer", "transfer_random")
 """Branches that are no controls: trained with other options, on other data, in part, or not at all."""
 
 RequestId = tuple[str, int, int, InterpolationPoint | None, str]

@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     RANDOM = 9
     SHUFFLED = 10
     RANDOM_GLOBAL = 11
+    PERMUTED = UNPERMUTED = REINIT  # the same initial weights for both, at level 0, where `reinit` draws none
     LABELS = 12  # which training labels are randomised, and their new values
     AUGMENT = 13  # how each image is flipped and cropped in training
     STABILITY = 14  # everything random in a training that is compared with that of the dense network
@@ -36,6 +37,7 @@ class Purpose(IntEnum):
     TRANSFER_RANDOM = 18  # the random masks that transferred tickets are compared with
     CHECK = 19  # everything random in a training that verifies a ticket; the initial weights of its controls
     EVALUATION = 20  # everything random while a user's own function evaluates or tests
+    PARTICLE = 24  # everything random in a training whose weights are averaged with those of others
 
 
 def sequence(seed: int, purpose: Purpose, *where: int) -> np.random.SeedSequence:

@@ -42,6 +42,9 @@ class Trained(FrozenModel):
     """The key of another run of the same network."""
     share: float = Field(default=0.0, ge=0, le=1)
     """How far towards those weights; 1 is all the way."""
+    averaged: dict[str, float] = {}
+    """Further runs of the same network, by key, whose final weights are averaged with those of `run`: the weight of
+    each in the average; `run` has the rest."""
     optimizer: bool = False
     """Whether the optimizer resumes from its final state too; its state of weights pruned then or now is dropped."""
     through: Network | None = None
