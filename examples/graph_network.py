@@ -7,8 +7,8 @@ for Graph Neural Networks"). There the graph is pruned too; here only the weight
 
 With the defaults (5 replicates, 95 trainings, 4 min on one core) tickets have 88.2% at 50% of the weights and 87.1%
 at 12.5%, where the dense network has 88.6%: with 5 replicates and a margin of 1 point, no level is decided. At 12.5%,
-newly drawn weights under the same masks have 84.6%, and random masks 31.3%: what matters most is which words the first
-layer reads.
+newly drawn weights under the same masks have 84.6%, and random masks 31.3%: what matters most is which words the
+first layer reads.
 """
 
 from __future__ import annotations

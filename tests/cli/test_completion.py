@@ -53,7 +53,7 @@ def test_keys_are_completed_then_their_values() -> None:
     assert {"training.lr=", "training.optimizer="} <= {*keys}
     assert _candidates("tombola run digits --set training.lr") == ["training.lr=", "training.lr=0.2"]
     assert _candidates("tombola sweep digits --grid search.scop")[1:] == [
-        *("search.scope=layer", "search.scope=global", "search.scope=erk")
+        *("search.scope=layer", "search.scope=row", "search.scope=global", "search.scope=erk")
     ]
     assert "controls.reinit=" in _candidates("tombola run digits --set controls.")
 

@@ -50,6 +50,14 @@ def test_the_examples_of_the_pruning_page_run() -> None:
             release(names["network"])  # the next examples prune it again
 
 
+def test_the_examples_of_the_language_models_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec("".join(examples("language-models")), names)
+    for base, finetuned in zip(names["base"].parameters(), names["model"].parameters(), strict=True):
+        torch.testing.assert_close(base, finetuned)
+
+
 def test_files_of_the_exports_page_are_written_and_read_in_a_fresh_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

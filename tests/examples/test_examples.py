@@ -148,5 +148,5 @@ def test_all_networks_train_the_same_number_of_steps(example: Example) -> None:
 def test_every_example_is_tested_and_documented() -> None:
     names = {path.stem for path in (ROOT / "examples").glob("*.py")}
     text = (ROOT / "docs/how-to/your-own.md").read_text()
-    assert names == {example.name for example in EXAMPLES}
+    assert names == {example.name for example in EXAMPLES} | {"one_shot_gpt"}  # which searches for no ticket
     assert all(f"examples/{name}.py" in text for name in names)

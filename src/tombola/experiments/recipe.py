@@ -97,6 +97,8 @@ class Recipe(SearchConfig):
                 raise ValueError(f'{key}: should {should} with search.method = "{method.name}", not {given}')
         if method.count_per_layer and search.scope == "global":
             raise ValueError(f'search.scope: should be layer or erk with search.method = "{method.name}", not global')
+        if method.own_criterion and search.scope == "row":
+            raise ValueError(f'search.scope: search.method = "{method.name}" does not compare weights by row')
 
     def judged(self, measured: Iterable[Measures]) -> Metric:  # noqa: ARG002 - always the same
         """Test accuracy."""

@@ -9,10 +9,20 @@ from numbers import Integral, Real
 from torch import nn
 
 from tombola.pruning import structures
-from tombola.pruning.layers import display_name
+from tombola.pruning.layers import Layer, display_name
 from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.pruner import Pruner
-from tombola.pruning.scopes import SCOPES, AtLeast, Counts, Globally, Layerwise, Scope, Stepwise, match_layers
+from tombola.pruning.scopes import (
+    SCOPES,
+    AtLeast,
+    Counts,
+    Globally,
+    Layerwise,
+    Rowwise,
+    Scope,
+    Stepwise,
+    match_layers,
+)
 from tombola.pruning.scores import ROUNDS, SCORES, Score
 from tombola.pruning.structures.unit_structure import COSTS, Cost
 from tombola.pruning.structures.units import GROUP_SCORES, GroupScore
@@ -21,6 +31,9 @@ from tombola.utils.model_inputs import Inputs
 
 RATE = 0.2
 """The default rate: 20% (Frankle & Carbin 2019, section 2)."""
+
+_BY_LAYER = ("layer", "row")
+"""The scopes in which each layer may have its own rate."""
 
 Density = float | Mapping[str, float]
 """The fraction of weights that is kept, in (0, 1]; or that of single layers, by name or pattern."""
@@ -36,7 +49,8 @@ class PruningOptions:
     density: Density | None = None
     """Instead of `rate`: the fraction left after all levels. Layers that a table does not name are not pruned."""
     scope: str = "layer"
-    """Which weights compete: those of each layer, of all layers, or of each layer with Erdős–Rényi densities."""
+    """Which weights compete: those of each layer, of each output row of a layer, of all layers, or of each layer with
+    Erdős–Rényi densities."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """The rates of single layers, by name or pattern (`fc*`)."""
     output_rate: float | None = None
@@ -81,9 +95,10 @@ class PruningOptions:
         self._check_rates()
         self._check_density()
         self._check_units()
-        if self.scope == "erk" and self.structure != "weights":
+        rows_of_pattern = self.scope == "row" and self.pattern_density is not None  # equal in every row as it is
+        if self.scope in ("row", "erk") and self.structure != "weights" and not rows_of_pattern:
             what = f'"{self.structure}"' if isinstance(self.structure, str) else "heads"
-            raise InputError(f'scope: "erk" requires structure "weights", not {what}')
+            raise InputError(f'scope: "{self.scope}" requires structure "weights", not {what}')
 
     @property
     def _output_rate(self) -> float | None:
@@ -99,14 +114,16 @@ class PruningOptions:
         for layer, rate in self.rates.items():
             if not (isinstance(rate, Real) and 0 <= rate < 1):
                 raise InputError(f'rates: "{layer}" should be at least 0 and less than 1, not {rate!r}')
-        if self.scope != "layer" and (self.rates or self._output_rate is not None):
+        if self.scope not in _BY_LAYER and (self.rates or self._output_rate is not None):
             name = "rates" if self.rates else "output_rate"
-            raise InputError(f'{name}: goes with scope "layer", not "{self.scope}"; leave layers out with leave_out')
+            raise InputError(
+                f'{name}: goes with scope "layer" or "row", not "{self.scope}"; leave layers out with leave_out'
+            )
 
     def _check_density(self) -> None:
         if isinstance(self.density, Mapping):
-            if self.scope != "layer":
-                raise InputError(f'density: one for each layer requires scope "layer", not "{self.scope}"')
+            if self.scope not in _BY_LAYER:
+                raise InputError(f'density: one for each layer requires scope "layer" or "row", not "{self.scope}"')
             if self.rates or self._output_rate is not None:
                 raise InputError("rates: give the densities of the layers in density instead")
             for layer, density in self.density.items():
@@ -144,6 +161,10 @@ class PruningOptions:
         if self.cost != "units" and any(tables.values()):
             name = next(name for name, is_given in tables.items() if is_given)
             raise InputError(f'{name}: of single layers goes with cost "units", not "{self.cost}"')
+
+    @property
+    def _in_rows(self) -> bool:
+        return self.scope == "row" and self.structure == "weights"
 
     @property
     def pattern_density(self) -> float | None:
@@ -186,16 +207,24 @@ class PruningOptions:
         if isinstance(self.density, Mapping):
             densities = match_layers(self.density, layers.values(), "density")
             found = _of_competitors(densities, competing, "density")
-            return Layerwise({name: self._rate_for(density) for name, density in found.items()})
+            return self._layerwise({name: self._rate_for(density) for name, density in found.items()}, layers)
         if self.cost != "units":
             return Globally(tuple(shapes), self.level_rate)
         if not self.rates and self._output_rate is None:
-            return SCOPES[self.scope](shapes, self.level_rate)
+            by_row = self.scope == "row"
+            given = {name: structures.row_shape(layers[name]) for name in shapes} if by_row else shapes
+            return SCOPES[self.scope](given, self.level_rate)
         rates = _of_competitors(match_layers(self.rates, layers.values(), "rates"), competing, "rates")
         if self._output_rate is not None:
             outputs = dict.fromkeys(network.outputs, self._output_rate)
             rates = _of_competitors(outputs, competing, "output_rate") | rates
-        return Layerwise({name: rates.get(name, self.level_rate) for name in competing})
+        return self._layerwise({name: rates.get(name, self.level_rate) for name in competing}, layers)
+
+    def _layerwise(self, rates: Mapping[str, float], layers: Mapping[str, Layer]) -> Layerwise:
+        """The scope in which each layer has its own rate."""
+        if self.scope == "row":
+            return Rowwise(rates, {name: structures.row_shape(layers[name])[0] for name in rates})
+        return Layerwise(rates)
 
     def pruner(self, prunable: PrunableNetwork) -> Pruner:
         """The pruner of a network. Raises `InputError` where it has no such layers or structure."""
@@ -216,7 +245,7 @@ class PruningOptions:
 
     def _structure_of(self, network: PrunableNetwork) -> structures.Structure:
         make = structures.parse_structure(self.structure) if isinstance(self.structure, str) else self.structure
-        structure = make(network)
+        structure = structures.Rows(network.layers) if self._in_rows else make(network)
         if not isinstance(structure, structures.UnitStructure):
             return structure
         return replace(

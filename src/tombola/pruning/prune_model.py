@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from tombola.pruning import structures
+from tombola.pruning import sparsegpt, structures
 from tombola.pruning.example_inputs import first_inputs
 from tombola.pruning.held_weight import held_weight
 from tombola.pruning.hold import check_held
@@ -54,10 +55,14 @@ def prune(
 ) -> Mask:
     """Prune `network` in place, without training: pruned weights become zero. Returns the mask; see `hold`.
 
+    Only the score `sparsegpt` also changes the weights left. It prunes layer after layer, and updates them so that
+    the layer's outputs on `data` change little (Frantar & Alistarh 2023, section 3). Its scope is `layer`, `row` or
+    `erk`, its structure `weights` or `n:m`.
+
     `density` is the fraction of weights to keep, in (0, 1], of each layer or of all together, depending on the
-    `scope` (`layer`, `global`, `erk`); of n weights round((1 - density) n) are removed. A table gives densities by
-    layer name or pattern; other layers stay as they are. Layers in `leave_out` are not pruned, and do not count;
-    neither are biases, normalisation and embeddings, unless `include` names them (see `prunable`).
+    `scope` (`layer`, `row`, `global`, `erk`); of n weights round((1 - density) n) are removed. A table gives
+    densities by layer name or pattern; other layers stay as they are. Layers in `leave_out` are not pruned, and do
+    not count; neither are biases, normalisation and embeddings, unless `include` names them (see `prunable`).
 
     With a `structure` (`channels`, `neurons`, `heads` or `Heads(...)`, `width`, `blocks:4x4`) units are pruned with
     all that is coupled to them, and `density` is the fraction of units or, depending on the `cost`, of `weights` or
@@ -67,10 +72,10 @@ def prune(
     none may be left). Units that are outputs, those of output layers that `outputs` names too, are never pruned.
     Patterns as `2:4` have their own density, so it may be omitted. See docs/how-to/pruning.md.
 
-    `score` is a name in `SCORES` or a function of `ScoreInputs`. Scores that need examples use `data`: batches
-    `(x, y)`, or whatever the `loss` accepts, on the network's device; those that need initial weights use `start`, a
-    `state_dict`. `loss` is `"cross_entropy"`, `"mse"`, or a function `loss(network, batch)`. Scores are computed in
-    `rounds` on the way (100 for `synflow`).
+    `score` is a name in `SCORES`, `sparsegpt`, or a function of `ScoreInputs`. Scores that need examples use `data`:
+    batches `(x, y)`, or whatever the `loss` accepts, on the network's device; those that need initial weights use
+    `start`, a `state_dict`. `loss` is `"cross_entropy"`, `"mse"`, or a function `loss(network, batch)`. Scores are
+    computed in `rounds` on the way (100 for `synflow`).
 
     Scores are computed on a copy (see `ScoreInputs.network`), so nothing but the weights changes. Random scores, the
     global random states and the generator of a `DataLoader` start at `seed`; their states are restored. Weights
@@ -82,13 +87,16 @@ def prune(
     >>> mask.count
     15
     """
+    updates = isinstance(score, str) and score == "sparsegpt"
+    if updates and rounds is not None:
+        raise InputError('rounds: has no meaning with score "sparsegpt", which prunes once')
     options = PruningOptions(
         density=density,
         scope=scope,
         leave_out=leave_out,
         include=include,
         outputs=outputs,
-        score=score,
+        score="magnitude" if updates else score,
         structure=structure,
         rounds=rounds,
         group_score=group_score,
@@ -103,6 +111,8 @@ def prune(
     holds = {name: held_weight(network, name) for name in full}
     held = Mask({name: full[name] if weight is None else weight.kept for name, weight in holds.items()})
     goal = pruner.scope.keeps(pruner.units_left(full))
+    if held != full and updates:
+        raise InputError('score: "sparsegpt" needs dense layers; call tombola.pruning.hold.release')
     if held != full:
         _check_held(pruner, held, goal)
     loss = loss_function(loss)
@@ -117,12 +127,22 @@ def prune(
             _batches=None if data is None else repeatable(data),
             loss=loss,
         )
-        mask = pruner.prune_to(inputs, goal)
+        if updates:
+            mask, weights = sparsegpt.prune_and_update(inputs, pruner.structure, goal)
+            _copy_weights(weights, network)
+        else:
+            mask = pruner.prune_to(inputs, goal)
     mask.apply_(network)
     if empty := [*map(display_name, mask.empty_layers)]:
         more = f" and {len(empty) - 5} more layers" if len(empty) > 5 else ""
         _log.warning("all weights were pruned in %s%s", ", ".join(empty[:5]), more)
     return mask
+
+
+@torch.no_grad()
+def _copy_weights(weights: Mapping[str, Tensor], network: nn.Module) -> None:
+    for name, weight in weights.items():
+        network.get_parameter(name).copy_(weight)
 
 
 def _check_held(pruner: Pruner, held: Mask, goal: Counts) -> None:

@@ -62,6 +62,26 @@ class Layerwise:
 
 
 @dataclass(frozen=True)
+class Rowwise(Layerwise):
+    """Each output row of a layer is pruned at the layer's rate (Wanda, Sun et al. 2024, section 3: the comparison
+    group). The count is rounded for each row. Where rows have different numbers of weights left, as after a hold, the
+    layer keeps as many as if these differed by at most one; see `tombola.pruning.structures.rows`."""
+
+    rows: Mapping[str, int]
+    """By layer: the number of its output rows."""
+
+    def keeps(self, left: Counts) -> dict[Group, int]:
+        found = {}
+        for group, n in left.items():
+            rows, rate = self.rows[group[0]], self.rate_of(group)
+            few, longer = divmod(n, rows)  # `longer` rows have one weight more
+            found[group] = (rows - longer) * (few - removed_count(rate, few)) + longer * (
+                few + 1 - removed_count(rate, few + 1)
+            )
+        return found
+
+
+@dataclass(frozen=True)
 class Globally:
     """The weights of all layers compete together (Frankle & Carbin 2019, section 4: Resnet-18 and VGG-19)."""
 
@@ -220,10 +240,11 @@ def _advice(level: int, or_else: str) -> str:
 
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""The shapes of the weights of all layers to prune, in the network's order."""
+"""The shapes of the weights of all layers to prune, in the network's order; in the scope `row` outputs come first."""
 
 SCOPES: dict[str, Callable[[Shapes, float], Scope]] = {
     "layer": lambda shapes, rate: Layerwise(dict.fromkeys(shapes, rate)),
+    "row": lambda shapes, rate: Rowwise(dict.fromkeys(shapes, rate), {name: s[0] for name, s in shapes.items()}),
     "global": lambda shapes, rate: Globally(tuple(shapes), rate),
     "erk": ErdosRenyi,
 }

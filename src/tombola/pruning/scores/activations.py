@@ -17,7 +17,8 @@ from tombola.utils.calls import layer_input
 
 _log = logging.getLogger(__name__)
 
-_KINDS: tuple[Kind, ...] = ("linear", "convolution", "transposed convolution", "Conv1D", "projection")
+WITH_INPUTS: tuple[Kind, ...] = ("linear", "convolution", "transposed convolution", "Conv1D", "projection")
+"""The kinds of layers whose inputs can be read in a call of their module."""
 
 ReadInput = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Tensor | None]
 """(a module, the arguments of a call of it) -> the input of one of its layers."""
@@ -27,12 +28,12 @@ def wanda(inputs: ScoreInputs) -> dict[str, Tensor]:
     """|w_ij| ‖x_j‖₂, the norm of input feature j over all examples and tokens (Wanda, Sun et al. 2024, section 3).
 
     In a convolution j is the input channel, and the norm is over all positions too. A weight that several layers
-    share uses the inputs of all of them. The paper compares weights within each output row; here the scope decides.
+    share uses the inputs of all of them. The paper compares weights within each output row, as the scope `row` does.
     There are no scores of recurrent and bilinear layers, stacked experts, embeddings and single parameters: a module
     does not show what these are multiplied by. Raises `InputError` if the network or examples are missing.
     """
     network = inputs.network()
-    layers = [layer for layer in layers_of(network, inputs.weights) if layer.kind in _KINDS]
+    layers = [layer for layer in layers_of(network, inputs.weights) if layer.kind in WITH_INPUTS]
     squares: dict[str, Tensor] = {}
 
     def hook_of(layer: Layer, read: ReadInput) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
@@ -45,7 +46,7 @@ def wanda(inputs: ScoreInputs) -> dict[str, Tensor]:
 
     hooks = [
         module.register_forward_pre_hook(hook_of(layer, read), with_kwargs=True)
-        for module, layer, read in _inputs_of(network, layers)
+        for module, layer, read in inputs_of(network, layers)
     ]
     with torch.no_grad():
         for batch in inputs.batches():
@@ -67,7 +68,7 @@ def _norms(squares: dict[str, Tensor], layer: str, weight: Tensor) -> Tensor:
     return squares[layer].sqrt() if layer in squares else torch.zeros_like(weight)
 
 
-def _inputs_of(network: nn.Module, layers: list[Layer]) -> Iterator[tuple[nn.Module, Layer, ReadInput]]:
+def inputs_of(network: nn.Module, layers: list[Layer]) -> Iterator[tuple[nn.Module, Layer, ReadInput]]:
     """The modules that use a layer's weight, and how to read the layer's input in a call of theirs."""
     by_parameter: dict[int, list[Layer]] = {}
     for layer in layers:

@@ -13,6 +13,7 @@ from tombola.pruning.structures.coupled import channel_units, head_units, neuron
 from tombola.pruning.structures.heads import Heads
 from tombola.pruning.structures.layer_units import blocks
 from tombola.pruning.structures.pattern import NMPattern
+from tombola.pruning.structures.rows import Rows, row_shape
 from tombola.pruning.structures.structure import UNSTRUCTURED, Structure
 from tombola.pruning.structures.unit_structure import UnitStructure
 from tombola.utils.errors import InputError, unknown
@@ -31,9 +32,11 @@ __all__ = [
     "UNSTRUCTURED",
     "Heads",
     "NMPattern",
+    "Rows",
     "Structure",
     "UnitStructure",
     "parse_structure",
+    "row_shape",
     "width_parameters",
 ]
 
