@@ -171,6 +171,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "rigl": {"rigl": {"changes": 3, "fraction": 0.5}},
     "early-bird": {"early_bird": {"draws": 4, "window": 2}},
     "edge-popup": {},
+    "biprop": {},
+    "bernoulli-gates": {"bernoulli_gates": {"rescale": True}},
 }
 
 
@@ -200,7 +202,7 @@ def test_every_method_finishes_and_can_be_interrupted_and_resumed(method: str, t
         assert not summary.levels[1].verdict.winning
 
 
-@pytest.mark.parametrize("method", ["gradual", "rigl", "edge-popup"])
+@pytest.mark.parametrize("method", ["gradual", "rigl", "edge-popup", "biprop", "bernoulli-gates"])
 def test_engines_keep_the_same_numbers_of_weights(method: str, tmp_path: Path) -> None:
     counts = []
     for engine in ("eager", "sparse", "stacked"):
@@ -257,9 +259,10 @@ def test_drawing_masks_changes_no_bit_of_the_dense_training(engine: str, tmp_pat
     assert all(torch.equal(whole[name], drawn[name]) for name in whole)
 
 
-def test_untrained_subnetworks_are_runs_of_no_iterations(tmp_path: Path) -> None:
-    results, recorder = train(recipe_of("edge-popup", replicates=1), tmp_path)
-    (scored,) = (request.run for _, request in recorder.answers if request.branch == "edge_popup")
+@pytest.mark.parametrize("method", ["edge-popup", "biprop", "bernoulli-gates"])
+def test_untrained_subnetworks_are_runs_of_no_iterations(method: str, tmp_path: Path) -> None:
+    results, recorder = train(recipe_of(method, replicates=1), tmp_path)
+    scored = next(request.run for _, request in recorder.answers if request.branch == "scores")
     outcome = Store(tmp_path / "store").get(scored)
     assert outcome is not None
     measures = {row.branch: row.measures for row in results.rows}

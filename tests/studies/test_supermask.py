@@ -14,11 +14,12 @@ from tombola.experiments.experiment import count_runs
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.pruning.ranking import keep_best
 from tombola.runs.run import Run
-from tombola.studies.supermask import supermask_search
+from tombola.studies.supermask import SupermaskPlan, supermask_search
 from tombola.utils.errors import InputError
 from tombola.zoo.models import build
 from tombola.zoo.models.description import Network, Start
 from tombola.zoo.models.parametrizations.edge_popup import scores_of
+from tombola.zoo.models.reparametrization import effective_state
 
 POPUP = {"search": {"levels": 1, "density": 0.3, "method": "edge-popup"}}
 
@@ -119,11 +120,13 @@ def test_the_mask_read_from_the_scores_is_the_one_that_was_trained() -> None:
 def test_supermask_and_random_mask_are_evaluated_untrained_then_the_supermask_is_trained(dense: Run) -> None:
     masks = random_mask(dense, 0.3, 1), random_mask(dense, 0.3, 2)
     other = dense.model_copy(update={"seed": 99})
-    yielded, tickets = drive(supermask_search(dense, other, lambda _outcome: masks[0], masks[1]))
+    yielded, tickets = drive(
+        supermask_search(dense, SupermaskPlan(other, lambda _outcome: masks[0], dense, masks[1]))
+    )
     requests = [request for each in yielded for request in each]
     assert [(request.branch, request.run.begin, request.run.last) for request in requests] == [
         ("ticket", 0, 60),
-        ("edge_popup", 0, 60),
+        ("scores", 0, 60),
         ("supermask", 0, 0),
         ("untrained", 0, 0),
         ("ticket", 0, 60),
@@ -137,7 +140,7 @@ def test_supermask_and_random_mask_are_evaluated_untrained_then_the_supermask_is
 def test_an_experiment_trains_scores_of_its_network() -> None:
     def outcome(request: Any) -> Any:
         made_up = outcome_of(request.run)
-        if request.branch == "edge_popup":
+        if request.branch == "scores":
             made_up.final.update(build(request.run.start).state_dict())
         return made_up
 
@@ -145,12 +148,76 @@ def test_an_experiment_trains_scores_of_its_network() -> None:
     requests = requests_of(RecipeExperiment(recipe).study(0), outcome=outcome)
     assert len(requests) * recipe.replicates == count_runs(recipe)
     runs = {request.branch: request.run for request in requests}
-    assert (runs["edge_popup"].training.lr, runs["ticket"].training.lr) == (0.7, 5e-3)
+    assert (runs["scores"].training.lr, runs["ticket"].training.lr) == (0.7, 5e-3)
     assert runs["ticket"].mask.counts == runs["untrained"].mask.counts
     assert runs["ticket"].mask.counts == {
         n: size - round(0.7 * size) for n, size in runs["ticket"].mask.sizes.items()
     }
     assert runs["ticket"].mask != runs["untrained"].mask
+
+
+def requests_for(method: str, **changes: Any) -> dict[str, Run]:
+    """The runs of the first replicate, by branch, of a search in which nothing is trained."""
+
+    def outcome(request: Any) -> Any:
+        made_up = outcome_of(request.run)
+        if request.branch == "scores":
+            made_up.final.update(build(request.run.start).state_dict())
+        return made_up
+
+    recipe = tiny(search={"levels": 1, "density": 0.3, "method": method}, **changes)
+    requests = requests_of(RecipeExperiment(recipe).study(0), outcome=outcome)
+    assert len(requests) * recipe.replicates == count_runs(recipe)
+    return {request.branch: request.run for request in requests if request.level}
+
+
+def test_scale_fan_divides_the_weights_of_all_subnetworks_by_the_root_of_the_density() -> None:
+    runs = requests_for("edge-popup", edge_popup={"scale_fan": True}, controls={"reinit": 1, "random": 1})
+    plain = RecipeExperiment(tiny()).dense(0)
+    initial = build(plain.start).state_dict()
+    counts, sizes = runs["ticket"].mask.counts, runs["ticket"].mask.sizes
+    for branch in ("ticket", "supermask", "untrained", "random", "reinit"):
+        start = runs[branch].start.model_copy(update={"seed": plain.start.seed})
+        for name, value in build(start).state_dict().items():
+            factor = (sizes[name] / counts[name]) ** 0.5 if name in sizes else 1.0
+            assert torch.allclose(value, factor * initial[name], rtol=1e-6), (branch, name)
+    effective = effective_state(build(runs["scores"].start))
+    rescaled = build(runs["ticket"].start).state_dict()
+    for name, count in counts.items():
+        kept = effective[name] != 0
+        assert int(kept.sum()) == count
+        assert torch.equal(effective[name][kept], rescaled[name][kept])
+    assert RecipeExperiment(tiny(**POPUP, edge_popup={"scale_fan": True})).config.no_ticket_reason
+    assert RecipeExperiment(tiny(**POPUP, edge_popup={})).config.no_ticket_reason is None
+
+
+def test_options_that_are_not_given_do_not_change_runs() -> None:
+    absent, given = (requests_for("edge-popup", edge_popup=o) for o in ({}, {"scale_fan": False}))
+    assert {b: r.key for b, r in absent.items()} == {b: r.key for b, r in given.items()}
+    assert absent["scores"].start.network.name == "supermask"
+    assert absent["supermask"].start == absent["ticket"].start  # without statistics, as before
+
+
+@pytest.mark.parametrize("method", ["biprop", "bernoulli-gates"])
+def test_subnetworks_are_evaluated_with_the_weights_that_were_computed(method: str) -> None:
+    runs = requests_for(method, **{method.replace("-", "_"): {"lr": 0.7, "schedule": "cosine"}})
+    assert runs["ticket"].start.trained is None
+    for branch in ("supermask", "untrained"):
+        trained = runs[branch].start.trained
+        assert trained is not None
+        assert trained.through is not None
+        assert trained.through.options["by"] == method
+        assert (runs[branch].begin, runs[branch].last) == (0, 0)
+        assert runs[branch].mask.counts == runs["ticket"].mask.counts
+    assert runs["supermask"].start != runs["untrained"].start
+
+
+def test_statistics_of_normalisation_come_from_the_training_of_the_scores() -> None:
+    runs = requests_for("edge-popup", model={"name": "resnet", "depth": 8, "width": 2})
+    trained = runs["supermask"].start.trained
+    assert trained is not None
+    assert trained.through == runs["scores"].start.network
+    assert runs["ticket"].start.trained is None
 
 
 @pytest.mark.parametrize(("of", "inputs", "options"), CASES[:2])

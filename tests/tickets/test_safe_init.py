@@ -60,7 +60,7 @@ def test_trained_weights_and_other_networks_are_not_drawable() -> None:
     check_drawable(plain.model_copy(update={"reuse": Reuse(seed=1), "like": start(classes=9).network}), mask)
     trained = plain.model_copy(update={"trained": Trained(run="0" * 32)})
     like = plain.model_copy(update={"like": Network(name="timm:vit", inputs=(1,), classes=1)})
-    names = ("os:system", "timm:resnet18", "own:Net", "supermask", "parametrized", "")
+    names = ("os:system", "timm:resnet18", "own:Net", "supermask", "parametrized", "rescaled", "")
     for described in (trained, like, *(start(name, {}) for name in names)):
         with pytest.raises(InputError, match="cannot be drawn"):
             check_drawable(described, mask)

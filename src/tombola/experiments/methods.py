@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.experiments.search_method import MethodContext, SearchMethod, spaced_iterations
+from tombola.experiments.supermask_methods import SUPERMASK_METHODS
 from tombola.pruning.mask import Mask
-from tombola.pruning.ranking import keep_best
 from tombola.pruning.scopes import Counts
 from tombola.pruning.scores.growth import gradient
 from tombola.pruning.scores.weights import magnitude, uniform
@@ -23,13 +23,11 @@ from tombola.studies.dynamic_masks import SegmentScores, cosine_decay, dynamic_s
 from tombola.studies.early_bird import EarlyBirdPlan, early_bird_search
 from tombola.studies.request import RunRequest, Study
 from tombola.studies.search import iterative_search, one_shot_search
-from tombola.studies.supermask import supermask_search
 from tombola.studies.swamp import swamp_search
 from tombola.utils.errors import InputError
 from tombola.utils.frozen_model import FrozenModel
 from tombola.utils.seeds import Purpose
-from tombola.zoo.models import build, describe_parametrized
-from tombola.zoo.models.parametrizations.edge_popup import scores_of
+from tombola.zoo.models import build
 
 
 def _iterative(
@@ -180,34 +178,6 @@ def _early_bird(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
     return early_bird_search(dense, plan, context.prune)
 
 
-class EdgePopupSection(FrozenModel):
-    """`[edge_popup]`: scores are trained instead of weights."""
-
-    lr: float | None = Field(default=None, gt=0)
-    """The learning rate of the scores; by default that of the training."""
-
-
-def _edge_popup(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
-    counts, scored = context.kept_counts(dense.mask), _scored_run(context, dense)
-    build(scored.start)  # raises `InputError` if the network cannot have scores
-
-    def supermask_of(outcome: Outcome) -> Mask:
-        return keep_best(scores_of(outcome.final), dense.mask, counts)
-
-    return supermask_search(dense, scored, supermask_of, context.random_mask(dense.mask, Purpose.UNTRAINED))
-
-
-def _scored_run(context: MethodContext, dense: Run) -> Run:
-    """The run that trains a score for each weight; the forward pass uses as many weights as level 1 keeps."""
-    layers = {name: {"keep": count} for (name,), count in context.kept_counts(dense.mask).items()}
-    network = describe_parametrized(dense.start.network, "edge-popup", layers)
-    training = dense.training
-    if (lr := context.options.lr) is not None:
-        training = training.model_copy(update={"lr": lr})
-    start = dense.start.model_copy(update={"network": network})
-    return dense.model_copy(update={"start": start, "mask": Mask({}), "training": training})
-
-
 _SEARCHES = [
     SearchMethod("iterative", _iterative, one_level=False),
     SearchMethod("one-shot", partial(_iterative, search=one_shot_search), one_level=False),
@@ -224,14 +194,6 @@ _SEARCHES = [
     SearchMethod("rigl", _rigl, RiglSection, lambda options: options.changes, mask_changes=True, own_criterion=True),
     # The last segment of an early-bird search is requested twice.
     SearchMethod("early-bird", _early_bird, EarlyBirdSection, lambda options: options.draws + 1),
-    SearchMethod(
-        "edge-popup",
-        _edge_popup,
-        EdgePopupSection,
-        extra_runs=lambda _: 3,  # the scores, and the two untrained subnetworks
-        own_criterion=True,
-        count_per_layer=True,
-        other_networks=lambda context, dense: [_scored_run(context, dense)],
-    ),
+    *SUPERMASK_METHODS,
 ]
 METHODS = {method.name: method for method in _SEARCHES}

@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError, model_validator
 
-from tombola.experiments import methods, sections
+from tombola.experiments import methods, sections, supermask_methods
 from tombola.experiments.baseline import BaselineSection
 from tombola.experiments.custom_config import custom_config
 from tombola.experiments.methods import METHODS
@@ -55,8 +55,12 @@ class Recipe(SearchConfig):
     """Options of `search.method = "rigl"`."""
     early_bird: methods.EarlyBirdSection | None = None
     """Options of `search.method = "early-bird"`."""
-    edge_popup: methods.EdgePopupSection | None = None
+    edge_popup: supermask_methods.EdgePopupSection | None = None
     """Options of `search.method = "edge-popup"`."""
+    biprop: supermask_methods.BipropSection | None = None
+    """Options of `search.method = "biprop"`."""
+    bernoulli_gates: supermask_methods.BernoulliGatesSection | None = None
+    """Options of `search.method = "bernoulli-gates"`."""
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
@@ -159,6 +163,8 @@ class Recipe(SearchConfig):
         """Why the networks found cannot be lottery tickets, in a few words; None if they can."""
         if self.early_bird is not None and self.early_bird.go_on:
             return "weights not rewound"
+        if self.edge_popup is not None and self.edge_popup.scale_fan:
+            return "initial weights rescaled"
         return super().no_ticket_reason
 
 

@@ -27,7 +27,7 @@ class InterpolationPoint:
     """Which tickets the line joins; None if it joins two trainings of the dense network."""
 
 
-INTERMEDIATE = ("trunk", "segment", "particle", "edge_popup", "second_dense")
+INTERMEDIATE = ("trunk", "segment", "particle", "scores", "second_dense")
 """Branches of trainings that other trainings, or their masks, come from. They have no rows in the tables."""
 
 BASELINE = "baseline"

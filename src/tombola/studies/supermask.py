@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from tombola.pruning.mask import Mask
 from tombola.runs.outcome import Outcome
@@ -10,25 +11,50 @@ from tombola.runs.run import Run
 from tombola.studies.request import RunRequest, Study
 
 
-def supermask_search(
-    dense: Run, scored: Run, supermask_of: Callable[[Outcome], Mask], random: Mask
-) -> Study[list[RunRequest]]:
+@dataclass(frozen=True)
+class SupermaskPlan:
+    """How a supermask is found, and with which weights it is evaluated and trained."""
+
+    scored: Run
+    """Trains a score for each weight."""
+    mask_of: Callable[[Outcome], Mask]
+    """Reads the mask from an outcome of `scored`."""
+    initial: Run
+    """The run that trains the subnetworks, before it is masked."""
+    random: Mask | None = None
+    """A random mask of the same size. By default, the one that the scores make before they are trained."""
+    computed: bool = False
+    """Whether the supermask is evaluated with the weights and statistics that `scored` computed, rather than with
+    those of `initial`; without `random`, the mask to compare with is, too."""
+
+
+def supermask_search(dense: Run, plan: SupermaskPlan) -> Study[list[RunRequest]]:
     """Find a subnetwork of the initial weights by training scores (edge-popup, Ramanujan et al. 2020, "What's Hidden
     in a Randomly Weighted Neural Network?", section 3), evaluate it untrained, then train it as a ticket.
 
-    `scored` trains the scores, `supermask_of` reads the mask from its outcome, `random` is a random mask of the same
-    size. The untrained subnetworks are runs with no iterations: `supermask`, and `untrained` for the random mask.
-    Their normalisation statistics are the initial ones, so untrained networks with batch normalisation perform badly.
-    Returns the dense network and the ticket: the supermask with the initial weights, trained.
+    The untrained subnetworks are runs with no iterations: `supermask`, and `untrained` for the random mask. Returns
+    the dense network and the ticket: the supermask with the initial weights, trained.
     """
     ticket = RunRequest("ticket", 0, dense)
     yield ticket
-    outcome: Outcome = yield RunRequest("edge_popup", 1, scored)
+    outcome: Outcome = yield RunRequest("scores", 1, plan.scored)
     if outcome.measures.diverged:
         return [ticket]
-    run = dense.masked(supermask_of(outcome))
+    run = plan.initial.masked(plan.mask_of(outcome))
+    if plan.random is None:
+        before = plan.scored.until(0)
+        outcome = yield RunRequest("scores", 1, before)
+        untrained = _evaluated(plan.initial.masked(plan.mask_of(outcome)), before)
+    else:
+        untrained = _evaluated(plan.initial.masked(plan.random), None)
     del outcome
-    yield [RunRequest("supermask", 1, run.until(0)), RunRequest("untrained", 1, dense.masked(random).until(0))]
+    supermask = _evaluated(run, plan.scored if plan.computed else None)
+    yield [RunRequest("supermask", 1, supermask), RunRequest("untrained", 1, untrained)]
     trained = RunRequest("ticket", 1, run)
     yield trained
     return [ticket, trained]
+
+
+def _evaluated(run: Run, scored: Run | None) -> Run:
+    """A run that only evaluates: the initial weights of `run`, or those that `scored` computed."""
+    return run.until(0) if scored is None else run.after(scored, begin=0, end=0)

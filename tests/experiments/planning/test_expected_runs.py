@@ -37,6 +37,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "set": {"search": {"levels": 1, "rate": 0.8, "method": "set"}, "set": {"changes": 3}, "controls": {"rewound": 1}},
     "rigl": {"search": {"levels": 1, "rate": 0.8, "method": "rigl"}, "rigl": {"changes": 3}, "controls": {}},
     "edge-popup": {"search": {"levels": 1, "rate": 0.5, "method": "edge-popup"}},
+    "biprop": {"search": {"levels": 1, "rate": 0.5, "method": "biprop"}},
 }
 
 

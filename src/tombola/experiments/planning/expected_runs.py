@@ -30,7 +30,7 @@ class _Answers:
         if known is not None:
             return known
         made_up = MadeUp.of(request.run, request.run.key if alone else "")
-        if alone and request.branch in ("segment", "edge_popup"):  # whose weights are ranked in the search
+        if alone and request.branch in ("segment", "scores"):  # whose weights are ranked in the search
             return replace(made_up, final=self._initial_state(request.run))
         return made_up
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pydantic import ConfigDict, NonNegativeInt, ValidationError, validate_call
+from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, ValidationError, validate_call
 from torch import nn
 
 from tombola.utils.errors import InputError, unknown
@@ -112,7 +112,28 @@ def _make_parametrized(
     return reparametrize(make(inner), by, layers)
 
 
-WRAPPERS: dict[str, Factory] = {"supermask": _make_supermask, "parametrized": _make_parametrized}
+def _make_rescaled(
+    inputs: tuple[int, ...],
+    classes: int,
+    of: str,
+    factors: dict[str, PositiveFloat],
+    options: dict[str, Any] | None = None,
+    source: str | None = None,
+) -> nn.Module:
+    """The network named `of`, with its `options` and `source` (see `Network`), the weights named in `factors`
+    multiplied by these."""
+    network = make(Network(name=of, options=options or {}, source=source, inputs=inputs, classes=classes))
+    with torch.no_grad():
+        for name, factor in factors.items():
+            network.get_parameter(name).mul_(factor)
+    return network
+
+
+WRAPPERS: dict[str, Factory] = {
+    "supermask": _make_supermask,
+    "parametrized": _make_parametrized,
+    "rescaled": _make_rescaled,
+}
 """Networks made from another network. Only studies describe them; a recipe names the inner network."""
 
 
@@ -125,6 +146,12 @@ def describe_parametrized(network: Network, by: str, layers: Mapping[str, Mappin
         return describe("supermask", options, network.inputs, network.classes)
     options |= {"by": by, "layers": {name: dict(each) for name, each in layers.items()}}
     return describe("parametrized", options, network.inputs, network.classes)
+
+
+def describe_rescaled(network: Network, factors: Mapping[str, float]) -> Network:
+    """`network`, with the initial weights named in `factors` multiplied by these positive numbers."""
+    options: dict[str, Any] = {"of": network.name, "options": network.options or None, "source": network.source}
+    return describe("rescaled", options | {"factors": {**factors}}, network.inputs, network.classes)
 
 
 def _copy_matching(network: nn.Module, other: nn.Module) -> None:

@@ -12,6 +12,12 @@ from collections.abc import Callable
 
 from torch import nn
 
+from tombola.zoo.models.parametrizations.bernoulli_gates import BernoulliGates
+from tombola.zoo.models.parametrizations.biprop import Biprop
 from tombola.zoo.models.parametrizations.edge_popup import EdgePopup
 
-PARAMETRIZATIONS: dict[str, Callable[..., nn.Module]] = {"edge-popup": EdgePopup}
+PARAMETRIZATIONS: dict[str, Callable[..., nn.Module]] = {
+    "edge-popup": EdgePopup,
+    "biprop": Biprop,
+    "bernoulli-gates": BernoulliGates,
+}

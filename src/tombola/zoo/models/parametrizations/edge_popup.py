@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 from tombola.pruning.mask import State
 
 
-def scores_of(state: State) -> dict[str, Tensor]:
-    """|score| of every weight, by the name of the weight, from the `state_dict` of a network with `EdgePopup`."""
+def scores_of(state: State, ranked_by: Callable[[Tensor], Tensor] = torch.abs) -> dict[str, Tensor]:
+    """|score| of every weight, by the name of the weight, from the `state_dict` of a network with `EdgePopup` or
+    another parametrization with `scores`; `ranked_by` is what it ranks them by."""
     ending = ".0.scores"
     return {
-        name.removesuffix(ending).replace("parametrizations.", ""): scores.abs()
+        name.removesuffix(ending).replace("parametrizations.", ""): ranked_by(scores)
         for name, scores in state.items()
         if name.endswith(ending)
     }

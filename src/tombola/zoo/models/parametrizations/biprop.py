@@ -1,0 +1,25 @@
+"""Biprop: binary weights, of which a score for each decides whether it is kept."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tombola.zoo.models.parametrizations.edge_popup import EdgePopup, TopK
+from tombola.zoo.models.parametrizations.straight_through import StraightThrough
+
+
+class Biprop(EdgePopup):
+    """Edge-popup with binary weights: the kept ones are α · sign(weight), the others zero (Diffenderfer & Kailkhura
+    2021, "Multi-Prize Lottery Ticket Hypothesis", algorithm 1). The gain α is the mean |weight| of the kept ones.
+
+    As in the authors' code, a score's gradient is that of its effective weight times the weight: α passes none on.
+    """
+
+    def forward(self, weight: Tensor) -> Tensor:
+        kept: Tensor = TopK.apply(self.scores.abs(), self.keep)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            gain = (weight.abs() * kept).sum() / max(1, self.keep)
+            binary = gain * weight.sign() * kept
+        effective: Tensor = StraightThrough.apply(weight * kept, binary)  # type: ignore[no-untyped-call]
+        return effective
