@@ -37,7 +37,7 @@ from tombola.report.prose import conclusion
 from tombola.runs.distributed_store import first_process
 from tombola.runs.opening import shared_store
 from tombola.studies.conductor import Listener
-from tombola.studies.controls import SECOND_DENSE_CONTROLS
+from tombola.studies.controls import REDRAWN_CONTROLS
 from tombola.tickets.selection import best_level, ticket_of
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
@@ -232,7 +232,7 @@ def find_ticket(
             "evaluation": {"every": every, "minimize": _names(minimize), "stop_on": stop_on},
         }
     )
-    redrawn = next((name for name in ("reinit", *SECOND_DENSE_CONTROLS) if name in config.controls), None)
+    redrawn = next((name for name in REDRAWN_CONTROLS if name in config.controls), None)
     if redrawn and not source.draws_anew:
         raise InputError(
             f'controls: "{redrawn}" needs new initial weights: give a function that makes the model and draws them '

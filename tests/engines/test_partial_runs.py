@@ -29,11 +29,12 @@ from tests.support.training import (
 )
 from tombola.engines import Engine
 from tombola.engines.eager import Eager
-from tombola.engines.optimizers import build_optimizer, normalisation_parameters
+from tombola.engines.optimizers import build_optimizer
 from tombola.engines.sparse.engine import Sparse
 from tombola.engines.sparse.speeds import Speeds
 from tombola.engines.stacked.engine import Stacked
 from tombola.pruning.mask import State
+from tombola.pruning.normalisation import normalisation_parameters
 from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import initial_network
 from tombola.runs.run import Run, Training

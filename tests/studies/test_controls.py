@@ -17,7 +17,7 @@ from tombola.pruning.exchangeable_units import ExchangeableUnits, UnitPermutatio
 from tombola.pruning.mask import Mask
 from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.weight_matching import match_weights
-from tombola.runs.initial_state import initial_state
+from tombola.runs.initial_state import initial_state, masked_network
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.studies.controls import CONTROLS, SECOND_DENSE_CONTROLS, ControlPlan
@@ -27,6 +27,7 @@ from tombola.studies.search import iterative_search
 from tombola.utils.seeds import Purpose
 from tombola.zoo.models import build
 from tombola.zoo.models.mlp import mlp
+from tombola.zoo.models.reparametrization import effective_state
 
 DRAWN = sorted(name for name in CONTROLS if name.upper() in Purpose.__members__)
 UNITS = ExchangeableUnits.of(PrunableNetwork(mlp((8, 8), 10, widths=[20, 10]), given_example=torch.zeros(2, 8, 8)))
@@ -210,3 +211,55 @@ def test_second_networks_and_their_trunks_are_counted(to: str) -> None:
 def test_second_networks_need_tickets_that_are_rewound() -> None:
     with raises_input_error("controls.permuted", "rewind.method"):
         tiny(controls={"permuted": 1}, rewind={"to": "7it", "method": "learning-rate"})
+
+
+@pytest.mark.parametrize("name", ["signs", "magnitudes", "trained_signs"])
+def test_controls_of_signs_change_magnitudes_or_signs(name: str, tickets: list[RunRequest]) -> None:
+    """Of `reinit` with the ticket's signs, or of the ticket with other signs."""
+    reinit = {request.request_id[:3]: request.run for request in controls("reinit", tickets)}
+    for request in controls(name, tickets):
+        ticket = ticket_of(request, tickets)
+        final = build(ticket.start).state_dict() | outcome_of(ticket).final
+        start = initial_state(request.run.start, lambda key, **_: {ticket.key: final}[key])  # noqa: B023
+        before = build(ticket.start).state_dict()
+        drawn = build(reinit["reinit", request.level, request.draw].start).state_dict()
+        assert request.run.mask == ticket.mask
+        for layer, kept in ticket.mask.items():
+            now = start[layer][kept]
+            magnitudes, signs = {
+                "signs": (drawn, before),
+                "magnitudes": (before, None),
+                "trained_signs": (drawn, final),
+            }[name]
+            assert torch.equal(now.abs(), magnitudes[layer][kept].abs())
+            if signs is not None:
+                assert torch.equal(now.sign(), signs[layer][kept].sign())
+            else:
+                same = (now.sign() == before[layer][kept].sign()).double().mean()
+                assert abs(same - 0.5) < 3 / kept.sum() ** 0.5
+
+
+def test_signs_are_those_that_the_ticket_starts_with(dense: Run) -> None:
+    later = dense.after(dense.until(2), begin=2)
+    ticket = RunRequest("ticket", 1, later)
+    (run,) = [request.run for request in controls("signs", [RunRequest("ticket", 0, dense), ticket], 1)]
+    trunk = {name: -value for name, value in build(dense.start).state_dict().items()}
+    start = initial_state(run.start, lambda key, **_: {dense.until(2).key: trunk}[key])
+    assert (run.begin, run.end) == (0, None)
+    for layer in dense.mask:
+        assert torch.equal(start[layer].sign(), trunk[layer].sign())
+
+
+def test_sign_in_starts_as_reinit(tickets: list[RunRequest]) -> None:
+    for sign_in, reinit in zip(controls("sign_in", tickets), controls("reinit", tickets), strict=True):
+        assert sign_in.run.mask.count == reinit.run.mask.count
+        network = masked_network(sign_in.run)
+        started = masked_network(reinit.run).state_dict()
+        for name, weight in effective_state(network).items():
+            torch.testing.assert_close(weight, started[name])
+
+
+def test_trained_signs_leaves_out_a_ticket_that_diverged(tickets: list[RunRequest]) -> None:
+    plan = ControlPlan(tickets, 1, lambda level, draw: level + draw)
+    requested = requests_of(CONTROLS["trained_signs"](plan), diverge_at=2)
+    assert [request.level for request in requested if request.branch == "trained_signs"] == [1, 3]

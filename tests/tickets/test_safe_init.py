@@ -13,7 +13,7 @@ from tombola.runs.run import Run
 from tombola.tickets.safe_init import check_drawable, check_network, draw_weights, make_network
 from tombola.utils.errors import InputError
 from tombola.zoo.models import MODELS, build
-from tombola.zoo.models.description import Network, Reuse, Start, Trained
+from tombola.zoo.models.description import Network, Reuse, Signs, Start, Trained
 
 IMAGES: dict[str, dict[str, Any]] = {name: {} for name in MODELS} | {
     "mlp": {"widths": [5, 3]},
@@ -61,7 +61,8 @@ def test_trained_weights_and_other_networks_are_not_drawable() -> None:
     trained = plain.model_copy(update={"trained": Trained(run="0" * 32)})
     like = plain.model_copy(update={"like": Network(name="timm:vit", inputs=(1,), classes=1)})
     names = ("os:system", "timm:resnet18", "own:Net", "supermask", "parametrized", "rescaled", "")
-    for described in (trained, like, *(start(name, {}) for name in names)):
+    signs = plain.model_copy(update={"signs": Signs(of=trained)})
+    for described in (trained, like, signs, *(start(name, {}) for name in names)):
         with pytest.raises(InputError, match="cannot be drawn"):
             check_drawable(described, mask)
 

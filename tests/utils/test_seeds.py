@@ -16,5 +16,5 @@ def test_streams_never_change() -> None:
     assert derive(0, Purpose.WEIGHTS, 0) == 1317536309490288386
     assert derive(7, Purpose.REINIT, 1, 2, 3) == 4984266201262163669
     names = "WEIGHTS SPLIT TRAINING ORDER NOISE SCORE REINIT REUSE REUSE_SIGN RANDOM SHUFFLED RANDOM_GLOBAL LABELS"
-    names += " AUGMENT STABILITY SPARSE_START GROWTH UNTRAINED TRANSFER_RANDOM CHECK EVALUATION"
+    names += " AUGMENT STABILITY SPARSE_START GROWTH UNTRAINED TRANSFER_RANDOM CHECK EVALUATION MAGNITUDES"
     assert [(purpose.name, int(purpose)) for purpose in Purpose] == [(n, i) for i, n in enumerate(names.split())]

@@ -18,6 +18,7 @@ from tombola.engines.precision import at_least_float32, autocast, matmul_precisi
 from tombola.engines.training_loop import Capacity, SplitName, TrainingLoop, run_to_end
 from tombola.engines.transfers import to_device
 from tombola.pruning.mask import Mask, State
+from tombola.pruning.normalisation import normalisation_parameters
 from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import StateLoader, masked_network, no_stored_states
 from tombola.runs.outcome import Outcome
@@ -79,9 +80,7 @@ class ModuleLearner:
         self.training = run.training
         self.split = split.to(device)
         self.parameters: State = dict(network.named_parameters())
-        self.optimizer = optimizers.build_optimizer(
-            self.parameters, optimizers.normalisation_parameters(network), run.training
-        )
+        self.optimizer = optimizers.build_optimizer(self.parameters, normalisation_parameters(network), run.training)
         self.augmentation = Augmentation.of([run], [split], device)
         self.evaluation_batch_size = evaluation_batch_size(network, self.split.test.x[:1])
         self.loss_sum = torch.zeros((), device=device)

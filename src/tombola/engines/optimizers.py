@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn, optim
-from torch.nn.modules.batchnorm import _NormBase
+from torch import Tensor, optim
 
 from tombola.pruning.mask import State
 from tombola.runs.run import Training
@@ -41,17 +40,6 @@ def build_optimizer(
         nesterov=training.nesterov,
         fused=True,
     )
-
-
-def normalisation_parameters(network: nn.Module) -> list[str]:
-    """The names of the parameters of normalisation layers."""
-    kinds = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-    return [
-        f"{layer}.{name}" if layer else name
-        for layer, module in network.named_modules()
-        if isinstance(module, kinds)
-        for name, _ in module.named_parameters(recurse=False)
-    ]
 
 
 def has_lr_schedule(training: Training) -> bool:

@@ -18,6 +18,7 @@ from tombola.experiments.sections import SearchSection, StabilitySection
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.structures import Heads
 from tombola.runs.outcome import Measures
+from tombola.studies.controls import PARAMETRIZED_CONTROLS
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
 from tombola.utils.frozen_model import FrozenModel
@@ -128,6 +129,13 @@ class CustomConfig(SearchConfig):
     baseline: list[OtherTraining] | None = None
     stability: StepsStabilitySection | None = None
     search: DescribedSearchSection
+
+    @model_validator(mode="after")
+    def _check_parametrized(self) -> CustomConfig:
+        for name in PARAMETRIZED_CONTROLS:
+            if name in self.controls:
+                raise ValueError(f"controls.{name}: needs a recipe, whose networks can be parametrized")
+        return self
 
     @property
     def trained_on(self) -> str:

@@ -11,7 +11,9 @@ from tombola.experiments.recipe_workload import set_up, set_up_transfer
 from tombola.pruning.mask import Mask
 from tombola.pruning.scopes import goals
 from tombola.runs.run import Run
+from tombola.studies.controls import parametrized_runs
 from tombola.utils.former_names import former_attribute
+from tombola.zoo.models import build
 
 
 class RecipeExperiment(Experiment):
@@ -22,6 +24,8 @@ class RecipeExperiment(Experiment):
         self._transferred = set_up_transfer(workload, data_dir) if recipe.transfer else None
         super().__init__(recipe, workload, workload.rewind_to, workload.candidates, self._transferred)
         recipe.search_method.search(self._context(0), self.dense(0))  # raises for options that do not fit
+        for run in parametrized_runs(self.dense(0), recipe.controls):
+            build(run.start)  # raises if the network cannot have such weights
 
     def dense(self, replicate: int) -> Run:
         """The dense network's run. Each replicate has its own initial weights, validation split and batch order."""
@@ -34,6 +38,7 @@ class RecipeExperiment(Experiment):
         """One run for each combination of network, data and training options, the dense network's first."""
         dense, workload = self.dense(0), self._recipe_workload
         others = self.config.search_method.other_networks(self._context(0), dense)
+        others += parametrized_runs(dense, self.config.controls)
         return [dense, *others, *workload.baselines(0), *([self._transferred.dense(0)] if self._transferred else [])]
 
     def demand(self) -> Demand:

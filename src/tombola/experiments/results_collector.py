@@ -32,6 +32,7 @@ from tombola.experiments.session import Session
 from tombola.experiments.stability_table import RECIPE_FIGURES, own_figures, point_row, stability_table
 from tombola.pruning.mask import State
 from tombola.pruning.structures import UNSTRUCTURED, Structure
+from tombola.runs.computed_weights import without_parametrization
 from tombola.runs.outcome import FIGURE_PREFIX, Outcome
 from tombola.studies.conductor import Listener
 from tombola.studies.request import INTERMEDIATE, InterpolationPoint, RequestId, RunRequest
@@ -137,7 +138,8 @@ class ResultsCollector(Listener):
         run, start = request.run, self._initial_states(request.run.start)
         if not self._tables and isinstance(self.config, CustomConfig):
             self._check_figures(self.config, outcome)
-        stats = [vars(layer) for layer in layer_stats(run, start, outcome, self._structure)]
+        computed = without_parametrization(run, start, outcome)
+        stats = [vars(layer) for layer in layer_stats(*computed, self._structure)]
         layers = {name: [layer[name] for layer in stats] for name in stats[0]}
         curves = {column_of(name): values.numpy() for name, values in outcome.curves.items()}
         tables = RunTables(Row.of(study, request, outcome), layers, curves)

@@ -70,8 +70,14 @@ def kind_of(description: Description) -> str:
 
 def parents_of(description: Description) -> list[str]:
     """The keys of the runs whose final weights a run starts from."""
-    trained = description["start"].get("trained") or {}
-    return [trained[name] for name in ("run", "towards") if trained.get(name)] + [*trained.get("averaged", {})]
+    return _parents_of_start(description["start"])
+
+
+def _parents_of_start(start: Description) -> list[str]:
+    """As `Start.parents`, of a description that another version may have written."""
+    trained, other = start.get("trained") or {}, (start.get("signs") or {}).get("of")
+    own = [trained[name] for name in ("run", "towards") if trained.get(name)] + [*trained.get("averaged", {})]
+    return own + (_parents_of_start(other) if other else [])
 
 
 def _keys_of_rows(folder: Path) -> set[str]:

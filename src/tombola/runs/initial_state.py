@@ -12,7 +12,8 @@ from tombola.pruning.mask import State
 from tombola.runs.outcome import without_pruned
 from tombola.runs.run import BaseRun
 from tombola.zoo.models import build
-from tombola.zoo.models.description import Start
+from tombola.zoo.models.description import Start, Trained
+from tombola.zoo.models.initialise import change_signs
 from tombola.zoo.models.reparametrization import effective_state
 
 
@@ -34,24 +35,36 @@ def initial_network(start: Start, load_state: StateLoader = no_stored_states) ->
     `load_state` raise."""
     network = build(start)
     if start.trained is not None:
-        network.load_state_dict(initial_state(start, load_state))
+        network.load_state_dict(_trained_state(start, start.trained, load_state))
+    if start.signs is not None:
+        change_signs(network, start.signs, lambda other: initial_network(other, load_state))
     return network
 
 
 def initial_state(start: Start, load_state: StateLoader = no_stored_states) -> State:
     """The `state_dict` of the initial network. If it comes from an earlier run, no network is built."""
-    if start.trained is None:
-        return build(start).state_dict()
-    state = load_state(start.trained.run)
-    if start.trained.through is not None:
-        parametrized = build(Start(network=start.trained.through, seed=start.seed))
-        parametrized.load_state_dict(state)
-        return effective_state(parametrized)
-    if start.trained.averaged:
-        return _average(state, start.trained.averaged, load_state)
-    if start.trained.towards is None:
+    if start.trained is None or start.signs is not None:
+        return initial_network(start, load_state).state_dict()
+    return _trained_state(start, start.trained, load_state)
+
+
+def _trained_state(start: Start, trained: Trained, load_state: StateLoader) -> State:
+    state = load_state(trained.run)
+    if trained.through is not None:
+        return computed_weights(Start(network=trained.through, seed=start.seed), state)
+    if trained.averaged:
+        return _average(state, trained.averaged, load_state)
+    if trained.towards is None:
         return state
-    return interpolate(state, load_state(start.trained.towards), start.trained.share)
+    return interpolate(state, load_state(trained.towards), trained.share)
+
+
+def computed_weights(start: Start, state: State) -> State:
+    """The `state_dict` of the network without its parametrizations, with the weights that they compute from `state`,
+    that of the network of `start`."""
+    parametrized = build(start)
+    parametrized.load_state_dict(state)
+    return effective_state(parametrized)
 
 
 def _average(state: State, others: Mapping[str, float], load_state: StateLoader) -> State:

@@ -19,7 +19,9 @@ from tombola.utils.duration import Duration
 from tombola.utils.former_names import former_attribute
 from tombola.utils.frozen_model import FrozenModel
 from tombola.zoo.datasets.description import Data
-from tombola.zoo.models.description import Reuse, Start, Trained
+from tombola.zoo.models import describe_parametrized
+from tombola.zoo.models.description import Reuse, Signs, Start, Trained
+from tombola.zoo.models.reparametrization import original_name
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -127,8 +129,30 @@ class BaseRun(FrozenModel):
         """The whole training with the same mask, from the initial weights shuffled within each layer."""
         return self._from_the_beginning({"reuse": Reuse(seed=seed, keep_signs=keep_signs)})
 
+    def with_signs_of(self, other: Start, seed: int, normalisation: bool = False) -> Self:
+        """The whole training with the same mask, from newly drawn initial weights with the signs of `other`. With
+        `normalisation`, scales and shifts of normalisation layers are also those of `other`."""
+        return self._from_the_beginning({"seed": seed, "signs": Signs(of=other, normalisation=normalisation)})
+
+    def with_drawn_signs(self, seed: int) -> Self:
+        """The whole training with the same mask, from the weights that this run starts from, with newly drawn
+        signs."""
+        return self._from_the_beginning({"signs": Signs(seed=seed), "trained": self.start.trained})
+
+    def parametrized(self, by: str) -> Self:
+        """The same training, with the masked weights computed by a parametrization of `PARAMETRIZATIONS` without
+        options. The mask is that of the tensors that they are computed from."""
+        network = describe_parametrized(self.start.network, by, {name: {} for name in self.mask})
+        mask = Mask({original_name(name): kept for name, kept in self.mask.items()})
+        return self.model_copy(update={"start": self.start.model_copy(update={"network": network}), "mask": mask})
+
+    @property
+    def final_start(self) -> Start:
+        """A start from the weights that this run ends with."""
+        return Start(network=self.start.network, seed=self.start.seed, trained=Trained(run=self.key))
+
     def _from_the_beginning(self, drawn: dict[str, Any]) -> Self:
-        start = self.start.model_copy(update=drawn | {"trained": None})
+        start = self.start.model_copy(update={"trained": None} | drawn)
         return self.model_copy(update={"start": start, "begin": 0, "end": None})
 
     def until(self, end: int) -> Self:

@@ -17,7 +17,7 @@ from tombola.pruning.mask import Mask, State
 from tombola.pruning.random_mask import RandomMask, random_mask
 from tombola.pruning.structures import UNSTRUCTURED, Structure
 from tombola.runs.outcome import Outcome
-from tombola.runs.run import BaseRun
+from tombola.runs.run import BaseRun, Run
 from tombola.studies.request import RunRequest, Study
 from tombola.studies.rewinding import Retrain, rewind_weights, train_trunk
 from tombola.studies.search import Prune, one_shot_requests
@@ -132,6 +132,45 @@ def reuse_sign(plan: ControlPlan) -> Study[None]:
     )
 
 
+def signs(plan: ControlPlan) -> Study[None]:
+    """Are the ticket's signs enough, with other magnitudes? Train weights drawn as those of `reinit`, with the signs
+    of the weights that the ticket starts from (Frankle et al. 2020, "The Early Phase of Neural Network Training",
+    section 4)."""
+    yield plan.requests(
+        "signs", lambda ticket, draw: ticket.run.with_signs_of(ticket.run.start, plan.seed(ticket.level, draw))
+    )
+
+
+def magnitudes(plan: ControlPlan) -> Study[None]:
+    """Are the ticket's magnitudes enough, with other signs? Train the weights that the ticket starts from, with
+    newly drawn signs; the complement of `signs`."""
+    yield plan.requests("magnitudes", lambda ticket, draw: ticket.run.with_drawn_signs(plan.seed(ticket.level, draw)))
+
+
+def trained_signs(plan: ControlPlan) -> Study[None]:
+    """Are the signs that the ticket ends with enough? Like `signs`, with the signs and the normalisation parameters
+    of the trained ticket (Oh et al. 2025, "Find A Winning Sign", arXiv 2504.05357)."""
+    chosen = [ticket for ticket in plan.tickets if plan.includes(ticket.level)]
+    outcomes: list[Outcome] = yield chosen
+    diverged = {t.level for t, outcome in zip(chosen, outcomes, strict=True) if outcome.measures.diverged}
+
+    def run_of(ticket: RunRequest, draw: int) -> BaseRun:
+        seed = plan.seed(ticket.level, draw)
+        return ticket.run.with_signs_of(ticket.run.final_start, seed, normalisation=True)
+
+    yield [request for request in plan.requests("trained_signs", run_of) if request.level not in diverged]
+
+
+def sign_in(plan: ControlPlan) -> Study[None]:
+    """Does a mask on new weights train better if signs change more easily? Train `reinit` with each weight the
+    product of two factors (Gadhikar et al. 2025, "Sign-In to the Lottery", arXiv 2504.12801; see `SignIn`)."""
+
+    def run_of(ticket: RunRequest, draw: int) -> BaseRun:
+        return ticket.run.reinitialised(plan.seed(ticket.level, draw)).parametrized(PARAMETRIZED_CONTROLS["sign_in"])
+
+    yield plan.requests("sign_in", run_of)
+
+
 def random(plan: ControlPlan) -> Study[None]:
     """Do the densities of the layers suffice? Train a random mask with the same number of weights in each layer or,
     with a structure, of units in each set. The masks of one draw are nested, as in random pruning."""
@@ -226,7 +265,7 @@ def _shuffled_weights(mask: Mask, seed: int) -> Mask:
 CONTROLS: dict[str, Callable[[ControlPlan], Study[None]]] = {
     control.__name__: control
     for control in (
-        *(reinit, permuted, unpermuted, reuse, reuse_sign),
+        *(reinit, permuted, unpermuted, reuse, reuse_sign, signs, magnitudes, trained_signs, sign_in),
         *(random, shuffled, random_global, large_init, one_shot, rewound),
     )
 }
@@ -238,3 +277,14 @@ NEW_MASK_CONTROLS = ("random", "shuffled", "random_global", "large_init")
 
 SECOND_DENSE_CONTROLS = ("permuted", "unpermuted")
 """Controls that start like a second dense network, which therefore must be rewound to the same iteration."""
+PARAMETRIZED_CONTROLS = {"sign_in": "sign-in"}
+"""Controls that train the network with a parametrization, and its name in `PARAMETRIZATIONS`."""
+
+
+def parametrized_runs(dense: Run, controls: Collection[str]) -> list[Run]:
+    """For each of these controls that trains the network with a parametrization, the dense network's run with it."""
+    return [dense.parametrized(by) for name, by in PARAMETRIZED_CONTROLS.items() if name in controls]
+
+
+REDRAWN_CONTROLS = ("reinit", *SECOND_DENSE_CONTROLS, "signs", "trained_signs", "sign_in")
+"""Controls that draw initial weights."""

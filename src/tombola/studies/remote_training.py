@@ -182,11 +182,7 @@ class RemoteTraining:
 
 def _states(run: BaseRun) -> Iterator[tuple[str, bool]]:
     """The final states, of weights or optimizers, that `run` starts from."""
-    if (trained := run.start.trained) is not None:
-        yield trained.run, False
-        if trained.towards is not None:
-            yield trained.towards, False
-        for key in trained.averaged:
-            yield key, False
-        if trained.optimizer:
-            yield trained.run, True
+    for key in run.start.parents:
+        yield key, False
+    if (trained := run.start.trained) is not None and trained.optimizer:
+        yield trained.run, True

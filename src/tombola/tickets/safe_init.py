@@ -30,7 +30,8 @@ TENSORS_PER_LAYER = 10
 
 def check_drawable(start: Start, mask: Mask) -> None:
     """Raises `InputError` unless `start` is a built-in network with the layers of `mask` and untrained weights."""
-    if start.trained is not None or any(n.name not in MODELS for n in (start.network, start.like) if n is not None):
+    drawn = start.trained is None and start.signs is None
+    if not drawn or any(n.name not in MODELS for n in (start.network, start.like) if n is not None):
         raise InputError("its initial weights cannot be drawn: they were trained, or its network is not built in")
     check_network(start.network, mask)
     if start.like is not None:

@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     RANDOM = 9
     SHUFFLED = 10
     RANDOM_GLOBAL = 11
+    SIGNS = TRAINED_SIGNS = SIGN_IN = REINIT  # each level and draw has the initial weights of `reinit`
     PERMUTED = UNPERMUTED = REINIT  # the same initial weights for both, at level 0, where `reinit` draws none
     LABELS = 12  # which training labels are randomised, and their new values
     AUGMENT = 13  # how each image is flipped and cropped in training
@@ -37,6 +38,7 @@ class Purpose(IntEnum):
     TRANSFER_RANDOM = 18  # the random masks that transferred tickets are compared with
     CHECK = 19  # everything random in a training that verifies a ticket; the initial weights of its controls
     EVALUATION = 20  # everything random while a user's own function evaluates or tests
+    MAGNITUDES = 21  # the signs of the control `magnitudes`
     PARTICLE = 24  # everything random in a training whose weights are averaged with those of others
 
 

@@ -17,7 +17,7 @@ from tombola.utils.errors import InputError
 from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import seeded
 from tombola.zoo.models.description import Network, Start
-from tombola.zoo.models.initialise import reorder
+from tombola.zoo.models.initialise import change_signs, reorder
 
 Model = nn.Module | Callable[[], nn.Module]
 """A network, or a function that makes one and draws its initial weights."""
@@ -78,7 +78,9 @@ class CustomModel:
         if start.reuse is not None:
             reorder(network, start.reuse)
         if start.trained is not None:
-            restore_network(network, initial_state(start, load_state))
+            restore_network(network, initial_state(start.model_copy(update={"signs": None}), load_state))
+        if start.signs is not None:
+            change_signs(network, start.signs, lambda other: self.initial_network(other, load_state))
         return network
 
     def _draw(self, seed: int) -> nn.Module:

@@ -24,6 +24,7 @@ from tombola.engines.stacked.triton_support import triton_usable
 from tombola.engines.training_loop import SplitName
 from tombola.engines.transfers import to_device
 from tombola.pruning.mask import State
+from tombola.pruning.normalisation import normalisation_parameters
 from tombola.runs.run import Run
 from tombola.utils.host_copies import host_copies
 from tombola.zoo.datasets.split import ExampleSet, Split
@@ -120,7 +121,7 @@ class EnsembleLearner:
         self.forward = vmap(functools.partial(_call, self.network), randomness="different")
         cuda = device.type == "cuda"
         self.optimizer = optimizers.build_optimizer(
-            self.parameters, optimizers.normalisation_parameters(self.network), training, capturable=cuda
+            self.parameters, normalisation_parameters(self.network), training, capturable=cuda
         )
         self.augmentation = Augmentation.of(runs, splits, device)
         pruned = {

@@ -52,6 +52,17 @@ class Trained(FrozenModel):
     weights that it computed are taken."""
 
 
+class Signs(FrozenModel):
+    """The signs of the weights of prunable layers. Exactly one of `seed` and `of` is given."""
+
+    seed: int | None = None
+    """Each sign is + or -, with probability 1/2."""
+    of: Start | None = None
+    """The signs are those of other weights of the same network. Weights that are zero there keep their own."""
+    normalisation: bool = False
+    """Whether the scales and shifts of normalisation layers are also those of `of`."""
+
+
 class Start(FrozenModel):
     """The weights a training starts from: a network, and the seed of its initial weights θ0."""
 
@@ -64,3 +75,16 @@ class Start(FrozenModel):
     like: Network | None = None
     """Another network, drawn with the same seed, whose weights are used wherever names and shapes agree: so a ticket
     keeps its initial weights on a dataset with other classes."""
+    signs: Signs | None = None
+    """Other signs of these weights, which keep their magnitudes."""
+
+    @property
+    def parents(self) -> list[str]:
+        """The keys of the runs whose final weights it depends on."""
+        trained, other = self.trained, self.signs and self.signs.of
+        own = (
+            []
+            if trained is None
+            else [trained.run, *([trained.towards] if trained.towards else []), *trained.averaged]
+        )
+        return own + (other.parents if other else [])

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tombola.pruning.layers import by_layer
+from tombola.pruning.normalisation import normalisation_parameters
 from tombola.pruning.prunable_layers import default_layers
-from tombola.zoo.models.description import Reuse
+from tombola.zoo.models.description import Reuse, Signs, Start
 
 Initialisation = Literal["glorot-normal", "kaiming-normal", "signed-constant"]
 NormWeights = Literal["ones", "uniform"]
@@ -63,3 +64,30 @@ def reorder(network: nn.Module, reuse: Reuse) -> None:
         for group in groups:
             indices = group.nonzero().squeeze(1)
             weights[indices] = weights[indices[torch.from_numpy(generator.permutation(len(indices)))]]
+
+
+@torch.no_grad()
+def change_signs(network: nn.Module, signs: Signs, make: Callable[[Start], nn.Module]) -> None:
+    """Give the weights of each layer that is prunable by default the signs that `signs` describes, in place.
+    `make` makes the network with other weights."""
+    weights = _prunable_weights(network)
+    if signs.of is None:
+        assert signs.seed is not None, "signs have a seed or are those of other weights"
+        generator = np.random.default_rng(signs.seed)
+        for weight in weights.values():
+            drawn = torch.from_numpy(generator.integers(0, 2, weight.numel())).view_as(weight)
+            weight.abs_().mul_(2 * drawn.to(weight) - 1)
+        return
+    other = make(signs.of)
+    for name, weight in _prunable_weights(other).items():
+        sign = weight.sign()
+        weights[name].copy_(torch.where(sign == 0, weights[name], weights[name].abs() * sign))
+    if signs.normalisation:
+        for name in normalisation_parameters(network):
+            network.get_parameter(name).copy_(other.get_parameter(name))
+
+
+def _prunable_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The weights of each layer that is prunable by default, by the name of the layer."""
+    parameters = by_layer(dict(network.named_parameters()))
+    return {layer.name: parameters[layer.name] for layer in default_layers(network)}

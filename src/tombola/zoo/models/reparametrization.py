@@ -51,6 +51,19 @@ def original_name(name: str) -> str:
     return f"{layer}.parametrizations.{weight}.original" if layer else f"parametrizations.{weight}.original"
 
 
+def weight_name(name: str) -> str:
+    """The inverse of `original_name`; other names stay as they are.
+
+    >>> weight_name("fc1.parametrizations.weight.original"), weight_name("fc1.bias")
+    ('fc1.weight', 'fc1.bias')
+    """
+    return name.removesuffix(".original").replace("parametrizations.", "") if _is_original(name) else name
+
+
+def _is_original(name: str) -> bool:
+    return f".{name}".endswith(".original") and "parametrizations" in name.split(".")
+
+
 def effective_state(network: nn.Module) -> State:
     """The `state_dict` of the same network without parametrizations, with the weights that it uses in evaluation
     mode. `network` is left in this mode."""

@@ -15,9 +15,11 @@ from torch import nn
 from tombola.zoo.models.parametrizations.bernoulli_gates import BernoulliGates
 from tombola.zoo.models.parametrizations.biprop import Biprop
 from tombola.zoo.models.parametrizations.edge_popup import EdgePopup
+from tombola.zoo.models.parametrizations.sign_in import SignIn
 
 PARAMETRIZATIONS: dict[str, Callable[..., nn.Module]] = {
     "edge-popup": EdgePopup,
     "biprop": Biprop,
     "bernoulli-gates": BernoulliGates,
+    "sign-in": SignIn,
 }
