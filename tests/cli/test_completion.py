@@ -59,8 +59,8 @@ def test_keys_are_completed_then_their_values() -> None:
 
 
 def test_bash_which_splits_words_at_equals_gets_values_alone() -> None:
-    assert _candidates("tombola run digits --set training.optimizer = a") == ["adam"]
-    assert _candidates("tombola run digits --set training.optimizer =") == ["adam", "sgd"]
+    assert _candidates("tombola run digits --set training.optimizer = a") == ["adam", "adamw"]
+    assert _candidates("tombola run digits --set training.optimizer =") == ["adam", "adamw", "sgd"]
     assert _candidates("tombola run tiny.toml --set seed=1 --set replicates = ") == ["2"]
 
 

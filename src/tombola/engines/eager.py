@@ -14,9 +14,11 @@ from tombola.engines import optimizers
 from tombola.engines.augmentation import Augmentation
 from tombola.engines.determinism import device_and_version, reproducible
 from tombola.engines.history import Evaluation
+from tombola.engines.mixup import Mixed, Mixup
 from tombola.engines.precision import at_least_float32, autocast, matmul_precision
 from tombola.engines.training_loop import Capacity, SplitName, TrainingLoop, run_to_end
 from tombola.engines.transfers import to_device
+from tombola.engines.weight_average import ENTRY, WeightAverage
 from tombola.pruning.mask import Mask, State
 from tombola.pruning.normalisation import normalisation_parameters
 from tombola.runs.checkpoint import Checkpoint
@@ -83,6 +85,10 @@ class ModuleLearner:
         self.optimizer = optimizers.build_optimizer(self.parameters, normalisation_parameters(network), run.training)
         self.augmentation = Augmentation.of([run], [split], device)
         self.evaluation_batch_size = evaluation_batch_size(network, self.split.test.x[:1])
+        self.mixup = Mixup(run, device) if run.training.mixup else None
+        self.average = WeightAverage(network, run.training.ema) if run.training.ema else None
+        # A run that another one continues keeps the weights themselves.
+        self.results_in_average = run.last >= run.training.length.iterations and not run.keeps_optimizer
         self.loss_sum = torch.zeros((), device=device)
         self.best = self._copy()
         self.masked = [
@@ -90,30 +96,56 @@ class ModuleLearner:
             for name, kept in (run.mask if mask is None else mask).items()
             if not kept.all()
         ]
+        # Elsewhere each weight has its own update, and pruned weights do not change those of others.
+        self.masks_gradients = run.training.custom_optimizer or run.training.clip_norm is not None
 
     def train(self, orders: Tensor, first: int) -> None:
         (order,) = to_device(orders, self.device)
         self.network.train()
         rates = optimizers.learning_rates(self.training, first, len(order)).tolist()
         choices = self.augmentation.choices(first, len(order)) if self.augmentation else None
+        mixed = self.mixup.draws(first, len(order)) if self.mixup else None
         for index, batch in enumerate(order):
             optimizers.set_learning_rate(self.optimizer, rates[index])
             x, y = self.split.train[batch]
             if self.augmentation and choices is not None:
                 x = self.augmentation(x, choices[index])
-            self.step(x, y)
+            self.step(x, y, mixed[index] if mixed else None)
 
-    def step(self, x: Tensor, y: Tensor) -> None:
+    def step(self, x: Tensor, y: Tensor, mixed: Mixed | None = None) -> None:
         """One iteration."""
-        loss = functional.cross_entropy(self._logits(x), y)
+        loss = self._loss(x, y, mixed)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.masks_gradients:
+            for weight, kept in self.masked:
+                if weight.grad is not None:
+                    weight.grad.mul_(kept)
+        if self.training.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters.values(), self.training.clip_norm)
         self.optimizer.step()
         # Momentum and weight decay may have changed pruned weights; they are zero again before the next forward pass.
         with torch.no_grad():
             for weight, kept in self.masked:
-                weight.mul_(kept)
+                if self.training.custom_optimizer:  # which may have divided by zero
+                    weight.masked_fill_(kept == 0, 0)
+                else:
+                    weight.mul_(kept)
+        if self.average is not None:
+            self.average.update()
         self.loss_sum += loss.detach()
+
+    def _loss(self, x: Tensor, y: Tensor, mixed: Mixed | None) -> Tensor:
+        """The loss of a batch in training: its cross-entropy, with smoothed labels, of mixed examples."""
+        smoothing = self.training.label_smoothing
+        if mixed is None:
+            return functional.cross_entropy(self._logits(x), y, label_smoothing=smoothing)
+        logits = self._logits(mixed(x))
+        # Cross-entropy is linear in the labels, so that mixing losses is mixing labels.
+        of_each, of_others = (
+            functional.cross_entropy(logits, labels, label_smoothing=smoothing) for labels in (y, y[mixed.others])
+        )
+        return torch.lerp(of_others, of_each, mixed.share)
 
     def _logits(self, x: Tensor) -> Tensor:
         with autocast(self.training.precision, self.device):
@@ -127,12 +159,20 @@ class ModuleLearner:
 
     @torch.no_grad()
     def evaluate(self, split_name: SplitName, best: bool = False) -> list[Evaluation]:
-        if best:
-            current = self._copy()
-            self.network.load_state_dict(self.best)
-            scores = self.evaluate(split_name)
-            self.network.load_state_dict(current)
-            return scores
+        if not best and self.average is None:
+            return self._evaluate(split_name)
+        current = self._copy()
+        self.network.load_state_dict(self.best if best else self._evaluated())
+        scores = self._evaluate(split_name)
+        self.network.load_state_dict(current)
+        return scores
+
+    def _evaluated(self) -> State:
+        """The `state_dict` that is evaluated."""
+        return self.network.state_dict() if self.average is None else self.average.state()
+
+    def _evaluate(self, split_name: SplitName) -> list[Evaluation]:
+        """Evaluate the network as it is."""
         examples = getattr(self.split, split_name)
         self.network.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -146,29 +186,44 @@ class ModuleLearner:
 
     def keep_best(self, improved: Sequence[bool]) -> None:
         assert all(improved)
-        self.best = self._copy()
+        self.best = self._copy(self._evaluated())
 
     def weights(self) -> list[State]:
-        return [host_copies(self.network.state_dict())]
+        return [host_copies(self._result())]
+
+    def _result(self) -> State:
+        """The `state_dict` that the training results in."""
+        return self._evaluated() if self.results_in_average else self.network.state_dict()
 
     def optimizer_states(self) -> list[State]:
-        return [optimizers.optimizer_state(self.optimizer, self.parameters)]
+        average = {} if self.average is None else self.average.values
+        averages = {f"{ENTRY}/{name}": value for name, value in average.items()}
+        return [optimizers.optimizer_state(self.optimizer, self.parameters) | host_copies(averages)]
 
     def load_optimizer_states(self, states: Sequence[State]) -> None:
         (state,) = states
-        optimizers.load_optimizer_state(self.optimizer, self.parameters, state)
+        averages = strip_prefix(state, ENTRY)
+        own = {entry: value for entry, value in state.items() if not entry.startswith(f"{ENTRY}/")}
+        optimizers.load_optimizer_state(self.optimizer, self.parameters, own)
+        if self.average is not None:
+            self.average.load(averages)
 
-    def _copy(self) -> State:
-        return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+    def _copy(self, state: State | None = None) -> State:
+        state = self.network.state_dict() if state is None else state
+        return {name: tensor.detach().clone() for name, tensor in state.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()} | {"loss": self.loss_sum}
+        if self.average is not None:
+            tensors |= {f"average/{name}": tensor for name, tensor in self.average.values.items()}
         return host_copies(tensors) | optimizers.training_state(self.optimizer, self.device)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.network.load_state_dict(strip_prefix(state, "network"))
         self.best = {name: tensor.to(self.device) for name, tensor in strip_prefix(state, "best").items()}
+        if self.average is not None:
+            self.average.load(strip_prefix(state, "average"))
         self.loss_sum = state["loss"].to(self.device)
         optimizers.restore_training_state(state, self.optimizer, self.device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,19 +19,30 @@ from tombola.utils.host_copies import host_copies
 def build_optimizer(
     parameters: Mapping[str, Tensor], normalisation: Collection[str], training: Training, capturable: bool = False
 ) -> optim.Optimizer:
-    """The optimizer that `training` describes. Adam has β = (0.9, 0.999), ε = 1e-8; weight decay is the L2 penalty,
-    not decoupled. Without `decay_normalisation` it does not apply to the parameters named in `normalisation`. With
-    `capturable` its steps can be captured in a CUDA graph: a learning rate that changes is then kept on the device.
+    """The optimizer that `training` describes. Adam and AdamW have β = (0.9, 0.999), ε = 1e-8; weight decay is
+    decoupled in AdamW only. Without `decay_normalisation` it does not apply to the parameters named in
+    `normalisation`. With `capturable` its steps can be captured in a CUDA graph: a learning rate that changes is then
+    kept on the device. Raises `InputError` for an optimizer by import path that cannot be made.
     """
-    undecayed = set() if training.decay_normalisation else set(normalisation)
-    groups: list[dict[str, Any]] = [{"params": [p for name, p in parameters.items() if name not in undecayed]}]
-    if undecayed:
-        groups.append({"params": [p for name, p in parameters.items() if name in undecayed], "weight_decay": 0.0})
+    if training.custom_optimizer:
+        from tombola.engines.custom_optimizer import make_optimizer
+
+        custom, others = dict(parameters), {}
+        if training.other_optimizer is not None:
+            custom = {name: parameter for name, parameter in parameters.items() if parameter.ndim == 2}
+            others = {name: parameter for name, parameter in parameters.items() if parameter.ndim != 2}
+        made = [make_optimizer(_groups(custom, normalisation, training), training)] if custom else []
+        if others and training.other_optimizer is not None:
+            other = training.model_copy(update={"optimizer": training.other_optimizer})
+            made.append(build_optimizer(others, normalisation, other, capturable))
+        return made[0] if len(made) == 1 else JoinedOptimizer(made)
+    groups = _groups(parameters, normalisation, training)
     lr: float | Tensor = training.lr
     if capturable and has_lr_schedule(training):
         lr = torch.tensor(training.lr, device=next(iter(parameters.values())).device)
-    if training.optimizer == "adam":
-        return optim.Adam(groups, lr=lr, weight_decay=training.weight_decay, fused=True, capturable=capturable)
+    if training.optimizer in ("adam", "adamw"):
+        kind = optim.Adam if training.optimizer == "adam" else optim.AdamW
+        return kind(groups, lr=lr, weight_decay=training.weight_decay, fused=True, capturable=capturable)
     return optim.SGD(
         groups,
         lr=lr,
@@ -40,6 +51,35 @@ def build_optimizer(
         nesterov=training.nesterov,
         fused=True,
     )
+
+
+def _groups(
+    parameters: Mapping[str, Tensor], normalisation: Collection[str], training: Training
+) -> list[dict[str, Any]]:
+    """The groups of an optimizer: parameters with weight decay, and those without, neither of them empty."""
+    undecayed = set() if training.decay_normalisation else set(normalisation)
+    groups: list[dict[str, Any]] = [{"params": [p for name, p in parameters.items() if name not in undecayed]}]
+    if without := [p for name, p in parameters.items() if name in undecayed]:
+        groups.append({"params": without, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
+
+
+class JoinedOptimizer(optim.Optimizer):
+    """Several optimizers, each of other parameters, with the groups and states of all."""
+
+    def __init__(self, joined: Sequence[optim.Optimizer]) -> None:
+        super().__init__(
+            [parameter for one in joined for group in one.param_groups for parameter in group["params"]], {}
+        )
+        self.joined = joined
+        self.param_groups = [group for one in joined for group in one.param_groups]
+        for one in joined:
+            one.state = self.state
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step of each."""
+        for one in self.joined:
+            one.step(closure)
 
 
 def has_lr_schedule(training: Training) -> bool:
@@ -59,19 +99,39 @@ def set_learning_rate(optimizer: optim.Optimizer, rate: float) -> None:
 def optimizer_state(optimizer: optim.Optimizer, parameters: Mapping[str, Tensor]) -> State:
     """The state that `optimizer` has for these parameters, as in `Outcome.optimizer`."""
     values = {
-        f"{kind}/{name}": value
+        f"{entry}/{name}": value
         for name, parameter in parameters.items()
-        for kind, value in optimizer.state.get(parameter, {}).items()
-        if value is not None
+        for entry, value in _as_tensors(optimizer.state.get(parameter, {})).items()
     }
     return host_copies(values)
+
+
+_NUMBERS: dict[str, Callable[[Any], Any]] = {"bool": bool, "int": int, "float": float}
+
+
+def _as_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state of a parameter; its numbers as tensors, with their type in the name of the entry."""
+    return {
+        kind if isinstance(value, Tensor) else f"{type(value).__name__}:{kind}": value
+        if isinstance(value, Tensor)
+        else torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
+        for kind, value in state.items()
+        if value is not None
+    }
+
+
+def _from_tensor(entry: str, value: Tensor, parameter: Tensor) -> tuple[str, Any]:
+    """The name and value of an entry of the state of `parameter`: the inverse of `_as_tensors`."""
+    number, colon, kind = entry.partition(":")
+    return (kind, _NUMBERS[number](value.item())) if colon else (entry, _laid_out_for(parameter, value))
 
 
 def load_optimizer_state(optimizer: optim.Optimizer, parameters: Mapping[str, Tensor], state: State) -> None:
     """Load the state of another optimizer of the same class."""
     for entry, value in state.items():
         kind, _, name = entry.partition("/")
-        optimizer.state[parameters[name]][kind] = _laid_out_for(parameters[name], value)
+        kind, loaded = _from_tensor(kind, value, parameters[name])
+        optimizer.state[parameters[name]][kind] = loaded
 
 
 def _laid_out_for(parameter: Tensor, value: Tensor) -> Tensor:
@@ -87,8 +147,7 @@ def training_state(optimizer: optim.Optimizer, device: torch.device) -> dict[str
     values = {
         f"optimizer/{index}/{name}": value
         for index, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-        if value is not None
+        for name, value in _as_tensors(state).items()
     }
     tensors = host_copies(values)
     tensors["random/cpu"] = torch.get_rng_state()
@@ -99,13 +158,12 @@ def training_state(optimizer: optim.Optimizer, device: torch.device) -> dict[str
 
 def restore_training_state(tensors: Mapping[str, Tensor], optimizer: optim.Optimizer, device: torch.device) -> None:
     """Restore what `training_state` returned; other entries are ignored."""
-    states: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    optimizer.state.clear()
     for entry, tensor in strip_prefix(tensors, "optimizer").items():
         index, _, name = entry.partition("/")
-        states.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    for parameter, state in optimizer.state.items():
-        state.update({name: _laid_out_for(parameter, value) for name, value in state.items() if value is not None})
+        kind, loaded = _from_tensor(name, tensor, parameters[int(index)])
+        optimizer.state[parameters[int(index)]][kind] = loaded
     torch.set_rng_state(tensors["random/cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random/cuda"], device)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from tombola.engines.custom_optimizer import describe_optimizer
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.sections import SearchSection
 from tombola.pruning.mask import State
@@ -172,7 +173,9 @@ def _in_iterations(section: str, training: Training, examples: int, in_dataset: 
             f"{in_dataset:,} by data.validation and data.fraction, not {training.batch_size:,}"
         )
     try:
-        return training.in_iterations(examples)
+        return describe_optimizer(training.in_iterations(examples))
+    except InputError:  # a `ValueError` that names its option
+        raise
     except ValueError as error:
         raise InputError(f"{section}.{error}") from None
 

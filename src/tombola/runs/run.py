@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, InstanceOf, PlainSerializer, model_validator
+from pydantic import Field, InstanceOf, PlainSerializer, field_validator, model_validator
 
 from tombola.pruning.mask import Mask
 from tombola.utils.duration import Duration
+from tombola.utils.errors import unknown
 from tombola.utils.former_names import former_attribute
 from tombola.utils.frozen_model import FrozenModel
 from tombola.zoo.datasets.description import Data
@@ -24,13 +25,24 @@ from tombola.zoo.models.description import Reuse, Signs, Start, Trained
 from tombola.zoo.models.reparametrization import original_name
 
 Precision = Literal["fp32", "tf32", "bf16"]
+OPTIMIZERS = ("adam", "adamw", "sgd")
+"""The optimizers that a training can name; others have an import path."""
 
 
 class Training(FrozenModel):
     """Optimizer, learning rate schedule, batch size, duration and evaluation of a training."""
 
-    optimizer: Literal["adam", "sgd"]
-    """Adam (β 0.9 and 0.999, ε 1e-8) or SGD, as in torch."""
+    optimizer: Literal["adam", "adamw", "sgd"] | str
+    """Adam or AdamW (β 0.9 and 0.999, ε 1e-8) or SGD, as in torch, or the import path of an optimizer class,
+    `package.module:Class`."""
+    optimizer_options: dict[str, Any] = {}
+    """Keyword arguments of an optimizer by import path, besides its parameters, `lr` and `weight_decay`."""
+    optimizer_source: str | None = None
+    """Of an optimizer by import path, a hash of the source text of its module, so that an edited optimizer is another
+    one; modules imported by that module are not included. Not given in a recipe."""
+    other_optimizer: Literal["adam", "adamw", "sgd"] | None = None
+    """The optimizer of all parameters that are not matrices, for an optimizer by import path that takes only these,
+    such as Muon. None: one optimizer trains all parameters."""
     lr: float = Field(gt=0)
     """Learning rate."""
     batch_size: int = Field(ge=1)
@@ -42,7 +54,8 @@ class Training(FrozenModel):
     momentum: float = Field(default=0.0, ge=0, lt=1)
     """The momentum of SGD."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """The L2 penalty's coefficient, added to the gradient of every parameter."""
+    """The coefficient of weight decay: with `adam` and `sgd` of the L2 penalty, added to the gradient of every
+    parameter; with `adamw` decoupled from the gradient (Loshchilov & Hutter 2019, algorithm 2)."""
     decay_normalisation: bool = True
     """Whether weight decay applies to the scales and shifts of normalisation layers."""
     nesterov: bool = False
@@ -62,11 +75,41 @@ class Training(FrozenModel):
     """The precision of the network's arithmetic; weights and optimizer are always float32. `tf32`: on CUDA, matrix
     multiplications and convolutions round their inputs to TF32. `bf16`: forward passes run under torch's autocast to
     bfloat16, in training and evaluation."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """The share of each training label that is spread over all classes (Szegedy et al. 2016, section 7)."""
+    mixup: float = Field(default=0.0, ge=0)
+    """α of mixup (Zhang et al. 2018, section 2): each batch is mixed with a permutation of itself, labels included,
+    at a ratio drawn from Beta(α, α). 0: examples are not mixed."""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """The decay, in an iteration, of an exponential moving average of the weights and running statistics, which is
+    evaluated in place of these, and is the result of the training. 0: there is no average."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """The largest norm of the gradient of all kept weights and other parameters together; a longer gradient is scaled
+    to it (Pascanu et al. 2013, section 3.2)."""
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if given in OPTIMIZERS or (isinstance(given, str) and ":" in given):
+            return given
+        error = unknown("optimizer", given, OPTIMIZERS)
+        raise ValueError(f'{error}, or an import path "package.module:Class"')
 
     @model_validator(mode="after")
     def _check(self) -> Training:
-        if self.optimizer == "adam" and self.momentum:
-            raise ValueError('momentum needs optimizer "sgd", not "adam"')
+        if self.optimizer != "sgd" and self.momentum:
+            hint = "; give it in optimizer_options" if self.custom_optimizer else ""
+            raise ValueError(f'momentum needs optimizer "sgd", not "{self.optimizer}"{hint}')
+        if not self.custom_optimizer:
+            for name in ("optimizer_options", "optimizer_source", "other_optimizer"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f'{name}: is for an optimizer by import path, such as "torch.optim:AdamW", not '
+                        f'"{self.optimizer}"'
+                    )
+        for name in ("lr", "weight_decay"):
+            if name in self.optimizer_options:
+                raise ValueError(f"optimizer_options: should not have {name}; give training.{name}")
         if self.nesterov and not self.momentum:
             raise ValueError('nesterov needs optimizer "sgd" and a momentum above 0')
         if (self.schedule == "step") != bool(self.milestones):
@@ -75,6 +118,14 @@ class Training(FrozenModel):
             if getattr(self, name) == Duration():
                 raise ValueError(f"{name} should be at least 1it")
         return self
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+    @property
+    def custom_optimizer(self) -> bool:
+        """Whether the optimizer is given by its import path."""
+        return self.optimizer not in OPTIMIZERS
 
     def in_iterations(self, examples: int) -> Training:
         """The same training with its durations in iterations; an epoch has `examples` examples. Raises `ValueError`

@@ -277,6 +277,7 @@ NEW_MASK_CONTROLS = ("random", "shuffled", "random_global", "large_init")
 
 SECOND_DENSE_CONTROLS = ("permuted", "unpermuted")
 """Controls that start like a second dense network, which therefore must be rewound to the same iteration."""
+
 PARAMETRIZED_CONTROLS = {"sign_in": "sign-in"}
 """Controls that train the network with a parametrization, and its name in `PARAMETRIZATIONS`."""
 

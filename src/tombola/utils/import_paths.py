@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import inspect
+from types import ModuleType
 from typing import Any
 
 from tombola.utils.errors import InputError
@@ -21,3 +24,21 @@ def import_object(what: str, path: str) -> Any:
     except Exception as error:  # the module may raise anything
         raise InputError(f'{what}: cannot import "{path}": {first_line(error)}') from error
     return found
+
+
+def source_hash(path: str, found: object) -> str | None:
+    """A hash of the source text of the module named in `path` and, if it is another, of the module that defines
+    `found`, the object there; None where no source text is available."""
+    module = importlib.import_module(path.partition(":")[0])
+    modules = [module]
+    if inspect.isfunction(found) or inspect.isclass(found):  # not a functools.partial, say
+        modules.append(inspect.getmodule(found) or module)
+    source = "".join(map(_source, dict.fromkeys(modules)))
+    return hashlib.sha256(source.encode()).hexdigest()[:32] if source else None
+
+
+def _source(module: ModuleType) -> str:
+    try:
+        return inspect.getsource(module)
+    except (OSError, TypeError):  # compiled, or interactive
+        return ""

@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     EVALUATION = 20  # everything random while a user's own function evaluates or tests
     MAGNITUDES = 21  # the signs of the control `magnitudes`
     PARTICLE = 24  # everything random in a training whose weights are averaged with those of others
+    MIXUP = 40  # with which other examples, and at which ratio, those of a batch are mixed
 
 
 def sequence(seed: int, purpose: Purpose, *where: int) -> np.random.SeedSequence:

@@ -28,7 +28,7 @@ def compiled_trial(plan: TrainingPlan, state: State, mask: Mask, examples: Tenso
     outputs_at = (group * work.group_size + lane)[:, None] + (step["y"] + classes * step["y_plane"]) * work.n
     x, y, rows, black = examples.reshape(size, -1).numpy(), labels.numpy(), np.arange(size), np.zeros(1, np.float32)
     # A step of SGD with a learning rate of zero: the momentum becomes the gradient.
-    options = Options(adam=False, momentum=0.0, nesterov=False, weight_decay=0.0, noise=0, begin=0)
+    options = Options(adam=False, momentum=0.0, nesterov=False, weight_decay=0.0, decoupled=False, noise=0, begin=0)
     choices = np.empty((0, 0, 3), np.int64)
     step_arguments = net, weights, work, options, x, y, rows[None], choices, 0, black, np.zeros(1), 0, 0.0
     evaluation_arguments = net, weights, work, x, y, rows, black

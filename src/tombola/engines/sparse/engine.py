@@ -99,6 +99,8 @@ def _why_dense(run: Run) -> str | None:
     """Why `run` cannot be trained sparse here, or None if it can."""
     if run.training.precision == "bf16":
         return "the sparse engine computes in float32 only"
+    if run.training.custom_optimizer:
+        return f'the sparse engine does not take the optimizer "{run.training.optimizer}"'
     return _why_unavailable()
 
 

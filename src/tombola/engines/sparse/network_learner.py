@@ -42,9 +42,10 @@ class NetworkLearner:
         self.layout = NetworkLayout(plan, shapes, run.mask, training.decay_normalisation)
         self.split = split
         self.losses = 0.0
-        adam = training.optimizer == "adam"
+        adam, decoupled = training.optimizer in ("adam", "adamw"), training.optimizer == "adamw"
         noise = derive(run.seed, Purpose.NOISE)
-        self.options = Options(adam, training.momentum, training.nesterov, training.weight_decay, noise, run.begin)
+        rule = adam, training.momentum, training.nesterov, training.weight_decay, decoupled
+        self.options = Options(*rule, noise, run.begin)
         self.current = self.layout.weights(state, moments=2 if adam else int(training.momentum > 0))
         self.begin = self.iteration = run.begin
         self.batches_tracked = {name: value for name, value in state.items() if name.endswith("num_batches_tracked")}

@@ -168,7 +168,7 @@ class SparsifiedLearner(ModuleLearner):
 
     def weights(self) -> list[State]:
         """With the names of the dense layers."""
-        return [self.sparsified.state_dict()]
+        return [self.sparsified.to_dense(self._result())]
 
     def optimizer_states(self) -> list[State]:
         return [self.sparsified.to_dense(state) for state in super().optimizer_states()]

@@ -110,9 +110,10 @@ class Stacked:
     def _stack_limits(self, run: Run) -> tuple[int, StackCost | None]:
         device = torch.device(self.device)
         key = run.start.network.model_dump_json(), self.device
-        if key not in _REASONS:
+        reason = stackability.why_not_this_training(run.training)
+        if reason is None and key not in _REASONS:
             _REASONS[key] = stackability.why_not_stackable(run, device)
-        if reason := _REASONS[key]:
+        if reason := reason or _REASONS[key]:
             if multiprocessing.parent_process() is None:  # workers do not repeat it
                 log.warning('runs of "%s" are trained one by one: %s', run.start.network.name, reason)
             return 1, None

@@ -129,6 +129,7 @@ class EnsembleLearner:
             for name in masks[0]
             if not all(mask[name].all() for mask in masks)
         }
+        kernels = kernels and training.optimizer != "adamw"  # whose decay they do not know
         self.masked_optimizer = MaskedOptimizer(
             self.optimizer, self.parameters, pruned, kernels and triton_usable(device)
         )
@@ -136,7 +137,7 @@ class EnsembleLearner:
             make_fused_step(
                 self.network, training, self.parameters, self.masked_optimizer.pruned, self.optimizer, device
             )
-            if kernels
+            if kernels and not training.label_smoothing
             else None
         )
         names: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -153,12 +154,17 @@ class EnsembleLearner:
     def _network_state(self) -> State:
         return self.parameters | self.buffers
 
-    def _losses(self, parameters: State, buffers: State, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of shape (runs, batch, classes), and the cross-entropy of every example, (runs, batch)."""
+    def _losses(
+        self, parameters: State, buffers: State, x: Tensor, y: Tensor, smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of shape (runs, batch, classes), and the cross-entropy of every example, (runs, batch), with labels
+        smoothed so much."""
         with autocast(self.training.precision, self.device):
             logits: Tensor = self.forward(parameters, buffers, x)
         logits = at_least_float32(logits)
-        losses = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), y.flatten(), reduction="none", label_smoothing=smoothing
+        )
         return logits, losses.view(y.shape)
 
     def train(self, orders: Tensor, first: int) -> None:
@@ -187,7 +193,7 @@ class EnsembleLearner:
         if self.fused_step is not None:
             self.fused_step(x, None, y, self.loss_sums)
             return
-        _, losses = self._losses(self.parameters, self.buffers, x, y)
+        _, losses = self._losses(self.parameters, self.buffers, x, y, self.training.label_smoothing)
         means = losses.mean(1)
         self.optimizer.zero_grad(set_to_none=True)  # a capture that failed may have left gradients
         # The gradient of the sum is, for each run's weights, that of its own loss, even if others are NaN.

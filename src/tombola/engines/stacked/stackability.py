@@ -39,6 +39,16 @@ TRIAL_BATCH = 4
 """Examples in a batch of the test trainings."""
 
 
+def why_not_this_training(training: Training) -> str | None:
+    """Why runs with these options cannot be stacked, whatever their network, in one line, or None if they can."""
+    options = [name for name in ("mixup", "ema", "clip_norm") if getattr(training, name)]
+    if options:
+        return f"stacks do not take {', '.join(options)}"
+    if training.custom_optimizer:
+        return f'stacks do not take the optimizer "{training.optimizer}"'
+    return None
+
+
 def why_not_stackable(run: Run, device: torch.device = CPU) -> str | None:
     """Why runs with the network of `run` cannot be stacked on `device`, in one line, or None if they can.
 
@@ -131,7 +141,7 @@ def measure_cost(run: Run, split: Split) -> StackCost:
     """The memory of runs of the shape of `run`, measured by a forward pass."""
     network = build(run.start)
     size = sum(tensor.nbytes for tensor in [*network.parameters(), *network.buffers()])
-    optimizer_states = 2 if run.training.optimizer == "adam" else int(run.training.momentum > 0)
+    optimizer_states = 2 if run.training.optimizer in ("adam", "adamw") else int(run.training.momentum > 0)
     unshared = split.validation.x.nbytes
     if run.data.scale == "standard" and run.data.mean is None:  # standardised by each split's own statistics
         unshared += split.train.x.nbytes + split.test.x.nbytes

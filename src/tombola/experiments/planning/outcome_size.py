@@ -25,7 +25,8 @@ def outcome_bytes(run: Run, state: Mapping[str, Tensor]) -> int:
     size, entries = _packed(tensors, run.mask)
     if run.keeps_optimizer:
         of_parameters = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
-        copies = 2 if run.training.optimizer == "adam" else int(run.training.momentum > 0)
+        copies = 1 if run.training.optimizer == "sgd" and run.training.momentum else 0
+        copies = (2 if run.training.optimizer != "sgd" else copies) + bool(run.training.ema)
         optimizer, entries_of_each = _packed(of_parameters, run.mask)
         size, entries = size + copies * optimizer, entries + copies * entries_of_each
     every = run.training.evaluate_every.iterations

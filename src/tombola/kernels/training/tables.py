@@ -132,6 +132,8 @@ class Options(NamedTuple):
     momentum: float
     nesterov: bool
     weight_decay: float
+    decoupled: bool
+    """Whether weight decay is that of AdamW."""
     noise: int
     """Seed of dropout."""
     begin: int

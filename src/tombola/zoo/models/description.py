@@ -81,10 +81,10 @@ class Start(FrozenModel):
     @property
     def parents(self) -> list[str]:
         """The keys of the runs whose final weights it depends on."""
-        trained, other = self.trained, self.signs and self.signs.of
-        own = (
-            []
-            if trained is None
-            else [trained.run, *([trained.towards] if trained.towards else []), *trained.averaged]
-        )
-        return own + (other.parents if other else [])
+        keys: list[str] = []
+        if self.trained is not None:
+            keys += [key for key in (self.trained.run, self.trained.towards) if key is not None]
+            keys += self.trained.averaged
+        if self.signs is not None and self.signs.of is not None:
+            keys += self.signs.of.parents
+        return keys

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import inspect
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from tombola.utils.errors import InputError
-from tombola.utils.import_paths import import_object
+from tombola.utils.import_paths import import_object, source_hash
 from tombola.utils.text import first_line
 from tombola.zoo.models.description import Network
 
@@ -26,19 +23,7 @@ def find(path: str) -> tuple[Factory, str | None]:
     Raises `InputError` if it cannot be imported.
     """
     factory = import_object("model.name", path)
-    module = importlib.import_module(path.partition(":")[0])
-    modules = [module]
-    if inspect.isfunction(factory) or inspect.isclass(factory):  # not a functools.partial, say
-        modules.append(inspect.getmodule(factory) or module)
-    source = "".join(map(_source, dict.fromkeys(modules)))
-    return factory, hashlib.sha256(source.encode()).hexdigest()[:32] if source else None
-
-
-def _source(module: ModuleType) -> str:
-    try:
-        return inspect.getsource(module)
-    except (OSError, TypeError):  # compiled, or interactive
-        return ""
+    return factory, source_hash(path, factory)
 
 
 def make(network: Network) -> nn.Module:
