@@ -3,23 +3,20 @@ are a section of the recipe, and a field of `Recipe`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 
 from pydantic import Field, model_validator
-from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.experiments.search_method import MethodContext, SearchMethod, spaced_iterations
+from tombola.experiments.sparse_training_methods import SPARSE_TRAINING
 from tombola.experiments.supermask_methods import SUPERMASK_METHODS
 from tombola.pruning.mask import Mask
 from tombola.pruning.scopes import Counts
-from tombola.pruning.scores.growth import gradient
-from tombola.pruning.scores.weights import magnitude, uniform
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
-from tombola.studies.dynamic_masks import SegmentScores, cosine_decay, dynamic_search, gradual_search
+from tombola.studies.dynamic_masks import gradual_search
 from tombola.studies.early_bird import EarlyBirdPlan, early_bird_search
 from tombola.studies.request import RunRequest, Study
 from tombola.studies.search import iterative_search, one_shot_search
@@ -93,56 +90,6 @@ def _gradual(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
     return gradual_search(dense, at, context.pruner.units_left(dense.mask), context.kept_counts(dense.mask), prune)
 
 
-class SetSection(FrozenModel):
-    """`[set]`: sparse training in which small weights are replaced by random ones."""
-
-    fraction: float = Field(default=0.3, gt=0, le=1)
-    """ζ, the fraction of each layer's weights that one update replaces."""
-    end: float = Field(default=1.0, gt=0, le=1)
-    """The fraction of the training after which the mask is fixed."""
-    changes: int = Field(default=20, ge=1)
-    """The number of mask updates, evenly spaced."""
-
-
-class RiglSection(SetSection):
-    """`[rigl]`: sparse training in which small weights are replaced where gradients are large. `fraction` is α, which
-    decays to 0 along half a cosine; `end` is T_end."""
-
-    end: float = Field(default=0.75, gt=0, le=1)
-
-
-def _set(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
-    def random(outcome: Outcome, segment: Run, k: int) -> Mapping[str, Tensor]:  # noqa: ARG001
-        return uniform(segment.mask, context.derive_seed(Purpose.GROWTH, k))
-
-    return _dynamic("set", context, dense, lambda _: context.options.fraction, random)
-
-
-def _rigl(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
-    options: RiglSection = context.options
-
-    def gradients(outcome: Outcome, segment: Run, k: int) -> Mapping[str, Tensor]:
-        inputs = context.score_inputs(outcome, segment, 1)
-        return gradient(replace(inputs, _batches=lambda: context.training_batches(segment, k, 1)))
-
-    fraction = cosine_decay(options.fraction, round(options.end * dense.last))
-    return _dynamic("rigl", context, dense, fraction, gradients)
-
-
-def _dynamic(
-    section: str, context: MethodContext, dense: Run, fraction: Callable[[int], float], grow: SegmentScores
-) -> Study[list[RunRequest]]:
-    options: SetSection = context.options
-
-    def drop(outcome: Outcome, segment: Run, k: int) -> Mapping[str, Tensor]:  # noqa: ARG001
-        return magnitude(context.score_inputs(outcome, segment, 1))
-
-    end = round(options.end * dense.last)
-    at = spaced_iterations(f"{section}.changes", 0, end, options.changes, before_end=True)
-    start = context.random_mask(dense.mask, Purpose.SPARSE_START)
-    return dynamic_search(dense, start, at, fraction, drop, grow)
-
-
 class EarlyBirdSection(FrozenModel):
     """`[early_bird]`: masks are drawn while the dense network trains, until they stop changing."""
 
@@ -190,8 +137,7 @@ _SEARCHES = [
         rewinds=True,
     ),
     SearchMethod("gradual", _gradual, GradualSection, lambda options: options.changes, mask_changes=True),
-    SearchMethod("set", _set, SetSection, lambda options: options.changes, mask_changes=True, own_criterion=True),
-    SearchMethod("rigl", _rigl, RiglSection, lambda options: options.changes, mask_changes=True, own_criterion=True),
+    *SPARSE_TRAINING,
     # The last segment of an early-bird search is requested twice.
     SearchMethod("early-bird", _early_bird, EarlyBirdSection, lambda options: options.draws + 1),
     *SUPERMASK_METHODS,

@@ -21,6 +21,7 @@ from tombola.experiments.recipe_files import recipes, unknown_recipe
 from tombola.experiments.recipe_parsing import apply_override, explain, read_toml
 from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.sections import FORMER_VERDICT_KEYS, MARK
+from tombola.experiments.sparse_training_methods import RiglSection, SetSection, SparseTrainingSections
 from tombola.runs.outcome import Measures
 from tombola.runs.run import Training
 from tombola.utils.duration import Duration
@@ -30,7 +31,7 @@ from tombola.utils.files import atomic_write
 log = logging.getLogger(__name__)
 
 
-class Recipe(SearchConfig):
+class Recipe(SparseTrainingSections, SearchConfig):
     """The configuration of an experiment with a model of the zoo, or one by import path, on a dataset."""
 
     data: sections.DataSection
@@ -49,9 +50,9 @@ class Recipe(SearchConfig):
     """Options of `search.method = "swamp"`."""
     gradual: methods.GradualSection | None = None
     """Options of `search.method = "gradual"`."""
-    set: methods.SetSection | None = None
+    set: SetSection | None = None
     """Options of `search.method = "set"`."""
-    rigl: methods.RiglSection | None = None
+    rigl: RiglSection | None = None
     """Options of `search.method = "rigl"`."""
     early_bird: methods.EarlyBirdSection | None = None
     """Options of `search.method = "early-bird"`."""

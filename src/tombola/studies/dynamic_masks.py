@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from torch import Tensor
 
@@ -20,9 +20,15 @@ NextMask = Callable[[Outcome, Run, int], Mask]
 SegmentScores = Callable[[Outcome, Run, int], Mapping[str, Tensor]]
 """(the same) -> a score for every prunable weight, pruned or not."""
 
+UpdateMask = Callable[[Mask, Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, int]], Mask]
+"""Replaces weights of a mask as `drop_and_grow` does."""
 
-def train_in_segments(run: Run, at: Sequence[int], next_mask: NextMask) -> Study[RunRequest]:
+
+def train_in_segments(
+    run: Run, at: Sequence[int], next_mask: NextMask, resets: Container[int] = ()
+) -> Study[RunRequest]:
     """Train `run` and change its mask at each of the iterations `at`, which are in order and within the training.
+    The optimizer is reset at those of them that are in `resets`.
 
     A weight that a new mask adds starts at zero, its value while it was pruned. Learning rates, batches and the
     optimizer continue across segments. The optimizer keeps no state of pruned weights, so added weights start with
@@ -39,7 +45,8 @@ def train_in_segments(run: Run, at: Sequence[int], next_mask: NextMask) -> Study
         if outcome.measures.diverged:  # perhaps before k, so its optimizer state may be from an earlier iteration
             rest = run.masked(segment.mask).after(segment, begin=k)
             break
-        rest = run.masked(next_mask(outcome, segment, k)).resuming(segment)
+        changed = run.masked(next_mask(outcome, segment, k))
+        rest = changed.after(segment, begin=k) if k in resets else changed.resuming(segment)
         del outcome
     ticket = RunRequest("ticket", 1, rest)
     yield ticket
@@ -83,9 +90,11 @@ def dynamic_search(
     fraction: Callable[[int], float],
     drop: SegmentScores,
     grow: SegmentScores,
+    update: UpdateMask | None = None,
 ) -> Study[list[RunRequest]]:
     """Train sparse, starting with the mask `start`; at each of the iterations `at`, replace that `fraction` of each
     layer's kept weights: those with the lowest scores `drop`, by the pruned ones with the highest scores `grow`.
+    `update` does so; by default it is `drop_and_grow`.
 
     With a constant fraction and random growth this is SET (Mocanu et al. 2018, "Scalable training of artificial
     neural networks with adaptive sparse connectivity inspired by network science", algorithm 1); with `cosine_decay`
@@ -97,7 +106,7 @@ def dynamic_search(
 
     def next_mask(outcome: Outcome, segment: Run, k: int) -> Mask:
         scores = drop(outcome, segment, k), grow(outcome, segment, k)
-        return drop_and_grow(segment.mask, *scores, update_counts(segment.mask, fraction(k)))
+        return (update or drop_and_grow)(segment.mask, *scores, update_counts(segment.mask, fraction(k)))
 
     return [ticket, (yield from train_in_segments(dense.masked(start), at, next_mask))]
 

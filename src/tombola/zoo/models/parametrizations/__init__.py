@@ -16,10 +16,14 @@ from tombola.zoo.models.parametrizations.bernoulli_gates import BernoulliGates
 from tombola.zoo.models.parametrizations.biprop import Biprop
 from tombola.zoo.models.parametrizations.edge_popup import EdgePopup
 from tombola.zoo.models.parametrizations.sign_in import SignIn
+from tombola.zoo.models.parametrizations.soft_threshold import SoftThreshold
+from tombola.zoo.models.parametrizations.top_kast import TopKast
 
 PARAMETRIZATIONS: dict[str, Callable[..., nn.Module]] = {
     "edge-popup": EdgePopup,
     "biprop": Biprop,
     "bernoulli-gates": BernoulliGates,
     "sign-in": SignIn,
+    "soft-threshold": SoftThreshold,
+    "top-kast": TopKast,
 }

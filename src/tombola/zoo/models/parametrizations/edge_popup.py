@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.pruning.mask import State
+from tombola.zoo.models.parametrizations.top_k import top_k
 
 
 def scores_of(state: State, ranked_by: Callable[[Tensor], Tensor] = torch.abs) -> dict[str, Tensor]:
@@ -49,14 +50,7 @@ class TopK(torch.autograd.Function):
 
     @staticmethod
     def forward(scores: Tensor, keep: int) -> Tensor:
-        if not keep:
-            return torch.zeros_like(scores)
-        flat = scores.flatten()
-        # As fast as `kthvalue`, which is not deterministic on CUDA, and much faster than sorting.
-        least = flat.topk(keep, sorted=False).values.amin()
-        above, equal = flat > least, flat == least
-        last_of_equal = equal & (equal.flip(0).cumsum(0).flip(0) <= keep - above.sum())
-        return (above | last_of_equal).to(scores.dtype).view_as(scores)
+        return top_k(scores, keep)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
