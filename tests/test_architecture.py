@@ -33,6 +33,7 @@ ORDER = [
 ENTRY_POINTS = {
     "__init__",
     "__main__",
+    "_compare_methods",
     "_find_ticket",
     "_perform",
     "_plan_experiment",

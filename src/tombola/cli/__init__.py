@@ -6,7 +6,17 @@ import os
 import sys
 from pathlib import Path
 
-from tombola.cli import doctor, experiments, listing, recipes, store, sweep, tickets, watch  # noqa: F401 - to register
+from tombola.cli import (  # noqa: F401 - to register
+    doctor,
+    experiments,
+    listing,
+    methods,
+    recipes,
+    store,
+    sweep,
+    tickets,
+    watch,
+)
 from tombola.cli.common import app
 from tombola.cli.completion import split_at_equals
 

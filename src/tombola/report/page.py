@@ -16,6 +16,7 @@ from tombola.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from tombola.experiments.results import Results
+    from tombola.stats.method_comparison import MethodComparison
 
 REPORT = "report.html"
 """The name of the report in a results folder."""
@@ -42,6 +43,14 @@ def write_comparison(folders: Sequence[str | Path | Results], out: str | Path) -
     if not folders:
         raise InputError("folders: at least one results folder is needed for a comparison")
     _write(out, render(comparison([read_report_data(folder) for folder in folders], Path(out), REPORT)))
+
+
+def write_method_page(comparison: MethodComparison, out: str | Path) -> None:
+    """Write the page of a comparison of methods. Raises `InputError` if `out` cannot be written."""
+    from tombola.report.html import render
+    from tombola.report.method_page import method_page
+
+    _write(out, render(method_page(comparison)))
 
 
 def write_figures(folder: str | Path | Results, out: str | Path) -> list[Path]:
