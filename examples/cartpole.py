@@ -4,6 +4,11 @@ The environment is CartPole as in Gymnasium's `CartPole-v0` (Barto, Sutton & And
 step until the pole falls by 12 degrees, the cart leaves the track or 200 steps are done. Here, many carts are
 simulated at once, as tensors. Yu et al. (2020, "Playing the lottery with rewards and multiple languages", section 4)
 search for tickets of such policies. The judged figure is the mean return of 64 new episodes.
+
+With the defaults (5 replicates, 45 trainings, 6 min on one core) every sparsity of this search balances the pole:
+with a margin of 10, 36% of the weights (198.1) and 21.6% (198.2) are as good as the dense network (200.0). But newly
+drawn weights under the same masks are as good (197.3 and 196.4), so no level wins: this task is too easy for the
+initial weights to matter.
 """
 
 from __future__ import annotations
