@@ -68,3 +68,14 @@ def test_training_scores_costs_as_much_as_the_dense_network() -> None:
     costs = costs_of(tiny(search={"levels": 1, "density": 0.25, "method": "edge-popup"}, controls={}))
     assert costs.training((0, "supermask", 1, 0)) == 0
     assert costs.search((0, "supermask", 1, 0), CONTROLS, 1) == pytest.approx(1.0)
+
+
+def test_controls_cost_what_they_need_besides_the_search() -> None:
+    names = ("reinit", "sign_in", "trained_signs", "permuted")
+    costs = costs_of(tiny(search={"levels": 2, "rate": 0.5}, controls=dict.fromkeys(names, 1)))
+    ticket = costs.training((0, "ticket", 2, 0))
+    search = costs.search((0, "ticket", 2, 0), CONTROLS, 0)
+    for name in names:
+        assert costs.training((0, name, 2, 0)) == pytest.approx(ticket), name
+    needed = {name: costs.search_of_control((0, name, 2, 0), CONTROLS) - search for name in names}
+    assert needed == pytest.approx({"reinit": 0, "sign_in": 0, "trained_signs": ticket, "permuted": 1})

@@ -263,3 +263,28 @@ def test_trained_signs_leaves_out_a_ticket_that_diverged(tickets: list[RunReques
     plan = ControlPlan(tickets, 1, lambda level, draw: level + draw)
     requested = requests_of(CONTROLS["trained_signs"](plan), diverge_at=2)
     assert [request.level for request in requested if request.branch == "trained_signs"] == [1, 3]
+
+
+def test_signs_of_masks_that_changed_during_training_are_those_of_the_initial_weights() -> None:
+    options = {"search": {"levels": 1, "density": 0.25, "method": "rigl"}, "rigl": {"changes": 2}}
+    experiment = RecipeExperiment(tiny(**options, controls={"signs": 1, "magnitudes": 1}))
+    dense = experiment.dense(0)
+    runs = {request.branch: request.run for request in requests_of(experiment.study(0), with_biases)}
+    assert runs["ticket"].start.trained is not None
+    for name in ("signs", "magnitudes"):
+        assert (runs[name].begin, runs[name].start.trained) == (0, None)
+        assert runs[name].mask == runs["ticket"].mask
+    signs = runs["signs"].start.signs
+    assert signs is not None
+    assert signs.of == dense.start
+    assert runs["magnitudes"].start.seed == dense.start.seed
+
+
+def test_magnitudes_are_trained_from_the_iteration_that_tickets_are_rewound_to() -> None:
+    experiment = RecipeExperiment(tiny(rewind={"to": "15it"}, controls={"magnitudes": 1}))
+    requests = requests_of(experiment.study(0))
+    tickets = {request.level: request.run for request in requests if request.branch == "ticket"}
+    for request in requests:
+        if request.branch == "magnitudes":
+            assert request.run.begin == tickets[request.level].begin == 15
+            assert request.run.start.trained == tickets[request.level].start.trained

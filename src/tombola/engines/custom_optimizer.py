@@ -55,9 +55,8 @@ def make_optimizer(groups: list[dict[str, Any]], training: Training) -> optim.Op
     found, source = find_optimizer(path)
     if source != training.optimizer_source:
         raise InputError(f'training.optimizer: the source of "{path}" has changed since this run was described')
-    taken = inspect.signature(found).parameters
     options = dict(training.optimizer_options)
-    if "weight_decay" in taken:
+    if _takes_weight_decay(found):
         options["weight_decay"] = training.weight_decay
     elif training.weight_decay:
         raise InputError(f'training.weight_decay: "{path}" has no weight decay')
@@ -65,6 +64,15 @@ def make_optimizer(groups: list[dict[str, Any]], training: Training) -> optim.Op
         return found(groups, lr=training.lr, **options)
     except Exception as error:
         raise InputError(f'training.optimizer: cannot make "{path}": {first_line(error)}{_hint(training)}') from error
+
+
+def _takes_weight_decay(optimizer: Callable[..., optim.Optimizer]) -> bool:
+    """Whether its constructor has an argument `weight_decay`, or hands on keywords to one that has."""
+    parameters = inspect.signature(optimizer).parameters
+    if "weight_decay" in parameters or not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return "weight_decay" in parameters
+    bases = [base for base in inspect.getmro(optimizer)[1:] if issubclass(base, optim.Optimizer)]  # type: ignore[arg-type]
+    return bool(bases) and _takes_weight_decay(bases[0])
 
 
 def _hint(training: Training) -> str:

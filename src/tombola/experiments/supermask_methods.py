@@ -36,8 +36,8 @@ class EdgePopupSection(ScoresSection):
     """`[edge_popup]`: scores are trained instead of weights."""
 
     scale_fan: bool = False
-    """Whether the initial weights of each layer are divided by the square root of its density, as the option of that
-    name in the authors' code does. The subnetworks have these weights, the dense network has not."""
+    """Whether the initial weights of each layer are divided by the square root of its density, so that the subnetwork
+    has the variance of the dense network. The subnetworks have these weights, the dense network has not."""
 
 
 class BipropSection(ScoresSection):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -18,13 +16,15 @@ from tombola.studies.conductor import Listener
 from tombola.studies.request import BASELINE, RunRequest
 from tombola.utils.errors import InputError
 from tombola.zoo.models import build
-
-KEY = re.compile(r"[0-9a-f]{32}")
+from tombola.zoo.models.reparametrization import weight_name
 
 Position = tuple[int, str, int, int]
 """Replicate, branch, level and draw."""
 
-OTHER_PURPOSES = (BASELINE, "stability", "transfer", "transfer_random")
+SECOND_DENSE = "second_dense"
+"""The branch of the trainings that `permuted` matches with the dense network."""
+
+OTHER_PURPOSES = (BASELINE, SECOND_DENSE, "stability", "transfer", "transfer_random")
 """Branches that no mask is found with."""
 
 
@@ -50,7 +50,7 @@ class DenseCost:
 
     def density(self, mask: Mask) -> float:
         """The fraction of the multiply-adds left. Parameters that the mask lacks are dense."""
-        counts, sizes = mask.counts, mask.sizes
+        counts, sizes = ({weight_name(n): count for n, count in each.items()} for each in (mask.counts, mask.sizes))
         left = sum(n * counts[p] / sizes[p] if sizes.get(p) else n for p, n in self.multiply_adds.items())
         return left / sum(self.multiply_adds.values())
 
@@ -78,7 +78,8 @@ class TrainingCosts(Listener):
     dense: DenseCost
     shares: dict[str, float] = field(default_factory=dict)
     """By the key of the run."""
-    _parents: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _parents: dict[str, Sequence[str]] = field(default_factory=dict)
+    _continued: dict[str, Sequence[str]] = field(default_factory=dict)  # those of the parents that it trains further
     _requests: dict[Position, list[_Request]] = field(default_factory=dict)
     _order: dict[int, list[_Request]] = field(default_factory=dict)  # by replicate
 
@@ -92,7 +93,9 @@ class TrainingCosts(Listener):
         position = replicate, request.branch, request.level, request.draw
         found = _Request(position, request.run.key)
         self.shares[found.key] = self.dense.share(request.run)
-        self._parents[found.key] = tuple(_keys(request.run.start.model_dump().get("trained")))
+        start = request.run.start
+        self._parents[found.key] = start.parents
+        self._continued[found.key] = start.model_copy(update={"signs": None}).parents
         self._requests.setdefault(position, []).append(found)
         self._order.setdefault(replicate, []).append(found)
 
@@ -103,15 +106,28 @@ class TrainingCosts(Listener):
     def search(self, position: Position, controls: Iterable[str], first_level: int) -> float:
         """The cost of finding its mask: of all other runs that the study requested before, from `first_level` up to
         the level, without `controls`."""
+        return self._sum(self._before(position, controls, first_level) - self._chain(position))
+
+    def _before(self, position: Position, controls: Iterable[str], first_level: int) -> set[str]:
         replicate, _, level, _ = position
-        others, found = {*controls, *OTHER_PURPOSES}, set()
+        others, found = {*controls, *OTHER_PURPOSES}, set[str]()
         for request in self._order[replicate]:
             if request.position == position:
                 break
             _, branch, own_level, _ = request.position
             if branch not in others and first_level <= own_level <= level:
-                found |= self._with_parents(request.key)
-        return self._sum(found - self._chain(position))
+                found |= self._with(self._continued, request.key)
+        return found
+
+    def search_of_control(self, position: Position, controls: Iterable[str]) -> float:
+        """The cost of what a control needs besides its own training: the ticket's search, a second dense network, and
+        the ticket's training if its outcome is used."""
+        replicate, branch, level, draw = position
+        needed = self._with(self._parents, self._requests[position][-1].key)
+        if branch == "permuted":
+            needed |= self._chain((replicate, SECOND_DENSE, 0, draw))
+        extra = needed - self._chain(position) - self._before((replicate, "ticket", level, 0), controls, 0)
+        return self.search((replicate, "ticket", level, 0), controls, 0) + self._sum(extra)
 
     def total(self, first_level: int) -> float:
         """The cost of all different runs from this level on."""
@@ -120,15 +136,16 @@ class TrainingCosts(Listener):
 
     def _chain(self, position: Position) -> set[str]:
         """The run at this position, and those that it continues."""
-        return self._with_parents(self._requests[position][-1].key)
+        return self._with(self._continued, self._requests[position][-1].key)
 
-    def _with_parents(self, key: str) -> set[str]:
+    def _with(self, parents: Mapping[str, Sequence[str]], key: str) -> set[str]:
+        """The run with this key, and those that it depends on."""
         found, left = set(), [key]
         while left:
             each = left.pop()
             if each not in found and each in self.shares:
                 found.add(each)
-                left += self._parents[each]
+                left += parents[each]
         return found
 
     def _sum(self, keys: Iterable[str]) -> float:
@@ -145,15 +162,3 @@ class CostsByExperiment(Listener):
     def answered(self, study: int, request: RunRequest, outcome: Outcome, trained: bool) -> None:
         costs, replicate = self.costs[study]
         costs.answered(replicate, request, outcome, trained)
-
-
-def _keys(described: Any) -> Iterator[str]:
-    """The keys of runs in a description of where weights come from."""
-    if isinstance(described, str) and KEY.fullmatch(described):
-        yield described
-    elif isinstance(described, Mapping):
-        for each in described.values():
-            yield from _keys(each)
-    elif isinstance(described, list | tuple):
-        for each in described:
-            yield from _keys(each)

@@ -69,7 +69,8 @@ def notes(comparison: MethodComparison) -> list[str]:
     """What the columns are, and what was left out; a sentence or two each."""
     ticket = next(row for row in comparison.rows if row.kind == "ticket")
     tests = {row.difference.exact for row in comparison.rows if row.difference}
-    test = "exact sign-flip tests" if tests == {True} else "Student's t tests (too few replicates for exact ones)"
+    names = {True: "exact sign-flip tests", False: "Student's t tests (too few replicates for exact ones)"}
+    test = " and ".join(names[exact] for exact in sorted(tests, reverse=True)) or "not tested"
     units = method_units(comparison)
     measure = f"{comparison.metric.split} {comparison.metric.name}"
     points = " in points" if units.factor != 1 else ""

@@ -186,9 +186,8 @@ class BaseRun(FrozenModel):
         return self._from_the_beginning({"seed": seed, "signs": Signs(of=other, normalisation=normalisation)})
 
     def with_drawn_signs(self, seed: int) -> Self:
-        """The whole training with the same mask, from the weights that this run starts from, with newly drawn
-        signs."""
-        return self._from_the_beginning({"signs": Signs(seed=seed), "trained": self.start.trained})
+        """The same training, with newly drawn signs of the weights that it starts from."""
+        return self.model_copy(update={"start": self.start.model_copy(update={"signs": Signs(seed=seed)})})
 
     def parametrized(self, by: str) -> Self:
         """The same training, with the masked weights computed by a parametrization of `PARAMETRIZATIONS` without
@@ -203,7 +202,7 @@ class BaseRun(FrozenModel):
         return Start(network=self.start.network, seed=self.start.seed, trained=Trained(run=self.key))
 
     def _from_the_beginning(self, drawn: dict[str, Any]) -> Self:
-        start = self.start.model_copy(update={"trained": None} | drawn)
+        start = self.start.model_copy(update=drawn | {"trained": None})
         return self.model_copy(update={"start": start, "begin": 0, "end": None})
 
     def until(self, end: int) -> Self:

@@ -67,7 +67,7 @@ class MethodRow(SummaryModel):
     ticket: bool
     """Whether it is a lottery ticket: a mask trained from its initial, or rewound, weights."""
     no_ticket: str | None
-    """Why it is none, in a few words."""
+    """Why it is not a lottery ticket, in a few words."""
     budget: float | None
     """The training cost that sets the length of training, in dense trainings; None if the length is the recipe's."""
     length: float
@@ -230,7 +230,7 @@ def _costs(source: _Source, ticket: _Source, global_search: bool) -> tuple[float
         elif row.branch == "one_shot":
             search = costs.training((row.replicate, "ticket", 0, 0))
         elif source.kind == "control" and source.of is ticket.of:
-            search = costs.search((row.replicate, "ticket", row.level, 0), CONTROLS, 0)
+            search = costs.search_of_control(position, CONTROLS)
         else:
             search = costs.search(position, CONTROLS, 1 if one_level else 0)
         found.append((own, search))

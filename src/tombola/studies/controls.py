@@ -93,19 +93,19 @@ def permuted(plan: ControlPlan) -> Study[None]:
     first: Outcome = yield plan.tickets[0]
     if first.measures.diverged:
         return
-    others, matched = list[BaseRun](), list[UnitPermutation]()
+    matched: dict[int, tuple[BaseRun, UnitPermutation]] = {}
     for draw in range(plan.draws):
         other = yield from _second_dense(plan, draw)
         second: Outcome = yield RunRequest("second_dense", 0, other, draw)
-        if second.measures.diverged:
-            return
-        others.append(other)
-        matched.append(plan.match(first, second))
+        if not second.measures.diverged:
+            matched[draw] = other, plan.match(first, second)
         del second
     del first
-    yield plan.requests(
-        "permuted", lambda ticket, draw: others[draw].masked(matched[draw].carry_over(ticket.run.mask))
-    )
+    yield [
+        RunRequest("permuted", ticket.level, other.masked(permutation.carry_over(ticket.run.mask)), draw)
+        for ticket in plan.compared
+        for draw, (other, permutation) in matched.items()
+    ]
 
 
 def unpermuted(plan: ControlPlan) -> Study[None]:
@@ -134,17 +134,24 @@ def reuse_sign(plan: ControlPlan) -> Study[None]:
 
 def signs(plan: ControlPlan) -> Study[None]:
     """Are the ticket's signs enough, with other magnitudes? Train weights drawn as those of `reinit`, with the signs
-    of the weights that the ticket starts from (Frankle et al. 2020, "The Early Phase of Neural Network Training",
-    section 4)."""
-    yield plan.requests(
-        "signs", lambda ticket, draw: ticket.run.with_signs_of(ticket.run.start, plan.seed(ticket.level, draw))
-    )
+    of the weights that the ticket starts from, or the dense network where masks change during training (Frankle et
+    al. 2020, "The Early Phase of Neural Network Training", section 4)."""
+
+    def run_of(ticket: RunRequest, draw: int) -> BaseRun:
+        return ticket.run.with_signs_of(plan.unpruned(ticket).start, plan.seed(ticket.level, draw))
+
+    yield plan.requests("signs", run_of)
 
 
 def magnitudes(plan: ControlPlan) -> Study[None]:
     """Are the ticket's magnitudes enough, with other signs? Train the weights that the ticket starts from, with
-    newly drawn signs; the complement of `signs`."""
-    yield plan.requests("magnitudes", lambda ticket, draw: ticket.run.with_drawn_signs(plan.seed(ticket.level, draw)))
+    newly drawn signs, from the same iteration; the complement of `signs`."""
+
+    def run_of(ticket: RunRequest, draw: int) -> BaseRun:
+        run = plan.unpruned(ticket).masked(ticket.run.mask)
+        return run.with_drawn_signs(plan.seed(ticket.level, draw))
+
+    yield plan.requests("magnitudes", run_of)
 
 
 def trained_signs(plan: ControlPlan) -> Study[None]:

@@ -148,7 +148,7 @@ class Planner:
         """The state of the run's network, for its shapes."""
         network = run.start.network.model_dump_json()
         if network not in self._states:
-            start = run.start.model_copy(update={"trained": None})
+            start = run.start.model_copy(update={"trained": None, "signs": None})
             self._states[network] = self.experiment.workload.initial_state(start, no_stored_states)
         return self._states[network]
 

@@ -80,7 +80,9 @@ class Load(NamedTuple):
 def _kind(run: Run) -> Hashable:
     training = run.training
     options = training.optimizer, training.batch_size, training.precision, run.data.augmented
-    return run.start.network.model_dump_json(), options
+    # These decide whether an engine can use its fastest way.
+    further = training.label_smoothing > 0, training.mixup > 0, training.ema > 0, training.clip_norm is None
+    return run.start.network.model_dump_json(), options, further
 
 
 def _density(run: BaseRun) -> float:

@@ -61,6 +61,6 @@ def _at_density(run: Run, density: float) -> Run:
     """A whole training like `run`, from new initial weights, with a random mask of this density."""
     dense = Mask({name: torch.ones(kept.shape, dtype=torch.bool) for name, kept in run.mask.items()})
     counts: Counts = {(layer,): round(density * size) for layer, size in dense.sizes.items()}
-    start = run.start.model_copy(update={"trained": None, "reuse": None})
+    start = run.start.model_copy(update={"trained": None, "reuse": None, "signs": None})
     changed = {"start": start, "mask": random_mask(dense, dense, counts, 0), "begin": 0, "end": None}
     return run.model_copy(update=changed | {"keeps_optimizer": False})
