@@ -60,8 +60,8 @@ def methods(
         list[str] | None,
         typer.Option(
             metavar="COST",
-            help="Also train methods whose mask changes for as long as so many dense trainings cost, or search and "
-            "training of the ticket (ticket); none: do not. May be given several times.",
+            help="Also train methods whose mask changes until their training costs COST dense trainings, or as much "
+            "as the ticket and its search (ticket); none: do not. May be given several times.",
             show_default="1",
         ),
     ] = None,
