@@ -33,8 +33,8 @@ def test_masks_are_pruned_by_the_average_of_all_particles_and_points(dense: Run)
         assert (before.run.end, after.run.begin, after.run.end) == (last // 2, last // 2, last)
     (average,) = next(each for each in yielded if each[0].branch == "average")
     trained = average.run.start.trained
-    assert {trained.run, *trained.averaged} == {each.run.key for each in (*first, *second)}
-    assert set(trained.averaged.values()) == {1 / 6}
+    assert {trained.run, *dict(trained.averaged)} == {each.run.key for each in (*first, *second)}
+    assert {weight for _, weight in trained.averaged} == {1 / 6}
     assert average.run.begin == average.run.end == last
     assert tickets[1].run == dense.masked(prune_by_magnitude(outcome(average), dense, 1))
 

@@ -148,7 +148,7 @@ BUGS = [
     Bug(
         "loaded optimizer on the CPU",
         _OPTIMIZERS,
-        "_laid_out_for(parameters[name], value)",
+        "_laid_out_for(parameter, value)",
         "value.clone()",
         "paused",
         MIXED,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, optim
 
+from tombola.engines.custom_optimizer import make_optimizer
 from tombola.pruning.mask import State
 from tombola.runs.run import Training
 from tombola.runs.sparse_state import strip_prefix
@@ -25,8 +26,6 @@ def build_optimizer(
     kept on the device. Raises `InputError` for an optimizer by import path that cannot be made.
     """
     if training.custom_optimizer:
-        from tombola.engines.custom_optimizer import make_optimizer
-
         custom, others = dict(parameters), {}
         if training.other_optimizer is not None:
             custom = {name: parameter for name, parameter in parameters.items() if parameter.ndim == 2}

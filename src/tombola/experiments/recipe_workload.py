@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from tombola.engines.custom_optimizer import describe_optimizer
+from tombola.engines.optimizer_trial import describe_optimizer
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.sections import SearchSection
 from tombola.pruning.mask import State

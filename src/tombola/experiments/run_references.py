@@ -76,8 +76,9 @@ def parents_of(description: Description) -> list[str]:
 def _parents_of_start(start: Description) -> list[str]:
     """As `Start.parents`, of a description that another version may have written."""
     trained, other = start.get("trained") or {}, (start.get("signs") or {}).get("of")
-    own = [trained[name] for name in ("run", "towards") if trained.get(name)] + [*trained.get("averaged", {})]
-    return own + (_parents_of_start(other) if other else [])
+    own = [trained[name] for name in ("run", "towards") if trained.get(name)]
+    averaged = [key for key, _ in trained.get("averaged", ())]
+    return [*own, *averaged, *(_parents_of_start(other) if other else [])]
 
 
 def _keys_of_rows(folder: Path) -> set[str]:

@@ -53,7 +53,7 @@ def _trained_state(start: Start, trained: Trained, load_state: StateLoader) -> S
     if trained.through is not None:
         return computed_weights(Start(network=trained.through, seed=start.seed), state)
     if trained.averaged:
-        return _average(state, trained.averaged, load_state)
+        return _average(state, dict(trained.averaged), load_state)
     if trained.towards is None:
         return state
     return interpolate(state, load_state(trained.towards), trained.share)

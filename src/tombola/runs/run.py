@@ -230,7 +230,7 @@ class BaseRun(FrozenModel):
         """A run that trains nothing: its final weights are the mean of those of several runs, with this run's mask.
         Statistics of batch norm are averaged too. `at` is the iteration that counts as the end of the training."""
         first, *others = dict.fromkeys(run.key for run in runs)
-        trained = Trained(run=first, averaged=dict.fromkeys(others, 1 / (1 + len(others))))
+        trained = Trained(run=first, averaged=tuple((key, 1 / (1 + len(others))) for key in sorted(others)))
         return self.model_copy(
             update={"start": self.start.model_copy(update={"trained": trained}), "begin": at, "end": at}
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -42,9 +42,9 @@ class Trained(FrozenModel):
     """The key of another run of the same network."""
     share: float = Field(default=0.0, ge=0, le=1)
     """How far towards those weights; 1 is all the way."""
-    averaged: dict[str, float] = {}
-    """Further runs of the same network, by key, whose final weights are averaged with those of `run`: the weight of
-    each in the average; `run` has the rest."""
+    averaged: Annotated[tuple[tuple[str, float], ...], Field(strict=False)] = ()
+    """Further runs of the same network, by key, whose final weights are averaged with those of `run`, and the weight
+    of each in the average; `run` has the rest."""
     optimizer: bool = False
     """Whether the optimizer resumes from its final state too; its state of weights pruned then or now is dropped."""
     through: Network | None = None
@@ -84,7 +84,7 @@ class Start(FrozenModel):
         keys: list[str] = []
         if self.trained is not None:
             keys += [key for key in (self.trained.run, self.trained.towards) if key is not None]
-            keys += self.trained.averaged
+            keys += [key for key, _ in self.trained.averaged]
         if self.signs is not None and self.signs.of is not None:
             keys += self.signs.of.parents
         return keys
