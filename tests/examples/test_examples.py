@@ -62,7 +62,7 @@ EXAMPLES = [
     Example("resnet_lightning", 0.35, 0.9, global_scope=True, needs=("lightning",), begin=30),
     Example("accelerate_loop", 1 / 3, 0.9, needs=("accelerate",)),
     Example("lstm", 1 / 3, 0.85),
-    Example("lstm_lm", 0.35, -2.3, True, include=("characters",), branches=("ticket", "reinit"), begin=20),
+    Example("lstm_lm", 0.35, -2.3, True, (), ("characters",), ("ticket", "reinit"), begin=20, wins=False),
     Example("graph_network", 0.5, 0.8, global_scope=True, branches=("ticket", "reinit", "random"), wins=False),
     Example("cartpole", 0.4, 100, global_scope=True, branches=("ticket", "reinit"), wins=False),
     Example("gpt2", 0.35, -2.5, global_scope=True, include=("*wte", "*wpe"), needs=("transformers",)),
