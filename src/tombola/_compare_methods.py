@@ -49,6 +49,8 @@ class MethodPlan:
     recipe: Recipe
     level: int
     dense: DenseCost
+    level_chosen: bool = False
+    """Whether the level was chosen by the results that are compared."""
     methods: dict[str, ComparedMethod] = field(default_factory=dict)
     """By the name of its folder; the search for the ticket is the first."""
     skipped: dict[str, str] = field(default_factory=dict)
@@ -206,4 +208,4 @@ def train_methods(plan: MethodPlan, out: Path, train: Train) -> MethodComparison
         name: MethodResults(plan.methods[name], results, costs[name])
         for name, results in zip(folders, found, strict=True)
     }
-    return compare_methods(plan.recipe, plan.level, compared, plan.skipped)
+    return compare_methods(plan.recipe, plan.level, compared, plan.skipped, plan.level_chosen)

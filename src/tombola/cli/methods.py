@@ -139,12 +139,14 @@ def methods(
         with ProgressDisplay(err_console, sum(map(count_runs, recipes.values())), "training") as progress:
             return run(recipes, listeners=[progress, *listeners])
 
+    chose = level is None
     if level is None:
         if dry_run:
             raise InputError("--dry-run: needs --level, as the smallest winning level is not known before")
         (found,) = train({folder / "search": chosen})
         level = default_level(found)
     plan = plan_methods(chosen, level, choice, ["1"] if budget is None else budget, sections, data_dir)
+    plan.level_chosen = chose
     if dry_run:
         print_line(
             f"{plural(len(plan.methods), 'experiment')}: {', '.join(plan.methods)}.\n"

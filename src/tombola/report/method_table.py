@@ -78,6 +78,11 @@ def notes(comparison: MethodComparison) -> list[str]:
         f"Level {comparison.level}: {percent(ticket.weights_left)} of the weights left; "
         f"{plural(comparison.replicates, 'replicate')}; "
         f"{means_text(comparison.replicates, comparison.confidence)}.",
+        *(
+            ["The level was chosen because its ticket won, which favours the ticket."]
+            if comparison.level_chosen
+            else []
+        ),
         f"difference: {measure} at early stop minus the ticket's{points}, paired over replicates, with its "
         f"{percent(comparison.confidence)} confidence interval. p: two-sided, {test}, Holm-corrected over the rows.",
         "training, with search: multiply-adds of the training alone, and with everything that was trained to find "

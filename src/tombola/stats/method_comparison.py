@@ -106,6 +106,8 @@ class MethodComparison(SummaryModel):
 
     recipe: str
     level: int
+    level_chosen: bool
+    """Whether the level was chosen by the results that are compared, which favours the ticket."""
     replicates: int
     confidence: float
     metric: Metric
@@ -131,7 +133,11 @@ class _Source:
 
 
 def compare_methods(
-    recipe: Recipe, level: int, compared: Mapping[str, MethodResults], skipped: Mapping[str, str]
+    recipe: Recipe,
+    level: int,
+    compared: Mapping[str, MethodResults],
+    skipped: Mapping[str, str],
+    level_chosen: bool = False,
 ) -> MethodComparison:
     """Compare the finished experiments, by name, with the ticket of `recipe` at `level`."""
     metric, confidence = recipe.judged([]), recipe.verdict.confidence
@@ -186,6 +192,7 @@ def compare_methods(
     return MethodComparison(
         recipe=recipe.name,
         level=level,
+        level_chosen=level_chosen,
         replicates=recipe.replicates,
         confidence=confidence,
         metric=metric,
