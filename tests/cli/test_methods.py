@@ -63,6 +63,7 @@ def test_the_same_command_trains_nothing_again_and_another_level_has_its_own_fol
 @pytest.mark.usefixtures("_fake_engine")
 def test_without_a_level_the_whole_search_comes_first() -> None:
     found = compared("--only", "random")
+    assert found["level_chosen"]
     assert found["level"] == 2  # none wins without a control that loses, so the first with at most half the weights
     assert (Path("results/tiny-methods") / "search" / "experiment.toml").exists()
 

@@ -65,6 +65,9 @@ def _signed(value: float, units: Units) -> str:
     return f"{units.factor * value:+{units.form}}".replace("-", "−")
 
 
+LEVEL_CHOSEN = "The level was chosen by the same results, which favours the ticket."
+
+
 def notes(comparison: MethodComparison) -> list[str]:
     """What the columns are, and what was left out; a sentence or two each."""
     ticket = next(row for row in comparison.rows if row.kind == "ticket")
@@ -78,11 +81,7 @@ def notes(comparison: MethodComparison) -> list[str]:
         f"Level {comparison.level}: {percent(ticket.weights_left)} of the weights left; "
         f"{plural(comparison.replicates, 'replicate')}; "
         f"{means_text(comparison.replicates, comparison.confidence)}.",
-        *(
-            ["The level was chosen because its ticket won, which favours the ticket."]
-            if comparison.level_chosen
-            else []
-        ),
+        *([LEVEL_CHOSEN] if comparison.level_chosen else []),
         f"difference: {measure} at early stop minus the ticket's{points}, paired over replicates, with its "
         f"{percent(comparison.confidence)} confidence interval. p: two-sided, {test}, Holm-corrected over the rows.",
         "training, with search: multiply-adds of the training alone, and with everything that was trained to find "
