@@ -260,19 +260,18 @@ def _layers(counts: Counts) -> list[str]:
 
 
 def _magnitudes_of_originals(dense: Run, outcome: Outcome) -> dict[str, Tensor]:
-    """The magnitudes of the tensors that the parametrized weights are computed from."""
+    """The magnitudes of the tensors that weights are computed from; of the weights that are not parametrized."""
     state = outcome.final
-    return {name: state.get(original_name(name), state.get(name, kept)).abs() for name, kept in dense.mask.items()}
+    originals = {name: original_name(name) for name in dense.mask}
+    return {name: state[original if original in state else name].abs() for name, original in originals.items()}
 
 
 def _parametrized_run(
     dense: Run, by: str, layers: Mapping[str, Mapping[str, Any]], end: int, training: Training | None = None
 ) -> Run:
     """The first `end` iterations of the training of the network with a parametrization."""
-    network = describe_parametrized(dense.start.network, by, layers)
-    start = dense.start.model_copy(update={"network": network})
-    update = {"start": start, "mask": Mask({}), "training": training or dense.training}
-    return dense.model_copy(update=update).until(end)
+    run = dense.with_network(describe_parametrized(dense.start.network, by, layers))
+    return run.model_copy(update={"mask": Mask({}), "training": training or dense.training}).until(end)
 
 
 def _iteration(section: str, name: str, fraction: float, dense: Run) -> int:

@@ -56,12 +56,12 @@ def _scored_run(context: MethodContext, dense: Run, by: str, more: Mapping[str, 
     of weights that level 1 keeps."""
     options: ScoresSection = context.options
     layers = {name: {"keep": count, **(more or {})} for (name,), count in context.kept_counts(dense.mask).items()}
-    start = dense.start.model_copy(update={"network": describe_parametrized(dense.start.network, by, layers)})
+    scored = dense.with_network(describe_parametrized(dense.start.network, by, layers))
     changed: dict[str, Any] = {} if options.lr is None else {"lr": options.lr}
     if options.schedule is not None:
         changed |= {"schedule": options.schedule, "milestones": ()}
     training = dense.training.model_copy(update=changed)
-    return dense.model_copy(update={"start": start, "mask": Mask({}), "training": training})
+    return scored.model_copy(update={"mask": Mask({}), "training": training})
 
 
 def _mask_of(context: MethodContext, dense: Run, outcome: Outcome, ranked_by: Any = torch.abs) -> Mask:
@@ -77,7 +77,7 @@ def _edge_popup_runs(context: MethodContext, dense: Run) -> list[Run]:
         counts = {name: count for (name,), count in context.kept_counts(dense.mask).items() if count}
         factors = {name: math.sqrt(sizes[name] / count) for name, count in counts.items()}
         network = describe_rescaled(dense.start.network, factors)
-        initial = dense.model_copy(update={"start": dense.start.model_copy(update={"network": network})})
+        initial = dense.with_network(network)
     return [_scored_run(context, initial, "edge-popup"), initial]
 
 

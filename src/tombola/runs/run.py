@@ -21,7 +21,7 @@ from tombola.utils.former_names import former_attribute
 from tombola.utils.frozen_model import FrozenModel
 from tombola.zoo.datasets.description import Data
 from tombola.zoo.models import describe_parametrized
-from tombola.zoo.models.description import Reuse, Signs, Start, Trained
+from tombola.zoo.models.description import Network, Reuse, Signs, Start, Trained
 from tombola.zoo.models.reparametrization import original_name
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -194,7 +194,11 @@ class BaseRun(FrozenModel):
         options. The mask is that of the tensors that they are computed from."""
         network = describe_parametrized(self.start.network, by, {name: {} for name in self.mask})
         mask = Mask({original_name(name): kept for name, kept in self.mask.items()})
-        return self.model_copy(update={"start": self.start.model_copy(update={"network": network}), "mask": mask})
+        return self.with_network(network).masked(mask)
+
+    def with_network(self, network: Network) -> Self:
+        """The same training of another network, whose initial weights are drawn with the same seed."""
+        return self.model_copy(update={"start": self.start.model_copy(update={"network": network})})
 
     @property
     def final_start(self) -> Start:
