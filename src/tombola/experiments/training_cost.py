@@ -13,16 +13,13 @@ from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun, Run
 from tombola.studies.conductor import Listener
-from tombola.studies.request import BASELINE, RunRequest
+from tombola.studies.request import BASELINE, SECOND_DENSE, RunRequest
 from tombola.utils.errors import InputError
 from tombola.zoo.models import build
 from tombola.zoo.models.reparametrization import weight_name
 
 Position = tuple[int, str, int, int]
 """Replicate, branch, level and draw."""
-
-SECOND_DENSE = "second_dense"
-"""The branch of the trainings that `permuted` matches with the dense network."""
 
 OTHER_PURPOSES = (BASELINE, SECOND_DENSE, "stability", "transfer", "transfer_random")
 """Branches that no mask is found with."""
@@ -123,11 +120,12 @@ class TrainingCosts(Listener):
         """The cost of what a control needs besides its own training: the ticket's search, a second dense network, and
         the ticket's training if its outcome is used."""
         replicate, branch, level, draw = position
+        ticket = replicate, "ticket", level, 0
+        before = self._before(ticket, controls, 0)
         needed = self._with(self._parents, self._requests[position][-1].key)
         if branch == "permuted":
             needed |= self._chain((replicate, SECOND_DENSE, 0, draw))
-        extra = needed - self._chain(position) - self._before((replicate, "ticket", level, 0), controls, 0)
-        return self.search((replicate, "ticket", level, 0), controls, 0) + self._sum(extra)
+        return self._sum(before - self._chain(ticket)) + self._sum(needed - self._chain(position) - before)
 
     def total(self, first_level: int) -> float:
         """The cost of all different runs from this level on."""

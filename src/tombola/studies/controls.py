@@ -18,7 +18,7 @@ from tombola.pruning.random_mask import RandomMask, random_mask
 from tombola.pruning.structures import UNSTRUCTURED, Structure
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun, Run
-from tombola.studies.request import RunRequest, Study
+from tombola.studies.request import SECOND_DENSE, RunRequest, Study
 from tombola.studies.rewinding import Retrain, rewind_weights, train_trunk
 from tombola.studies.search import Prune, one_shot_requests
 
@@ -96,7 +96,7 @@ def permuted(plan: ControlPlan) -> Study[None]:
     matched: dict[int, tuple[BaseRun, UnitPermutation]] = {}
     for draw in range(plan.draws):
         other = yield from _second_dense(plan, draw)
-        second: Outcome = yield RunRequest("second_dense", 0, other, draw)
+        second: Outcome = yield RunRequest(SECOND_DENSE, 0, other, draw)
         if not second.measures.diverged:
             matched[draw] = other, plan.match(first, second)
         del second

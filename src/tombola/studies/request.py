@@ -27,7 +27,10 @@ class InterpolationPoint:
     """Which tickets the line joins; None if it joins two trainings of the dense network."""
 
 
-INTERMEDIATE = ("trunk", "segment", "particle", "scores", "second_dense")
+SECOND_DENSE = "second_dense"
+"""The branch of dense networks that the first one is matched with, to permute its mask."""
+
+INTERMEDIATE = ("trunk", "segment", "particle", "scores", SECOND_DENSE)
 """Branches of trainings that other trainings, or their masks, come from. They have no rows in the tables."""
 
 BASELINE = "baseline"
