@@ -13,7 +13,8 @@ from tombola.engines.eager import evaluation_batch_size
 from tombola.engines.optimizers import learning_rates, set_learning_rate
 from tombola.runs.initial_state import masked_network
 from tombola.runs.run import Run
-from tombola.zoo.datasets.split import ExampleSet, Split
+from tombola.zoo.datasets.example_set import ExampleSet
+from tombola.zoo.datasets.split import Split
 
 CPU = torch.device("cpu")
 

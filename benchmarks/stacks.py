@@ -20,7 +20,8 @@ from tombola.runs.initial_state import masked_network
 from tombola.runs.run import Precision, Run, Training
 from tombola.utils.duration import Duration
 from tombola.zoo.datasets.description import Data
-from tombola.zoo.datasets.split import ExampleSet, Split
+from tombola.zoo.datasets.example_set import ExampleSet
+from tombola.zoo.datasets.split import Split
 from tombola.zoo.models import build, describe
 from tombola.zoo.models.description import Start
 

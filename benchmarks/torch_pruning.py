@@ -39,7 +39,8 @@ from tombola.runs.run import Run
 from tombola.utils.workers import cores
 from tombola.zoo.batches import BatchOrder
 from tombola.zoo.datasets import prepare
-from tombola.zoo.datasets.split import ExampleSet, Split
+from tombola.zoo.datasets.example_set import ExampleSet
+from tombola.zoo.datasets.split import Split
 from tombola.zoo.models import build
 
 RECIPE = "resnet20-cifar10-openlth"

@@ -95,8 +95,8 @@ def waits_of_host(device: torch.device, found: Findings) -> None:
     """How often the host waits for the device: never between evaluations, and at each as often as it must."""
     run = stacks.made_up_run(evaluate_every=stacks.iterations(INTERVAL))
     split = stacks.made_up_split(train=2_000, validation=500)
-    loop = TrainingLoop([run] * 4, stacks.stacked([run] * 4, split, device), len(split.train))
-    orders = stacks.random_orders(4, INTERVAL, run.training.batch_size, len(split.train))
+    loop = TrainingLoop([run] * 4, stacks.stacked([run] * 4, split, device), split.train)
+    orders = stacks.random_orders(4, INTERVAL, run.training.batch_size, split.train)
 
     def whole_interval() -> None:
         end = loop.iteration + INTERVAL

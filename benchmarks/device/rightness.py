@@ -106,7 +106,7 @@ def train(runs: Sequence[Run], split: Split, place: Place, pause: int | None = N
     """Train a stack to the end. With `pause` its state is taken there, and another stack resumes from it."""
 
     def begin() -> TrainingLoop:
-        return TrainingLoop(runs, stacks.stacked(runs, split, place.device), len(split.train))
+        return TrainingLoop(runs, stacks.stacked(runs, split, place.device), split.train)
 
     with stacks.as_engines_train(runs[0].training.precision, place.device):
         loop = begin()

@@ -81,7 +81,7 @@ ROWS = re.findall(
 def test_numbers_on_the_networks_page_are_right(
     name: str, depth: str, inputs: str, all_weights: str, conv: str, all_parameters: str
 ) -> None:
-    shape = {"28×28": MNIST, "3×32×32": CIFAR}[inputs]
+    shape = {"28×28": MNIST, "3×32×32": CIFAR, "3×224×224": (3, 224, 224)}[inputs]
     network = build_network(name, inputs=shape, **({"depth": int(depth)} if depth else {}))
     convolutions = sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Conv2d))
     assert f"{Mask.full(network).size:,}" == all_weights

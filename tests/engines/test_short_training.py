@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.datasets import examples_in_memory
 from tests.support.several_runs import Clock, TimedLearner
 from tests.support.training import ENGINES, dense_run
 from tombola.engines import Engine, training_loop
@@ -45,7 +46,9 @@ class TimedEngine:
                     engine.compiled = True
                 return super().evaluate(*arguments, **options)
 
-        return run_to_end(TrainingLoop(runs, Learner(len(runs), clock, seconds=STEP), 1000), checkpoint, "timed")
+        return run_to_end(
+            TrainingLoop(runs, Learner(len(runs), clock, seconds=STEP), examples_in_memory(1000)), checkpoint, "timed"
+        )
 
 
 @pytest.fixture

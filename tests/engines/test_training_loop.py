@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.datasets import examples_in_memory
 from tests.support.several_runs import Clock, TimedLearner
 from tests.support.training import dense_run, no_checkpoint
 from tombola.engines import training_loop
@@ -67,7 +68,7 @@ class GivenLosses:
 
 def run_with(learner: GivenLosses, **training: object) -> Outcome:
     run = dense_run(training__length="40it", **{f"training__{name}": value for name, value in training.items()})
-    (outcome,) = run_to_end(TrainingLoop([run], learner, 1000), no_checkpoint(), "given")
+    (outcome,) = run_to_end(TrainingLoop([run], learner, examples_in_memory(1000)), no_checkpoint(), "given")
     return outcome
 
 
@@ -124,7 +125,7 @@ def test_about_a_second_is_trained_at_once(device: str, first: list[int], monkey
     monkeypatch.setattr(training_loop, "time", clock)
     learner = TimedLearner(1, clock, device, SECONDS)
     run = dense_run(training__length="960it", training__evaluate_every="320it")
-    training = TrainingLoop([run], learner, 1000)
+    training = TrainingLoop([run], learner, examples_in_memory(1000))
     while not training.finished:
         training.advance()
         if len(learner.steps) == 3:
@@ -146,7 +147,7 @@ def test_each_permutation_is_drawn_once_however_many_runs_there_are(monkeypatch:
     dense = dense_run(training__length="120it", training__batch_size=10)
     runs = [dense.model_copy(update={"seed": seed // 2}) for seed in range(400)]
     learner = TimedLearner(400, Clock())
-    training = TrainingLoop(runs, learner, 300)
+    training = TrainingLoop(runs, learner, examples_in_memory(300))
     while not training.finished:
         training.advance()
     assert len(learner.steps) > 10
@@ -154,7 +155,7 @@ def test_each_permutation_is_drawn_once_however_many_runs_there_are(monkeypatch:
 
 
 def test_a_checkpoint_has_no_values_for_each_evaluation_or_run_outside_its_tensors() -> None:
-    training = TrainingLoop([dense_run()] * 3, TimedLearner(3, Clock()), 300)
+    training = TrainingLoop([dense_run()] * 3, TimedLearner(3, Clock()), examples_in_memory(300))
     training.advance()
     _, about = training.snapshot()
     assert all(isinstance(value, int | float) for value in about.values())
@@ -166,5 +167,5 @@ def test_the_same_weights_are_evaluated_once_on_each_split() -> None:
     assert max(Counter(learner.evaluated).values()) == 1
     untrained = GivenLosses({0: 0.5})
     run = dense_run(training__length="40it").until(0)
-    run_to_end(TrainingLoop([run], untrained, 1000), no_checkpoint(), "given")
+    run_to_end(TrainingLoop([run], untrained, examples_in_memory(1000)), no_checkpoint(), "given")
     assert sorted(untrained.evaluated) == [("test", 0), ("train", 0), ("validation", 0)]

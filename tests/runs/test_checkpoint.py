@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.datasets import examples_in_memory
 from tests.support.several_runs import Clock, TimedLearner
 from tests.support.training import dense_run
 from tombola.engines.training_loop import TrainingLoop, run_to_end
@@ -122,7 +123,11 @@ def test_what_is_cleared_stays_so_whatever_was_being_written(tmp_path: Path, dis
 
 
 def training_of(length: int, learner: TimedLearner) -> TrainingLoop:
-    return TrainingLoop([dense_run(training__length=f"{length}it", training__evaluate_every="10it")], learner, 1000)
+    return TrainingLoop(
+        [dense_run(training__length=f"{length}it", training__evaluate_every="10it")],
+        learner,
+        examples_in_memory(1000),
+    )
 
 
 @pytest.mark.parametrize("end", ["finished", "disk full", "error"])

@@ -71,7 +71,7 @@ class Bug(NamedTuple):
 _ENSEMBLE = "tombola.engines.stacked.ensemble"
 _OPTIMIZERS = "tombola.engines.optimizers"
 _AUGMENTATION = "tombola.engines.augmentation"
-_TRANSFERS = "tombola.engines.transfers"
+_TRANSFERS = "tombola.utils.transfers"
 _EAGER = "tombola.engines.eager"
 _BITMASK = "tombola.pruning.bitmask"
 _CHANGE = "tombola.pruning.scores.change"

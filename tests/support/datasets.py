@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
 from tombola.zoo.datasets.dataset import Array, Dataset
 from tombola.zoo.datasets.description import Data
+from tombola.zoo.datasets.example_set import ExampleSet
 
 
 def npz_arrays(**changes: Any) -> dict[str, Any]:
@@ -37,6 +39,11 @@ def make_dataset(x: Array) -> Dataset:
 
 def describe_data(dataset: Dataset, **changes: Any) -> Data:
     return Data(**{"name": "any", "digest": dataset.digest, "seed": 0, "validation": 6, **changes})
+
+
+def examples_in_memory(count: int) -> ExampleSet:
+    """So many examples, of which only the number matters."""
+    return ExampleSet(torch.zeros(1, 1), torch.zeros(count, dtype=torch.int64))
 
 
 TRAIN, TEST = "train-00000-of-00001.parquet", "test-00000-of-00001.parquet"

@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "resnet": {"depth": 8, "width": 3},
     "resnet-18": {"width": 3},
     "resnet-20": {"width": 3},
+    "resnet-50": {"width": 2},
     "vgg-11": {"width": 0.05},
     "vgg-16": {"width": 0.05},
     "vgg-19": {"width": 0.05},

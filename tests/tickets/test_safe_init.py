@@ -20,6 +20,7 @@ IMAGES: dict[str, dict[str, Any]] = {name: {} for name in MODELS} | {
     "resnet": {"depth": 8, "width": 2},
     "resnet-20": {"width": 2, "init": "signed-constant"},
     "resnet-18": {"width": 2, "norm": "uniform"},
+    "resnet-50": {"width": 2},
     "vit": {"width": 12, "depth": 2},
     "conv-6": {"width": 0.1},
     "vgg-19": {"width": 0.05},

@@ -1,4 +1,4 @@
-"""Augmentation of the training images of runs: random flips and crops."""
+"""Augmentation of the training images of runs: random flips and crops; resized crops are in `resized_crop`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tombola.engines.transfers import to_device
+from tombola.engines.resized_crop import ResizedCropDraws, resized_crop
 from tombola.runs.run import Run
 from tombola.utils.random_stream import Array, RandomStream
 from tombola.utils.seeds import Purpose, sequence
+from tombola.utils.transfers import to_device
 from tombola.zoo.datasets.split import Split
 
 BLOCK = 100
@@ -27,7 +28,7 @@ class Augmentation:
     black: Tensor
     """The value of a black pixel for each image of all batches: (images, channels)."""
     device: torch.device
-    draws: Mapping[int, AugmentationDraws]
+    draws: Mapping[int, AugmentationDraws | ResizedCropDraws]
     """By the seeds of the runs."""
 
     @classmethod
@@ -37,17 +38,26 @@ class Augmentation:
             return None
         data, batch = runs[0].data, runs[0].training.batch_size
         black = torch.stack([split.black for split in splits]).repeat_interleave(batch, 0)
-        draws = {seed: AugmentationDraws(seed, batch, data.flip, data.crop) for seed in {run.seed for run in runs}}
-        return cls(runs, black.to(device), device, draws)
+        height, width = splits[0].train.shape[-2:]
+
+        def draw(seed: int) -> AugmentationDraws | ResizedCropDraws:
+            if data.resized_crop is None:
+                return AugmentationDraws(seed, batch, data.flip, data.crop)
+            return ResizedCropDraws(seed, batch, data.flip, (height, width))
+
+        return cls(runs, black.to(device), device, {seed: draw(seed) for seed in {run.seed for run in runs}})
 
     def choices(self, first: int, count: int) -> Tensor:
-        """The random draws for each image in `count` iterations from `first`, of shape (count, images, 3)."""
+        """The random draws for each image in `count` iterations from `first`, of shape (count, images, draws)."""
         drawn = {seed: draws.choices(first, count) for seed, draws in self.draws.items()}
         return to_device(torch.cat([drawn[run.seed] for run in self.runs], 1), self.device)
 
     def __call__(self, x: Tensor, choices: Tensor) -> Tensor:
         """The augmented images of `x`, of shape (images, channels, height, width) or (images, height, width)."""
-        return augment(x, choices, self.black, self.runs[0].data.crop)
+        data = self.runs[0].data
+        if data.resized_crop is None:
+            return augment(x, choices, self.black, data.crop)
+        return resized_crop(x, choices, data.resized_crop)
 
 
 class AugmentationDraws:

@@ -17,7 +17,7 @@ from torch import nn
 
 from tombola.engines import AUTO
 from tombola.engines.determinism import fix_cublas_workspace
-from tombola.engines.stacked.stackability import why_not_this_training
+from tombola.engines.stacked.stackability import why_not_these_data, why_not_this_training
 from tombola.runs.run import Precision, Run
 from tombola.utils.gpus import visible_gpus
 from tombola.utils.random_state import preserve_rng_state
@@ -64,7 +64,7 @@ class Demand:
         network = build(run.start)
         each = count_multiply_adds(network, run.start.network.inputs)
         stackable = not any(isinstance(module, nn.RNNBase) for module in network.modules())
-        stackable = stackable and why_not_this_training(run.training) is None
+        stackable = stackable and not (why_not_this_training(run.training) or why_not_these_data(run.data))
         return cls(at_once, run.last, run.training.batch_size * each, density, stackable, run.training.precision)
 
 

@@ -17,7 +17,6 @@ from tombola.engines.history import Evaluation
 from tombola.engines.mixup import Mixed, Mixup
 from tombola.engines.precision import at_least_float32, autocast, matmul_precision
 from tombola.engines.training_loop import Capacity, SplitName, TrainingLoop, run_to_end
-from tombola.engines.transfers import to_device
 from tombola.engines.weight_average import ENTRY, WeightAverage
 from tombola.pruning.mask import Mask, State
 from tombola.pruning.normalisation import normalisation_parameters
@@ -30,6 +29,7 @@ from tombola.utils.host_copies import host_copies
 from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.seeds import Purpose, derive
 from tombola.zoo.datasets import prepare
+from tombola.zoo.datasets.example_set import Examples
 from tombola.zoo.datasets.split import Split
 
 MAX_EVALUATION_BATCH = 5000
@@ -68,7 +68,7 @@ class Eager:
         with reproducible(noise_seed, device), matmul_precision(run.training.precision, device):
             network = masked_network(run, load_state).to(device)
             learner = ModuleLearner(network, run, split, device)
-            return run_to_end(TrainingLoop(runs, learner, len(split.train), load_state), checkpoint, self.name)
+            return run_to_end(TrainingLoop(runs, learner, split.train, load_state), checkpoint, self.name)
 
 
 class ModuleLearner:
@@ -84,7 +84,10 @@ class ModuleLearner:
         self.parameters: State = dict(network.named_parameters())
         self.optimizer = optimizers.build_optimizer(self.parameters, normalisation_parameters(network), run.training)
         self.augmentation = Augmentation.of([run], [split], device)
-        self.evaluation_batch_size = evaluation_batch_size(network, self.split.test.x[:1])
+        example, _ = self.split.test[torch.zeros(1, dtype=torch.int64)]
+        self.evaluation_batch_size = evaluation_batch_size(network, example)
+        self.order = split.train.order(run.seed, run.training.batch_size)
+        self.last = run.last
         self.mixup = Mixup(run, device) if run.training.mixup else None
         self.average = WeightAverage(network, run.training.ema) if run.training.ema else None
         # A run that another one continues keeps the weights themselves.
@@ -100,14 +103,14 @@ class ModuleLearner:
         self.masks_gradients = run.training.custom_optimizer or run.training.clip_norm is not None
 
     def train(self, orders: Tensor, first: int) -> None:
-        (order,) = to_device(orders, self.device)
+        (order,) = orders
         self.network.train()
+        self.split.train.read_ahead(self.order, first, len(order), self.last)
         rates = optimizers.learning_rates(self.training, first, len(order)).tolist()
         choices = self.augmentation.choices(first, len(order)) if self.augmentation else None
         mixed = self.mixup.draws(first, len(order)) if self.mixup else None
-        for index, batch in enumerate(order):
+        for index, (x, y) in enumerate(self.split.train.batches(order)):
             optimizers.set_learning_rate(self.optimizer, rates[index])
-            x, y = self.split.train[batch]
             if self.augmentation and choices is not None:
                 x = self.augmentation(x, choices[index])
             self.step(x, y, mixed[index] if mixed else None)
@@ -173,12 +176,11 @@ class ModuleLearner:
 
     def _evaluate(self, split_name: SplitName) -> list[Evaluation]:
         """Evaluate the network as it is."""
-        examples = getattr(self.split, split_name)
+        examples: Examples = getattr(self.split, split_name)
         self.network.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for rows in torch.split(torch.arange(len(examples), device=self.device), self.evaluation_batch_size):
-            x, y = examples[rows]
+        for x, y in examples.in_order(self.evaluation_batch_size):
             logits = self._logits(x)
             loss += functional.cross_entropy(logits, y, reduction="sum")
             correct += (logits.argmax(1) == y).sum()

@@ -22,7 +22,7 @@ from tombola.runs.outcome import Outcome, without_pruned
 from tombola.runs.run import Run
 from tombola.runs.sparse_state import strip_prefix
 from tombola.utils.workers import raise_if_cancelled
-from tombola.zoo.batches import BatchOrder
+from tombola.zoo.datasets.example_set import Examples
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -85,11 +85,10 @@ class TrainingLoop:
     that they continue from."""
 
     def __init__(
-        self, runs: Sequence[Run], learner: Learner, examples: int, load_state: StateLoader = no_stored_states
+        self, runs: Sequence[Run], learner: Learner, examples: Examples, load_state: StateLoader = no_stored_states
     ) -> None:
         self.runs = runs
         self.learner = learner
-        self.examples = examples
         self.options = runs[0].training
         self.last = runs[0].last
         self.iteration = runs[0].begin
@@ -98,9 +97,7 @@ class TrainingLoop:
         self.seconds = 0.0
         self._current_scores: dict[SplitName, list[Evaluation]] = {}
         # Tickets of one replicate share a seed, and so their batches.
-        self._orders = {
-            seed: BatchOrder(seed, examples, self.options.batch_size) for seed in {run.seed for run in runs}
-        }
+        self._orders = {seed: examples.order(seed, self.options.batch_size) for seed in {run.seed for run in runs}}
         self._max_steps = 10  # until the speed is known
         # Speed is measured between two moments at which the device has done all that the host asked for.
         self._in_step = True

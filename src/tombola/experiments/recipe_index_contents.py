@@ -25,19 +25,27 @@ from tombola.pruning.scopes import SCOPES
 from tombola.pruning.scores import SCORES
 from tombola.pruning.structures import STRUCTURES
 from tombola.studies.controls import CONTROLS
-from tombola.zoo.datasets import DATASETS, PARQUET_DATASETS
+from tombola.zoo.datasets import DATASETS, IMAGE_DATASETS
 from tombola.zoo.models import MODELS, build, describe
 from tombola.zoo.models.description import Start
 
-DATA = {"digits": ((8, 8), 1197), "mnist": ((28, 28), 60_000), "cifar10": ((3, 32, 32), 50_000)}
-"""The shape of an example, and the number of training examples, of the datasets of these recipes."""
+DATA = {
+    "digits": ((8, 8), 1197, 10),
+    "mnist": ((28, 28), 60_000, 10),
+    "cifar10": ((3, 32, 32), 50_000, 10),
+    "imagenet": ((3, 256, 256), 1_281_167, 1000),
+    "tiny-imagenet": ((3, 64, 64), 100_000, 200),
+}
+"""The shape of an example, the number of training examples, and that of classes, of the datasets of these recipes."""
 
 TITLES = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "lenet-300-100": "LeNet-300-100", "vit": "ViT"}
+TITLES |= {"imagenet": "ImageNet", "tiny-imagenet": "TinyImageNet"}
+TITLES |= {"resnet-18": "ResNet-18", "resnet-50": "ResNet-50"}
 TITLES |= {"resnet": "ResNet", "resnet-20": "ResNet-20", "vgg-16": "VGG-16", "vgg-19": "VGG-19"}
 
 CHOICES = {
-    "data.name": [*DATASETS, *PARQUET_DATASETS],
-    "transfer.data.name": [*DATASETS, *PARQUET_DATASETS],
+    "data.name": [*DATASETS, *IMAGE_DATASETS],
+    "transfer.data.name": [*DATASETS, *IMAGE_DATASETS],
     "model.name": [*MODELS],
     "search.method": [*METHODS],
     "search.scope": [*SCOPES],
@@ -90,10 +98,10 @@ def _title(name: str) -> str:
 
 
 def _size(recipe: Recipe) -> RecipeSize:
-    (*channels, height, width), given = DATA[recipe.data.name]
-    size = recipe.data.size
+    (*channels, height, width), given, classes = DATA[recipe.data.name]
+    size = recipe.data.resized_crop or recipe.data.size
     inputs = (*channels, size or height, size or width)
-    network = build(Start(network=describe(recipe.model.name, recipe.model.options, inputs, classes=10), seed=0))
+    network = build(Start(network=describe(recipe.model.name, recipe.model.options, inputs, classes), seed=0))
     graph = record(network.eval(), torch.zeros(1, *inputs))
     examples = round((given - recipe.data.validation) * recipe.data.fraction)
     iterations = recipe.training.length.iterations_of(examples, recipe.training.batch_size)

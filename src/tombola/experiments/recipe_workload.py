@@ -31,9 +31,8 @@ from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.seeds import Purpose, derive
 from tombola.utils.text import first_line
 from tombola.zoo.batches import batches
-from tombola.zoo.datasets import DATASETS, PARQUET_DATASETS, load, prepare
+from tombola.zoo.datasets import DATASETS, IMAGE_DATASETS, load, prepare
 from tombola.zoo.datasets.description import Data
-from tombola.zoo.datasets.parquet_columns import Columns
 from tombola.zoo.datasets.split import check_inputs, count_training_examples
 from tombola.zoo.datasets.suspicions import suspicions
 from tombola.zoo.models import build, describe
@@ -119,9 +118,8 @@ def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> RecipeWorkload
     Raises `InputError` for unknown names, missing or unsuitable data, a network that does not take the data, and
     schedules that do not fit the training or leave a layer empty.
     """
-    columns = Columns(recipe.data.image, recipe.data.label, recipe.data.size)
-    dataset = load(recipe.data.name, data_dir, columns)
-    examples = count_training_examples(dataset, recipe.data.validation, recipe.data.fraction)
+    dataset = load(recipe.data.name, data_dir, recipe.data.columns)
+    examples = count_training_examples(dataset.y_train, recipe.data.validation, recipe.data.fraction)
     own, *others = recipe.dense_trainings
     training = _in_iterations("training", own, examples, len(dataset.y_train))
     other_trainings = [_in_iterations("baseline", other, examples, len(dataset.y_train)) for other in others]
@@ -139,12 +137,12 @@ def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> RecipeWorkload
     candidates = [iteration("stability.candidates", length) for length in lengths]
     if candidates != sorted(set(candidates)):
         raise InputError(f"stability.candidates: should be in order, not {', '.join(map(str, lengths))}")
-    if recipe.data.name not in (*DATASETS, *PARQUET_DATASETS):
+    if recipe.data.name not in (*DATASETS, *IMAGE_DATASETS):
         for suspicion in suspicions(dataset, recipe.data.scale):
             log.warning('dataset "%s": %s', recipe.data.name, suspicion)
     data = Data(**recipe.data.model_dump(), digest=dataset.digest, seed=0)
     check_inputs(dataset, data)
-    network = describe(recipe.model.name, recipe.model.options, dataset.inputs, dataset.classes)
+    network = describe(recipe.model.name, recipe.model.options, data.shape_of(dataset.inputs), dataset.classes)
     start = Start(network=network, seed=0)
     model = build(start)
     _check_state(model, network)

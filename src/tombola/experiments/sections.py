@@ -25,6 +25,7 @@ from tombola.pruning.structures.units import GroupScore
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.frozen_model import FrozenModel
+from tombola.zoo.datasets.parquet_columns import Columns
 
 
 class DataSection(FrozenModel):
@@ -41,13 +42,25 @@ class DataSection(FrozenModel):
     image: str | None = None
     label: str | None = None
     size: int | None = Field(default=None, ge=1)
+    stream: bool = False
+    shuffle_buffer: int = Field(default=10_000, ge=1)
     mean: Annotated[tuple[float, ...], Field(strict=False)] | None = None
     std: Annotated[tuple[float, ...], Field(strict=False)] | None = None
     flip: bool = False
     crop: int = Field(default=0, ge=0)
+    resized_crop: int | None = Field(default=None, ge=1)
+
+    @property
+    def columns(self) -> Columns:
+        """How its files are read."""
+        return Columns(self.image, self.label, self.size, self.stream)
 
     @model_validator(mode="after")
     def _check(self) -> DataSection:
+        if self.crop and self.resized_crop is not None:
+            raise ValueError("crop and resized_crop: give one of them")
+        if self.stream and (self.scale == "unit-norm" or (self.scale == "standard" and self.mean is None)):
+            raise ValueError('stream needs scale = "range", or scale = "standard" with mean and std')
         if (self.mean is None) != (self.std is None) or (self.mean is not None and self.scale != "standard"):
             raise ValueError('mean and std should be given together, with scale = "standard"')
         return self

@@ -14,10 +14,13 @@ from tombola.exports.examples import Examples, spread
 from tombola.exports.int8 import CALIBRATION_EXAMPLES
 from tombola.tickets.ticket import Ticket
 from tombola.utils.errors import InputError
-from tombola.zoo.datasets import DATASETS, PARQUET_DATASETS, prepare
+from tombola.zoo.datasets import DATASETS, IMAGE_DATASETS, prepare
 from tombola.zoo.datasets.description import Data
 
 log = logging.getLogger(__name__)
+
+MOST_STREAMED = 2000
+"""Test examples that are decoded, at most, of images that may not fit into memory."""
 
 
 def examples_of_test_set(ticket: Ticket, data_dir: str | Path | None) -> Examples:
@@ -34,8 +37,12 @@ def examples_of_test_set(ticket: Ticket, data_dir: str | Path | None) -> Example
         log.warning("measured on random numbers, so there are no accuracies: %s", error)
         generator = torch.Generator().manual_seed(0)
         return Examples(torch.randn(BATCH_SIZES[-1], *ticket.drawn.network.inputs, generator=generator))
-    x, y = split.test[torch.arange(len(split.test))]
-    return Examples(x.contiguous(), y, f"the test set of {data.name}", split.scaling)
+    chosen = torch.arange(len(split.test))
+    where = f"the test set of {data.name}"
+    if data.stream and len(chosen) > MOST_STREAMED:
+        chosen, where = spread(len(chosen), MOST_STREAMED), f"{MOST_STREAMED:,} examples of {where}"
+    x, y = split.test[chosen]
+    return Examples(x.contiguous(), y, where, split.scaling)
 
 
 def examples_of_training(ticket: Ticket, data_dir: str | Path | None) -> Examples | None:
@@ -54,7 +61,7 @@ def _data(ticket: Ticket) -> Data:
     """The dataset of the ticket's run. Raises `InputError` if the ticket does not name one."""
     try:
         data = Data.model_validate_json(json.dumps(ticket.provenance["run"]["data"]))
-        if data.name in DATASETS or data.name in PARQUET_DATASETS:
+        if data.name in DATASETS or data.name in IMAGE_DATASETS:
             return data
         named = ticket.provenance["recipe"]["data"]["name"]  # a run does not have the path of files
         return Data.model_validate({**dict(data), "name": named})

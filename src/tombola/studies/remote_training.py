@@ -172,11 +172,14 @@ class RemoteTraining:
         return self._states[key, optimizer]
 
     def _dataset(self, data: Data) -> Shared[Dataset] | None:
-        """The dataset, if it is not too large."""
+        """The dataset, if it is in memory and not too large; otherwise workers read its files."""
         if data.digest not in self._datasets:
             dataset = described_dataset(data, getattr(self._engine, "data_dir", None))
-            fits = dataset.nbytes <= MAX_DATASET[hasattr(self._executor, "share")]
-            self._datasets[data.digest] = self._share(dataset) if fits else None
+            most = MAX_DATASET[hasattr(self._executor, "share")]
+            if isinstance(dataset, Dataset) and dataset.nbytes <= most:
+                self._datasets[data.digest] = self._share(dataset)
+            else:
+                self._datasets[data.digest] = None
         return self._datasets[data.digest]
 
 

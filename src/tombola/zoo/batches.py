@@ -15,13 +15,21 @@ class BatchOrder:
     divided into batches of equal size; a batch may continue from the end of one epoch into the next. Each example
     occurs once per epoch.
 
+    Examples that can only be read in blocks are permuted as a shuffle buffer does it: blocks in random order, and
+    within groups of consecutive blocks, that have `buffer` examples or more, their examples.
+
     The last epoch's permutation is kept, in 1, 2 or 4 bytes an example: a stack has thousands of orders.
     """
 
-    def __init__(self, seed: int, examples: int, batch_size: int) -> None:
+    def __init__(
+        self, seed: int, examples: int, batch_size: int, blocks: Array | None = None, buffer: int = 1
+    ) -> None:
+        """`blocks`: the block of each example; without it, every example is one."""
         self.seed = seed
         self.examples = examples
         self.batch_size = batch_size
+        self._blocks = blocks
+        self._buffer = buffer
         self._stream = RandomStream(self._permutation, examples)
 
     def batches(self, first: int, count: int) -> Tensor:
@@ -34,7 +42,31 @@ class BatchOrder:
 
     def _permutation(self, epoch: int) -> Array:
         generator = np.random.default_rng(sequence(self.seed, Purpose.ORDER, epoch))
-        return generator.permutation(self.examples).astype(np.min_scalar_type(self.examples))
+        if self._blocks is None:
+            order = generator.permutation(self.examples)
+        else:
+            order = _shuffle_buffers(generator, permute_blocks(generator, self._blocks), self._blocks, self._buffer)
+        return order.astype(np.min_scalar_type(self.examples))
+
+
+def permute_blocks(generator: np.random.Generator, blocks: Array) -> Array:
+    """The indices of `blocks`, in a random order of the blocks; indices of one block stay together and in order. If
+    each has a block of its own, it is `generator.permutation(len(blocks))`."""
+    names, numbers = np.unique(blocks, return_inverse=True)
+    place = np.empty(len(names), np.int64)
+    place[generator.permutation(len(names))] = np.arange(len(names))
+    return np.argsort(place[numbers], kind="stable")
+
+
+def _shuffle_buffers(generator: np.random.Generator, order: Array, blocks: Array, buffer: int) -> Array:
+    """`order`, shuffled within groups of whole blocks of at least `buffer` examples; the last one has the rest."""
+    ends = np.flatnonzero(np.diff(blocks[order], append=-1)) + 1
+    shuffled, first = order.copy(), 0
+    while first < len(order):
+        reached = ends[np.searchsorted(ends, min(first + buffer, len(order)))]
+        generator.shuffle(shuffled[first:reached])
+        first = int(reached)
+    return shuffled
 
 
 def batches(seed: int, examples: int, batch_size: int, first: int, count: int) -> Tensor:

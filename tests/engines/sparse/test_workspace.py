@@ -18,7 +18,8 @@ from tombola.kernels.products import Floats, aligned
 from tombola.kernels.training.tables import Workspace
 from tombola.pruning.mask import Mask
 from tombola.runs.run import Run
-from tombola.zoo.datasets.split import ExampleSet, Split
+from tombola.zoo.datasets.example_set import ExampleSet
+from tombola.zoo.datasets.split import Split
 
 GUARD = 1024
 """NaN before and behind each array."""

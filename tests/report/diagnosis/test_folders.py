@@ -9,7 +9,7 @@ import pytest
 
 from tombola.report.diagnosis import folders
 from tombola.zoo.datasets.mnist import MNIST
-from tombola.zoo.datasets.registry import DATASETS, LOCATIONS, PARQUET_DATASETS
+from tombola.zoo.datasets.registry import DATASETS, IMAGE_DATASETS, LOCATIONS
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_the_address_of_a_bucket_is_shown_without_secrets() -> None:
 
 
 def test_every_built_in_dataset_has_a_location() -> None:
-    assert set(LOCATIONS) == {*DATASETS, *PARQUET_DATASETS}
+    assert set(LOCATIONS) == {*DATASETS, *IMAGE_DATASETS}
 
 
 def test_datasets_are_found_where_they_would_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,7 +157,7 @@ def test_an_altered_byte_raises_no_other_error(tmp_path: Path) -> None:
 
 def test_images_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_dataset(tmp_path, 4, 4)
-    monkeypatch.setattr(parquet, "_count_rows", lambda path: 10**17)  # noqa: ARG005
+    monkeypatch.setattr(parquet, "count_rows", lambda path: 10**17)  # noqa: ARG005
     with raises_input_error(tmp_path / TRAIN, "memory", "data.size"):
         read_parquet(tmp_path)
 

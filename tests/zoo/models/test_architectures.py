@@ -66,6 +66,8 @@ def names_of(network: nn.Module) -> str:
         ("conv-6", CIFAR, 2_261_184, 1_144_512, (256 * 4**2 + 256 + 10) * 256, 2 * (64 + 128 + 256) + 522),
         ("resnet-20", CIFAR, 270_896, resnet_conv_weights(3, [16, 32, 64]), 64 * 10, 10 + 2 * 784),
         ("resnet-18", CIFAR, 11_164_352, resnet_conv_weights(2, [64, 128, 256, 512]), 512 * 10, 10 + 2 * 4_800),
+        # torchvision's resnet50 has 25,557,032 parameters with 1,000 classes.
+        ("resnet-50", (3, 224, 224), 23_475_392, 23_454_912, 2048 * 10, 25_557_032 - 23_454_912 - 2049 * 1000 + 10),
         *[
             (name, CIFAR, total, sum(conv_sizes(3, *vgg_widths(name))), 512 * 10, 10 + 2 * sum(vgg_widths(name)))
             for name, total in VGG_WEIGHTS.items()

@@ -177,6 +177,7 @@ def test_image_networks_refuse_inputs_that_are_not_images(name: str, inputs: tup
         ("resnet", 4),
         ("resnet-20", 4),
         ("resnet-18", 8),
+        ("resnet-50", 16),
         ("vgg-11", 16),
         ("vgg-16", 16),
         ("vgg-19", 16),
@@ -202,6 +203,7 @@ def test_initial_weights_of_a_seed_do_not_change() -> None:
         ("conv-4", CIFAR, {}, "output.weight", [0.1413026, 0.2040915, -0.08305533]),
         ("conv-6", CIFAR, {}, "output.weight", [0.14439331, -0.0940344, 0.02226726]),
         ("resnet-18", CIFAR, {}, "output.weight", [0.05361788, -0.03130875, -0.06157753]),
+        ("resnet-50", CIFAR, {"width": 8}, "output.weight", [0.03506455, -0.12774651, -0.09611204]),
         ("resnet-20", CIFAR, {}, "output.weight", [-0.00382198, -0.04916438, 0.00611704]),
         ("vgg-11", CIFAR, {}, "output.weight", [-0.01895835, 0.05641973, -0.01115271]),
         ("vgg-16", CIFAR, {}, "output.weight", [0.00818321, 0.01752378, 0.04154235]),
@@ -215,6 +217,7 @@ def test_initial_weights_of_a_seed_do_not_change() -> None:
 
 WIDE: dict[str, dict[str, Any]] = NEEDED | {
     "resnet-18": {"width": 16},
+    "resnet-50": {"width": 16},
     **{name: {"width": 0.25} for name in ("conv-2", "conv-4", "conv-6", "vgg-11", "vgg-16", "vgg-19")},
 }
 """Options with enough weights in every layer for statistics."""

@@ -74,6 +74,10 @@ def why_not_this_run(plan: TrainingPlan, run: Run) -> str | None:
     """Why the compiled loops cannot train `run`, whose network has this plan; None if they can."""
     if options := [name for name in ("label_smoothing", "mixup", "ema", "clip_norm") if getattr(run.training, name)]:
         return f"compiled loops do not take {', '.join(options)}"
+    if run.data.stream:
+        return "compiled loops need all examples in memory"
+    if run.data.resized_crop is not None:
+        return "compiled loops do not take resized_crop"
     products = {op.name for op in plan.operations if isinstance(op, LayerProduct)}
     for name in run.mask:
         layer, _, last = name.rpartition(".")

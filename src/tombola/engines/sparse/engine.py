@@ -65,7 +65,7 @@ class Sparse:
         ):
             split = prepare(run.data, self.data_dir)
             learner = learner_of(run, split, load_state)
-            loop = TrainingLoop([run], learner, len(split.train), load_state)
+            loop = TrainingLoop([run], learner, split.train, load_state)
             return run_to_end(loop, checkpoint, self._name(learner.how))
 
     def _name(self, how: str) -> str:

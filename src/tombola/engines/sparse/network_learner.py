@@ -23,7 +23,8 @@ from tombola.pruning.mask import State
 from tombola.runs.run import Run
 from tombola.runs.sparse_state import strip_prefix
 from tombola.utils.seeds import Purpose, derive
-from tombola.zoo.datasets.split import ExampleSet, Split
+from tombola.zoo.datasets.example_set import ExampleSet, in_memory
+from tombola.zoo.datasets.split import Split
 
 EVALUATED = 64
 """Examples that are evaluated at a time."""
@@ -61,8 +62,9 @@ class NetworkLearner:
 
     def train(self, orders: Tensor, first: int) -> None:
         (order,) = orders
-        x, y = _arrays(self.split.train)
-        rows = self.split.train.rows_of(order).numpy()
+        train = in_memory(self.split.train)
+        x, y = _arrays(train)
+        rows = train.rows_of(order).numpy()
         choices = self.draws.choices(first, len(rows)).numpy() if self.draws else np.empty((0, 0, 3), np.int64)
         self.losses = loop.train(
             self.layout.structure,

@@ -96,7 +96,7 @@ class Stacked:
             examples = stackability.stack_evaluation_batch_size(len(runs), cost, device, self.sharing)
             learner = EnsembleLearner(networks, runs, splits, device, examples)
             del networks  # one copy of the weights is enough
-            return run_to_end(TrainingLoop(runs, learner, len(splits[0].train), load_state), checkpoint, self.name)
+            return run_to_end(TrainingLoop(runs, learner, splits[0].train, load_state), checkpoint, self.name)
 
     def _limits_key(self, run: Run) -> tuple[object, ...]:
         return run.shape, self.data_dir, self.device, self.sharing
@@ -110,7 +110,7 @@ class Stacked:
     def _stack_limits(self, run: Run) -> tuple[int, StackCost | None]:
         device = torch.device(self.device)
         key = run.start.network.model_dump_json(), self.device
-        reason = stackability.why_not_this_training(run.training)
+        reason = stackability.why_not_this_training(run.training) or stackability.why_not_these_data(run.data)
         if reason is None and key not in _REASONS:
             _REASONS[key] = stackability.why_not_stackable(run, device)
         if reason := reason or _REASONS[key]:

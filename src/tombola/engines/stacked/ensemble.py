@@ -22,12 +22,13 @@ from tombola.engines.stacked.fusion import make_fused_step
 from tombola.engines.stacked.masked_optimizer import MaskedOptimizer
 from tombola.engines.stacked.triton_support import triton_usable
 from tombola.engines.training_loop import SplitName
-from tombola.engines.transfers import to_device
 from tombola.pruning.mask import State
 from tombola.pruning.normalisation import normalisation_parameters
 from tombola.runs.run import Run
 from tombola.utils.host_copies import host_copies
-from tombola.zoo.datasets.split import ExampleSet, Split
+from tombola.utils.transfers import to_device
+from tombola.zoo.datasets.example_set import ExampleSet
+from tombola.zoo.datasets.split import Split
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from tombola.pruning.mask import Mask, State
 from tombola.runs.run import Run, Training
 from tombola.utils.text import first_line
 from tombola.zoo.datasets.description import Data
-from tombola.zoo.datasets.split import ExampleSet, Split
+from tombola.zoo.datasets.example_set import ExampleSet, in_memory
+from tombola.zoo.datasets.split import Split
 from tombola.zoo.models import build
 from tombola.zoo.models.description import Start
 
@@ -47,6 +48,13 @@ def why_not_this_training(training: Training) -> str | None:
     if training.custom_optimizer:
         return f'stacks do not take the optimizer "{training.optimizer}"'
     return None
+
+
+def why_not_these_data(data: Data) -> str | None:
+    """Why runs with these data cannot be stacked, in one line, or None if they can."""
+    if data.stream:
+        return "stacks need all examples in memory"
+    return "stacks do not take resized_crop" if data.resized_crop is not None else None
 
 
 def why_not_stackable(run: Run, device: torch.device = CPU) -> str | None:
@@ -142,9 +150,9 @@ def measure_cost(run: Run, split: Split) -> StackCost:
     network = build(run.start)
     size = sum(tensor.nbytes for tensor in [*network.parameters(), *network.buffers()])
     optimizer_states = 2 if run.training.optimizer in ("adam", "adamw") else int(run.training.momentum > 0)
-    unshared = split.validation.x.nbytes
+    unshared = in_memory(split.validation).x.nbytes
     if run.data.scale == "standard" and run.data.mean is None:  # standardised by each split's own statistics
-        unshared += split.train.x.nbytes + split.test.x.nbytes
+        unshared += in_memory(split.train).x.nbytes + in_memory(split.test).x.nbytes
     steps = min(MAX_STEPS, run.training.evaluate_every.iterations)
     batches = 3 * 8 * steps * run.training.batch_size  # indices of the next iterations, two copies of them
     rows = 8 * (len(split.train) + len(split.validation) + len(split.test)) + batches
@@ -179,7 +187,7 @@ def max_stacked_runs(run: Run, cost: StackCost, split: Split, device: torch.devi
     if device.type != "cuda":
         return max(1, min(CPU_RUNS, CPU_MEMORY // each))
     free, total = _memory(device, sharing)
-    shared = split.train.x.nbytes + split.test.x.nbytes
+    shared = in_memory(split.train).x.nbytes + in_memory(split.test).x.nbytes
     return max(1, int(CUDA_SHARE * free - shared - EVALUATION_SHARE * total) // each)
 
 

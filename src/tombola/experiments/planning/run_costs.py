@@ -100,8 +100,7 @@ def _passes(run: Run, begin: int, end: int, data_dir: str | Path | None) -> floa
 
 def _sizes(data: Data, data_dir: str | Path | None) -> tuple[int, int, int]:
     """The numbers of training, validation and test examples."""
-    columns = Columns(data.image, data.label, data.size)
-    return _counted(data.name, columns, data.digest, data.validation, data.fraction, data_dir)
+    return _counted(data.name, data.columns, data.digest, data.validation, data.fraction, data_dir)
 
 
 @functools.lru_cache(maxsize=16)
@@ -110,7 +109,7 @@ def _counted(
 ) -> tuple[int, int, int]:
     dataset = datasets.load(name, data_dir, columns)
     assert dataset.digest == digest
-    return count_training_examples(dataset, validation, fraction), validation, len(dataset.y_test)
+    return count_training_examples(dataset.y_train, validation, fraction), validation, len(dataset.y_test)
 
 
 class RunCosts:

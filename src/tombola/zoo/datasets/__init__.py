@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tombola.utils.errors import InputError, unknown
+from tombola.zoo.datasets.class_folders import has_class_folders
 from tombola.zoo.datasets.csv_dataset import find_csv_parts, read_csv, read_csv_folder
-from tombola.zoo.datasets.dataset import Dataset
 from tombola.zoo.datasets.description import Data
 from tombola.zoo.datasets.handed import handed_dataset
 from tombola.zoo.datasets.hub import PREFIX, load_hub
-from tombola.zoo.datasets.image_folder import has_class_folders, read_image_folder
+from tombola.zoo.datasets.image_folder import read_image_folder
 from tombola.zoo.datasets.npz import read_npz
 from tombola.zoo.datasets.parquet import read_parquet
 from tombola.zoo.datasets.parquet_columns import Columns
 from tombola.zoo.datasets.parquet_files import list_files, train_folders
-from tombola.zoo.datasets.registry import DATASETS, PARQUET_DATASETS
+from tombola.zoo.datasets.registry import DATASETS, IMAGE_DATASETS
 from tombola.zoo.datasets.search_paths import file_versions, find_file, find_folder
 from tombola.zoo.datasets.split import Split, split
+from tombola.zoo.datasets.streaming.streamed_dataset import AnyDataset
 
-__all__ = ["DATASETS", "PARQUET_DATASETS", "described_dataset", "load", "prepare"]
+__all__ = ["DATASETS", "IMAGE_DATASETS", "described_dataset", "load", "prepare"]
 
 _PREPARING = threading.Lock()
 
@@ -31,7 +32,7 @@ _PREPARING = threading.Lock()
 class Reader(NamedTuple):
     """How files are read: a function of their path and, if there are options, of `Columns`."""
 
-    read: Callable[..., Dataset]
+    read: Callable[..., AnyDataset]
     options: tuple[str, ...] = ()
     """The fields of `Columns` that it takes."""
 
@@ -40,13 +41,13 @@ FILE_READERS: dict[str, Reader] = {".npz": Reader(read_npz), ".csv": Reader(read
 """By the end of the file's name. A file with tabs may be called `.tsv`."""
 FILE_READERS[".tsv"] = FILE_READERS[".csv"]
 
-PARQUET = Reader(read_parquet, ("image", "label", "size"))
-IMAGES = Reader(read_image_folder, ("size",))
+PARQUET = Reader(read_parquet, ("image", "label", "size", "stream"))
+IMAGES = Reader(read_image_folder, ("size", "stream"))
 CSV_FOLDER = Reader(read_csv_folder, ("label",))
 
 
-def load(name: str, data_dir: str | Path | None = None, columns: Columns | None = None) -> Dataset:
-    """The dataset of that name: one of `DATASETS` or `PARQUET_DATASETS`, the path of an `.npz` or a CSV file, of a
+def load(name: str, data_dir: str | Path | None = None, columns: Columns | None = None) -> AnyDataset:
+    """The dataset of that name: one of `DATASETS` or `IMAGE_DATASETS`, the path of an `.npz` or a CSV file, of a
     folder of Parquet files, of `train.csv` and `test.csv` or of images in a folder for each class, or `hf:owner/name`
     on Hugging Face's hub.
 
@@ -54,8 +55,8 @@ def load(name: str, data_dir: str | Path | None = None, columns: Columns | None 
     does not have.
     """
     columns = columns or Columns()
-    if name in PARQUET_DATASETS:
-        return _load(PARQUET_DATASETS[name], data_dir, columns)
+    if name in IMAGE_DATASETS:
+        return _load(IMAGE_DATASETS[name], data_dir, columns)
     if name.startswith(PREFIX):
         return _load(load_hub, name, columns)
     if name in DATASETS:
@@ -69,7 +70,7 @@ def load(name: str, data_dir: str | Path | None = None, columns: Columns | None 
         folder = find_folder(name, data_dir)
         if folder is None:
             paths = ["path/to/arrays.npz", "path/to/table.csv", "path/to/folder", "hf:owner/name"]
-            raise unknown("dataset", name, [*DATASETS, *PARQUET_DATASETS, *paths])
+            raise unknown("dataset", name, [*DATASETS, *IMAGE_DATASETS, *paths])
         path, reader = folder, _folder_reader(folder)
         _check_options(name, columns, reader.options)
     arguments = [columns] if reader.options else []
@@ -99,6 +100,7 @@ def _check_options(name: str, columns: Columns, options: Sequence[str]) -> None:
         "image": "Parquet files",
         "label": "Parquet and CSV files",
         "size": "Parquet files and folders of images",
+        "stream": "Parquet files and folders of images",
     }
     for option in columns.given:
         if option not in options:
@@ -106,7 +108,11 @@ def _check_options(name: str, columns: Columns, options: Sequence[str]) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def _load(loader: Callable[..., Dataset], *arguments: Any, versions: object = None) -> Dataset:  # noqa: ARG001
+def _load(
+    loader: Callable[..., AnyDataset],
+    *arguments: Any,
+    versions: object = None,  # noqa: ARG001
+) -> AnyDataset:
     """What `loader` returns. Cached, except if `versions` shows that files have changed."""
     return loader(*arguments)
 
@@ -119,11 +125,11 @@ def prepare(data: Data, data_dir: str | Path | None = None) -> Split:
         return split(described_dataset(data, data_dir), data)
 
 
-def described_dataset(data: Data, data_dir: str | Path | None = None) -> Dataset:
+def described_dataset(data: Data, data_dir: str | Path | None = None) -> AnyDataset:
     """The dataset that `data` describes, not yet split. Raises `InputError` as `prepare` does."""
     if (handed := handed_dataset(data.digest)) is not None:
         return handed
-    dataset = load(data.name, data_dir, Columns(data.image, data.label, data.size))
+    dataset = load(data.name, data_dir, data.columns)
     if dataset.digest != data.digest:
         raise InputError(f'dataset "{data.name}" has changed: its content is not that of the described run')
     return dataset

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from tombola.utils.errors import InputError
-from tombola.zoo.datasets.dataset import Dataset
 from tombola.zoo.datasets.parquet import label_columns_in, read_parquet
 from tombola.zoo.datasets.parquet_columns import Columns
 from tombola.zoo.datasets.parquet_files import choose_files, list_files
 from tombola.zoo.datasets.search_paths import data_folders, download
+from tombola.zoo.datasets.streaming.streamed_dataset import AnyDataset
 
 FILES = ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet")
 
@@ -38,7 +38,7 @@ CIFAR10 = CifarSource("cifar10", f"{HUB}/cifar10/resolve/main/plain_text/", {"la
 CIFAR100 = CifarSource("cifar100", f"{HUB}/cifar100/resolve/main/cifar100/", {"fine_label": 100, "coarse_label": 20})
 
 
-def load_cifar(source: CifarSource, data_dir: str | Path | None, columns: Columns | None = None) -> Dataset:
+def load_cifar(source: CifarSource, data_dir: str | Path | None, columns: Columns | None = None) -> AnyDataset:
     """Read the dataset from the first folder that has it, or download it to the user's cache.
 
     The folders are those of `search_paths.data_folders`; in each, the files are in a folder with the dataset's name,
@@ -98,7 +98,7 @@ def _choose_labels(source: CifarSource, folder: Path, named: str | None) -> tupl
     raise InputError(f"{folder}: no label column {label}; set data.label to {' or '.join(known)}")
 
 
-def _check(source: CifarSource, folder: Path, dataset: Dataset, side: int, classes: int) -> None:
+def _check(source: CifarSource, folder: Path, dataset: AnyDataset, side: int, classes: int) -> None:
     """Raises `InputError` unless the number, shape and classes of the examples are the published ones."""
     if dataset.inputs != (3, side, side):
         raise InputError(f"{folder} does not hold {source.name}: its images have shape {dataset.inputs}")

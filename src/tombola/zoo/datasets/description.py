@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import Field, field_serializer
 
 from tombola.utils.frozen_model import FrozenModel
-from tombola.zoo.datasets.registry import DATASETS, PARQUET_DATASETS
+from tombola.zoo.datasets.parquet_columns import Columns
+from tombola.zoo.datasets.registry import DATASETS, IMAGE_DATASETS
 
 
 class Data(FrozenModel):
@@ -37,6 +38,12 @@ class Data(FrozenModel):
     """In Parquet and CSV files: the label column; None if the files decide."""
     size: int | None = Field(default=None, ge=1)
     """Images are resized to this height and width."""
+    stream: bool = False
+    """Whether images are read when a batch needs them, for datasets larger than memory. Images in Parquet files are
+    then shuffled, and held out, by row groups."""
+    shuffle_buffer: int = Field(default=10_000, ge=1)
+    """With `stream`, of Parquet files: about how many training examples are shuffled together. Their row groups, and
+    those of as many that follow, are kept in memory, encoded."""
     mean: tuple[float, ...] | None = None
     """With scale `standard`: the mean to subtract from each channel, instead of that of the training examples."""
     std: tuple[float, ...] | None = None
@@ -47,15 +54,29 @@ class Data(FrozenModel):
     """In training, every image is padded with this many black pixels on each side, and cropped to its former size at
     a random position."""
 
+    resized_crop: int | None = Field(default=None, ge=1)
+    """In training, of every image a random part is resized to this height and width; in evaluation, the centre of
+    this size is used (Szegedy et al. 2015, "Going deeper with convolutions", section 6). The part has 8 to 100% of
+    the area, and 3/4 to 4/3 as its ratio of width to height."""
+
     @property
     def augmented(self) -> bool:
         """Whether images are augmented in training."""
-        return self.flip or self.crop > 0
+        return self.flip or self.crop > 0 or self.resized_crop is not None
+
+    def shape_of(self, inputs: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the network's inputs, for examples of shape `inputs`."""
+        return inputs if self.resized_crop is None else (*inputs[:-2], self.resized_crop, self.resized_crop)
+
+    @property
+    def columns(self) -> Columns:
+        """How its files are read."""
+        return Columns(self.image, self.label, self.size, self.stream)
 
     @field_serializer("name")
     def _without_path(self, name: str) -> str:
         """Where files are does not change results; `digest` stands for their content."""
-        if name in DATASETS or name in PARQUET_DATASETS or name.startswith("hf:"):
+        if name in DATASETS or name in IMAGE_DATASETS or name.startswith("hf:"):
             return name
         kinds = {".npz": "npz", ".csv": "csv", ".tsv": "csv"}
         return kinds.get(PurePath(name).suffix.lower(), "parquet")  # any folder: former keys have this word

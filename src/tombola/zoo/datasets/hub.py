@@ -12,10 +12,10 @@ import platformdirs
 from tombola.utils.errors import InputError
 from tombola.utils.files import atomic_write
 from tombola.utils.text import first_line
-from tombola.zoo.datasets.dataset import Dataset
 from tombola.zoo.datasets.parquet import read_files
 from tombola.zoo.datasets.parquet_columns import Columns
 from tombola.zoo.datasets.parquet_files import DatasetFiles, choose_files, train_folders
+from tombola.zoo.datasets.streaming.streamed_dataset import AnyDataset
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ REVISIONS = ("main", "refs/convert/parquet")
 """On the second branch the hub keeps datasets in other formats, converted to Parquet files."""
 
 
-def load_hub(name: str, columns: Columns | None = None) -> Dataset:
+def load_hub(name: str, columns: Columns | None = None) -> AnyDataset:
     """Read `hf:owner/name`, or `hf:owner/name/configuration`, from Hugging Face's hub.
 
     Its training and test files in Parquet are downloaded to the cache of `huggingface_hub`. If the hub cannot be

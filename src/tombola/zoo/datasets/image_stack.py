@@ -31,7 +31,7 @@ def stack_images(where: str, count: int, contents: Iterable[tuple[str, bytes | N
     """
     images: Array | None = None
     for index, (place, content) in enumerate(contents):
-        pixels = _decode_at(place, content, size)
+        pixels = decode_at(place, content, size)
         if images is None:
             images = _allocate(where, count, pixels)
         images = _store(place, images, index, pixels)
@@ -42,22 +42,42 @@ def stack_images(where: str, count: int, contents: Iterable[tuple[str, bytes | N
 def join_parts(train: str, test: str, x_train: Array, x_test: Array) -> tuple[Array, Array]:
     """Training and test images, with three channels if either has. Raises `InputError` unless their sizes agree."""
     if x_train.shape[-2:] != x_test.shape[-2:]:
-        raise InputError(
-            f"{train} has images of {_size(x_train[0])} and {test} of {_size(x_test[0])}; they should have one size: "
-            "set data.size"
-        )
+        raise other_sizes(train, test, size_in_words(x_train[0].shape), size_in_words(x_test[0].shape))
     if x_train.ndim != x_test.ndim:  # one part is grey, the other has colours
         x_train, x_test = _with_channels(x_train), _with_channels(x_test)
     return x_train, x_test
 
 
-def _decode_at(place: str, content: bytes | None, size: int | None) -> Array:
+def decode_at(place: str, content: bytes | None, size: int | None) -> Array:
+    """What `decode` returns for the encoded image from this place. Raises `InputError` with the place."""
+    with image_at(place, content) as encoded:
+        return decode(encoded, size)
+
+
+@contextmanager
+def image_at(place: str, content: bytes | None) -> Iterator[bytes]:
+    """The content of the encoded image. Raises `InputError` with its place if it is missing, and for an `ImageError`
+    in the block."""
     if content is None:
         raise InputError(f"{place}: the image is missing; the file should contain its bytes")
     try:
-        return decode(content, size)
+        yield content
     except ImageError as error:
         raise InputError(f"{place}: {error}") from error
+
+
+def other_size(place: str, one: str, before: str) -> InputError:
+    """The error for an image of another size than those before it."""
+    return InputError(
+        f"{place}: the image has {one}, the images before it have {before}; set data.size to resize them all"
+    )
+
+
+def other_sizes(train: str, test: str, in_train: str, in_test: str) -> InputError:
+    """The error for training and test images of different sizes."""
+    return InputError(
+        f"{train} has images of {in_train} and {test} of {in_test}; they should have one size: set data.size"
+    )
 
 
 def _allocate(where: str, count: int, pixels: Array) -> Array:
@@ -65,17 +85,15 @@ def _allocate(where: str, count: int, pixels: Array) -> Array:
         return np.empty((count, *pixels.shape), np.uint8)
     except (MemoryError, ValueError) as error:
         raise InputError(
-            f"{where}: {count:,} images of {_size(pixels)} do not fit into memory; set data.size to less"
+            f"{where}: {count:,} images of {size_in_words(pixels.shape)} do not fit into memory; set data.size to "
+            "less, or data.stream to true"
         ) from error
 
 
 def _store(place: str, images: Array, index: int, pixels: Array) -> Array:
     """`images` with `pixels` at `index`; with three channels from the first colour image on."""
     if pixels.shape[-2:] != images.shape[-2:]:
-        raise InputError(
-            f"{place}: the image has {_size(pixels)}, the images before it have {_size(images[0])}; set data.size to "
-            "resize them all"
-        )
+        raise other_size(place, size_in_words(pixels.shape), size_in_words(images[0].shape))
     if pixels.ndim == 3 and images.ndim == 3:
         images = _with_channels(images)
     images[index] = pixels  # a grey image is broadcast to all channels
@@ -87,7 +105,7 @@ def _with_channels(images: Array) -> Array:
     return images if images.ndim == 4 else np.repeat(images[:, None], 3, axis=1)
 
 
-def _size(image: Array) -> str:
-    """The size of an image, for messages."""
-    height, width = image.shape[-2:]
-    return f"{height} x {width} {'colour' if image.ndim == 3 else 'grey'} pixels"
+def size_in_words(shape: tuple[int, ...]) -> str:
+    """The size of an image of this shape, for messages."""
+    height, width = shape[-2:]
+    return f"{height} x {width} {'colour' if len(shape) == 3 else 'grey'} pixels"

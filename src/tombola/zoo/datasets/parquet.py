@@ -10,27 +10,34 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tombola.utils.errors import InputError
-from tombola.utils.text import first_line
 from tombola.zoo.datasets.checks import check_classes
 from tombola.zoo.datasets.dataset import Array, Dataset
 from tombola.zoo.datasets.decoded_cache import FORMAT, cached
 from tombola.zoo.datasets.image_stack import decoder_warnings, join_parts, stack_images
-from tombola.zoo.datasets.parquet_columns import ColumnChoice, Columns, find_columns, label_columns
+from tombola.zoo.datasets.parquet_columns import Columns, find_columns, label_columns
+from tombola.zoo.datasets.parquet_file import (
+    check_labels,
+    count_rows,
+    damaged_parquet,
+    image_bytes,
+    open_parquet,
+    schema_of,
+)
 from tombola.zoo.datasets.parquet_files import DatasetFiles, choose_files, list_files
+from tombola.zoo.datasets.streaming.readers import stream_parquet
+from tombola.zoo.datasets.streaming.streamed_dataset import AnyDataset
 
 BATCH = 256
 """Rows of a file in memory at a time, still encoded."""
 
 
-def read_parquet(folder: Path, columns: Columns | None = None) -> Dataset:
+def read_parquet(folder: Path, columns: Columns | None = None) -> AnyDataset:
     """Read the dataset in a folder of Parquet files; see `choose_files` for their names.
 
     Images are uint8 of shape (examples, 3, height, width), or (examples, height, width) if all are grey. Decoded
-    images are cached in the user's cache.
+    images are cached in the user's cache. With `columns.stream` they are read when they are needed.
 
     Raises `InputError` with the file, the row (from 0) and what is wrong.
     """
@@ -39,11 +46,13 @@ def read_parquet(folder: Path, columns: Columns | None = None) -> Dataset:
     return read_files(folder, choose_files(str(folder), list_files(folder)), columns)
 
 
-def read_files(folder: Path, files: DatasetFiles, columns: Columns | None = None) -> Dataset:
+def read_files(folder: Path, files: DatasetFiles, columns: Columns | None = None) -> AnyDataset:
     """Read the dataset in those files of a folder, as `read_parquet` does."""
-    train, test = ([folder / file for file in part] for part in (files.train, files.test))
     columns = columns or Columns()
-    found = find_columns(train[0], _schema(train[0]), columns)
+    if columns.stream:
+        return stream_parquet(folder, files, columns)
+    train, test = ([folder / file for file in part] for part in (files.train, files.test))
+    found = find_columns(train[0], schema_of(train[0]), columns)
     columns = replace(columns, image=found.image, label=found.label)
     key = _cache_key(train, test, columns)
     dataset = cached(key, lambda: _decode_all(train, test, columns))
@@ -54,7 +63,7 @@ def read_files(folder: Path, files: DatasetFiles, columns: Columns | None = None
 def label_columns_in(folder: Path) -> list[str]:
     """The columns in a folder of Parquet files that could hold labels."""
     files = choose_files(str(folder), list_files(folder))
-    return label_columns(_schema(folder / files.train[0]))
+    return label_columns(schema_of(folder / files.train[0]))
 
 
 def _cache_key(train: list[Path], test: list[Path], columns: Columns) -> str:
@@ -79,7 +88,7 @@ def _decode_all(train: list[Path], test: list[Path], columns: Columns) -> Datase
 
 def _read_part(part: str, files: list[Path], columns: Columns) -> tuple[Array, Array]:
     """The images and labels in all files, in their order."""
-    count = sum(_count_rows(path) for path in files)
+    count = sum(count_rows(path) for path in files)
     if count == 0:
         raise InputError(f"{files[0]} has no rows: there are no {part} examples")
     labels: list[Array] = []
@@ -100,7 +109,7 @@ def _encoded(files: list[Path], columns: Columns, labels: list[Array]) -> Iterat
 
 def _batches(path: Path, columns: Columns) -> Iterator[tuple[list[bytes | None], Array]]:
     """The encoded images and the labels of a file, `BATCH` rows at a time."""
-    with _open(path) as file:
+    with open_parquet(path) as file:
         found = find_columns(path, file.schema_arrow, columns)
         batches = file.iter_batches(BATCH, columns=[found.image, found.label], use_threads=False)
         row = 0
@@ -109,47 +118,8 @@ def _batches(path: Path, columns: Columns) -> Iterator[tuple[list[bytes | None],
                 batch = next(batches, None)
                 if batch is None:
                     return
-                images = batch.column(found.image)
-                if pa.types.is_struct(images.type):
-                    images = pc.struct_field(images, "bytes")
-                contents = images.to_pylist()
+                contents = image_bytes(batch.column(found.image)).to_pylist()
             except (pa.ArrowException, OSError) as error:
-                raise _damaged(path, error) from error
-            yield contents, _checked_labels(path, row, batch.column(found.label), found)
+                raise damaged_parquet(path, error) from error
+            yield contents, check_labels(path, row, batch.column(found.label), found)
             row += len(batch)
-
-
-def _checked_labels(path: Path, row: int, column: pa.Array, found: ColumnChoice) -> Array:
-    """The labels of a batch whose first row is `row`."""
-    if column.null_count:
-        missing = row + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise InputError(f"{path}, row {missing:,}: {found.label} is missing; every image needs a label")
-    values = column.to_numpy(zero_copy_only=False)
-    largest = np.iinfo(np.int64).max if found.classes is None else found.classes - 1
-    to = "" if found.classes is None else f" to {largest}"
-    wrong = np.flatnonzero((values < 0) | (values > largest))
-    if wrong.size:
-        problem = f"{found.label} is {values[wrong[0]]}; it should be from 0{to}"
-        raise InputError(f"{path}, row {row + int(wrong[0]):,}: {problem}")
-    return np.asarray(values, np.int64)
-
-
-def _schema(path: Path) -> pa.Schema:
-    with _open(path) as file:
-        return file.schema_arrow
-
-
-def _count_rows(path: Path) -> int:
-    with _open(path) as file:
-        return int(file.metadata.num_rows)
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is damaged or not a Parquet file: {first_line(error)}")

@@ -14,7 +14,7 @@ from tombola.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of Parquet and CSV files, and the image size, chosen by the user; None where the files decide."""
+    """How files are read: their columns and the image size, chosen by the user, or None where the files decide."""
 
     image: str | None = None
     """The image column; needed if there are several."""
@@ -22,11 +22,13 @@ class Columns:
     """The label column; needed if there are several."""
     size: int | None = None
     """The height and width, in pixels, that every image is resized to."""
+    stream: bool = False
+    """Whether images are read only when they are needed."""
 
     @property
     def given(self) -> list[str]:
         """The names of the options given."""
-        return [name for name in ("image", "label", "size") if getattr(self, name) is not None]
+        return [name for name in ("image", "label", "size", "stream") if getattr(self, name)]
 
 
 @dataclass(frozen=True)

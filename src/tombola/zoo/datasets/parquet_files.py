@@ -37,12 +37,18 @@ def list_files(folder: Path) -> list[PurePosixPath]:
     return sorted(PurePosixPath(path.relative_to(folder).as_posix()) for path in found if path.is_file())
 
 
-def choose_files(where: str, files: Iterable[PurePosixPath], configuration: str | None = None) -> DatasetFiles:
+def choose_files(
+    where: str,
+    files: Iterable[PurePosixPath],
+    configuration: str | None = None,
+    tests: tuple[str, ...] = TEST,
+) -> DatasetFiles:
     """The training and test files among `files`; messages call their folder `where`.
 
     Training files are named `train-*.parquet` or `train/*.parquet`, test files likewise `test`, or else `validation`,
     `valid` or `val`. They are searched for in the folder itself, in `data`, `plain_text` and `default`, and then in
-    all other sub-folders, of which only one may have them; or only in the sub-folder `configuration`.
+    all other sub-folders, of which only one may have them; or only in the sub-folder `configuration`. `tests`: the
+    names of test files, in their order of preference.
 
     Raises `InputError` if there are none, if several sub-folders have some, if a file of a numbered series is
     missing, or if files are named in two ways, since they may hold the same examples twice.
@@ -63,7 +69,7 @@ def choose_files(where: str, files: Iterable[PurePosixPath], configuration: str 
         )
     folder = candidates[0]
     train = _part(where, paths, folder, TRAIN)
-    test = _part(where, paths, folder, TEST)
+    test = _part(where, paths, folder, tests)
     if not test:
         raise InputError(
             f"{where}: there is {train[0]}, but no test-*.parquet, validation-*.parquet, valid-*.parquet or "

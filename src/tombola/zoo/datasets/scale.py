@@ -52,6 +52,15 @@ def scale_inputs(x: Array, how: Scale, by: Moments | None = None) -> Array:
     return result
 
 
+def scaled_pixels(inputs: tuple[int, ...], how: Scale, by: Moments | None) -> Array:
+    """What `scale_inputs` makes of every pixel value from 0 to 255: float32 of shape (channels, 256), or (1, 256) for
+    images (height, width). For scales that treat all pixels of a channel alike."""
+    channels = inputs[0] if _by_channel(inputs) else 1
+    values = np.arange(256, dtype=np.uint8).reshape(256, *[1] * len(inputs))
+    scaled = scale_inputs(np.repeat(values, channels, axis=1), how, by)
+    return np.ascontiguousarray(scaled.reshape(256, channels).T)
+
+
 def describe_scaling(x: Array, how: Scale, by: Moments | None = None) -> str:
     """What `scale_inputs` does to inputs, so that users can scale their own examples."""
     most = pixel_maximum(x.dtype)

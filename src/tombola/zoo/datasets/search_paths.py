@@ -71,8 +71,13 @@ def first_existing(paths: Iterable[Path], is_kind: Callable[[Path], bool]) -> Pa
 def file_versions(path: Path) -> tuple[tuple[str, int, int, int], ...]:
     """Names, inodes, times and sizes: they differ after a file, or a file in a folder, was replaced or written to."""
     paths = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-    stats = ((str(each), each.stat()) for each in paths)
-    return tuple((name, status.st_ino, status.st_mtime_ns, status.st_size) for name, status in stats)
+    return tuple(map(file_version, paths))
+
+
+def file_version(path: Path) -> tuple[str, int, int, int]:
+    """The name, inode, time and size of a file."""
+    status = path.stat()
+    return str(path), status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def download(

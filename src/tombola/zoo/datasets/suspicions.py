@@ -9,6 +9,7 @@ import numpy as np
 
 from tombola.utils.text import plural
 from tombola.zoo.datasets.dataset import Array, Dataset, pixel_maximum
+from tombola.zoo.datasets.streaming.streamed_dataset import AnyDataset, StreamedDataset
 
 LARGE = 100
 """Unscaled inputs as large as this make training unstable, and so does such a ratio of features."""
@@ -20,8 +21,11 @@ REPEATED = 0.01
 """The fraction of test examples that may also be training examples: published datasets have a few such."""
 
 
-def suspicions(dataset: Dataset, scale: str) -> list[str]:
-    """What the user should check in a dataset whose inputs are scaled by `scale`; and the reader's own notes."""
+def suspicions(dataset: AnyDataset, scale: str) -> list[str]:
+    """What the user should check in a dataset whose inputs are scaled by `scale`; and the reader's own notes. Nothing
+    is said about images that are streamed."""
+    if isinstance(dataset, StreamedDataset):
+        return [*dataset.notes, *_about_classes(dataset)]
     return [*dataset.notes, *_about_inputs(dataset, scale), *_about_classes(dataset), *_repeated(dataset)]
 
 
@@ -69,7 +73,7 @@ def _sample(x: Array) -> Array:
     return x[:: max(1, len(x) // SAMPLE)]
 
 
-def _about_classes(dataset: Dataset) -> Iterator[str]:
+def _about_classes(dataset: AnyDataset) -> Iterator[str]:
     counts = np.bincount(dataset.y_train)
     unused = np.flatnonzero(counts == 0)
     if unused.size:

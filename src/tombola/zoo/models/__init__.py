@@ -23,6 +23,7 @@ from tombola.zoo.models.lenet5 import lenet_5
 from tombola.zoo.models.mlp import lenet_300_100, mlp
 from tombola.zoo.models.reparametrization import reparametrize
 from tombola.zoo.models.resnet import resnet, resnet_18, resnet_20
+from tombola.zoo.models.resnet_imagenet import resnet_50
 from tombola.zoo.models.vgg import vgg
 from tombola.zoo.models.vit import vit
 
@@ -38,6 +39,7 @@ MODELS: dict[str, Factory] = {
     "resnet": resnet,
     "resnet-18": resnet_18,
     "resnet-20": resnet_20,
+    "resnet-50": resnet_50,
     "vgg-11": functools.partial(vgg, 11),
     "vgg-16": functools.partial(vgg, 16),
     "vgg-19": functools.partial(vgg, 19),

@@ -1,0 +1,88 @@
+"""ImageReader: decodes images in several threads, ahead of the training that needs them."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from tombola.utils.workers import cores
+from tombola.zoo.datasets.dataset import Array
+from tombola.zoo.datasets.image_stack import decode_at
+from tombola.zoo.datasets.streaming.image_source import ImageSource
+
+AHEAD = 3
+"""Batches that are decoded before they are needed."""
+
+CHUNK = 8
+"""Images of a batch that a thread decodes at a time."""
+
+
+class Batch(NamedTuple):
+    """A batch that is being decoded."""
+
+    rows: Array
+    pixels: Array
+    """uint8 of shape (batch, *shape), complete when `chunks` are done."""
+    chunks: list[Future[None]]
+
+    def wait(self) -> Array:
+        for chunk in self.chunks:
+            chunk.result()
+        return self.pixels
+
+
+class ImageReader:
+    """Decodes batches of images of one shape. Pixels do not depend on the threads, nor on what is read ahead."""
+
+    def __init__(self, source: ImageSource, shape: tuple[int, ...], size: int | None) -> None:
+        """`shape`: of a decoded image; `size`: what it is resized to, if it is."""
+        self.source = source
+        self.shape = shape
+        self.size = size
+        self._upcoming: deque[Array] = deque()
+        self._decoding: deque[Batch] = deque()
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata
+
+    @cached_property
+    def _decoders(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(cores(), "decode images")
+
+    def read_ahead(self, batches: Sequence[Array]) -> None:
+        """Announce the batches, rows of the source, that will be read next, in place of those announced before."""
+        known = len(self._decoding)
+        if known > len(batches) or not all(
+            np.array_equal(batch.rows, rows) for batch, rows in zip(self._decoding, batches, strict=False)
+        ):
+            known = 0
+            self._decoding.clear()
+        self._upcoming = deque(batches[known:])
+        if batches:
+            self.source.prepare(np.concatenate(batches))
+        self._fill()
+
+    def read(self, rows: Array) -> Array:
+        """The pixels of these images: uint8 of shape (len(rows), *shape). Raises `InputError` for damaged images."""
+        if not self._decoding or not np.array_equal(self._decoding[0].rows, rows):
+            return self._decode(rows).wait()
+        pixels = self._decoding.popleft().wait()
+        self._fill()
+        return pixels
+
+    def _fill(self) -> None:
+        while self._upcoming and len(self._decoding) < AHEAD:
+            self._decoding.append(self._decode(self._upcoming.popleft()))
+
+    def _decode(self, rows: Array) -> Batch:
+        pixels = np.empty((len(rows), *self.shape), np.uint8)
+        parts = [slice(first, first + CHUNK) for first in range(0, len(rows), CHUNK)]
+        return Batch(rows, pixels, [self._decoders.submit(self._decode_part, rows[p], pixels[p]) for p in parts])
+
+    def _decode_part(self, rows: Array, pixels: Array) -> None:
+        for into, (place, content) in zip(pixels, self.source.read(rows.tolist()), strict=True):
+            into[...] = decode_at(place, content, self.size)  # a grey image is broadcast to all channels

@@ -1,0 +1,85 @@
+"""Readers of streamed datasets: image files in class folders, and Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from tombola.utils.errors import InputError
+from tombola.zoo.datasets.class_folders import ClassFiles, ImageParts, find_image_parts
+from tombola.zoo.datasets.dataset import Array
+from tombola.zoo.datasets.parquet_columns import ColumnChoice, Columns, find_columns
+from tombola.zoo.datasets.parquet_file import check_labels, damaged_parquet, open_parquet, schema_of
+from tombola.zoo.datasets.parquet_files import DatasetFiles
+from tombola.zoo.datasets.streaming.file_source import FileSource
+from tombola.zoo.datasets.streaming.image_index import index_images
+from tombola.zoo.datasets.streaming.parquet_source import ParquetSource
+from tombola.zoo.datasets.streaming.streamed_dataset import Part, StreamedDataset, streamed_dataset
+
+
+def stream_image_folder(folder: Path, columns: Columns) -> StreamedDataset:
+    """The images that `find_image_parts` finds. Raises `InputError` with the file or folder, and what is wrong."""
+
+    def digests(paths: Sequence[Path]) -> list[bytes]:
+        return [digest.tobytes() for digest in index_images(FileSource(paths), paths).digests]
+
+    return stream_image_parts(find_image_parts(folder, digests), columns.size)
+
+
+def stream_image_parts(parts: ImageParts, size: int | None) -> StreamedDataset:
+    """The images of both parts. Raises `InputError` with the file, and what is wrong."""
+    train, test = (
+        _part_of_files(files, labels) for files, labels in zip((parts.train, parts.test), parts.labels(), strict=True)
+    )
+    return streamed_dataset(train, test, size, parts.notes)
+
+
+def _part_of_files(files: ClassFiles, labels: Array) -> Part:
+    source = FileSource(files.paths)
+    return Part(str(files.root), source, index_images(source, files.paths), labels)
+
+
+def stream_parquet(folder: Path, files: DatasetFiles, columns: Columns) -> StreamedDataset:
+    """The images in those files of a folder. Raises `InputError` with the file, the row and what is wrong."""
+    train, test = ([folder / file for file in part] for part in (files.train, files.test))
+    found = find_columns(train[0], schema_of(train[0]), columns)
+    columns = replace(columns, image=found.image, label=found.label)
+    return streamed_dataset(_part_of_parquet(train, columns), _part_of_parquet(test, columns), columns.size)
+
+
+def _part_of_parquet(files: Sequence[Path], columns: Columns) -> Part:
+    labels, groups = list[Array](), list[list[int]]()
+    for path in files:
+        found, sizes = _row_groups(path, columns)
+        groups.append(sizes)
+        labels += _labels(path, found)
+    if not labels:
+        raise InputError(f"{files[0]} has no rows: there are no examples")
+    source = ParquetSource(files, _image_column(columns), groups)
+    return Part(str(files[0]), source, index_images(source, files), np.concatenate(labels))
+
+
+def _image_column(columns: Columns) -> str:
+    assert columns.image is not None
+    return columns.image
+
+
+def _row_groups(path: Path, columns: Columns) -> tuple[ColumnChoice, list[int]]:
+    """The columns of a file, and the numbers of rows in its row groups."""
+    with open_parquet(path) as file:
+        about = file.metadata
+        sizes = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+        return find_columns(path, file.schema_arrow, columns), sizes
+
+
+def _labels(path: Path, found: ColumnChoice) -> list[Array]:
+    with open_parquet(path) as file:
+        try:
+            column = file.read(columns=[found.label], use_threads=False).column(0).combine_chunks()
+        except (pa.ArrowException, OSError) as error:
+            raise damaged_parquet(path, error) from error
+    return [check_labels(path, 0, column, found)] if len(column) else []
