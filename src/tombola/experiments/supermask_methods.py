@@ -29,7 +29,8 @@ class ScoresSection(FrozenModel):
     lr: float | None = Field(default=None, gt=0)
     """The learning rate of the scores; by default that of the training."""
     schedule: Literal["constant", "cosine"] | None = None
-    """The schedule of this learning rate; by default that of the training. The papers use cosine."""
+    """The schedule of this learning rate; by default that of the training. The authors of edge-popup and
+    biprop use cosine."""
 
 
 class EdgePopupSection(ScoresSection):

@@ -33,7 +33,7 @@ def owl_densities(
     seed: int = 0,
 ) -> dict[str, float]:
     """A density for each layer, higher where more scores of Wanda are outliers (OWL, Yin et al. 2024,
-    arXiv 2310.05175, section 3.2): a table for `tombola.prune`, whatever its score.
+    arXiv 2310.05175): a table for `tombola.prune`, whatever its score.
 
     The ratio of outliers is the fraction of a layer's scores above `outlier` (M of the paper) times their mean. The
     densities follow it linearly within a range of 2 × `spread` (λ) around `density`, which is their mean over all

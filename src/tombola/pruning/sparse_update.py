@@ -22,7 +22,7 @@ _INDICES, _VALUES = "indices:", "values:"
 @contextmanager
 def train_only(network: nn.Module, mask: Mask) -> Iterator[None]:
     """Within this context only the weights that `mask` keeps are trained; all others, and parameters that it does not
-    name, keep their present values (LoTA, Panda et al. 2024, arXiv 2406.16797, section 3: the second fine-tuning).
+    name, keep their present values (LoTA, Panda et al. 2024, arXiv 2406.16797: the second fine-tuning).
 
     Gradients of the others are zero as soon as a backward pass has accumulated them, so clipping by the norm sees
     only what is trained. After each step of any `torch.optim.Optimizer` they get their values again, because weight

@@ -21,7 +21,7 @@ from tombola.pruning.structures.rows import best_of_rows
 from tombola.utils.errors import InputError
 
 BLOCK = 128
-"""The columns whose weights are chosen together; the later ones are updated after each block (section 3.4)."""
+"""The columns whose weights are chosen together (section 3.2); later ones are updated after each block (3.4)."""
 DAMPENING = 0.01
 """Of the mean of the Hessian's diagonal, added to it (appendix A)."""
 
@@ -36,9 +36,10 @@ def prune_and_update(inputs: ScoreInputs, structure: Structure, counts: Counts) 
     before it (SparseGPT, Frantar & Alistarh 2023, arXiv 2301.00774, section 3). The mask, and the updated weights by
     parameter.
 
-    Each layer takes a pass over the batches: the paper takes one for each transformer block, whose layers it prunes
-    by the inputs before any of them is pruned. Raises `InputError` for layers of other kinds, groups of several
-    layers, structures other than single weights and `n:m`, and layers that the batches do not reach.
+    Each layer takes a pass over the batches. The authors' code takes one for each transformer block, and prunes its
+    layers by the inputs that they have before any of them is pruned. Raises `InputError` for layers of other kinds,
+    groups of several layers, structures other than single weights and `n:m`, and layers that the batches do not
+    reach.
     """
     if isinstance(structure, UnitStructure):
         raise InputError('score: "sparsegpt" prunes single weights or n:m, not units')
@@ -122,7 +123,7 @@ def _selection(structure: Structure, count: int, shape: torch.Size) -> Select:
 
 
 def _block(structure: Structure) -> int:
-    """With n of m weights, these are chosen when the columns before them have been pruned (section 3.5)."""
+    """With n of m weights, these are chosen when the columns before them have been pruned (section 3.3)."""
     return structure.m if isinstance(structure, NMPattern) else BLOCK
 
 

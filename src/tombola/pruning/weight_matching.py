@@ -22,8 +22,7 @@ def match_weights(
     It maximises the inner product of all parameters by coordinate descent: with the other groups as they are, the
     best order of one group solves a linear assignment problem. It begins with the given order and visits the groups
     in the order of the network, so nothing is drawn; the paper visits them in random order. The result is a local
-    optimum.
-    Statistics of batch norm do not count. The states must be finite.
+    optimum. Statistics of batch norm do not count. The states must be finite.
     """
     from scipy.optimize import linear_sum_assignment  # takes a while to import
 

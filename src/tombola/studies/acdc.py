@@ -14,13 +14,13 @@ from tombola.studies.search import Prune
 
 def acdc_search(dense: Run, at: Sequence[int], prune: Prune) -> Study[list[RunRequest]]:
     """Prune the network at the first of the iterations `at`, train it dense again from the second, and so on (Peste
-    et al. 2021, "AC/DC: Alternating Compressed/DeCompressed Training of Deep Neural Networks", algorithm 1). `at` has
-    an odd length, so the last phase is sparse; before the first the network is dense.
+    et al. 2021, "AC/DC: Alternating Compressed/DeCompressed Training of Deep Neural Networks"). `at` has an odd
+    length, so the last phase is sparse; before the first the network is dense.
 
     Each pruning starts from the dense network, so every mask has the counts of level 1. When a dense phase begins,
-    pruned weights are zero, and the optimizer is reset, as in the authors' code (`reset_momentum_after_recycling`);
-    when a sparse one begins, kept weights keep their momentum. Returns the dense network, trained separately, and the
-    ticket.
+    pruned weights are zero, and the optimizer is reset, as in the authors' experiments (their option
+    `reset_momentum_after_recycling`); when a sparse one begins, kept weights keep their momentum. Returns the dense
+    network, trained separately, and the ticket.
     """
     ticket = RunRequest("ticket", 0, dense)
     yield ticket

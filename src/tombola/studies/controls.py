@@ -126,7 +126,7 @@ def reuse(plan: ControlPlan) -> Study[None]:
 
 def reuse_sign(plan: ControlPlan) -> Study[None]:
     """Do the signs suffice? Like `reuse`, but every weight keeps its sign (as in the first release; cf. Zhou et al.
-    2019, section 4)."""
+    2019, "mask-1 actions")."""
     yield plan.requests(
         "reuse_sign", lambda ticket, draw: ticket.run.reusing(plan.seed(ticket.level, draw), keep_signs=True)
     )
@@ -135,7 +135,7 @@ def reuse_sign(plan: ControlPlan) -> Study[None]:
 def signs(plan: ControlPlan) -> Study[None]:
     """Are the ticket's signs enough, with other magnitudes? Train weights drawn as those of `reinit`, with the signs
     of the weights that the ticket starts from, or the dense network where masks change during training (Frankle et
-    al. 2020, "The Early Phase of Neural Network Training", section 4)."""
+    al. 2020, "The Early Phase of Neural Network Training")."""
 
     def run_of(ticket: RunRequest, draw: int) -> BaseRun:
         return ticket.run.with_signs_of(plan.unpruned(ticket).start, plan.seed(ticket.level, draw))
@@ -194,9 +194,9 @@ def random(plan: ControlPlan) -> Study[None]:
 
 def shuffled(plan: ControlPlan) -> Study[None]:
     """Does it matter which weights of a layer are kept? Train the ticket's mask, shuffled within each layer (Frankle
-    et al. 2021, "Pruning Neural Networks at Initialization: Why Are We Missing the Mask?", section 5). A single mask
-    has the same distribution as a mask of `random`, but every level is shuffled independently. With a structure,
-    units are shuffled within each set."""
+    et al. 2021, "Pruning Neural Networks at Initialization: Why Are We Missing the Mark?"). A single mask has
+    the same distribution as a mask of `random`, but every level is shuffled independently. With a structure, units
+    are shuffled within each set."""
 
     def run_of(ticket: RunRequest, draw: int) -> BaseRun:
         mask, seed = ticket.run.mask, plan.seed(ticket.level, draw)

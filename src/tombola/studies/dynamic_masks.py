@@ -57,12 +57,13 @@ def gradual_search(
     dense: Run, at: Sequence[int], sizes: Counts, final: Counts, prune: Callable[[Outcome, Run, Counts], Mask]
 ) -> Study[list[RunRequest]]:
     """Prune during one training, at each of the iterations `at` and by decreasing amounts (Zhu & Gupta 2017, "To
-    prune, or not to prune", section 3). `prune` gets a segment's outcome, its run, and how many weights each group
+    prune, or not to prune"). `prune` gets a segment's outcome, its run, and how many weights each group
     should keep.
 
     After a fraction x of the steps the sparsity is s (1 - (1 - x)³), where s is the sparsity of the `final` counts in
-    groups of these `sizes`: equation 1 with initial sparsity 0. In the paper's code a pruned weight may come back
-    until the schedule ends; here it never does. Returns the dense network, trained separately, and the ticket.
+    groups of these `sizes`: the paper's schedule with initial sparsity 0. In the authors' code a pruned weight may
+    come back until the schedule ends; here it never does. Returns the dense network, trained separately, and the
+    ticket.
     """
     ticket = RunRequest("ticket", 0, dense)
     yield ticket
@@ -97,7 +98,7 @@ def dynamic_search(
     `update` does so; by default it is `drop_and_grow`.
 
     With a constant fraction and random growth this is SET (Mocanu et al. 2018, "Scalable training of artificial
-    neural networks with adaptive sparse connectivity inspired by network science", algorithm 1); with `cosine_decay`
+    neural networks with adaptive sparse connectivity inspired by network science", box 1); with `cosine_decay`
     and growth by the gradient's magnitude it is RigL (Evci et al. 2020, "Rigging the Lottery", section 3). Returns
     the dense network, trained separately, and the ticket.
     """

@@ -31,10 +31,11 @@ def granet_search(
     """Train from the mask `start`, which may be dense. At each of the iterations `at`, prune the weights of lowest
     `drop` to the count of the cubic schedule, `final` at the last; then replace that `fraction` of each layer's
     remaining weights, "zero-cost neuroregeneration" (Liu et al. 2021, "Sparse Training via Boosting Pruning
-    Plasticity with Neuroregeneration", section 4): those of lowest `drop`, by the pruned ones of highest `grow`.
+    Plasticity with Neuroregeneration"): those of lowest `drop`, by the pruned ones of highest `grow`.
 
-    A weight that is dropped for its replacement is not grown in the same step (see `drop_and_grow`); one that the
-    schedule has just pruned may be, as in the paper. Returns the dense network, trained separately, and the ticket.
+    A weight that the schedule has just pruned may be grown in the same step, as in the authors' code. One that is
+    dropped to be replaced may not (see `drop_and_grow`); in their code it may. Returns the dense network, trained
+    separately, and the ticket.
     """
     ticket = RunRequest("ticket", 0, dense)
     yield ticket

@@ -30,7 +30,7 @@ class SupermaskPlan:
 
 def supermask_search(dense: Run, plan: SupermaskPlan) -> Study[list[RunRequest]]:
     """Find a subnetwork of the initial weights by training scores (edge-popup, Ramanujan et al. 2020, "What's Hidden
-    in a Randomly Weighted Neural Network?", section 3), evaluate it untrained, then train it as a ticket.
+    in a Randomly Weighted Neural Network?"), evaluate it untrained, then train it as a ticket.
 
     The untrained subnetworks are runs with no iterations: `supermask`, and `untrained` for the random mask. Returns
     the dense network and the ticket: the supermask with the initial weights, trained.

@@ -14,11 +14,12 @@ from tombola.zoo.models.parametrizations.straight_through import StraightThrough
 class BernoulliGates(nn.Module):
     """In training, keeps each weight with the probability sigmoid(score), drawn anew in every iteration from torch's
     global generator; the gradient is passed straight through the draw (Zhou et al. 2019, "Deconstructing Lottery
-    Tickets", section 5.1). In evaluation, keeps the `keep` weights with the highest probability.
+    Tickets"). In evaluation, keeps the `keep` weights with the highest probability; the authors' code draws, too.
 
-    With `rescale`, the weights of a layer are multiplied by its size over the number kept (dynamic weight rescaling,
-    section 5.2). Scores start so that the probabilities are the density of the layer, except for small differences,
-    which are those of edge-popup's scores. Training may then keep more or fewer weights than `keep`.
+    With `rescale`, the weights of a layer are multiplied by its size over the number kept (dynamic weight rescaling).
+    Scores start so that the probabilities are the density of the layer, except for small differences, which are those
+    of edge-popup's scores; in the authors' code all start at 1/2. Training may then keep more or fewer weights than
+    `keep`.
     """
 
     frozen = True

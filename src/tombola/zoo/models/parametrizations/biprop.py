@@ -11,7 +11,7 @@ from tombola.zoo.models.parametrizations.straight_through import StraightThrough
 
 class Biprop(EdgePopup):
     """Edge-popup with binary weights: the kept ones are α · sign(weight), the others zero (Diffenderfer & Kailkhura
-    2021, "Multi-Prize Lottery Ticket Hypothesis", algorithm 1). The gain α is the mean |weight| of the kept ones.
+    2021, "Multi-Prize Lottery Ticket Hypothesis"). The gain α is the mean |weight| of the kept ones.
 
     As in the authors' code, a score's gradient is that of its effective weight times the weight: α passes none on.
     """

@@ -26,8 +26,8 @@ def scores_of(state: State, ranked_by: Callable[[Tensor], Tensor] = torch.abs) -
 
 class EdgePopup(nn.Module):
     """Keeps the `keep` weights with the highest |score|, and sets the others to zero (Ramanujan et al. 2020, "What's
-    Hidden in a Randomly Weighted Neural Network?", section 3). Scores are drawn as in the authors' code (Kaiming
-    uniform, a = √5)."""
+    Hidden in a Randomly Weighted Neural Network?"). Scores are drawn as in the authors' code (Kaiming uniform,
+    a = √5)."""
 
     frozen = True
 

@@ -12,8 +12,8 @@ class SignIn(nn.Module):
 
     At the start, m · w is the weight itself, and m² - w² = `scale` with m > 0. Gradient flow without weight decay
     conserves m² - w²; a weight then moves by sqrt(`scale`² + 4 · weight²) times its gradient, so that small weights
-    do not get stuck at zero. Training by SGD conserves it approximately only. The paper rescales the factors during
-    training; this does not.
+    do not get stuck at zero. SGD conserves it only approximately. The paper restores it by rescaling the factors
+    every few epochs; this does not.
     """
 
     def __init__(self, weight: Tensor, scale: float = 1.0) -> None:

@@ -17,7 +17,7 @@ def threshold_of(state: State, name: str) -> Tensor:
 
 class SoftThreshold(nn.Module):
     """sign(w) · relu(|w| − sigmoid(s)), where s is a parameter of the layer that starts at `initial` (Kusupati et al.
-    2020, "Soft Threshold Weight Reparameterization for Learnable Sparsity", section 3, equation 5).
+    2020, "Soft Threshold Weight Reparameterization for Learnable Sparsity").
 
     Weight decay draws s towards 0, and so the threshold towards 1/2.
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 
 class StraightThrough(torch.autograd.Function):
     """`values`, whose gradient is that of `inputs`, of the same shape (Bengio et al. 2013, "Estimating or Propagating
-    Gradients Through Stochastic Neurons", section 3)."""
+    Gradients Through Stochastic Neurons for Conditional Computation")."""
 
     generate_vmap_rule = True
 

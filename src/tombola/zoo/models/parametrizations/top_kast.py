@@ -12,9 +12,9 @@ from tombola.zoo.models.parametrizations.top_k import top_k
 
 class TopKast(nn.Module):
     """Uses the `keep` weights with the highest magnitude, and trains the `train` ones with the highest (Jayakumar et
-    al. 2020, "Top-KAST: Top-K Always Sparse Training", section 2); the others do not change by the loss.
+    al. 2020, "Top-KAST: Top-K Always Sparse Training"); the others do not change by the loss.
 
-    `penalty` is λ of the exploration regularisation (section 2.3): its gradient is λw for the weights in use, λw/D
+    `penalty` is λ of the exploration regularisation: its gradient is λw for the weights in use, λw/D
     for the others that are trained, where D is the fraction in use, and 0 for the rest.
     """
 
