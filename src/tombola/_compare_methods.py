@@ -30,11 +30,6 @@ from tombola.studies.conductor import Listener
 from tombola.studies.controls import CONTROLS
 from tombola.utils.errors import InputError
 
-TICKET_BUDGET = "ticket"
-"""The budget that is the training cost of the ticket, its search included."""
-
-NO_BUDGET = "none"
-
 SAME_LENGTH = 0.01
 """Lengths that differ by less are the same."""
 
@@ -54,7 +49,7 @@ class MethodPlan:
     methods: dict[str, ComparedMethod] = field(default_factory=dict)
     """By the name of its folder; the search for the ticket is the first."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """By the name of the row, why it does not go with the recipe."""
+    """By the name of the row, why the recipe does not allow it."""
     expected: dict[str, TrainingCosts] = field(default_factory=dict)
     """By name, the costs of the first replicate, as far as they are known before."""
 
@@ -73,6 +68,30 @@ class MethodPlan:
         return sum({key: share for costs in self.expected.values() for key, share in costs.shares.items()}.values())
 
 
+def parse_budgets(texts: Sequence[str]) -> list[float | None]:
+    """Training costs: numbers of dense trainings, None for `ticket`, and nothing for `none`. Raises `InputError` for
+    any other text."""
+    return [None if text == "ticket" else _parse_budget(text) for text in texts if text != "none"]
+
+
+def _parse_budget(text: str) -> float:
+    try:
+        budget = float(text)
+    except ValueError:
+        budget = math.nan
+    if not 0 < budget < math.inf:
+        raise InputError(
+            f'--budget: should be a number of dense trainings, such as 1, "ticket" or "none", not "{text}"'
+        )
+    return budget
+
+
+def verdict_recipe(recipe: Recipe, data_dir: str | Path | None = None) -> Recipe:
+    """The part of a recipe that decides which ticket is its smallest winning one. Raises `InputError` if its tickets
+    cannot be compared with other methods."""
+    return MethodRecipes(RecipeExperiment(recipe, data_dir), recipe.search.levels).verdict()
+
+
 def default_level(results: Results) -> int:
     """The level of the smallest winning ticket or, if none wins, the first with few enough weights left."""
     summary = build_summary(results)
@@ -87,24 +106,24 @@ def plan_methods(
     recipe: Recipe,
     level: int,
     choice: Choice | None = None,
-    budgets: Sequence[str] = (),
+    budgets: Sequence[float | None] = (),
     sections: Mapping[str, Table] | None = None,
     data_dir: str | Path | None = None,
 ) -> MethodPlan:
-    """The experiments that compare the ticket of a level with its controls and other methods. Those that do not go
-    with the recipe are skipped. `budgets` are training costs at which methods that change the mask during training
-    are also compared: a number of dense trainings, or `ticket`.
+    """The experiments that compare the ticket of a level with its controls and other methods. Those that the recipe
+    does not allow are skipped. `budgets` are training costs at which methods that change the mask during training are
+    also compared: numbers of dense trainings, or None for the cost of the ticket and its search.
 
-    Raises `InputError` if the recipe, the level, a budget or one of the `sections`, the options of other methods, is
-    invalid.
+    Raises `InputError` if the recipe, the level or one of the `sections`, the options of other methods, is invalid.
     """
     chosen = choice or Choice()
     recipes = MethodRecipes(RecipeExperiment(recipe, data_dir), level, sections or {})
     plan = MethodPlan(recipe, level, DenseCost.of(recipes.experiment.dense(0)))
     planner = _Planner(plan, data_dir)
-    controls = [name for name in CONTROLS if name in chosen and planner.goes_with(name, recipes)]
+    controls = [name for name in CONTROLS if name in chosen and planner.allows(name, recipes)]
     planner.add(SEARCH, level, partial(recipes.search, controls), strict=True)
-    costs = list(dict.fromkeys(planner.budget(budget) for budget in budgets if budget != NO_BUDGET))
+    of_ticket = search_cost(plan.expected[SEARCH], level)
+    costs = dict.fromkeys(of_ticket if budget is None else budget for budget in budgets)
     for name in REWINDING:
         if name in chosen:
             planner.add(name, level, partial(recipes.rewinding, name))
@@ -133,7 +152,7 @@ class _Planner:
         row: str = "",
         **about: Any,
     ) -> None:
-        """Add an experiment or, unless `strict`, the reason why it does not go with the recipe."""
+        """Add an experiment or, unless `strict`, the reason why the recipe does not allow it."""
         try:
             recipe = derive()
             self.plan.expected[name] = self._rehearsed(recipe)
@@ -155,23 +174,8 @@ class _Planner:
                 folder, 1, partial(derive, length), row=f"{name}, budget {budget:.3g}", length=length, budget=budget
             )
 
-    def budget(self, text: str) -> float:
-        """A budget in dense trainings. Raises `InputError` for anything else."""
-        if text == TICKET_BUDGET:
-            return search_cost(self.plan.expected[SEARCH], self.plan.level)
-        try:
-            budget = float(text)
-        except ValueError:
-            budget = math.nan
-        if not 0 < budget < math.inf:
-            raise InputError(
-                f'--budget: should be a number of dense trainings, such as 1, "{TICKET_BUDGET}" or "{NO_BUDGET}", '
-                f'not "{text}"'
-            )
-        return budget
-
-    def goes_with(self, control: str, recipes: MethodRecipes) -> bool:
-        """Whether a control goes with the recipe; otherwise notes why not."""
+    def allows(self, control: str, recipes: MethodRecipes) -> bool:
+        """Whether the recipe allows a control; otherwise notes why not."""
         try:
             self._rehearsed(recipes.search([control]))
         except InputError as error:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
 from tests.support.command_line import tombola, with_settings
+from tests.support.recipes import tiny
 from tombola.experiments.compared_methods import row_names
+from tombola.experiments.results import read_results
 
 FEW = [*with_settings("replicates=3"), "--workers", "1", "--no-report"]
 ROWS = ["--only", "reinit", "--only", "random", "--only", "one_shot", "--only", "set", "--only", "fine-tuning"]
@@ -61,11 +64,16 @@ def test_the_same_command_trains_nothing_again_and_another_level_has_its_own_fol
 
 
 @pytest.mark.usefixtures("_fake_engine")
-def test_without_a_level_the_whole_search_comes_first() -> None:
+def test_without_a_level_only_what_the_verdict_depends_on_comes_first() -> None:
+    changes = {"controls": {"reinit": 1, "random": 1}, "stability": {"candidates": ["10it"]}}
+    Path("tiny.toml").write_text(tomli_w.dumps(tiny(training__length="400it", **changes).resolved()))
     found = compared("--only", "random")
     assert found["level_chosen"]
     assert found["level"] == 2  # none wins without a control that loses, so the first with at most half the weights
-    assert (Path("results/tiny-methods") / "search" / "experiment.toml").exists()
+    searched = read_results(Path("results/tiny-methods") / "search")
+    assert {row.branch for row in searched.rows} == {"ticket", "reinit"}  # what the verdict depends on
+    assert {row.level for row in searched.rows} == {0, 1, 2, 3}
+    assert compared("--only", "random") == found
 
 
 @pytest.mark.usefixtures("_fake_engine")
@@ -105,6 +113,8 @@ def test_what_does_not_go_with_the_recipe_is_named() -> None:
         (["--level", "2", "--budget", "-1"], 'not "-1"'),
         (["--level", "2", "--format", "latx"], 'did you mean "latex"'),
         (["--level", "2", "--only", "rigl", "--set", "rigl.chnages=2"], 'did you mean "changes"'),
+        (["--budget", "much"], 'not "much"'),
+        (["--set", "search.structure=neurons"], 'should be "weights"'),
         (["--dry-run"], "needs --level"),
     ],
 )

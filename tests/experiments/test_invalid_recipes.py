@@ -74,8 +74,33 @@ class Refusing(Flat):
 
 
 class Unprunable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(10))
+
     def forward(self, x):  # type: ignore[no-untyped-def]
-        return x.flatten(1)[:, :10]
+        return x.flatten(1)[:, :10] * self.scale
+
+
+class Detached(Flat):
+    def forward(self, x):  # type: ignore[no-untyped-def]
+        return super().forward(x).detach()
+
+
+class OnlyFloat32(Flat):
+    def forward(self, x):  # type: ignore[no-untyped-def]
+        return torch.zeros(len(x), 10).index_add(1, torch.arange(10), super().forward(x))
+
+
+class Embedded(nn.Module):
+    """Takes the numbers of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.output = nn.Embedding(17, 3), nn.Linear(192, 10)
+
+    def forward(self, x):  # type: ignore[no-untyped-def]
+        return self.output(self.embedding(x.long()).flatten(1))
 
 
 def named(model: str, **options: Any) -> dict[str, Any]:
@@ -119,6 +144,10 @@ def levels(count: int, **options: Any) -> dict[str, Any]:
         (named("torch.nn:Linear", in_features=8, out_features=4), ["(2, 10)"]),
         (named("torch.nn:Linear", in_features=9, out_features=4), ["2 examples", "(8, 8)"]),
         (named("Unprunable"), ["model.name", f"{__name__}:Unprunable"]),
+        (named("Detached"), ["Detached", "gradient"]),
+        (named("OnlyFloat32") | {"training__precision": "bf16"}, ["OnlyFloat32", "bf16"]),
+        (named("Embedded") | {"training__mixup": 0.4}, ["training.mixup", "Embedded", "differentiable"]),
+        (named("Embedded") | {"baseline": {"mixup": [0.4]}}, ["baseline.mixup", "Embedded", "differentiable"]),
         ({"search__levels": 40}, ["search.levels", "at most"]),
         (levels(9, rate=0.6), ["search.levels", "output.weight", "100 weights", "level 6"]),
         (levels(5, rate=0.6, structure="neurons"), ["search.levels", "level 4", "at most 3"]),

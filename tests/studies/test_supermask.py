@@ -18,8 +18,7 @@ from tombola.studies.supermask import SupermaskPlan, supermask_search
 from tombola.utils.errors import InputError
 from tombola.zoo.models import build
 from tombola.zoo.models.description import Network, Start
-from tombola.zoo.models.parametrizations.edge_popup import scores_of
-from tombola.zoo.models.reparametrization import effective_state
+from tombola.zoo.models.reparametrization import effective_state, scores_of
 
 POPUP = {"search": {"levels": 1, "density": 0.3, "method": "edge-popup"}}
 
@@ -112,7 +111,8 @@ def test_the_mask_read_from_the_scores_is_the_one_that_was_trained() -> None:
     plain = plain_network("mlp", (8, 8), {"widths": [20, 10]})
     full = RecipeExperiment(tiny()).dense(0).mask
     keep = {(name,): count for name, count in start.network.options["keep"].items()}
-    keep_best(scores_of(network.state_dict()), full, keep).apply_(plain)
+    ranked = {name: scores.abs() for name, scores in scores_of(network.state_dict()).items()}
+    keep_best(ranked, full, keep).apply_(plain)
     x = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(plain(x), network(x))
 

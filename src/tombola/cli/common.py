@@ -58,6 +58,15 @@ Overrides = Annotated[
 ResultsFolder = Annotated[
     Path, typer.Argument(metavar="DIR", help="A results folder.", autocompletion=complete_results, show_default=False)
 ]
+StoreBeside = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TOMBOLA_STORE",
+        metavar="STORE",
+        help="Store of trained runs: a folder or s3://BUCKET/PREFIX.",
+        show_default=".tombola beside --out",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 EngineName = Annotated[
     str,

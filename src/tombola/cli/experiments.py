@@ -24,6 +24,7 @@ from tombola.cli.common import (
     Overrides,
     RecipeName,
     ResultsFolder,
+    StoreBeside,
     Workers,
     app,
     handle_errors,
@@ -56,15 +57,7 @@ def run(
     ] = None,
     overrides: Overrides = None,
     data_dir: DataDir = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            envvar="TOMBOLA_STORE",
-            metavar="STORE",
-            help="Store of trained runs: a folder or s3://BUCKET/PREFIX.",
-            show_default=".tombola beside --out",
-        ),
-    ] = None,
+    store: StoreBeside = None,
     part: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Train only the I-th of N parts of the replicates; write no results."),

@@ -19,6 +19,7 @@ from tombola.cli.common import (
     Json,
     Overrides,
     RecipeName,
+    StoreBeside,
     Workers,
     app,
     handle_errors,
@@ -73,15 +74,7 @@ def methods(
     ] = None,
     overrides: Overrides = None,
     data_dir: DataDir = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            envvar="TOMBOLA_STORE",
-            metavar="STORE",
-            help="Store of trained runs: a folder or s3://BUCKET/PREFIX.",
-            show_default=".tombola beside --out",
-        ),
-    ] = None,
+    store: StoreBeside = None,
     form: Annotated[
         str,
         typer.Option(
@@ -110,7 +103,13 @@ def methods(
       tombola methods digits --level 4 --only rigl --only gradual --format markdown
     """
 
-    from tombola._compare_methods import default_level, plan_methods, train_methods
+    from tombola._compare_methods import (
+        default_level,
+        parse_budgets,
+        plan_methods,
+        train_methods,
+        verdict_recipe,
+    )
     from tombola._sweep import sweep
     from tombola.experiments.compared_methods import Choice, split_overrides
     from tombola.experiments.experiment import count_runs
@@ -122,6 +121,7 @@ def methods(
         raise unknown("--format", form, FORMATS)
     own, sections = split_overrides(overrides or [])
     chosen, choice = load_recipe(recipe, own), Choice(only or (), without or ())
+    budgets = parse_budgets(["1"] if budget is None else budget)
     folder = out or Path("results") / f"{chosen.name}-methods"
     run = functools.partial(
         sweep,
@@ -143,9 +143,9 @@ def methods(
     if level is None:
         if dry_run:
             raise InputError("--dry-run: needs --level, as the smallest winning level is not known before")
-        (found,) = train({folder / "search": chosen})
+        (found,) = train({folder / "search": verdict_recipe(chosen, data_dir)})
         level = default_level(found)
-    plan = plan_methods(chosen, level, choice, ["1"] if budget is None else budget, sections, data_dir)
+    plan = plan_methods(chosen, level, choice, budgets, sections, data_dir)
     plan.level_chosen = chose
     if dry_run:
         print_line(

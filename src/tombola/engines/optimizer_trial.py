@@ -13,9 +13,9 @@ from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.text import first_line
 
 SHAPES = (3, 4), (3,), (2, 1, 3, 3)
-"""Of the parameters that an optimizer is tried on: as of a linear layer with its biases, and of a convolution."""
+"""The shapes of the parameters that an optimizer is tried on: those of a linear layer and a convolution."""
 STEPS = 5
-"""Before and after the pause of the trial."""
+"""The number of steps before the pause of a trial, and after it."""
 
 
 def describe_optimizer(training: Training) -> Training:

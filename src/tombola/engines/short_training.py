@@ -11,8 +11,8 @@ from tombola.engines import Engine
 from tombola.runs.checkpoint import NoCheckpoint
 from tombola.runs.run import Run
 
-LEAST = 0.25
-"""Seconds that are measured, unless a training is shorter."""
+MIN_SECONDS = 0.25
+"""How long a training is measured, unless it is shorter."""
 
 
 class Measured(NamedTuple):
@@ -52,13 +52,13 @@ class _Stopwatch(NoCheckpoint):
             self.marks.clear()
         self.evaluated = about["evaluated"]
         self.marks.append((about["iteration"], about["seconds"]))
-        if about["seconds"] - self.marks[0][1] >= LEAST:
+        if about["seconds"] - self.marks[0][1] >= MIN_SECONDS:
             raise _Stopped
 
 
 def time_short_training(engine: Engine[Run], runs: Sequence[Run]) -> Measured:
     """Train `runs`, which have one shape, as one, until their speed is known: some ten iterations, and what fits into
-    `LEAST` seconds. What is compiled in the first iterations does not count. Raises whatever the engine raises."""
+    `MIN_SECONDS`. What is compiled in the first iterations does not count. Raises whatever the engine raises."""
     measured = _time(engine, runs)
     return _time(engine, runs) if measured.finished else measured  # now that everything is compiled
 

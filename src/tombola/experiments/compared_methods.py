@@ -19,7 +19,7 @@ from tombola.studies.controls import CONTROLS
 from tombola.utils.errors import InputError, unknown
 
 REWINDING = ("learning-rate", "fine-tuning")
-"""The other values of `rewind.method`."""
+"""Ways of rewinding other than that of the weights: values of `rewind.method`."""
 
 SEARCH = "ticket"
 """The name of the experiment that searches for the ticket and trains its controls."""
@@ -113,16 +113,22 @@ class MethodRecipes:
         pruner, dense = self.experiment.workload.pruner, self.experiment.dense(0).mask
         return goals(pruner.scope, pruner.units_left(dense), self.level)[-1]
 
+    def verdict(self) -> Recipe:
+        """The search up to the level, with the control that the verdict depends on."""
+        table, control = self._table(), self.recipe.verdict.control
+        table["controls"] = {name: own for name, own in self.recipe.resolved()["controls"].items() if name == control}
+        return self._parsed(table, "verdict")
+
     def search(self, controls: Collection[str]) -> Recipe:
         """The search for the ticket, which ends at the level, with a draw of each control there. Raises `InputError`
-        if a control does not go with the recipe."""
+        if the recipe does not allow a control."""
         table = self._table()
         draws = {name: max(1, own.draws) if (own := self.recipe.controls.get(name)) else 1 for name in controls}
         table["controls"] = {name: {"draws": n, "levels": [self.level]} for name, n in draws.items()}
         return self._parsed(table, SEARCH)
 
     def rewinding(self, name: str) -> Recipe:
-        """The search with another way of rewinding. Raises `InputError` if it does not go with the recipe."""
+        """The search with another way of rewinding. Raises `InputError` if the recipe does not allow it."""
         if self.recipe.rewind.method == name:
             raise InputError("is how the ticket is rewound")
         table = self._table()
@@ -131,8 +137,8 @@ class MethodRecipes:
 
     def one_level(self, method: SearchMethod, length: float = 1.0) -> Recipe:
         """A method that keeps the same number of weights in each layer, or, if the search prunes globally, in total.
-        All durations of the training are `length` times as long. Raises `InputError` if the method does not go with
-        the recipe."""
+        All durations of the training are `length` times as long. Raises `InputError` if the recipe does not allow the
+        method."""
         table = self._table()
         table["search"] = self._search_section(method)
         table.pop("rewind", None)

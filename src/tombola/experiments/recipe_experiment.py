@@ -24,8 +24,8 @@ class RecipeExperiment(Experiment):
         self._transferred = set_up_transfer(workload, data_dir) if recipe.transfer else None
         super().__init__(recipe, workload, workload.rewind_to, workload.candidates, self._transferred)
         recipe.search_method.search(self._context(0), self.dense(0))  # raises for options that do not fit
-        for run in parametrized_runs(self.dense(0), recipe.controls):
-            build(run.start)  # raises if the network cannot have such weights
+        for run in self._other_networks():
+            build(run.start)  # raises if the network cannot have a parametrization
 
     def dense(self, replicate: int) -> Run:
         """The dense network's run. Each replicate has its own initial weights, validation split and batch order."""
@@ -36,10 +36,14 @@ class RecipeExperiment(Experiment):
     @property
     def sample_runs(self) -> list[Run]:
         """One run for each combination of network, data and training options, the dense network's first."""
-        dense, workload = self.dense(0), self._recipe_workload
-        others = self.config.search_method.other_networks(self._context(0), dense)
-        others += parametrized_runs(dense, self.config.controls)
-        return [dense, *others, *workload.baselines(0), *([self._transferred.dense(0)] if self._transferred else [])]
+        transferred = [self._transferred.dense(0)] if self._transferred else []
+        return [self.dense(0), *self._other_networks(), *self._recipe_workload.baselines(0), *transferred]
+
+    def _other_networks(self) -> list[Run]:
+        """Runs of other networks that the search or controls train."""
+        dense = self.dense(0)
+        searched = self.config.search_method.other_networks(self._context(0), dense)
+        return searched + parametrized_runs(dense, self.config.controls)
 
     def demand(self) -> Demand:
         """What the experiment demands of an engine: the searches train level after level, in parallel; then all other

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from tombola.engines.optimizer_trial import describe_optimizer
+from tombola.engines.precision import autocast
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.sections import SearchSection
 from tombola.pruning.mask import State
@@ -23,7 +24,7 @@ from tombola.pruning.prunable_network import PrunableNetwork
 from tombola.pruning.pruner import Pruner
 from tombola.pruning.scores.losses import Loss, cross_entropy
 from tombola.runs.initial_state import StateLoader, initial_state, masked_network
-from tombola.runs.run import BaseRun, Run, Training
+from tombola.runs.run import BaseRun, Precision, Run, Training
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
 from tombola.utils.network_copy import copy_network
@@ -146,7 +147,11 @@ def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> RecipeWorkload
     start = Start(network=network, seed=0)
     model = build(start)
     _check_state(model, network)
-    _check_output(model, network, min(each.batch_size for each in recipe.dense_trainings))
+    smallest = min(each.batch_size for each in recipe.dense_trainings)
+    for precision in dict.fromkeys(each.precision for each in recipe.dense_trainings):
+        _check_output(model, network, smallest, precision)
+    if any(each.mixup for each in recipe.dense_trainings):
+        _check_mixup("training" if own.mixup else "baseline", model, network)
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(2, *network.inputs, generator=generator)
     prunable = recipe.search.options.prunable(model, example)
@@ -227,19 +232,35 @@ def _equal(one: torch.Tensor, other: object) -> bool:
     return isinstance(other, torch.Tensor) and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
-@torch.no_grad()
-def _check_output(model: nn.Module, described: Network, batch_size: int) -> None:
-    """Refuse a model that does not return a number for each class and example, in evaluation or training mode."""
+def _check_output(model: nn.Module, described: Network, batch_size: int, precision: Precision) -> None:
+    """Refuse a model that does not return a number for each class and example, in evaluation or training mode, or
+    that cannot be trained."""
     for training, examples in ((False, 2), (True, min(2, batch_size))):
         try:
-            with preserve_rng_state():
+            with preserve_rng_state(), torch.set_grad_enabled(training), autocast(precision, CPU):
                 output: Any = model.train(training)(torch.zeros(examples, *described.inputs))
         except Exception as error:  # a user's model may raise anything
             raise InputError(
                 f'model: "{described.name}" does not take {examples} examples of shape {described.inputs}'
-                f"{' in training mode' if training else ''}: {first_line(error)}"
+                f"{' in training mode' if training else ''}{f' in {precision}' if precision != 'fp32' else ''}: "
+                f"{first_line(error)}"
             ) from error
         shape, expected = tuple(getattr(output, "shape", ())), (examples, described.classes)
         if shape != expected:
             given = shape or type(output).__name__
             raise InputError(f'model: "{described.name}" gives {given} for {examples} examples, not {expected}')
+        if training and not output.requires_grad:
+            raise InputError(f'model: "{described.name}" cannot be trained: its output has no gradient')
+
+
+def _check_mixup(section: str, model: nn.Module, described: Network) -> None:
+    """Refuse mixup for a model that is not differentiable in its inputs, such as one that takes token numbers."""
+    inputs = torch.zeros(2, *described.inputs, requires_grad=True)
+    with preserve_rng_state():
+        output: Tensor = model(inputs.clone())  # models may change it in place
+    (gradient,) = torch.autograd.grad(output.sum(), inputs, allow_unused=True)
+    if gradient is None:
+        raise InputError(
+            f'{section}.mixup: "{described.name}" is not differentiable in its inputs, as with token numbers; '
+            "mixed inputs would mean nothing"
+        )

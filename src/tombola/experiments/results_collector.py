@@ -32,8 +32,8 @@ from tombola.experiments.session import Session
 from tombola.experiments.stability_table import RECIPE_FIGURES, own_figures, point_row, stability_table
 from tombola.pruning.mask import State
 from tombola.pruning.structures import UNSTRUCTURED, Structure
-from tombola.runs.computed_weights import without_parametrization
 from tombola.runs.outcome import FIGURE_PREFIX, Outcome
+from tombola.runs.without_parametrization import without_parametrization
 from tombola.studies.conductor import Listener
 from tombola.studies.request import INTERMEDIATE, InterpolationPoint, RequestId, RunRequest
 from tombola.utils.libraries import versions

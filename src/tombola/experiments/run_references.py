@@ -15,6 +15,7 @@ from tombola.experiments import results_schema as schema
 from tombola.experiments.file_names import STATUS
 from tombola.experiments.folders import unreadable
 from tombola.utils.errors import InputError
+from tombola.zoo.models.description import parents_of_start
 
 SLACK = 600.0
 """An outcome may be missing from tables that were written up to this many seconds after it was stored."""
@@ -70,15 +71,7 @@ def kind_of(description: Description) -> str:
 
 def parents_of(description: Description) -> list[str]:
     """The keys of the runs whose final weights a run starts from."""
-    return _parents_of_start(description["start"])
-
-
-def _parents_of_start(start: Description) -> list[str]:
-    """As `Start.parents`, of a description that another version may have written."""
-    trained, other = start.get("trained") or {}, (start.get("signs") or {}).get("of")
-    own = [trained[name] for name in ("run", "towards") if trained.get(name)]
-    averaged = [key for key, _ in trained.get("averaged", ())]
-    return [*own, *averaged, *(_parents_of_start(other) if other else [])]
+    return parents_of_start(description["start"])
 
 
 def _keys_of_rows(folder: Path) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from tombola.studies.search import Prune
 from tombola.utils.errors import InputError
 from tombola.utils.frozen_model import FrozenModel
 from tombola.utils.seeds import Purpose, derive
+from tombola.zoo.models import describe_parametrized
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,23 @@ class SearchMethod:
     count_per_layer: bool = False
     """The number of weights in each layer must be fixed, so the scope cannot be global."""
     other_networks: Callable[[MethodContext, Run], list[Run]] = lambda context, dense: []  # noqa: ARG005
-    """Runs of other networks that the search trains, given the dense network's run."""
+    """Runs of other networks that the search trains, given the dense network's run. They are built before training,
+    so that a network which cannot have a parametrization is refused."""
 
     @property
     def section(self) -> str:
         """The name of its section, and of the field of `Recipe`."""
         return self.name.replace("-", "_")
+
+
+def parametrized_run(
+    dense: Run, by: str, layers: Mapping[str, Mapping[str, Any]], training: Mapping[str, Any] | None = None
+) -> Run:
+    """The dense network's run, with the weights named in `layers` computed by a parametrization of `PARAMETRIZATIONS`
+    with these options, without a mask, and with changes of its `training`."""
+    run = dense.with_network(describe_parametrized(dense.start.network, by, layers))
+    changed = dense.training.model_copy(update=training)
+    return run.model_copy(update={"mask": Mask({}), "training": changed})
 
 
 def spaced_iterations(option: str, begin: int, end: int, count: int, *, before_end: bool = False) -> list[int]:

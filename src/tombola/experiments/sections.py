@@ -121,7 +121,7 @@ class SearchSection(FrozenModel):
         if self.density is not None and self.levels == 0:
             raise ValueError("density needs levels of at least 1")
         if self.density is not None and (self.rates or self.output_rate is not None):
-            raise ValueError(f"{'rates' if self.rates else 'output_rate'}: goes with rate, not with density")
+            raise ValueError(f"{'rates' if self.rates else 'output_rate'}: needs rate, not density")
         if self.one_shot and self.method not in ("iterative", "one-shot"):
             raise ValueError(f'one_shot: has no meaning with method = "{self.method}"')
         _ = self.options  # raises for invalid values

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tombola.experiments.search_method import MethodContext, SearchMethod, spaced_iterations
+from tombola.experiments.search_method import MethodContext, SearchMethod, parametrized_run, spaced_iterations
 from tombola.pruning.constant_fan_in import random_constant_fan_in, update_constant_fan_in
 from tombola.pruning.layers import display_name
 from tombola.pruning.mask import Mask
@@ -21,7 +20,7 @@ from tombola.pruning.scopes import Counts, ErdosRenyi, allocate, weights_left
 from tombola.pruning.scores.growth import gradient
 from tombola.pruning.scores.weights import magnitude, uniform
 from tombola.runs.outcome import Outcome
-from tombola.runs.run import Run, Training
+from tombola.runs.run import Run
 from tombola.studies.acdc import acdc_search
 from tombola.studies.dynamic_masks import SegmentScores, UpdateMask, cosine_decay, dynamic_search
 from tombola.studies.granet import granet_search
@@ -30,7 +29,7 @@ from tombola.studies.request import RunRequest, Study
 from tombola.utils.errors import InputError
 from tombola.utils.frozen_model import FrozenModel
 from tombola.utils.seeds import Purpose
-from tombola.zoo.models import build, describe_parametrized
+from tombola.zoo.models import build
 from tombola.zoo.models.parametrizations.soft_threshold import threshold_of
 from tombola.zoo.models.reparametrization import original_name
 
@@ -193,7 +192,6 @@ class TopKastSection(FrozenModel):
 
 def _top_kast(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
     counts, run = context.kept_counts(dense.mask), _top_kast_run(context, dense)
-    build(run.start)  # raises `InputError` if the network cannot have a parametrization
 
     def largest(outcome: Outcome) -> Mask:
         return keep_best(_magnitudes_of_originals(dense, outcome), dense.mask, counts)
@@ -207,7 +205,7 @@ def _top_kast_run(context: MethodContext, dense: Run) -> Run:
     for (name,), keep in context.kept_counts(dense.mask).items():
         train = min(sizes[name], keep + round(options.exploration * keep))
         layers[name] = {"keep": keep, "train": train, "penalty": options.penalty}
-    return _parametrized_run(dense, "top-kast", layers, _iteration("top_kast", "end", options.end, dense))
+    return parametrized_run(dense, "top-kast", layers).until(_iteration("top_kast", "end", options.end, dense))
 
 
 class StrSection(FrozenModel):
@@ -223,7 +221,6 @@ class StrSection(FrozenModel):
 
 def _str(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
     counts, run = context.kept_counts(dense.mask), _str_run(context, dense)
-    build(run.start)  # raises `InputError` if the network cannot have a parametrization
 
     def thresholded(outcome: Outcome) -> Mask:
         magnitudes = _magnitudes_of_originals(dense, outcome)
@@ -239,8 +236,8 @@ def _str(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
 def _str_run(context: MethodContext, dense: Run) -> Run:
     options: StrSection = context.options
     layers = {name: {"initial": options.initial} for name in _layers(context.kept_counts(dense.mask))}
-    training = dense.training.model_copy(update={"weight_decay": options.weight_decay})
-    return _parametrized_run(dense, "soft-threshold", layers, _iteration("str", "end", options.end, dense), training)
+    run = parametrized_run(dense, "soft-threshold", layers, {"weight_decay": options.weight_decay})
+    return run.until(_iteration("str", "end", options.end, dense))
 
 
 def learned_counts(learned: Counts, total: int, sizes: Mapping[str, int]) -> Counts:
@@ -264,14 +261,6 @@ def _magnitudes_of_originals(dense: Run, outcome: Outcome) -> dict[str, Tensor]:
     state = outcome.final
     originals = {name: original_name(name) for name in dense.mask}
     return {name: state[original if original in state else name].abs() for name, original in originals.items()}
-
-
-def _parametrized_run(
-    dense: Run, by: str, layers: Mapping[str, Mapping[str, Any]], end: int, training: Training | None = None
-) -> Run:
-    """The first `end` iterations of the training of the network with a parametrization."""
-    run = dense.with_network(describe_parametrized(dense.start.network, by, layers))
-    return run.model_copy(update={"mask": Mask({}), "training": training or dense.training}).until(end)
 
 
 def _iteration(section: str, name: str, fraction: float, dense: Run) -> int:

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 
-from tombola.experiments.search_method import MethodContext, SearchMethod
+from tombola.experiments.search_method import MethodContext, SearchMethod, parametrized_run
 from tombola.pruning.mask import Mask
 from tombola.pruning.ranking import keep_best
 from tombola.runs.outcome import Outcome
@@ -19,8 +18,8 @@ from tombola.studies.request import RunRequest, Study
 from tombola.studies.supermask import SupermaskPlan, supermask_search
 from tombola.utils.frozen_model import FrozenModel
 from tombola.utils.seeds import Purpose
-from tombola.zoo.models import build, describe_parametrized, describe_rescaled
-from tombola.zoo.models.parametrizations.edge_popup import scores_of
+from tombola.zoo.models import build, describe_rescaled
+from tombola.zoo.models.reparametrization import scores_of
 
 
 class ScoresSection(FrozenModel):
@@ -57,17 +56,17 @@ def _scored_run(context: MethodContext, dense: Run, by: str, more: Mapping[str, 
     of weights that level 1 keeps."""
     options: ScoresSection = context.options
     layers = {name: {"keep": count, **(more or {})} for (name,), count in context.kept_counts(dense.mask).items()}
-    scored = dense.with_network(describe_parametrized(dense.start.network, by, layers))
     changed: dict[str, Any] = {} if options.lr is None else {"lr": options.lr}
     if options.schedule is not None:
         changed |= {"schedule": options.schedule, "milestones": ()}
-    training = dense.training.model_copy(update=changed)
-    return scored.model_copy(update={"mask": Mask({}), "training": training})
+    return parametrized_run(dense, by, layers, changed)
 
 
-def _mask_of(context: MethodContext, dense: Run, outcome: Outcome, ranked_by: Any = torch.abs) -> Mask:
-    """The mask that the scores of `outcome` make, with the counts of level 1."""
-    return keep_best(scores_of(outcome.final, ranked_by), dense.mask, context.kept_counts(dense.mask))
+def _mask_of(context: MethodContext, dense: Run, outcome: Outcome, magnitudes: bool = True) -> Mask:
+    """The mask that the scores of `outcome`, or their `magnitudes`, make, with the counts of level 1."""
+    scores = scores_of(outcome.final)
+    ranked = {name: each.abs() for name, each in scores.items()} if magnitudes else scores
+    return keep_best(ranked, dense.mask, context.kept_counts(dense.mask))
 
 
 def _edge_popup_runs(context: MethodContext, dense: Run) -> list[Run]:
@@ -84,9 +83,8 @@ def _edge_popup_runs(context: MethodContext, dense: Run) -> list[Run]:
 
 def _edge_popup(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
     scored, initial = _edge_popup_runs(context, dense)
-    network = build(scored.start)  # raises `InputError` if the network cannot have scores
     # Weights alone are those of `initial`; the statistics of normalisation layers change while scores are trained.
-    statistics = any(name.endswith("running_mean") for name in network.state_dict())
+    statistics = any(name.endswith("running_mean") for name in build(dense.start).state_dict())
     random = context.random_mask(dense.mask, Purpose.UNTRAINED)
     plan = SupermaskPlan(scored, partial(_mask_of, context, dense), initial, random, computed=statistics)
     return supermask_search(dense, plan)
@@ -97,9 +95,8 @@ def _biprop_run(context: MethodContext, dense: Run) -> Run:
 
 
 def _biprop(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
-    scored = _biprop_run(context, dense)
-    build(scored.start)
-    return supermask_search(dense, SupermaskPlan(scored, partial(_mask_of, context, dense), dense, computed=True))
+    plan = SupermaskPlan(_biprop_run(context, dense), partial(_mask_of, context, dense), dense, computed=True)
+    return supermask_search(dense, plan)
 
 
 def _gates_run(context: MethodContext, dense: Run) -> Run:
@@ -108,11 +105,9 @@ def _gates_run(context: MethodContext, dense: Run) -> Run:
 
 
 def _bernoulli_gates(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
-    scored = _gates_run(context, dense)
-    build(scored.start)
-    # Not by their sigmoid, which has equal values for different large scores.
-    mask_of = partial(_mask_of, context, dense, ranked_by=torch.Tensor.clone)
-    return supermask_search(dense, SupermaskPlan(scored, mask_of, dense, computed=True))
+    # Scores are not ranked by their sigmoid, which has equal values for different large scores.
+    mask_of = partial(_mask_of, context, dense, magnitudes=False)
+    return supermask_search(dense, SupermaskPlan(_gates_run(context, dense), mask_of, dense, computed=True))
 
 
 _COMMON: dict[str, Any] = {"own_criterion": True, "count_per_layer": True}

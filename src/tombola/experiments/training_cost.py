@@ -21,8 +21,8 @@ from tombola.zoo.models.reparametrization import weight_name
 Position = tuple[int, str, int, int]
 """Replicate, branch, level and draw."""
 
-OTHER_PURPOSES = (BASELINE, SECOND_DENSE, "stability", "transfer", "transfer_random")
-"""Branches that no mask is found with."""
+NON_SEARCH_BRANCHES = (BASELINE, SECOND_DENSE, "stability", "transfer", "transfer_random")
+"""Branches that are not part of the search for a mask."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class TrainingCosts(Listener):
 
     def _before(self, position: Position, controls: Iterable[str], first_level: int) -> set[str]:
         replicate, _, level, _ = position
-        others, found = {*controls, *OTHER_PURPOSES}, set[str]()
+        others, found = {*controls, *NON_SEARCH_BRANCHES}, set[str]()
         for request in self._order[replicate]:
             if request.position == position:
                 break

@@ -117,7 +117,7 @@ class PruningOptions:
         if self.scope not in _BY_LAYER and (self.rates or self._output_rate is not None):
             name = "rates" if self.rates else "output_rate"
             raise InputError(
-                f'{name}: goes with scope "layer" or "row", not "{self.scope}"; leave layers out with leave_out'
+                f'{name}: needs scope "layer" or "row", not "{self.scope}"; leave layers out with leave_out'
             )
 
     def _check_density(self) -> None:
@@ -155,12 +155,12 @@ class PruningOptions:
         }
         if (self.structure == "weights" or self.pattern_density is not None) and any(given.values()):
             name = next(name for name, is_given in given.items() if is_given)
-            raise InputError(f'{name}: goes with a structure of units, such as "channels", not "{self.structure}"')
+            raise InputError(f'{name}: needs a structure of units, such as "channels", not "{self.structure}"')
         tables = {"rates": bool(self.rates), "output_rate": self._output_rate is not None}
         tables["density"] = isinstance(self.density, Mapping)
         if self.cost != "units" and any(tables.values()):
             name = next(name for name, is_given in tables.items() if is_given)
-            raise InputError(f'{name}: of single layers goes with cost "units", not "{self.cost}"')
+            raise InputError(f'{name}: of single layers needs cost "units", not "{self.cost}"')
 
     @property
     def _in_rows(self) -> bool:

@@ -19,7 +19,7 @@ SIZES = (
 )  # fmt: skip
 """The columns of the table of sizes."""
 
-LEAST = ("differs by", "working space", "multiply-adds", "in memory")
+DROPPED_FIRST = ("differs by", "working space", "multiply-adds", "in memory")
 """Those that a narrow terminal leaves out first, by their names in a line."""
 
 VERSUS = "vs.\ndense"
@@ -167,7 +167,7 @@ def _sentence(text: str) -> str:
 def show_export(console: Console, export: Export) -> None:
     """Print the measurements and the names of the files."""
     for head, rows in ((SIZES, sizes(export.figures, export.about.dense)), (SPEEDS, speeds(export.figures))):
-        table = text_table(head, left=("artefact",), least=LEAST)
+        table = text_table(head, left=("artefact",), least=DROPPED_FIRST)
         for row in rows:
             table.add_row(*map(Text, row))
         print_table(console, table)

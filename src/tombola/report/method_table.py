@@ -15,7 +15,7 @@ from tombola.stats.method_comparison import MethodComparison, MethodRow
 from tombola.utils.text import plural
 
 TEXT_COLUMNS = ("method", "ticket")
-LEAST = ("length", "weights", "ticket")
+DROPPED_FIRST = ("length", "weights", "ticket")
 """The columns that a narrow terminal leaves out first."""
 
 
@@ -97,7 +97,7 @@ def show_methods(console: Console, comparison: MethodComparison) -> None:
         left=TEXT_COLUMNS,
         title=f"{comparison.recipe}: what to put beside a ticket",
         gap=2,
-        least=LEAST,
+        least=DROPPED_FIRST,
         always=("difference",),
     )
     for row in comparison.rows:

@@ -23,7 +23,7 @@ from tombola.studies.request import INTERMEDIATE, UNCOMPARED
 SUPERMASK = "supermask"
 """The branch of an untrained subnetwork that a method found by training scores."""
 
-WITHOUT_SEARCH = ("random", "random_global", "large_init")
+UNTRAINED_MASKS = ("random", "random_global", "large_init")
 """Controls whose masks need no training. With a global search, the first and the last have the ticket's number of
 weights in each layer, which only its search tells."""
 
@@ -95,7 +95,7 @@ class MethodRow(SummaryModel):
 
 
 class SkippedMethod(SummaryModel):
-    """A row that does not go with the recipe."""
+    """A row that the recipe does not allow."""
 
     name: str
     reason: str
@@ -231,7 +231,7 @@ def _costs(source: _Source, ticket: _Source, global_search: bool) -> tuple[float
         position = row.replicate, row.branch, row.level, row.draw
         own = costs.training(position)
         if source.kind == "dense" or (
-            row.branch in WITHOUT_SEARCH and not (global_search and row.branch != "random_global")
+            row.branch in UNTRAINED_MASKS and not (global_search and row.branch != "random_global")
         ):
             search = 0.0
         elif row.branch == "one_shot":

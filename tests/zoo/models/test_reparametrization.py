@@ -11,8 +11,7 @@ from tombola.runs.run import Run
 from tombola.zoo.models import build, describe_parametrized
 from tombola.zoo.models.description import Network, Start
 from tombola.zoo.models.parametrizations import PARAMETRIZATIONS
-from tombola.zoo.models.parametrizations.edge_popup import scores_of
-from tombola.zoo.models.reparametrization import effective_state, original_name, reparametrize
+from tombola.zoo.models.reparametrization import effective_state, original_name, reparametrize, scores_of
 
 
 class Doubled(nn.Module):
@@ -66,8 +65,9 @@ def test_the_weights_of_edge_popup_are_those_of_its_mask() -> None:
     state = effective_state(popup)
     scores = scores_of(popup.state_dict())
     for name, count in keep.items():
-        lowest_kept = scores[name].flatten().topk(count).values[-1]
-        assert torch.equal(state[name] != 0, scores[name] >= lowest_kept), name
+        ranked = scores[name].abs()
+        lowest_kept = ranked.flatten().topk(count).values[-1]
+        assert torch.equal(state[name] != 0, ranked >= lowest_kept), name
 
 
 def test_runs_of_the_same_network_do_not_name_another(dense: Run) -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from tombola.runs.initial_state import initial_network
@@ -23,6 +27,12 @@ def test_drawn_signs_change_half_of_the_matrix_weights_and_nothing_else() -> Non
         else:
             assert torch.equal(now, parameter)
     assert abs(changed / total - 0.5) < 3 / total**0.5
+
+
+@pytest.mark.parametrize("given", [{}, {"seed": 1, "of": OTHER}])
+def test_signs_have_exactly_one_source(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="exactly one of seed and of"):
+        Signs(**given)
 
 
 def test_normalisation_is_taken_from_the_trained_network_on_demand() -> None:

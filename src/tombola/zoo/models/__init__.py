@@ -142,18 +142,20 @@ WRAPPERS: dict[str, Factory] = {
 def describe_parametrized(network: Network, by: str, layers: Mapping[str, Mapping[str, Any]]) -> Network:
     """`network`, with the weights named in `layers` computed by a parametrization of `PARAMETRIZATIONS` with these
     options; see `reparametrize`."""
-    options: dict[str, Any] = {"of": network.name, "options": network.options or None, "source": network.source}
     if by == "edge-popup":
-        options["keep"] = {name: each["keep"] for name, each in layers.items()}
-        return describe("supermask", options, network.inputs, network.classes)
-    options |= {"by": by, "layers": {name: dict(each) for name, each in layers.items()}}
-    return describe("parametrized", options, network.inputs, network.classes)
+        return _describe_wrapped("supermask", network, keep={name: each["keep"] for name, each in layers.items()})
+    return _describe_wrapped("parametrized", network, by=by, layers={n: dict(each) for n, each in layers.items()})
 
 
 def describe_rescaled(network: Network, factors: Mapping[str, float]) -> Network:
     """`network`, with the initial weights named in `factors` multiplied by these positive numbers."""
-    options: dict[str, Any] = {"of": network.name, "options": network.options or None, "source": network.source}
-    return describe("rescaled", options | {"factors": {**factors}}, network.inputs, network.classes)
+    return _describe_wrapped("rescaled", network, factors={**factors})
+
+
+def _describe_wrapped(wrapper: str, network: Network, **options: Any) -> Network:
+    """The network of `WRAPPERS` that is made from `network`, with these options."""
+    options |= {"of": network.name, "options": network.options or None, "source": network.source}
+    return describe(wrapper, options, network.inputs, network.classes)
 
 
 def _copy_matching(network: nn.Module, other: nn.Module) -> None:

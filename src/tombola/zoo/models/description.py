@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tombola.utils.frozen_model import FrozenModel
 
@@ -62,6 +63,12 @@ class Signs(FrozenModel):
     normalisation: bool = False
     """Whether the scales and shifts of normalisation layers are also those of `of`."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Signs:
+        if (self.seed is None) == (self.of is None):
+            raise ValueError("exactly one of seed and of should be given")
+        return self
+
 
 class Start(FrozenModel):
     """The weights a training starts from: a network, and the seed of its initial weights θ0."""
@@ -81,10 +88,12 @@ class Start(FrozenModel):
     @property
     def parents(self) -> list[str]:
         """The keys of the runs whose final weights it depends on."""
-        keys: list[str] = []
-        if self.trained is not None:
-            keys += [key for key in (self.trained.run, self.trained.towards) if key is not None]
-            keys += [key for key, _ in self.trained.averaged]
-        if self.signs is not None and self.signs.of is not None:
-            keys += self.signs.of.parents
-        return keys
+        return parents_of_start(self.model_dump())
+
+
+def parents_of_start(start: Mapping[str, Any]) -> list[str]:
+    """`Start.parents`, from the fields of a start, which another version may have stored."""
+    trained, other = start.get("trained") or {}, (start.get("signs") or {}).get("of")
+    own = [trained[name] for name in ("run", "towards") if trained.get(name)]
+    averaged = [key for key, _ in trained.get("averaged", ())]
+    return [*own, *averaged, *(parents_of_start(other) if other else [])]

@@ -72,7 +72,6 @@ def change_signs(network: nn.Module, signs: Signs, make: Callable[[Start], nn.Mo
     `make` makes the network with other weights."""
     weights = _prunable_weights(network)
     if signs.of is None:
-        assert signs.seed is not None, "signs have a seed or are those of other weights"
         generator = np.random.default_rng(signs.seed)
         for weight in weights.values():
             drawn = torch.from_numpy(generator.integers(0, 2, weight.numel())).view_as(weight)

@@ -64,6 +64,17 @@ def _is_original(name: str) -> bool:
     return f".{name}".endswith(".original") and "parametrizations" in name.split(".")
 
 
+def scores_of(state: State) -> dict[str, Tensor]:
+    """The score of every weight, by the name of the weight, from the `state_dict` of a network with a parametrization
+    that has `scores`."""
+    ending = ".0.scores"
+    return {
+        name.removesuffix(ending).replace("parametrizations.", ""): scores
+        for name, scores in state.items()
+        if name.endswith(ending)
+    }
+
+
 def effective_state(network: nn.Module) -> State:
     """The `state_dict` of the same network without parametrizations, with the weights that it uses in evaluation
     mode. `network` is left in this mode."""

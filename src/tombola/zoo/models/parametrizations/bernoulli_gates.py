@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tombola.zoo.models.parametrizations.edge_popup import TopK
 from tombola.zoo.models.parametrizations.straight_through import StraightThrough
+from tombola.zoo.models.parametrizations.top_k import trainable_top_k
 
 
 class BernoulliGates(nn.Module):
@@ -40,6 +40,6 @@ class BernoulliGates(nn.Module):
             kept: Tensor = StraightThrough.apply(probabilities, drawn)  # type: ignore[no-untyped-call]
             count = drawn.sum().clamp(min=1)
         else:
-            kept = TopK.apply(self.scores, self.keep)  # type: ignore[no-untyped-call]
+            kept = trainable_top_k(self.scores, self.keep)
             count = torch.tensor(max(1, self.keep))
         return weight * kept * (weight.numel() / count) if self.rescale else weight * kept

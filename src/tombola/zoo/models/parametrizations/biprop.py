@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tombola.zoo.models.parametrizations.edge_popup import EdgePopup, TopK
+from tombola.zoo.models.parametrizations.edge_popup import EdgePopup
 from tombola.zoo.models.parametrizations.straight_through import StraightThrough
+from tombola.zoo.models.parametrizations.top_k import trainable_top_k
 
 
 class Biprop(EdgePopup):
@@ -17,7 +18,7 @@ class Biprop(EdgePopup):
     """
 
     def forward(self, weight: Tensor) -> Tensor:
-        kept: Tensor = TopK.apply(self.scores.abs(), self.keep)  # type: ignore[no-untyped-call]
+        kept = trainable_top_k(self.scores.abs(), self.keep)
         with torch.no_grad():
             gain = (weight.abs() * kept).sum() / max(1, self.keep)
             binary = gain * weight.sign() * kept

@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tombola.pruning.mask import State
-from tombola.zoo.models.parametrizations.top_k import top_k
-
-
-def scores_of(state: State, ranked_by: Callable[[Tensor], Tensor] = torch.abs) -> dict[str, Tensor]:
-    """|score| of every weight, by the name of the weight, from the `state_dict` of a network with `EdgePopup` or
-    another parametrization with `scores`; `ranked_by` is what it ranks them by."""
-    ending = ".0.scores"
-    return {
-        name.removesuffix(ending).replace("parametrizations.", ""): ranked_by(scores)
-        for name, scores in state.items()
-        if name.endswith(ending)
-    }
+from tombola.zoo.models.parametrizations.top_k import trainable_top_k
 
 
 class EdgePopup(nn.Module):
@@ -38,24 +24,4 @@ class EdgePopup(nn.Module):
         nn.init.kaiming_uniform_(self.scores, a=math.sqrt(5))
 
     def forward(self, weight: Tensor) -> Tensor:
-        kept: Tensor = TopK.apply(self.scores.abs(), self.keep)  # type: ignore[no-untyped-call]
-        return weight * kept
-
-
-class TopK(torch.autograd.Function):
-    """1 where a score is among the `keep` highest, else 0. The gradient is passed straight through (Bengio et al.
-    2013), so that scores of unused weights are trained too. Ties are broken as in `keep_best`."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(scores: Tensor, keep: int) -> Tensor:
-        return top_k(scores, keep)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """The backward pass needs nothing."""
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004
-        return gradient, None
+        return weight * trainable_top_k(self.scores.abs(), self.keep)

@@ -6,9 +6,9 @@ import torch
 
 from tests.support.outcomes import outcome_of, random_mask
 from tombola.experiments.layer_stats import layer_stats
-from tombola.runs.computed_weights import without_parametrization
 from tombola.runs.initial_state import initial_state
 from tombola.runs.run import Run
+from tombola.runs.without_parametrization import without_parametrization
 from tombola.zoo.models import build
 from tombola.zoo.models.reparametrization import original_name
 
