@@ -108,14 +108,16 @@ def _split_streamed(
 ) -> Split:
     table = torch.from_numpy(scale.scaled_pixels(dataset.inputs, data.scale, by))
 
-    def examples(source: ImageSource, rows: Array, of: Array) -> StreamedExamples:
-        reader = ImageReader(source, dataset.inputs, dataset.size)
+    def examples(source: ImageSource, rows: Array, of: Array, horizon: int = 0) -> StreamedExamples:
+        reader = ImageReader(source, dataset.inputs, dataset.size, horizon)
         y = torch.from_numpy(of[rows])
         return StreamedExamples(reader, rows, y, table, data.resized_crop, data.shuffle_buffer)
 
     dataset.train.keep(2 * data.shuffle_buffer)
+    horizon = data.shuffle_buffer // 2 if dataset.train.blocks is not None else 0
     return Split(
-        train=examples(dataset.train, train, labels),
+        # At the end of a buffer, the blocks of the next one are read before they are needed.
+        train=examples(dataset.train, train, labels, horizon),
         validation=examples(dataset.train, held_out, dataset.y_train),
         test=examples(dataset.test, np.arange(len(dataset.y_test)), dataset.y_test),
         black=torch.from_numpy(scale.scaled_black(dataset.inputs, by)),

@@ -40,12 +40,15 @@ class Batch(NamedTuple):
 class ImageReader:
     """Decodes batches of images of one shape. Pixels do not depend on the threads, nor on what is read ahead."""
 
-    def __init__(self, source: ImageSource, shape: tuple[int, ...], size: int | None) -> None:
-        """`shape`: of a decoded image; `size`: what it is resized to, if it is."""
+    def __init__(self, source: ImageSource, shape: tuple[int, ...], size: int | None, horizon: int = 0) -> None:
+        """`shape`: of a decoded image; `size`: what it is resized to, if it is; `horizon`: the number of images whose
+        blocks are read before they are decoded."""
         self.source = source
         self.shape = shape
         self.size = size
+        self.horizon = horizon
         self._upcoming: deque[Array] = deque()
+        self._prepared = 0
         self._decoding: deque[Batch] = deque()
         warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata
 
@@ -61,9 +64,7 @@ class ImageReader:
         ):
             known = 0
             self._decoding.clear()
-        self._upcoming = deque(batches[known:])
-        if batches:
-            self.source.prepare(np.concatenate(batches))
+        self._upcoming, self._prepared = deque(batches[known:]), 0
         self._fill()
 
     def read(self, rows: Array) -> Array:
@@ -77,6 +78,10 @@ class ImageReader:
     def _fill(self) -> None:
         while self._upcoming and len(self._decoding) < AHEAD:
             self._decoding.append(self._decode(self._upcoming.popleft()))
+            self._prepared = max(0, self._prepared - 1)
+        while self._prepared < len(self._upcoming) and self._prepared * len(self._upcoming[0]) < self.horizon:
+            self.source.prepare(self._upcoming[self._prepared])
+            self._prepared += 1
 
     def _decode(self, rows: Array) -> Batch:
         pixels = np.empty((len(rows), *self.shape), np.uint8)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tombola.utils.workers import cores
 from tombola.zoo.datasets.dataset import Array
 from tombola.zoo.datasets.parquet_file import damaged_parquet, image_bytes, open_parquet
 from tombola.zoo.datasets.streaming.image_source import Encoded
@@ -32,7 +33,7 @@ class ParquetSource:
         self.blocks: Array = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
         self._first = np.concatenate([[0], np.cumsum(sizes)])
         self._first_of_file = np.concatenate([[0], np.cumsum([sum(each) for each in groups])])
-        self._kept = 2
+        self._kept = cores() + 1  # each of the threads that decode may be in another block
         self._in_memory: OrderedDict[int, pa.Array] = OrderedDict()
         self._lock = threading.Lock()
         self._reading: dict[int, threading.Lock] = {}

@@ -57,8 +57,7 @@ class StreamedExamples:
         return BatchOrder(seed, len(self), batch_size, of_rows, self.shuffle_buffer)
 
     def read_ahead(self, order: BatchOrder, first: int, count: int, last: int) -> None:
-        # The blocks of half a buffer are read before they are needed: at the end of one buffer those of the next.
-        ahead = max(AHEAD, self.shuffle_buffer // (2 * order.batch_size))
+        ahead = AHEAD + 1 + self.reader.horizon // order.batch_size
         batches = order.batches(first, max(1, min(count + ahead, last - first)))
         self.reader.read_ahead([self.rows[batch.numpy()] for batch in batches])
 
