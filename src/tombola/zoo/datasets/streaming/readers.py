@@ -12,7 +12,7 @@ import pyarrow as pa
 from tombola.utils.errors import InputError
 from tombola.zoo.datasets.class_folders import ClassFiles, ImageParts, find_image_parts
 from tombola.zoo.datasets.dataset import Array
-from tombola.zoo.datasets.parquet_columns import ColumnChoice, Columns, find_columns
+from tombola.zoo.datasets.parquet_columns import Columns, find_columns
 from tombola.zoo.datasets.parquet_file import check_labels, damaged_parquet, open_parquet, schema_of
 from tombola.zoo.datasets.parquet_files import DatasetFiles
 from tombola.zoo.datasets.streaming.file_source import FileSource
@@ -48,38 +48,26 @@ def stream_parquet(folder: Path, files: DatasetFiles, columns: Columns) -> Strea
     train, test = ([folder / file for file in part] for part in (files.train, files.test))
     found = find_columns(train[0], schema_of(train[0]), columns)
     columns = replace(columns, image=found.image, label=found.label)
-    return streamed_dataset(_part_of_parquet(train, columns), _part_of_parquet(test, columns), columns.size)
+    of_train, of_test = (_part_of_parquet(paths, columns, found.image) for paths in (train, test))
+    return streamed_dataset(of_train, of_test, columns.size)
 
 
-def _part_of_parquet(files: Sequence[Path], columns: Columns) -> Part:
-    labels, groups = list[Array](), list[list[int]]()
-    for path in files:
-        found, sizes = _row_groups(path, columns)
-        groups.append(sizes)
-        labels += _labels(path, found)
-    if not labels:
+def _part_of_parquet(files: Sequence[Path], columns: Columns, image: str) -> Part:
+    read = [_labels_and_groups(path, columns) for path in files]
+    labels = np.concatenate([of_file for of_file, _ in read])
+    if not len(labels):
         raise InputError(f"{files[0]} has no rows: there are no examples")
-    source = ParquetSource(files, _image_column(columns), groups)
-    return Part(str(files[0]), source, index_images(source, files), np.concatenate(labels))
+    source = ParquetSource(files, image, [groups for _, groups in read])
+    return Part(str(files[0]), source, index_images(source, files), labels)
 
 
-def _image_column(columns: Columns) -> str:
-    assert columns.image is not None
-    return columns.image
-
-
-def _row_groups(path: Path, columns: Columns) -> tuple[ColumnChoice, list[int]]:
-    """The columns of a file, and the numbers of rows in its row groups."""
+def _labels_and_groups(path: Path, columns: Columns) -> tuple[Array, list[int]]:
+    """The labels in a file, and the numbers of rows in its row groups."""
     with open_parquet(path) as file:
-        about = file.metadata
-        sizes = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
-        return find_columns(path, file.schema_arrow, columns), sizes
-
-
-def _labels(path: Path, found: ColumnChoice) -> list[Array]:
-    with open_parquet(path) as file:
+        groups = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        found = find_columns(path, file.schema_arrow, columns)
         try:
             column = file.read(columns=[found.label], use_threads=False).column(0).combine_chunks()
         except (pa.ArrowException, OSError) as error:
             raise damaged_parquet(path, error) from error
-    return [check_labels(path, 0, column, found)] if len(column) else []
+    return check_labels(path, 0, column, found), groups
