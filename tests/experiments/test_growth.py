@@ -42,6 +42,7 @@ TRANSFER = {"data": {"name": "digits", "validation": 100}}
             {"baseline.lr": ([0.1], [0.1, 0.2])},
         ),
         ({}, {"transfer": TRANSFER}, None),
+        ({}, {"pools": {"candidates": 2}}, None),
         ({"transfer": TRANSFER | {"levels": [1]}}, {"transfer": TRANSFER | {"draws": 3}}, None),
     ],
 )
@@ -64,6 +65,8 @@ def test_what_only_adds_runs_is_growth(there: dict[str, Any], here: dict[str, An
         ({"baseline": {"lr": [0.1]}}, {"baseline": {"lr": [0.2, 0.1]}}, ["baseline is lr = 0.1 there"]),
         ({"baseline": {"lr": [0.1]}}, {}, ["baseline"]),
         ({"transfer": TRANSFER}, {}, ["transfer.data.name"]),
+        ({"pools": {}}, {"pools": {}, "search__levels": 4}, ["search.levels", "[pools]"]),
+        ({"pools": {}}, {"pools": {"candidates": 1}}, ["pools.candidates"]),
         ({}, {"verdict__looks": [3], "replicates": 3}, ["verdict.looks"]),
         ({}, {"verdict__margin": 0.5}, ["verdict.margin"]),
     ],

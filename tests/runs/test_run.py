@@ -99,6 +99,12 @@ def test_everything_that_can_change_a_result_changes_the_key() -> None:
         run.paused(10),
         run.after(run.paused(10), begin=10),
         run.resuming(run.paused(10)),
+        run.at_constant_rate(0.5),
+        run.averaging([run, run.until(10)], 10),
+        run.averaging([run, run.until(10)], 10, weights=(0.25, 0.75)),
+        run.averaging([run, run.until(10)], 10, Duration(epochs=1)),
+        run.between(run, run.until(10), 0.5, 10),
+        run.between(run, run.until(10), 0.5, 10, Duration(epochs=1)),
     ]
     assert len({run.key, *(other.key for other in others)}) == len(others) + 1
 

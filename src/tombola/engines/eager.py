@@ -16,6 +16,7 @@ from tombola.engines.determinism import device_and_version, reproducible
 from tombola.engines.history import Evaluation
 from tombola.engines.mixup import Mixed, Mixup
 from tombola.engines.precision import at_least_float32, autocast, matmul_precision
+from tombola.engines.running_statistics import recompute_statistics
 from tombola.engines.training_loop import Capacity, SplitName, TrainingLoop, run_to_end
 from tombola.engines.weight_average import ENTRY, WeightAverage
 from tombola.pruning.mask import Mask, State
@@ -66,7 +67,7 @@ class Eager:
         split = prepare(run.data, self.data_dir)
         noise_seed = derive(run.seed, Purpose.NOISE)
         with reproducible(noise_seed, device), matmul_precision(run.training.precision, device):
-            network = masked_network(run, load_state).to(device)
+            network = recompute_statistics(masked_network(run, load_state), run, split, device).to(device)
             learner = ModuleLearner(network, run, split, device)
             return run_to_end(TrainingLoop(runs, learner, split.train, load_state), checkpoint, self.name)
 

@@ -180,7 +180,7 @@ class MethodRecipes:
     def _table(self) -> Table:
         """The recipe with levels up to the compared one, as TOML values, without what other questions need."""
         table = self.recipe.resolved()
-        for section in ("baseline", "transfer", "controls"):
+        for section in ("baseline", "transfer", "pools", "controls"):
             table.pop(section, None)
         if self.recipe.rewind.to != AUTO:
             table.pop("stability", None)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from tombola.experiments.mask_source import ExactMasks, MaskSource
+from tombola.experiments.methods import recompute_for
 from tombola.experiments.part import Part
 from tombola.experiments.score_inputs import score_inputs
 from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.search_method import MethodContext
-from tombola.experiments.sections import AUTO, MARK
+from tombola.experiments.sections import AUTO, MARK, PoolsSection
 from tombola.experiments.workload import Workload
 from tombola.pruning.exchangeable_units import ExchangeableUnits, UnitPermutation
 from tombola.pruning.mask import Mask
@@ -23,7 +25,8 @@ from tombola.runs.run import BaseRun
 from tombola.studies.baseline import train_baselines
 from tombola.studies.controls import CONTROLS, SECOND_DENSE_CONTROLS, ControlPlan
 from tombola.studies.lines import final_figure
-from tombola.studies.request import Study
+from tombola.studies.lottery_pools import PoolPlan, lottery_pools
+from tombola.studies.request import RunRequest, Study
 from tombola.studies.rewinding import (
     Retrain,
     fine_tune,
@@ -87,7 +90,8 @@ class Experiment:
         return [self.study(replicate) for replicate in self.replicates]
 
     def study(self, replicate: int) -> Study[None]:
-        """Search for tickets, then train all controls and baselines, transfer the tickets, and measure stability."""
+        """Search for tickets, then train all controls and baselines, transfer and pool the tickets, and measure
+        stability."""
         config, method = self.config, self.config.search_method
         whole: Any = self.dense(replicate)
         dense, k = yield from self._rewound(replicate, whole)
@@ -120,6 +124,8 @@ class Experiment:
             yield from transfer(
                 tickets, target, section.levels, section.draws, seed, self._masks.random_mask, structure
             )
+        if config.pooled:
+            yield from lottery_pools(self._pools(config.pooled, dense, tickets))
         if self._candidates and config.rewind.to != AUTO:
             yield from all_candidates(whole, self._interpolation(replicate))
         if config.stability and config.stability.tickets:
@@ -171,6 +177,11 @@ class Experiment:
             training_batches=workload.training_batches,
         )
 
+    def _pools(self, section: PoolsSection, dense: Any, tickets: Sequence[RunRequest]) -> PoolPlan:
+        prune = functools.partial(self._masks.prune_between, self.workload.pruner, dense.mask)
+        statistics = recompute_for(dense, section.statistics)
+        return PoolPlan(tickets, section.shares, section.candidates, prune, self._validation_error, statistics)
+
     def _interpolation(self, replicate: int) -> InterpolationPlan:
         stability = self.config.stability
         assert stability is not None
@@ -184,6 +195,13 @@ class Experiment:
             self.config.worst_barrier,
             self.config.evaluates_ends,
         )
+
+    def _validation_error(self, outcome: Outcome) -> float | None:
+        """The error of the final weights on the validation examples; None for a made-up outcome."""
+        if outcome.measures.diverged:
+            return math.inf
+        errors = self._validation_errors([outcome])
+        return None if errors is None else errors[0]
 
     def _validation_errors(self, line: Sequence[Outcome]) -> list[float] | None:
         if not all(outcome.measures.figures for outcome in line):  # they are made up
@@ -207,6 +225,8 @@ def count_runs(config: SearchConfig, part: Part | None = None) -> int:
     count += len(config.baseline_labels[1:])
     if config.transferred_to:
         count += 1 + (1 + config.transferred_to.draws) * level_count(config.transferred_to.levels)
+    if config.pooled:
+        count += config.pooled.count_runs(config.search.levels)
     trunks = {config.rewind.to} if config.rewind.method == "weights" else set()
     if trunks - {Duration()}:
         count += max(

@@ -1,7 +1,7 @@
 """Growth: how the experiment of a results folder may be extended.
 
-More replicates, levels, controls, draws, pairs of trainings, or a transfer leave every finished run as it is, and so
-does another `[analysis]`. Any other change makes it a different experiment.
+More replicates, levels, controls, draws, pairs of trainings, a transfer or pools leave every finished run as it is,
+and so does another `[analysis]`. Any other change makes it a different experiment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tombola.utils.errors import InputError
 Growth = Mapping[str, tuple[Any, Any]]
 """The keys that grow: for each dotted key of the configuration, the old value and the new one."""
 
-ADDABLE = ("transfer", "stability", "baseline")
+ADDABLE = ("transfer", "pools", "stability", "baseline")
 """Sections that a configuration may gain: they add runs, and change no others."""
 
 
@@ -92,7 +92,7 @@ def _rules(here: SearchConfig) -> dict[str, Callable[[Any, Any], bool]]:
         "baseline": _continues,
         "stability.tickets": _more,
     }
-    if here.search.density is None:
+    if here.search.density is None and not here.pooled:
         rules["search.levels"] = _more
     if here.rewind.to != AUTO:
         rules |= {"stability.candidates": _all_of, "stability.pairs": _more}
@@ -119,6 +119,8 @@ def _reason(refused: Growth, here: SearchConfig) -> str:
         return f"An experiment can be extended, not cut: {kept} keeps what is there. "
     if "search.levels" in refused and here.search.density is not None:
         return "With search.density every level depends on their number; with search.rate levels can be added. "
+    if "search.levels" in refused and here.pooled:
+        return "With [pools] every ticket is interpolated with those of other levels. "
     if here.rewind.to == AUTO and any(key.startswith("stability.") for key in refused):
         return f'With rewind.to = "{AUTO}" tickets depend on [stability]. '
     return ""

@@ -12,12 +12,14 @@ from tombola.experiments.score_inputs import prune
 from tombola.experiments.workload import ScoreSource
 from tombola.pruning.exchangeable_units import ExchangeableUnits, UnitPermutation
 from tombola.pruning.mask import Mask
+from tombola.pruning.pruner import Pruner
 from tombola.pruning.random_mask import random_mask
 from tombola.pruning.scopes import Counts, allocate
 from tombola.pruning.scores.inputs import ScoreInputs
-from tombola.pruning.scores.weights import uniform
+from tombola.pruning.scores.weights import magnitude, uniform
 from tombola.pruning.structures import UNSTRUCTURED, Structure
 from tombola.pruning.weight_matching import match_weights
+from tombola.runs.initial_state import interpolate
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun
 from tombola.studies.rehearsal import MadeUp
@@ -37,6 +39,12 @@ class MaskSource(Protocol):
     def match(self, units: ExchangeableUnits, first: Outcome, second: Outcome) -> UnitPermutation:
         """Match the units of two trained networks."""
 
+    def prune_between(
+        self, pruner: Pruner, dense: Mask, one: Outcome, other: Outcome, share: float, like: Mask
+    ) -> Mask:
+        """Prune (1 - share) · one + share · other by magnitude, within the scope of `pruner`, to the counts of
+        `like`."""
+
 
 class ExactMasks:
     """The masks of the experiment."""
@@ -51,6 +59,13 @@ class ExactMasks:
 
     def match(self, units: ExchangeableUnits, first: Outcome, second: Outcome) -> UnitPermutation:
         return match_weights(units, first.final, second.final)
+
+    def prune_between(
+        self, pruner: Pruner, dense: Mask, one: Outcome, other: Outcome, share: float, like: Mask
+    ) -> Mask:
+        first, second = ({name: outcome.final[name] for name in dense} for outcome in (one, other))
+        by_magnitude = replace(pruner, score=magnitude, rounds=1)
+        return by_magnitude.prune_to(ScoreInputs(interpolate(first, second, share), dense), pruner.units_left(like))
 
 
 class StandInMask(Mask):
@@ -88,6 +103,13 @@ class StandInMasks(ExactMasks):
         if made_up := [each for each in (second, first) if isinstance(each, MadeUp)]:
             return units.random_permutation(int(made_up[0].key, 16))
         return super().match(units, first, second)
+
+    def prune_between(
+        self, pruner: Pruner, dense: Mask, one: Outcome, other: Outcome, share: float, like: Mask
+    ) -> Mask:
+        if isinstance(one, MadeUp) or isinstance(other, MadeUp):
+            return StandInMask(like)
+        return super().prune_between(pruner, dense, one, other, share, like)
 
 
 def _stand_in(mask: Mask, goal: Counts, seed: int) -> StandInMask:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import partial
 
 from pydantic import Field, model_validator
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.experiments.search_method import MethodContext, SearchMethod, spaced_iterations
 from tombola.experiments.sparse_training_methods import SPARSE_TRAINING
 from tombola.experiments.supermask_methods import SUPERMASK_METHODS
 from tombola.pruning.mask import Mask
+from tombola.pruning.normalisation import running_norms
 from tombola.pruning.scopes import Counts
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
@@ -20,7 +20,8 @@ from tombola.studies.dynamic_masks import gradual_search
 from tombola.studies.early_bird import EarlyBirdPlan, early_bird_search
 from tombola.studies.request import RunRequest, Study
 from tombola.studies.search import iterative_search, one_shot_search
-from tombola.studies.swamp import swamp_search
+from tombola.studies.swamp import Particles, swamp_search
+from tombola.utils.duration import ZERO, Duration
 from tombola.utils.errors import InputError
 from tombola.utils.frozen_model import FrozenModel
 from tombola.utils.seeds import Purpose
@@ -42,20 +43,33 @@ class SwampSection(FrozenModel):
     """The fraction of the training after which weights are averaged."""
     points: int = Field(default=5, ge=1)
     """The number of iterations at which the weights of a particle are averaged, evenly spaced up to the end."""
+    lr: float | None = Field(default=None, gt=0)
+    """A constant learning rate of the particles from `begin` on, as in the paper; by default that of `[training]`."""
+    statistics: Duration = Duration(epochs=1)
+    """For how many batches of training examples the running statistics of an average are recomputed, in networks with
+    batch norm; `0it`: they are averaged, too."""
 
 
 def _swamp(context: MethodContext, dense: Run) -> Study[list[RunRequest]]:
     options: SwampSection = context.options
-    if any(isinstance(module, _BatchNorm) for module in build(dense.start).modules()):
-        raise InputError(
-            'search.method: "swamp" needs a network without batch norm: the statistics of an average would have '
-            "to be measured anew"
-        )
-    at = spaced_iterations(
-        "swamp.points", max(dense.begin, round(options.begin * dense.last)), dense.last, options.points
+    begin = max(dense.begin, round(options.begin * dense.last))
+    particles = Particles(
+        seeds=[context.derive_seed(Purpose.PARTICLE, particle) for particle in range(options.particles)],
+        at=spaced_iterations("swamp.points", begin, dense.last, options.points),
+        lr=options.lr,
+        begin=begin,
+        statistics=recompute_for(dense, options.statistics),
     )
-    seeds = [context.derive_seed(Purpose.PARTICLE, particle) for particle in range(options.particles)]
-    return swamp_search(dense, context.levels, context.prune, seeds, at)
+    return swamp_search(dense, context.levels, context.prune, particles)
+
+
+def recompute_for(dense: Run, statistics: Duration) -> Duration:
+    """How long running statistics are recomputed: `statistics`, if the network has any."""
+    return statistics if running_norms(build(dense.start)) else ZERO
+
+
+def _swamp_runs_per_level(options: SwampSection) -> int:
+    return options.particles * (options.points + (options.lr is not None and options.begin > 0)) + 1
 
 
 class GradualSection(FrozenModel):
@@ -132,7 +146,7 @@ _SEARCHES = [
         "swamp",
         _swamp,
         SwampSection,
-        runs_per_level=lambda options: options.particles * options.points + 1,
+        runs_per_level=_swamp_runs_per_level,
         one_level=False,
         rewinds=True,
     ),

@@ -44,6 +44,8 @@ class Recipe(SparseTrainingSections, SearchConfig):
     """Other trainings of the dense network, so that tickets are compared with a tuned one."""
     transfer: sections.TransferSection | None = None
     """Other data on which the tickets are trained, too."""
+    pools: sections.PoolsSection | None = None
+    """Tickets interpolated with those of other levels."""
     analysis: sections.AnalysisSection | None = None
     """What the summary says besides the verdict."""
     swamp: methods.SwampSection | None = None
@@ -100,6 +102,9 @@ class Recipe(SparseTrainingSections, SearchConfig):
             if given != right:
                 should = "not be set" if right is None else f"be {right}"
                 raise ValueError(f'{key}: should {should} with search.method = "{method.name}", not {given}')
+        if self.pools is not None and (method.one_level or search.levels == 0):
+            several = ", ".join(other.name for other in METHODS.values() if not other.one_level)
+            raise ValueError(f"pools: needs tickets of several levels, which these methods find: {several}")
         if method.count_per_layer and search.scope == "global":
             raise ValueError(f'search.scope: should be layer or erk with search.method = "{method.name}", not global')
         if method.own_criterion and search.scope == "row":
@@ -158,6 +163,11 @@ class Recipe(SparseTrainingSections, SearchConfig):
     def transferred_to(self) -> sections.TransferSection | None:
         """The section `[transfer]`."""
         return self.transfer
+
+    @property
+    def pooled(self) -> sections.PoolsSection | None:
+        """The section `[pools]`."""
+        return self.pools
 
     @property
     def no_ticket_reason(self) -> str | None:

@@ -105,9 +105,11 @@ def _size(recipe: Recipe) -> RecipeSize:
     graph = record(network.eval(), torch.zeros(1, *inputs))
     examples = round((given - recipe.data.validation) * recipe.data.fraction)
     iterations = recipe.training.length.iterations_of(examples, recipe.training.batch_size)
-    evaluations = 0
-    if stability := recipe.stability:  # of networks on the lines, which are not trained
+    evaluations = 0  # of networks between trained ones
+    if stability := recipe.stability:
         evaluations = recipe.replicates * len(stability.candidates) * stability.pairs * stability.points
+    if recipe.pools:
+        evaluations += recipe.replicates * recipe.pools.count_runs(recipe.search.levels)
     return RecipeSize(
         title=f"{_title(recipe.model.name)} on {_title(recipe.data.name)}",
         data=recipe.data.name,

@@ -142,6 +142,11 @@ class SearchConfig(FrozenModel):
         """How tickets are transferred to other data; None if they are not."""
         return None
 
+    @property
+    def pooled(self) -> sections.PoolsSection | None:
+        """How tickets are interpolated with those of other levels; None if they are not."""
+        return None
+
     controlled = former_attribute("controlled", "trains_verdict_control")
     no_ticket = former_attribute("no_ticket", "no_ticket_reason")
 

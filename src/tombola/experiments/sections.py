@@ -218,6 +218,32 @@ class TransferSection(FrozenModel):
     """The number of random masks for each ticket."""
 
 
+class PoolsSection(FrozenModel):
+    """`[pools]`: tickets are interpolated with those of other levels (docs/how-to/averages-and-permutations.md)."""
+
+    shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default=[0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95], min_length=1
+    )
+    """The interpolation coefficients that are tried: the share of the other ticket."""
+    candidates: int | None = Field(default=None, ge=1)
+    """How many other tickets each is interpolated with, the nearest levels first; all by default."""
+    statistics: Duration = Duration(epochs=1)
+    """For how many batches of training examples running statistics are recomputed, in networks with batch norm;
+    `0it`: they are interpolated, too."""
+
+    @field_validator("shares")
+    @classmethod
+    def _increasing(cls, shares: list[float]) -> list[float]:
+        if shares != sorted(set(shares)):
+            raise ValueError(f"should increase, like [0.1, 0.5, 0.9], not {shares}")
+        return shares
+
+    def count_runs(self, levels: int) -> int:
+        """How many networks are evaluated in a replicate, at most."""
+        others = min(levels, self.candidates or levels)
+        return (1 + levels) * (others * (len(self.shares) + 1) + 1)
+
+
 class AnalysisSection(FrozenModel):
     """`[analysis]`: what the summary says besides the verdict. It changes no training."""
 

@@ -84,6 +84,13 @@ def _no_ticket(summary: Summary) -> str:
     )
 
 
+AVERAGED_BRANCHES = {
+    "average": "averages of trainings",
+    "pool": "tickets interpolated with those of other levels",
+}
+"""What the rows of these branches are."""
+
+
 def without_winner(summary: Summary) -> str:
     """In a few words, why there is no winning ticket: `cannot tell` if there may be one."""
     undecided = is_undecided([level.verdict for level in summary.levels], summary.finished)
@@ -118,6 +125,13 @@ def warnings(summary: Summary) -> list[str]:
             f"tickets found on the dataset of the search. Rows named transfer_random have random masks. The verdict "
             f"uses neither."
         )
+    branches = {name for level in summary.levels for name in level.branches}
+    found += [
+        f"Rows named {name} are {what}, evaluated at the end of training, not at early stop. The verdict does not "
+        f"use them."
+        for name, what in AVERAGED_BRANCHES.items()
+        if name in branches
+    ]
     places: dict[str, list[str]] = {}
     for each in summary.collapsed:
         places.setdefault(each.layer, []).append(f"level {each.level} of replicate {each.replicate}")

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, InstanceOf, PlainSerializer, field_validator, model_validator
 
 from tombola.pruning.mask import Mask
-from tombola.utils.duration import Duration
+from tombola.utils.duration import ZERO, Duration
 from tombola.utils.errors import unknown
 from tombola.utils.former_names import former_attribute
 from tombola.utils.frozen_model import FrozenModel
@@ -224,20 +224,29 @@ class BaseRun(FrozenModel):
         start = self.start.model_copy(update={"trained": Trained(run=run.key, through=through)})
         return self.model_copy(update={"start": start, "begin": begin, "end": end})
 
-    def between(self, one: BaseRun, other: BaseRun, share: float, at: int) -> Self:
+    def between(self, one: BaseRun, other: BaseRun, share: float, at: int, statistics: Duration = ZERO) -> Self:
         """A run that trains nothing and evaluates (1 - share) · one + share · other: the weights on the straight line
-        between the final weights of two runs, with this run's mask. `at` is the iteration at which `one` ended."""
-        start = self.start.model_copy(update={"trained": Trained(run=one.key, towards=other.key, share=share)})
-        return self.model_copy(update={"start": start, "begin": at, "end": at})
+        between the final weights of two runs, with this run's mask. `at` is the iteration at which `one` ended; see
+        `Trained.statistics`."""
+        return self._evaluating(Trained(run=one.key, towards=other.key, share=share, statistics=statistics), at)
 
-    def averaging(self, runs: Sequence[BaseRun], at: int) -> Self:
-        """A run that trains nothing: its final weights are the mean of those of several runs, with this run's mask.
-        Statistics of batch norm are averaged too. `at` is the iteration that counts as the end of the training."""
-        first, *others = dict.fromkeys(run.key for run in runs)
-        trained = Trained(run=first, averaged=tuple((key, 1 / (1 + len(others))) for key in sorted(others)))
-        return self.model_copy(
-            update={"start": self.start.model_copy(update={"trained": trained}), "begin": at, "end": at}
-        )
+    def averaging(
+        self,
+        runs: Sequence[BaseRun],
+        at: int,
+        statistics: Duration = ZERO,
+        weights: Sequence[float] | None = None,
+    ) -> Self:
+        """A run that trains nothing: its final weights are the mean of those of several runs, with this run's mask;
+        `weights`, one for each of different runs, sum to 1. `at` is the iteration that counts as the end of the
+        training; see `Trained.statistics`."""
+        keys = list(dict.fromkeys(run.key for run in runs))
+        first, *others = zip(keys, weights or [1 / len(keys)] * len(keys), strict=True)
+        return self._evaluating(Trained(run=first[0], averaged=tuple(sorted(others)), statistics=statistics), at)
+
+    def _evaluating(self, trained: Trained, at: int) -> Self:
+        start = self.start.model_copy(update={"trained": trained})
+        return self.model_copy(update={"start": start, "begin": at, "end": at})
 
     mixed = former_attribute("mixed", "interpolates")
 
@@ -303,6 +312,11 @@ class Run(BaseRun):
             raise ValueError(f"run {run.key} was not paused: its optimizer's state is not kept")
         start = self.start.model_copy(update={"trained": Trained(run=run.key, optimizer=True)})
         return self.model_copy(update={"start": start, "begin": run.last})
+
+    def at_constant_rate(self, lr: float) -> Run:
+        """This training at a constant learning rate."""
+        constant = {"lr": lr, "schedule": "constant", "milestones": (), "warmup": Duration()}
+        return self.model_copy(update={"training": self.training.model_copy(update=constant)})
 
     @property
     def last(self) -> int:

@@ -30,13 +30,13 @@ class InterpolationPoint:
 SECOND_DENSE = "second_dense"
 """The branch of dense networks that the first one is matched with, to permute its mask."""
 
-INTERMEDIATE = ("trunk", "segment", "particle", "scores", SECOND_DENSE)
-"""Branches of trainings that other trainings, or their masks, come from. They have no rows in the tables."""
+INTERMEDIATE = ("trunk", "segment", "particle", "interpolated", "scores", SECOND_DENSE)
+"""Branches of runs that other runs, or their masks, come from. They have no rows in the tables."""
 
 BASELINE = "baseline"
 """The branch of further trainings of the dense network; `draw` says which it is."""
 
-UNCOMPARED = (BASELINE, "average", "drawn", "supermask", "untrained", "transfer", "transfer_random")
+UNCOMPARED = (BASELINE, "average", "pool", "drawn", "supermask", "untrained", "transfer", "transfer_random")
 """Branches that are no controls: trained with other options, on other data, in part, or not at all."""
 
 RequestId = tuple[str, int, int, InterpolationPoint | None, str]

@@ -7,6 +7,7 @@ from tests.support.recipes import tiny
 from tombola.experiments.planning.run_costs import HANDLING, Interval, Load, RunCosts, wall_time
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.run import Run
+from tombola.utils.duration import ZERO, Duration
 
 WORK = 100.0
 
@@ -78,6 +79,8 @@ def test_the_work_of_a_run() -> None:
     assert part.kind == whole.kind
     evaluated = Load.of(dense.until(0))
     assert evaluated.work == train + validation + train + test
+    averages = [dense.averaging([dense], 60, length) for length in (ZERO, Duration(epochs=1, iterations=2))]
+    assert Load.of(averages[1]).work - Load.of(averages[0]).work == (25 + 2) * 40  # running statistics
 
 
 def test_speed_does_not_depend_on_seeds_and_learning_rates(dense: Run) -> None:

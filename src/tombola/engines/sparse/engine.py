@@ -14,6 +14,7 @@ import torch
 
 from tombola.engines.determinism import reproducible
 from tombola.engines.eager import Eager
+from tombola.engines.running_statistics import recompute_statistics
 from tombola.engines.training_loop import Capacity, TrainingLoop, run_to_end
 from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.initial_state import StateLoader, masked_network, no_stored_states
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from tombola.kernels.plans.training_plan import TrainingPlan
 
 log = logging.getLogger(__name__)
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def learner_of(
 ) -> NetworkLearner | SparsifiedLearner:
     """What trains `run` on `split`: compiled loops for networks that the kernels know entirely, else the module with
     sparse layers where those are faster. Needs numba. Raises what `masked_network` raises."""
-    network, plan = masked_network(run, load_state), _plan(run)
+    network, plan = recompute_statistics(masked_network(run, load_state), run, split, CPU), _plan(run)
     if not isinstance(plan, str):
         from tombola.engines.sparse.network_learner import NetworkLearner
 
@@ -92,7 +95,7 @@ def learner_of(
     sparsified, dense = sparsify(network, run.mask, inputs, Speeds.default())
     for name, reason in dense.items():
         log.info("%s stays dense: %s", name, reason)
-    return SparsifiedLearner(sparsified, run, split, torch.device("cpu"))
+    return SparsifiedLearner(sparsified, run, split, CPU)
 
 
 def _why_dense(run: Run) -> str | None:

@@ -14,6 +14,7 @@ import torch
 from tombola.engines.determinism import device_and_version, reproducible
 from tombola.engines.eager import Eager
 from tombola.engines.precision import matmul_precision
+from tombola.engines.running_statistics import recompute_statistics
 from tombola.engines.stacked import stackability
 from tombola.engines.stacked.ensemble import EnsembleLearner
 from tombola.engines.stacked.stackability import StackCost
@@ -92,7 +93,10 @@ class Stacked:
         prepared = {data: prepare(data, self.data_dir) for data in {run.data for run in runs}}
         splits = [prepared[run.data] for run in runs]
         with reproducible(noise_seed(runs), device), matmul_precision(training.precision, device):
-            networks = [masked_network(run, load_state) for run in runs]
+            networks = [
+                recompute_statistics(masked_network(run, load_state), run, split, device)
+                for run, split in zip(runs, splits, strict=True)
+            ]
             examples = stackability.stack_evaluation_batch_size(len(runs), cost, device, self.sharing)
             learner = EnsembleLearner(networks, runs, splits, device, examples)
             del networks  # one copy of the weights is enough

@@ -56,6 +56,8 @@ def why_at_most(config: SearchConfig) -> str | None:
     """Why the number of runs may turn out smaller, in a few words; None if only trainings that diverge change it."""
     if config.rewind.to == AUTO:
         return "the search for a stable iteration ends at the first one"
+    if config.pooled:
+        return "interpolated weights are kept only if they are better"
     if config.search_method.name == "early-bird":
         return "masks are drawn until they agree"
     return None

@@ -67,7 +67,8 @@ class Load(NamedTuple):
             return cls((run.model_dump_json(exclude={"start", "mask", "seed"}), run.interpolates), 1.0, 1.0)
         final = 1 + (run.last > run.begin)  # of the weights of the end, and of the early stop
         train, _, test = _sizes(run.data, data_dir)
-        return cls(_kind(run), _density(run), _passes(run, run.begin, run.last, data_dir) + final * (train + test))
+        passes = _passes(run, run.begin, run.last, data_dir) + final * (train + test) + _recomputed(run, train)
+        return cls(_kind(run), _density(run), passes)
 
     @classmethod
     def of_part(cls, run: Run, measured: Measured, data_dir: str | Path | None = None) -> Load:
@@ -96,6 +97,12 @@ def _passes(run: Run, begin: int, end: int, data_dir: str | Path | None) -> floa
     evaluations = end // every - begin // every + (end == run.last and (end % every > 0 or end == begin))
     each = validation + (test if run.training.test_curve else 0) + (train if end == begin else 0)
     return float(TRAINING_PASSES * (end - begin) * run.training.batch_size + evaluations * each)
+
+
+def _recomputed(run: Run, train: int) -> int:
+    """The examples for which running statistics are recomputed."""
+    batch_size = run.training.batch_size
+    return run.start.trained.statistics.iterations_of(train, batch_size) * batch_size if run.start.trained else 0
 
 
 def _sizes(data: Data, data_dir: str | Path | None) -> tuple[int, int, int]:

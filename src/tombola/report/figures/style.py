@@ -45,6 +45,7 @@ BRANCHES = {
     "one_shot": BranchStyle("#b0413e", STAR, (5, 2, 1, 2)),
     "rewound": BranchStyle("#117733", "triangle-down", (2, 4)),
     "average": BranchStyle("#4d4d99", "square", (2, 3)),
+    "pool": BranchStyle("#a05195", "diamond", (5, 2, 2, 2)),
     "drawn": BranchStyle("#44aa99", "cross", (6, 2, 1, 2)),
     "supermask": BranchStyle("#aa4499", "triangle-up", (2, 3)),
     "untrained": BranchStyle("#b5894c", "triangle-left", (4, 4)),

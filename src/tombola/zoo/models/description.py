@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from tombola.utils.duration import ZERO, Duration
 from tombola.utils.frozen_model import FrozenModel
 
 
@@ -46,6 +47,9 @@ class Trained(FrozenModel):
     averaged: Annotated[tuple[tuple[str, float], ...], Field(strict=False)] = ()
     """Further runs of the same network, by key, whose final weights are averaged with those of `run`, and the weight
     of each in the average; `run` has the rest."""
+    statistics: Duration = ZERO
+    """For how many batches of training examples the running statistics of normalisation layers are recomputed with
+    weights that are averaged or on a line; `0it`: they are averaged, too."""
     optimizer: bool = False
     """Whether the optimizer resumes from its final state too; its state of weights pruned then or now is dropped."""
     through: Network | None = None
