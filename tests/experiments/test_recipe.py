@@ -161,7 +161,7 @@ def test_recipes_are_valid_and_their_opening_comment_names_their_data() -> None:
     assert set(recipes()) >= {"digits", "digits-noisy-labels", "lenet-mnist", "lenet-mnist-first-release"}
     for name, text in recipes().items():
         assert load_recipe(name).name == name
-        assert any(data in opening_comment(text) for data in ("digits", "MNIST", "CIFAR-10"))
+        assert any(data in opening_comment(text) for data in ("digits", "MNIST", "CIFAR-10", "ImageNet"))
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
 from tests.support.studies import requests_of
 from tombola.experiments.mask_source import ExactMasks, StandInMask, StandInMasks
-from tombola.experiments.methods import METHODS, EarlyBirdSection
+from tombola.experiments.methods import METHODS
+from tombola.experiments.methods.early_bird import EarlyBirdSection
+from tombola.experiments.methods.search_method import MethodContext
 from tombola.experiments.recipe import load_recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
-from tombola.experiments.search_method import MethodContext
 from tombola.pruning.options import PruningOptions
 from tombola.pruning.scores.inputs import ScoreInputs
 from tombola.pruning.structures import UnitStructure

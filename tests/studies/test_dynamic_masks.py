@@ -13,8 +13,8 @@ from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
 from tests.support.studies import drive, requests_of, with_biases
 from tombola.experiments.experiment import count_runs
+from tombola.experiments.methods.search_method import spaced_iterations
 from tombola.experiments.recipe_experiment import RecipeExperiment
-from tombola.experiments.search_method import spaced_iterations
 from tombola.pruning.mask import Mask
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run

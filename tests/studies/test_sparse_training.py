@@ -12,8 +12,8 @@ from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
 from tests.support.studies import drive, requests_of, with_biases
 from tombola.experiments.experiment import count_runs
+from tombola.experiments.methods.sparse_training import learned_counts
 from tombola.experiments.recipe_experiment import RecipeExperiment
-from tombola.experiments.sparse_training_methods import learned_counts
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
 from tombola.studies.acdc import acdc_search

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tombola.experiments.methods import METHODS
+from tombola.experiments.methods.search_method import SearchMethod
 from tombola.experiments.recipe import Recipe, parse_recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.experiments.recipe_parsing import apply_override
-from tombola.experiments.search_method import SearchMethod
 from tombola.experiments.sections import AUTO
 from tombola.pruning.scopes import Counts, goals
 from tombola.runs.run import Training

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from tombola.experiments.mask_source import ExactMasks, MaskSource
-from tombola.experiments.methods import recompute_for
+from tombola.experiments.methods.search_method import MethodContext
+from tombola.experiments.methods.swamp import recompute_for
 from tombola.experiments.part import Part
 from tombola.experiments.score_inputs import score_inputs
 from tombola.experiments.search_config import SearchConfig
-from tombola.experiments.search_method import MethodContext
 from tombola.experiments.sections import AUTO, MARK, PoolsSection
 from tombola.experiments.workload import Workload
 from tombola.pruning.exchangeable_units import ExchangeableUnits, UnitPermutation

@@ -12,16 +12,19 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError, model_validator
 
-from tombola.experiments import methods, sections, supermask_methods
+from tombola.experiments import sections
 from tombola.experiments.baseline import BaselineSection
 from tombola.experiments.custom_config import custom_config
-from tombola.experiments.methods import METHODS
+from tombola.experiments.methods import METHODS, supermasks
+from tombola.experiments.methods.early_bird import EarlyBirdSection
+from tombola.experiments.methods.gradual import GradualSection
+from tombola.experiments.methods.sparse_training import RiglSection, SetSection, SparseTrainingSections
+from tombola.experiments.methods.swamp import SwampSection
 from tombola.experiments.metric import ACCURACY, VALIDATION_ACCURACY, Metric
 from tombola.experiments.recipe_files import recipes, unknown_recipe
 from tombola.experiments.recipe_parsing import apply_override, explain, read_toml
 from tombola.experiments.search_config import SearchConfig
 from tombola.experiments.sections import FORMER_VERDICT_KEYS, MARK
-from tombola.experiments.sparse_training_methods import RiglSection, SetSection, SparseTrainingSections
 from tombola.runs.outcome import Measures
 from tombola.runs.run import Training
 from tombola.utils.duration import Duration
@@ -48,21 +51,21 @@ class Recipe(SparseTrainingSections, SearchConfig):
     """Tickets interpolated with those of other levels."""
     analysis: sections.AnalysisSection | None = None
     """What the summary says besides the verdict."""
-    swamp: methods.SwampSection | None = None
+    swamp: SwampSection | None = None
     """Options of `search.method = "swamp"`."""
-    gradual: methods.GradualSection | None = None
+    gradual: GradualSection | None = None
     """Options of `search.method = "gradual"`."""
     set: SetSection | None = None
     """Options of `search.method = "set"`."""
     rigl: RiglSection | None = None
     """Options of `search.method = "rigl"`."""
-    early_bird: methods.EarlyBirdSection | None = None
+    early_bird: EarlyBirdSection | None = None
     """Options of `search.method = "early-bird"`."""
-    edge_popup: supermask_methods.EdgePopupSection | None = None
+    edge_popup: supermasks.EdgePopupSection | None = None
     """Options of `search.method = "edge-popup"`."""
-    biprop: supermask_methods.BipropSection | None = None
+    biprop: supermasks.BipropSection | None = None
     """Options of `search.method = "biprop"`."""
-    bernoulli_gates: supermask_methods.BernoulliGatesSection | None = None
+    bernoulli_gates: supermasks.BernoulliGatesSection | None = None
     """Options of `search.method = "bernoulli-gates"`."""
 
     @model_validator(mode="after")

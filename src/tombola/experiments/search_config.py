@@ -11,8 +11,8 @@ from pydantic import Field, field_validator, model_validator
 
 from tombola.experiments import sections
 from tombola.experiments.methods import METHODS
+from tombola.experiments.methods.search_method import SearchMethod
 from tombola.experiments.metric import Metric
-from tombola.experiments.search_method import SearchMethod
 from tombola.runs.outcome import Measures
 from tombola.studies.controls import CONTROLS, NEW_MASK_CONTROLS, SECOND_DENSE_CONTROLS
 from tombola.utils.errors import unknown

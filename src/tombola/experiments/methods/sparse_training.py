@@ -9,7 +9,7 @@ from functools import partial
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tombola.experiments.search_method import MethodContext, SearchMethod, parametrized_run, spaced_iterations
+from tombola.experiments.methods.search_method import MethodContext, SearchMethod, parametrized_run, spaced_iterations
 from tombola.pruning.constant_fan_in import random_constant_fan_in, update_constant_fan_in
 from tombola.pruning.layers import display_name
 from tombola.pruning.mask import Mask

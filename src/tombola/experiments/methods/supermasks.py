@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tombola.experiments.search_method import MethodContext, SearchMethod, parametrized_run
+from tombola.experiments.methods.search_method import MethodContext, SearchMethod, parametrized_run
 from tombola.pruning.mask import Mask
 from tombola.pruning.ranking import keep_best
 from tombola.runs.outcome import Outcome
@@ -112,7 +112,7 @@ def _bernoulli_gates(context: MethodContext, dense: Run) -> Study[list[RunReques
 
 _COMMON: dict[str, Any] = {"own_criterion": True, "count_per_layer": True}
 
-SUPERMASK_METHODS = [
+SUPERMASKS = [
     SearchMethod(
         "edge-popup",
         _edge_popup,
