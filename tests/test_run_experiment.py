@@ -28,6 +28,7 @@ from tombola.report.html import static_svg
 from tombola.report.page import write_report
 from tombola.report.page_sections import document
 from tombola.report.printable_results import read_results
+from tombola.report.prose import conclusion
 from tombola.report.report_data import read_report_data
 from tombola.report.terminal import show_summary
 from tombola.runs.outcome import Outcome
@@ -205,6 +206,14 @@ def test_every_method_finishes_and_can_be_interrupted_and_resumed(method: str, t
     if METHODS[method].mask_changes:
         assert not summary.levels[1].verdict.fast
         assert not summary.levels[1].verdict.winning
+
+
+def test_the_conclusion_gives_the_reason_why_there_is_no_ticket(tmp_path: Path) -> None:
+    results, _ = simulate(recipe_of("edge-popup", edge_popup={"scale_fan": True}), tmp_path)
+    assert results.config.no_ticket_reason is not None
+    text = conclusion(build_summary(results)).lower()
+    assert results.config.no_ticket_reason in text
+    assert "continued training" not in text
 
 
 @pytest.mark.parametrize("method", ["gradual", "rigl", "edge-popup", "biprop", "bernoulli-gates"])

@@ -44,7 +44,7 @@ def _result(summary: Summary) -> str:
         reason = (
             f"The mask changed during training ({summary.search_method})"
             if METHODS[summary.search_method].mask_changes
-            else f"Weights were not rewound ({summary.search_method} continued training)"
+            else f"{summary.no_ticket.capitalize()} ({summary.search_method})"
         )
         return f"{reason}, so these networks are not lottery tickets. The table shows how accurate they are."
     found = summary.smallest_winning
