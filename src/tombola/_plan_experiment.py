@@ -16,7 +16,9 @@ from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.integrations.ray_cluster import ray_cluster
 from tombola.runs.opening import open_store
+from tombola.utils.errors import InputError
 from tombola.utils.gpus import count_sharing
+from tombola.utils.launcher import launched_processes
 from tombola.utils.workers import worker_count
 
 
@@ -40,6 +42,8 @@ def plan_experiment(
     Raises `InputError` if the recipe or its data is invalid, and in the cases in which `run_experiment` does.
     """
     check_trainers(engine, device, None, cluster, resources, workers)
+    if launched_processes() > 1:
+        raise InputError("a plan is for trainings on one device each: start it without torchrun")
     experiment = RecipeExperiment(recipe, data_dir)
     if part is not None:
         experiment = experiment.only(Part.parse(part))

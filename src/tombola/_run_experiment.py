@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tombola._perform import collector_of, perform
 from tombola._trainers import check_trainers, trainers
+from tombola.engines.distributed.job import once_in_job
 from tombola.experiments.experiment import count_runs
 from tombola.experiments.experiment_log import ExperimentLog
 from tombola.experiments.growth import growth_of_folder
@@ -21,6 +22,7 @@ from tombola.runs.opening import open_store
 from tombola.studies.conductor import Listener
 
 
+@once_in_job
 def run_experiment(
     recipe: Recipe,
     out: str | Path,
@@ -54,6 +56,8 @@ def run_experiment(
     `ray://HOST:PORT` another one. `resources` are the resources of one training on the cluster, by default
     `{"cpu": 1}`, and `{"gpu": 1}` on CUDA; `{"gpu": 0.25}` is a share of a GPU. With a cluster, the device `auto` is
     CUDA if the cluster has GPUs.
+    If `torchrun` has started several processes, all of them make this call. The first one conducts the experiment,
+    all train each run together, one after another, and all return the results (docs/how-to/several-devices.md).
     With a `part`, such as "2/8", only this part of the replicates is trained. Processes that share the store may
     train one part each; a later call without `part` then writes `out`. Returns the results of these replicates.
 

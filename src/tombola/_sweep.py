@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tombola._perform import Performance, collector_of, perform_all
 from tombola._trainers import check_trainers, trainers
+from tombola.engines.distributed.job import once_in_job
 from tombola.experiments.experiment_log import ExperimentLog
 from tombola.experiments.growth import growth_of_folder
 from tombola.experiments.recipe import Recipe
@@ -20,6 +21,7 @@ from tombola.studies.conductor import Listener
 from tombola.utils.errors import InputError
 
 
+@once_in_job
 def sweep(
     recipes: Mapping[Path, Recipe],
     store: str | Path,

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tombola.engines import Engine, check_engine, trains_in_threads
+from tombola.engines import AUTO, Engine, check_engine, trains_in_threads
 from tombola.engines import engine as named_engine
 from tombola.engines.device_choice import choose_device
+from tombola.engines.distributed.batch_share import check_batch
+from tombola.engines.distributed.devices import use_device
+from tombola.engines.distributed.engine import Distributed
+from tombola.engines.distributed.job import conducted_job
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.integrations.ray_cluster import ray_cluster
 from tombola.utils.errors import InputError
@@ -44,6 +48,22 @@ def check_trainers(
         raise InputError("executor, cluster: give one of them")
     check_engine(engine, device, here=executor is None and cluster is None)
     worker_count(workers)
+    if conducted_job() is not None:
+        _check_in_job(engine, device, executor, cluster, workers)
+
+
+def _check_in_job(
+    engine: str, device: str, executor: Executor | None, cluster: str | None, workers: int | None
+) -> None:
+    """Raises `InputError` for arguments that contradict that every run is trained by all processes of a job."""
+    if cluster is not None or executor is not None:
+        raise InputError("cluster, executor: under torchrun all its processes train every run; leave them out")
+    if workers not in (None, 1):
+        raise InputError(f"workers: should be 1, not {workers}: under torchrun all its processes train every run")
+    if engine not in (AUTO, "eager"):
+        raise InputError(f'engine: under torchrun runs are trained as "eager" does, not "{engine}"; leave it out')
+    if device not in (AUTO, "cpu", "cuda"):
+        raise InputError(f'device: should be "cuda", not "{device}", under torchrun: each process uses its own GPU')
 
 
 @contextmanager
@@ -58,13 +78,20 @@ def trainers(
     resources: Mapping[str, float] | Sequence[str] = (),
 ) -> Iterator[Trainers]:
     """Make the engine and executor that `run_experiment` describes, for this block. The device is chosen for the
-    first of `experiments`."""
+    first of `experiments`. If this process conducts a job, all its processes train each run."""
     if cluster is not None:
         with ray_cluster(cluster, resources, device, engine) as on_ray:
             yield _elsewhere(on_ray, engine, on_ray.device, workers, data_dir)
         return
     if executor is not None:
         yield _elsewhere(executor, engine, device, workers, data_dir)
+        return
+    if (job := conducted_job()) is not None:
+        for run in (run for each in experiments for run in each.sample_runs):
+            check_batch(run, job.size)
+        use_device(job, choose_device(device, "eager", 1, experiments[0].demand))
+        with parallel_executor(1) as here:
+            yield Trainers(Distributed(data_dir), here, 1, remote=False)
         return
     device = choose_device(device, engine, workers, experiments[0].demand)
     workers = worker_count(workers, device)

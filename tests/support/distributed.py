@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,16 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 5), nn.Tanh(), nn.Linear(5, 3))
 
 
+def forkserver() -> ForkServerContext:
+    """Starts processes in which libraries are imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.distributed.fsdp", "tombola.pruning.hold", "tombola._run_experiment"])
+    return context
+
+
 def in_two_processes(work: Any, folder: Path, *arguments: Any) -> None:
     """Call `work(rank, folder, *arguments)` in each process."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed.fsdp", "tombola.pruning.hold"])  # import once for all
+    forkserver()
     multiprocessing.start_processes(_start, (work, folder, *arguments), nprocs=2, start_method="forkserver")
 
 

@@ -147,14 +147,18 @@ class ModuleLearner:
         logits = self._logits(mixed(x))
         # Cross-entropy is linear in the labels, so that mixing losses is mixing labels.
         of_each, of_others = (
-            functional.cross_entropy(logits, labels, label_smoothing=smoothing) for labels in (y, y[mixed.others])
+            functional.cross_entropy(logits, labels, label_smoothing=smoothing) for labels in mixed.pair(y)
         )
         return torch.lerp(of_others, of_each, mixed.share)
 
     def _logits(self, x: Tensor) -> Tensor:
         with autocast(self.training.precision, self.device):
-            logits: Tensor = self.network(x)
+            logits = self._forward(x)
         return at_least_float32(logits)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        return logits
 
     def take_losses(self) -> list[float]:
         loss = self.loss_sum.item()
@@ -178,6 +182,11 @@ class ModuleLearner:
     def _evaluate(self, split_name: SplitName) -> list[Evaluation]:
         """Evaluate the network as it is."""
         examples: Examples = getattr(self.split, split_name)
+        loss, correct = self._totals(examples)
+        return [Evaluation(loss / len(examples), correct / len(examples))]
+
+    def _totals(self, examples: Examples) -> tuple[float, int]:
+        """The sum of the losses of these examples, and how many of them are classified correctly."""
         self.network.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -185,7 +194,7 @@ class ModuleLearner:
             logits = self._logits(x)
             loss += functional.cross_entropy(logits, y, reduction="sum")
             correct += (logits.argmax(1) == y).sum()
-        return [Evaluation(loss.item() / len(examples), correct.item() / len(examples))]
+        return loss.item(), int(correct.item())
 
     def keep_best(self, improved: Sequence[bool]) -> None:
         assert all(improved)

@@ -30,7 +30,12 @@ class Mixed:
         """The mixed inputs or losses of a batch. Raises `InputError` for integers, such as tokens."""
         if not values.is_floating_point():
             raise InputError(f"training.mixup: inputs should be real numbers, not {values.dtype}")
-        return torch.lerp(values[self.others], values, self.share)
+        own, others = self.pair(values)
+        return torch.lerp(others, own, self.share)
+
+    def pair(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The values of the examples, and of those that they are mixed with."""
+        return values, values[self.others]
 
 
 class Mixup:

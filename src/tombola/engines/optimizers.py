@@ -148,8 +148,12 @@ def training_state(optimizer: optim.Optimizer, device: torch.device) -> dict[str
         for index, state in optimizer.state_dict()["state"].items()
         for name, value in _as_tensors(state).items()
     }
-    tensors = host_copies(values)
-    tensors["random/cpu"] = torch.get_rng_state()
+    return host_copies(values) | random_state(device)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's random generators, as in `training_state`."""
+    tensors = {"random/cpu": torch.get_rng_state()}
     if device.type == "cuda":
         tensors["random/cuda"] = torch.cuda.get_rng_state(device)
     return tensors

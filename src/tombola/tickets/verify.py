@@ -32,6 +32,7 @@ from tombola.tickets.reproduction import compare_weights
 from tombola.tickets.verification import RECORDED_RUN, Verification
 from tombola.utils.errors import InputError
 from tombola.utils.gpus import count_sharing, worker_gpus
+from tombola.utils.launcher import launched_processes
 from tombola.utils.seeds import Purpose, derive
 from tombola.utils.workers import parallel_executor, worker_count
 
@@ -78,6 +79,8 @@ def verify_ticket(
     for name, number, minimum in (("repeats", repeats, 1), ("reinit", reinit, 0)):
         if number < minimum:
             raise InputError(f"{name}: should be at least {minimum}, not {number}")
+    if launched_processes() > 1:
+        raise InputError("a ticket is checked by several trainings, each on one device: start it without torchrun")
     if reinit and not claim.draws_anew:
         raise InputError("reinit: should be 0, because the model has the same initial weights for every seed")
     device = claim.choose_device(device, engine, workers, repeats, reinit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
@@ -33,6 +33,9 @@ class Examples(Protocol):
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The inputs and labels of all examples, in batches; the last may be smaller."""
+
+    def part(self, begin: int, end: int) -> Self:
+        """The examples from `begin` to `end - 1`."""
 
     def order(self, seed: int, batch_size: int) -> BatchOrder:
         """The order of the examples in a training."""
@@ -73,6 +76,9 @@ class ExampleSet:
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in torch.split(torch.arange(len(self), device=self.y.device), batch_size):
             yield self[batch]
+
+    def part(self, begin: int, end: int) -> ExampleSet:
+        return replace(self, rows=self.rows_of(torch.arange(begin, end, device=self.y.device)))
 
     def order(self, seed: int, batch_size: int) -> BatchOrder:
         return BatchOrder(seed, len(self), batch_size)

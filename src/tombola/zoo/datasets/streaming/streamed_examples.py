@@ -51,6 +51,9 @@ class StreamedExamples:
         self.reader.read_ahead([self.rows[batch.numpy()] for batch in batches])
         yield from (self[batch] for batch in batches)
 
+    def part(self, begin: int, end: int) -> StreamedExamples:
+        return replace(self, rows=self.rows[begin:end], y=self.y[begin:end])
+
     def order(self, seed: int, batch_size: int) -> BatchOrder:
         blocks = self.reader.source.blocks
         of_rows = None if blocks is None else blocks[self.rows]

@@ -1,0 +1,1 @@
+"""Each run on several devices: one process for each, started by torchrun, with DistributedDataParallel."""
