@@ -28,6 +28,7 @@ from tombola.pruning.mask import State
 from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run
+from tombola.utils.duration import Duration
 
 SHORT = SGD | {"length": "20it", "evaluate_every": "5it"}
 AUGMENTED = {"name": "digits", "validation": 200, "flip": True, "crop": 1}
@@ -56,6 +57,13 @@ def continued(**training: Any) -> list[Run]:
     return [trunk, run.resuming(trunk), run.after(trunk, begin=10)]
 
 
+def averaged() -> list[Run]:
+    """Two untrained networks, and their average with running statistics of its own."""
+    dense = dense_run(model=BATCH_NORM, training=SHORT)
+    ends = [dense.reinitialised(seed).until(0) for seed in (1, 2)]
+    return [*ends, dense.averaging(ends, dense.last, Duration(iterations=5))]
+
+
 def streamed(folder: Path) -> Run:
     """A training on images that are read from files."""
     images = {"name": str(folder), "validation": 6, "size": 12, "stream": True, "scale": "range"}
@@ -74,8 +82,9 @@ TRAININGS: dict[str, list[Run]] = {
     "unused": [a_run(model=TIED_WEIGHTS, momentum=0.9)],
     "continued": continued(),
     "evaluated": [dense_run(training=SHORT).until(0)],
+    "averaged": averaged(),
 }
-"""Runs without batch norm and dropout, each of which may start from those before it."""
+"""Runs, each of which may start from those before it; nothing is trained with batch norm or dropout."""
 
 RESUMED = {
     "adam": a_run(model=CONVOLUTIONAL, optimizer="adam", lr=3e-3),

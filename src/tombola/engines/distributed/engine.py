@@ -16,6 +16,7 @@ from tombola.engines.distributed.job import Job, conducted_job
 from tombola.engines.distributed.learner import DistributedLearner
 from tombola.engines.history import Evaluation
 from tombola.engines.precision import matmul_precision
+from tombola.engines.running_statistics import recompute_statistics
 from tombola.engines.training_loop import Capacity, SplitName, TrainingLoop, run_to_end
 from tombola.pruning.mask import State
 from tombola.runs.checkpoint import Checkpoint
@@ -56,9 +57,10 @@ class Distributed:
         (run,) = runs
         job = _job()
         check_batch(run, job.size)
+        split = prepare(run.data, self.data_dir)
         with reproducible(derive(run.seed, Purpose.NOISE), job.device):
-            state = masked_network(run, load_state).state_dict()
-        training = DistributedTraining(run, state, self.data_dir)
+            network = recompute_statistics(masked_network(run, load_state), run, split, job.device)
+        training = DistributedTraining(run, network.state_dict(), self.data_dir)
         with job.exchange():
             job.send(training)
         with training.prepared(job) as learner:
