@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.support.image_folders import write_class_folders, write_shards
+from tests.support.recipes import tiny
 from tests.support.training import (
     ENGINES,
     SGD,
@@ -20,7 +21,9 @@ from tests.support.training import (
     train_alone,
 )
 from tombola.engines.eager import Eager
+from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.run import Run
+from tombola.zoo.datasets import prepare
 
 STANDARD = {"scale": "standard", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
 CONV = {"name": "conv-2", "width": 0.05}
@@ -62,6 +65,25 @@ def test_every_engine_trains_on_row_groups_and_resumes_to_the_bit(shards: Path, 
         engine().train([run], InterruptingCheckpoint(tmp_path / "checkpoint", saves=2))
     assert same_bits(train_alone(run, tmp_path / "checkpoint", engine), whole)
     assert_close(whole.final, train_alone(run).final)
+
+
+def test_scores_are_computed_on_the_batches_that_are_trained(shards: Path) -> None:
+    data = {
+        "name": str(shards),
+        "validation": 6,
+        "size": 12,
+        "stream": True,
+        "shuffle_buffer": 12,
+        "resized_crop": 12,
+    }
+    experiment = RecipeExperiment(tiny(data=data, model=CONV, training=TRAINING, search__output_rate=None))
+    run = experiment.dense(0)
+    found = list(experiment.workload.training_batches(run, 2, 3))
+    train = prepare(run.data).train
+    for (x, y), batch in zip(found, train.order(run.seed, 8).batches(2, 3), strict=True):
+        expected, labels = train[batch]
+        assert torch.equal(x, expected)
+        assert torch.equal(y, labels)
 
 
 def test_the_size_of_the_shuffle_buffer_changes_the_run(shards: Path) -> None:

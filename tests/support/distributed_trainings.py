@@ -23,7 +23,7 @@ from tests.support.training import (
 from tombola._run_experiment import run_experiment
 from tombola.engines import Engine
 from tombola.engines.distributed.engine import Distributed
-from tombola.engines.distributed.job import in_one_job
+from tombola.engines.distributed.job import in_one_job, once_in_job
 from tombola.pruning.mask import State
 from tombola.runs.checkpoint import Checkpoint
 from tombola.runs.outcome import Outcome
@@ -129,9 +129,9 @@ def resumed(run: Run, path: Path) -> list[Outcome]:
 def work(rank: int, folder: Path) -> None:
     """All of this, in each process."""
 
-    def save(name: str, call: Callable[[], Any]) -> None:
+    def save(name: str, call: Callable[[], Any], start: Callable[..., Any] = in_one_job) -> None:
         try:
-            result = in_one_job(call)
+            result = start(call)
         except ValueError as error:
             result = error
         (folder / f"{name}-{rank}.pickle").write_bytes(pickle.dumps(result))
@@ -143,6 +143,7 @@ def work(rank: int, folder: Path) -> None:
     for name, run in REFUSED.items():
         save(f"refused {name}", partial(train, run, no_checkpoint()))
     save("folder", lambda: folder)
+    save("different", partial(once_in_job(str), rank), start=lambda call: call())
     save("streamed", partial(train, streamed(folder / "data"), no_checkpoint()))
     save("norm", partial(train, a_run(model=BATCH_NORM), no_checkpoint()))
     recipe = tiny(replicates=1, controls__reinit=0, search__levels=1)

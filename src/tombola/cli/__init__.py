@@ -50,7 +50,7 @@ def _run_in_one_job() -> NoReturn:
     try:
         in_one_job(lambda: app(prog_name="tombola"))
     except Unreachable as error:
-        if first:  # the others end without a word
+        if first:  # the others print nothing
             print_error(f"failed: {error}")
     except SystemExit as end:
         if end.code and not first:  # a launcher ends all processes when one fails: first the first one
@@ -60,4 +60,5 @@ def _run_in_one_job() -> NoReturn:
         if first:
             raise
         print_error(f"failed: process {os.environ['RANK']}: {first_line(error)}")
+        time.sleep(1)
     sys.exit(1)

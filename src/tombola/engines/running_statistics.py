@@ -28,8 +28,9 @@ def recompute_statistics(network: nn.Module, run: Run, split: Split, device: tor
     count = 0 if trained is None else trained.statistics.iterations_of(len(split.train), batch_size)
     if not count or not norms:
         return network
-    order = split.train.order(run.seed, batch_size)
-    split.train.read_ahead(order, 0, count, count)
+    train = split.train.to(device)
+    order = train.order(run.seed, batch_size)
+    train.read_ahead(order, 0, count, count)
     augmentation = Augmentation.of([run], [split], device)
     momenta = [norm.momentum for norm in norms]
     training = network.training
@@ -38,8 +39,7 @@ def recompute_statistics(network: nn.Module, run: Run, split: Split, device: tor
         norm.reset_running_stats()
         norm.train()
     with torch.no_grad(), _one_thread(), autocast(run.training.precision, device):
-        for iteration, (batch, _) in enumerate(split.train.batches(order.batches(0, count))):
-            x = batch.to(device)
+        for iteration, (x, _) in enumerate(train.batches(order.batches(0, count))):
             if augmentation is not None:
                 x = augmentation(x, augmentation.choices(iteration, 1)[0])
             for norm in norms:  # instance norm has no cumulative average of its own

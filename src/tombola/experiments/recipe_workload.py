@@ -31,10 +31,10 @@ from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.seeds import Purpose, derive
 from tombola.utils.text import first_line
-from tombola.zoo.batches import batches
 from tombola.zoo.datasets import DATASETS, IMAGE_DATASETS, load, prepare
-from tombola.zoo.datasets.description import Data
+from tombola.zoo.datasets.description import SHUFFLE_BUFFER, Data
 from tombola.zoo.datasets.split import check_inputs, count_training_examples
+from tombola.zoo.datasets.streaming.streamed_dataset import has_blocks
 from tombola.zoo.datasets.suspicions import suspicions
 from tombola.zoo.models import build, describe
 from tombola.zoo.models.description import Network, Start
@@ -109,7 +109,9 @@ class RecipeWorkload:
 
     def training_batches(self, run: Run, first: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         train = prepare(run.data, self.data_dir).train
-        for indices in batches(run.seed, len(train), run.training.batch_size, first, count):
+        order = train.order(run.seed, run.training.batch_size)
+        train.read_ahead(order, first, count, first + count)
+        for indices in order.batches(first, count):
             yield train[indices]
 
 
@@ -142,6 +144,8 @@ def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> RecipeWorkload
         for suspicion in suspicions(dataset, recipe.data.scale):
             log.warning('dataset "%s": %s', recipe.data.name, suspicion)
     data = Data(**recipe.data.model_dump(), digest=dataset.digest, seed=0)
+    if not has_blocks(dataset):  # so that it does not change the key where it changes nothing
+        data = data.model_copy(update={"shuffle_buffer": SHUFFLE_BUFFER})
     check_inputs(dataset, data)
     network = describe(recipe.model.name, recipe.model.options, data.shape_of(dataset.inputs), dataset.classes)
     start = Start(network=network, seed=0)

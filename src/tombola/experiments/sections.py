@@ -25,6 +25,7 @@ from tombola.pruning.structures.units import GroupScore
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError, unknown
 from tombola.utils.frozen_model import FrozenModel
+from tombola.zoo.datasets.description import SHUFFLE_BUFFER
 from tombola.zoo.datasets.parquet_columns import Columns
 
 
@@ -43,7 +44,7 @@ class DataSection(FrozenModel):
     label: str | None = None
     size: int | None = Field(default=None, ge=1)
     stream: bool = False
-    shuffle_buffer: int = Field(default=10_000, ge=1)
+    shuffle_buffer: int = Field(default=SHUFFLE_BUFFER, ge=1)
     mean: Annotated[tuple[float, ...], Field(strict=False)] | None = None
     std: Annotated[tuple[float, ...], Field(strict=False)] | None = None
     flip: bool = False
@@ -59,6 +60,8 @@ class DataSection(FrozenModel):
     def _check(self) -> DataSection:
         if self.crop and self.resized_crop is not None:
             raise ValueError("crop and resized_crop: give one of them")
+        if self.shuffle_buffer != SHUFFLE_BUFFER and not self.stream:
+            raise ValueError("shuffle_buffer needs stream = true")
         if self.stream and (self.scale == "unit-norm" or (self.scale == "standard" and self.mean is None)):
             raise ValueError('stream needs scale = "range", or scale = "standard" with mean and std')
         if (self.mean is None) != (self.std is None) or (self.mean is not None and self.scale != "standard"):

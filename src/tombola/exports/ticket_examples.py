@@ -19,7 +19,7 @@ from tombola.zoo.datasets.description import Data
 
 log = logging.getLogger(__name__)
 
-MOST_STREAMED = 2000
+MOST_STREAMED = 500
 """Test examples that are decoded, at most, of images that may not fit into memory."""
 
 

@@ -159,7 +159,8 @@ class _WorkerContext(SpawnContext):
 def _processes(workers: int, gpus: Sequence[str]) -> Iterator[Executor]:
     others, context = set(multiprocessing.active_children()), _WorkerContext()
     turns = GpuTurns.of(gpus, context)
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(turns,))
+    arguments = turns, workers
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=arguments)
     with _interrupts_blocked():
         for _ in range(workers):  # each starts a process
             executor.submit(os.getpid)
@@ -188,12 +189,20 @@ def _interrupts_blocked() -> Iterator[None]:
 
 _is_worker = False
 """Whether this process is one of those that train."""
+_processes_here = 1
+"""How many of them train at the same time."""
 
 
-def _start_worker(turns: GpuTurns) -> None:
+def own_cores() -> int:
+    """This process' share of the cores, if other workers, or other processes that torchrun started on this machine,
+    use theirs; at least 1."""
+    return max(1, cores() // (_processes_here * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def _start_worker(turns: GpuTurns, workers: int) -> None:
     """Leave Ctrl-C to the parent process, exit when the parent does, and use one GPU."""
-    global _is_worker
-    _is_worker = True
+    global _is_worker, _processes_here
+    _is_worker, _processes_here = True, workers
     turns.take()
     threadpool_limits(1, user_api="blas")
     _follow_parent()

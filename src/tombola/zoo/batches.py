@@ -50,12 +50,12 @@ class BatchOrder:
 
 
 def permute_blocks(generator: np.random.Generator, blocks: Array) -> Array:
-    """The indices of `blocks`, in a random order of the blocks; indices of one block stay together and in order. If
-    each has a block of its own, it is `generator.permutation(len(blocks))`."""
+    """The indices of `blocks`: blocks in random order, and within each block its indices in random order. If each has
+    a block of its own, it is `generator.permutation(len(blocks))`."""
     names, numbers = np.unique(blocks, return_inverse=True)
     place = np.empty(len(names), np.int64)
     place[generator.permutation(len(names))] = np.arange(len(names))
-    return np.argsort(place[numbers], kind="stable")
+    return np.lexsort((generator.random(len(blocks)), place[numbers]))
 
 
 def _shuffle_buffers(generator: np.random.Generator, order: Array, blocks: Array, buffer: int) -> Array:

@@ -94,6 +94,12 @@ def test_what_cannot_be_trained_is_an_error_in_all_processes(found: Found, name:
         assert said in str(error)
 
 
+def test_processes_that_make_different_calls_are_refused(found: Found) -> None:
+    for rank in (0, 1):
+        assert isinstance(found("different", rank), InputError)
+        assert "arguments differ" in str(found("different", rank))
+
+
 def test_experiments_return_their_results_in_all_processes(found: Found) -> None:
     first, second = (found("experiment", rank) for rank in (0, 1))
     assert first.rows == second.rows

@@ -55,6 +55,15 @@ def test_an_incomplete_folder_is_refused(tmp_path: Path) -> None:
     with raises_input_error(annotations, "val_0.JPEG"):
         load("tiny-imagenet", tmp_path)
     write_imagenet(tmp_path / "imagenet")
+    flat = tmp_path / "flat" / "imagenet"
+    write_imagenet(flat)
+    for path in sorted((flat / "val").rglob("*.JPEG")):
+        path.rename(flat / "val" / path.name)
+    for folder in [each for each in (flat / "val").iterdir() if each.is_dir()]:
+        folder.rmdir()
+    for stream in (False, True):
+        with raises_input_error(flat / "val", "for each class"):
+            load("imagenet", flat.parent, Columns(stream=stream))
     (tmp_path / "imagenet" / "val").rename(tmp_path / "elsewhere")
     with raises_input_error(tmp_path / "imagenet", "val"):
         load("imagenet", tmp_path)

@@ -58,7 +58,8 @@ class Distributed:
         job = _job()
         check_batch(run, job.size)
         split = prepare(run.data, self.data_dir)
-        with reproducible(derive(run.seed, Purpose.NOISE), job.device):
+        precision = matmul_precision(run.training.precision, job.device)
+        with reproducible(derive(run.seed, Purpose.NOISE), job.device), precision:
             network = recompute_statistics(masked_network(run, load_state), run, split, job.device)
         training = DistributedTraining(run, network.state_dict(), self.data_dir)
         with job.exchange():

@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 import torch.distributed as distributed
+from pydantic import BaseModel
 
 from tombola.runs.distributed_store import is_distributed
-from tombola.utils.errors import Unreachable
+from tombola.utils.errors import InputError, Unreachable
 from tombola.utils.launcher import launched_processes
 
 T = TypeVar("T")
@@ -111,7 +113,7 @@ class Job:
 
     def follow(self) -> Any:
         """In another process: do what the first one says, and return or raise what its call does. Raises
-        `Unreachable` if the first process ends without a word."""
+        `Unreachable` if the first process ends without a last message."""
         with _quiet(), self.exchange(), _interrupts_ignored():
             while not isinstance(message := self.receive(), _Ended):
                 message(self)
@@ -130,11 +132,12 @@ def conducted_job() -> Job | None:
     return _conducted
 
 
-def in_one_job(call: Callable[[], T]) -> T:
+def in_one_job(call: Callable[[], T], about: str = "") -> T:
     """Make the call once, however many processes do so: the first process makes it, and the others take part in its
     trainings. All of them return what it returns, or raise what it raises.
 
-    Raises `Unreachable` if another process ends.
+    Raises `InputError` if `about`, which describes the call, differs between processes, and `Unreachable` if another
+    process ends.
     """
     global _conducted
     if _conducted is not None or not (launched_processes() > 1 or is_distributed()):
@@ -142,6 +145,12 @@ def in_one_job(call: Callable[[], T]) -> T:
     if _failed:
         raise Unreachable("the processes of this job have failed before; start them again")
     with _joined() as job:
+        with job.exchange():
+            described = job.gather(about)
+        if len(set(described)) > 1:
+            raise InputError(
+                "under torchrun all processes make one call together; here its arguments differ between processes"
+            )
         if job.rank > 0:
             followed: T = job.follow()
             return followed
@@ -157,7 +166,9 @@ def once_in_job(function: Callable[Parameters, T]) -> Callable[Parameters, T]:
 
     @functools.wraps(function)
     def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> T:
-        return in_one_job(lambda: function(*args, **kwargs))
+        plain = str, int, float, Path, BaseModel
+        given = [value for value in (*args, *kwargs.values()) if isinstance(value, plain)]
+        return in_one_job(lambda: function(*args, **kwargs), repr(given))
 
     return wrapper
 

@@ -53,7 +53,7 @@ def store(place: str | None) -> Iterator[Finding]:
 
 def data(data_dir: str | Path | None) -> Iterator[Finding]:
     """Where each built-in dataset is, or was looked for."""
-    from tombola.zoo.datasets.registry import LOCATIONS
+    from tombola.zoo.datasets.registry import DOWNLOADED, LOCATIONS
     from tombola.zoo.datasets.search_paths import data_folders
 
     folders = data_folders(data_dir)
@@ -65,7 +65,7 @@ def data(data_dir: str | Path | None) -> Iterator[Finding]:
     searched = ", ".join(map(str, folders))
     for name, locate in LOCATIONS.items():
         found = locate(data_dir)
-        missing = f"not in {searched}; downloaded when it is used"
+        missing = f"not in {searched}" + ("; downloaded when it is used" if name in DOWNLOADED else "")
         yield Finding("data", name, missing if found is None else str(found))
 
 

@@ -22,7 +22,7 @@ from tombola.zoo.datasets.parquet_files import list_files, train_folders
 from tombola.zoo.datasets.registry import DATASETS, IMAGE_DATASETS
 from tombola.zoo.datasets.search_paths import file_versions, find_file, find_folder
 from tombola.zoo.datasets.split import Split, split
-from tombola.zoo.datasets.streaming.streamed_dataset import AnyDataset
+from tombola.zoo.datasets.streaming.streamed_dataset import AnyDataset, StreamedDataset
 
 __all__ = ["DATASETS", "IMAGE_DATASETS", "described_dataset", "load", "prepare"]
 
@@ -117,6 +117,10 @@ def _load(
     return loader(*arguments)
 
 
+_STREAMED: dict[tuple[str, str], StreamedDataset] = {}
+"""By name and digest. Looking for changed files takes long where there are many, so a process does it once."""
+
+
 @functools.lru_cache(maxsize=2)
 def prepare(data: Data, data_dir: str | Path | None = None) -> Split:
     """The tensors that a run trains, validates and tests on; on the CPU. Raises `InputError` as `load` does, and if
@@ -129,7 +133,11 @@ def described_dataset(data: Data, data_dir: str | Path | None = None) -> AnyData
     """The dataset that `data` describes, not yet split. Raises `InputError` as `prepare` does."""
     if (handed := handed_dataset(data.digest)) is not None:
         return handed
+    if (known := _STREAMED.get((data.name, data.digest))) is not None:
+        return known
     dataset = load(data.name, data_dir, data.columns)
     if dataset.digest != data.digest:
         raise InputError(f'dataset "{data.name}" has changed: its content is not that of the described run')
+    if isinstance(dataset, StreamedDataset):
+        _STREAMED[data.name, data.digest] = dataset
     return dataset

@@ -108,6 +108,8 @@ def files_by_class(root: Path) -> tuple[ClassFiles, list[str]]:
             raise InputError(f"{each} has no images ({', '.join(sorted(SUFFIXES))}); every folder should be a class")
         paths += images
         names += [each.name] * len(images)
+    if not paths:
+        raise InputError(f"{root} has no folders of images, one for each class")
     notes = list(_nesting(root, classes))
     loose = [path for path in images_in(root) if path.parent == root]
     if loose:

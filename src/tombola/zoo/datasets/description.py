@@ -11,6 +11,8 @@ from tombola.utils.frozen_model import FrozenModel
 from tombola.zoo.datasets.parquet_columns import Columns
 from tombola.zoo.datasets.registry import DATASETS, IMAGE_DATASETS
 
+SHUFFLE_BUFFER = 10_000
+
 
 class Data(FrozenModel):
     """A dataset, how it is divided, and how its inputs are scaled and augmented."""
@@ -41,7 +43,7 @@ class Data(FrozenModel):
     stream: bool = False
     """Whether images are read when a batch needs them, for datasets larger than memory. Images in Parquet files are
     then shuffled, and held out, by row groups."""
-    shuffle_buffer: int = Field(default=10_000, ge=1)
+    shuffle_buffer: int = Field(default=SHUFFLE_BUFFER, ge=1)
     """With `stream`, of Parquet files: about how many training examples are shuffled together. Their row groups, and
     those of as many that follow, are kept in memory, encoded."""
     mean: tuple[float, ...] | None = None

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tombola.utils.text import first_line
 from tombola.zoo.datasets.dataset import Array
@@ -36,32 +34,11 @@ def decode(content: bytes, size: int | None = None) -> Array:
 
     Raises `ImageError` if it is not an image of one of the `FORMATS`, is truncated or has more than `MAX_PIXELS`.
     """
-    with _opened(content) as image:
-        array = np.asarray(_resize(_to_grey_or_rgb(image), size))
-        return array if array.ndim == 2 else array.transpose(2, 0, 1)
-
-
-def decoded_shape(content: bytes, size: int | None = None) -> tuple[int, ...]:
-    """The shape of what `decode` returns, from the header of the image alone. Raises `ImageError` as `decode` does,
-    unless only the pixels are damaged."""
-    with _opened(content) as image:
-        width, height = image.size
-        if "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # on its side
-            width, height = height, width
-        if size is not None:
-            width = height = size
-        _check_mode(image)
-        grey = image.mode in (*GREY_MODES, *GREY_16_BIT)
-        return (height, width) if grey else (3, height, width)
-
-
-@contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
-    """The image, not yet decoded; errors in the block become `ImageError`s."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_pixels(*image.size)
-            yield image
+            array = np.asarray(_resize(_to_grey_or_rgb(image), size))
+            return array if array.ndim == 2 else array.transpose(2, 0, 1)
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -77,11 +54,6 @@ def _check_pixels(width: int, height: int) -> None:
         raise ImageError(f"the image has {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}")
 
 
-def _check_mode(image: Image.Image) -> None:
-    if image.mode == "F":
-        raise ImageError("the image has floating-point pixels; they should have 8 or 16 bits")
-
-
 def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
     """The image upright, in mode L or RGB."""
     if "exif" in image.info:
@@ -90,7 +62,8 @@ def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image).clip(0, 2**16 - 1) >> 8).astype(np.uint8))
     if image.mode in GREY_MODES:
         return image if image.mode == "L" else image.convert("L")
-    _check_mode(image)
+    if image.mode == "F":
+        raise ImageError("the image has floating-point pixels; they should have 8 or 16 bits")
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")

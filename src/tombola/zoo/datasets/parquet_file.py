@@ -1,4 +1,4 @@
-"""Reading of one Parquet file, whatever is in it."""
+"""Reading of one Parquet file: its schema, number of rows, labels and encoded images."""
 
 from __future__ import annotations
 

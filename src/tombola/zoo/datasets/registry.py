@@ -41,3 +41,6 @@ LOCATIONS: dict[str, Callable[[str | Path | None], Path | None]] = {
     "tiny-imagenet": functools.partial(locate_imagenet, TINY_IMAGENET),
 }
 """Where the files of each dataset are; None if they are missing."""
+
+DOWNLOADED = ("mnist", "fashion-mnist", "cifar10", "cifar100")
+"""Datasets that are downloaded when they are used, if their files are missing."""

@@ -6,10 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.support.datasets import TRAIN, encode, make_table, npz_arrays, random_images, write_dataset, write_parquet
+from tests.support.datasets import (
+    TEST,
+    TRAIN,
+    encode,
+    make_table,
+    npz_arrays,
+    random_images,
+    write_dataset,
+    write_parquet,
+)
 from tests.support.errors import raises_input_error
 from tests.support.image_folders import write_class_folders, write_shards
 from tombola.experiments.sections import DataSection
@@ -125,7 +136,9 @@ def test_a_part_of_the_images_is_held_out_if_there_is_no_test_set(tmp_path: Path
     write_class_folders(tmp_path / "data", "", 10)
     memory, stream = load(str(tmp_path / "data")), streamed(tmp_path / "data")
     assert len(stream.y_test) == len(memory.y_test) == 6
-    assert stream.notes
+    assert stream.notes == memory.notes
+    split = split_of(tmp_path / "data", stream=True, scale="range")
+    assert torch.equal(split.test[torch.arange(6)][0], split_of(tmp_path / "data").test[torch.arange(6)][0])
 
 
 def test_labels_and_images_are_checked_before_any_training(tmp_path: Path) -> None:
@@ -144,15 +157,69 @@ def test_labels_and_images_are_checked_before_any_training(tmp_path: Path) -> No
             streamed(tmp_path / name)
 
 
-def test_an_image_whose_pixels_are_damaged_is_named_when_it_is_read(tmp_path: Path) -> None:
+def test_an_image_whose_pixels_are_damaged_is_found_before_any_training(tmp_path: Path) -> None:
     write_class_folders(tmp_path, "train", 4, kind="JPEG", height=60, width=60)
     write_class_folders(tmp_path, "test", 2, kind="JPEG", height=60, width=60)
     path = sorted((tmp_path / "train").rglob("*.JPEG"))[5]
-    path.write_bytes(path.read_bytes()[:700])  # its header is whole
+    whole = path.read_bytes()
+    path.write_bytes(whole[:700])  # its header is whole
+    with raises_input_error(path, "decoded"):
+        streamed(tmp_path)
+    path.write_bytes(whole)
     split = split_of(tmp_path, stream=True, validation=1)
+    path.write_bytes(whole[:700])
     with raises_input_error(path, "decoded"):
         for _ in split.train.in_order(3):
             pass
+
+
+def test_a_link_to_a_missing_file_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path, "folders")
+    link = folder / "train" / "n01440764" / "a.png"
+    link.symlink_to(tmp_path / "nowhere")
+    with raises_input_error(link):
+        streamed(folder)
+
+
+def test_columns_of_one_file_have_their_own_index(tmp_path: Path) -> None:
+    for name, count in ((TRAIN, 8), (TEST, 4)):
+        images, masks = random_images(count, 3, 4, 4), random_images(count, 3, 6, 6, seed=1)
+        more = pa.array([encode(mask) for mask in masks], pa.binary())
+        write_parquet(tmp_path / name, make_table(list(images), [i % 2 for i in range(count)], mask=more))
+    image, mask = (streamed(tmp_path, image=column) for column in ("img", "mask"))
+    assert (image.inputs, mask.inputs) == ((3, 4, 4), (3, 6, 6))
+    assert image.digest != mask.digest
+
+
+def test_examples_are_held_out_at_random_within_a_row_group(tmp_path: Path) -> None:
+    images = random_images(40, 3, 4, 4)
+    for name, count in ((TRAIN, 40), (TEST, 4)):
+        table = make_table(list(images[:count]), [i * 2 // count for i in range(count)])
+        pq.write_table(table, tmp_path / name)
+    held_out = []
+    for seed in (0, 1):
+        split: Any = split_of(tmp_path, stream=True, seed=seed, validation=10)
+        held_out.append(set(split.validation.rows))
+    assert held_out[0] != held_out[1]
+    assert {int(label) for label in split.validation.y} == {0, 1}
+
+
+def test_blocks_are_read_ahead_in_every_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path, "parquet")
+    split: Any = split_of(folder, stream=True, validation=2, shuffle_buffer=6)
+    source = split.train.reader.source
+    source._kept = 3
+    requested: list[int] = []
+    monkeypatch.setattr(source._readers, "submit", lambda call, block: requested.append(block) or call(block))
+    order = split.train.order(0, 4)
+    for epoch in range(3):
+        requested.clear()
+        for first in range(7 * epoch, 7 * epoch + 7):
+            split.train.read_ahead(order, first, 1, 100)
+            for x, _ in split.train.batches(order.batches(first, 1)):
+                assert len(x) == 4
+        assert len(requested) >= 4  # of 8 blocks, of which 3 stay in memory
+    assert not source._requested
 
 
 def test_what_cannot_be_streamed_is_refused(tmp_path: Path) -> None:
@@ -162,3 +229,5 @@ def test_what_cannot_be_streamed_is_refused(tmp_path: Path) -> None:
     for scale in ("standard", "unit-norm"):
         with pytest.raises(ValueError, match="mean and std"):
             DataSection(name="any", validation=1, stream=True, scale=scale)
+    with pytest.raises(ValueError, match="stream = true"):
+        DataSection(name="any", validation=1, shuffle_buffer=5)

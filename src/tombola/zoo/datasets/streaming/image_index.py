@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import PIL
 import platformdirs
 import torch
 
@@ -19,7 +20,7 @@ from tombola.utils.errors import DamagedFile, InputError
 from tombola.utils.files import read_tensors, write_tensors
 from tombola.utils.workers import cores
 from tombola.zoo.datasets.dataset import Array
-from tombola.zoo.datasets.image_decoding import decoded_shape
+from tombola.zoo.datasets.image_decoding import decode
 from tombola.zoo.datasets.image_stack import decoder_warnings, image_at
 from tombola.zoo.datasets.search_paths import file_version
 from tombola.zoo.datasets.streaming.image_source import ImageSource
@@ -45,19 +46,24 @@ class ImageIndex:
     shapes: Array
     """int64 of shape (images, 3): channels, 0 for grey images, height and width."""
 
+    def select(self, rows: Sequence[int]) -> ImageIndex:
+        """The index of these images."""
+        return ImageIndex(self.digests[rows], self.shapes[rows])
+
     def shape(self, row: int) -> tuple[int, ...]:
         """The shape of an image: (3, height, width), or (height, width) if it is grey."""
         channels, height, width = self.shapes[row].tolist()
         return (channels, height, width) if channels else (height, width)
 
 
-def index_images(source: ImageSource, files: Sequence[Path]) -> ImageIndex:
-    """The index of all images of `source`, which are in `files`: from the cache if these have not changed since.
+def index_images(source: ImageSource, files: Sequence[Path], column: str = "") -> ImageIndex:
+    """The index of all images of `source`, which are in this column of `files`: from the cache if these have not
+    changed since.
 
-    Otherwise every image is read, in several threads, and its header is checked. Raises `InputError` with the first
-    image that is missing or invalid.
+    Otherwise every image is read and decoded, in several threads. Raises `InputError` with the first image that is
+    missing or damaged.
     """
-    path = _cache_file(files)
+    path = _cache_file(files, column)
     try:
         tensors, _ = read_tensors(path)
         return ImageIndex(tensors["digests"].numpy(), tensors["shapes"].numpy())
@@ -74,11 +80,14 @@ def index_images(source: ImageSource, files: Sequence[Path]) -> ImageIndex:
     return index
 
 
-def _cache_file(files: Sequence[Path]) -> Path:
+def _cache_file(files: Sequence[Path], column: str) -> Path:
     """The file of the index of images in these versions of `files`."""
-    sha = hashlib.sha256(repr(FORMAT).encode())
+    sha = hashlib.sha256(repr((FORMAT, PIL.__version__, column)).encode())
     for each in files:
-        sha.update(repr(file_version(each.absolute())).encode())
+        try:
+            sha.update(repr(file_version(each.absolute())).encode())
+        except OSError as error:  # such as a link to a missing file
+            raise InputError(f"{each} cannot be read: {error.strerror}") from error
     return Path(platformdirs.user_cache_dir("tombola")) / "image-index" / f"{sha.hexdigest()[:32]}.safetensors"
 
 
@@ -103,5 +112,5 @@ def _describe(source: ImageSource, rows: range) -> list[tuple[bytes, tuple[int, 
     described = []
     for place, content in source.read(rows):
         with image_at(place, content) as encoded:
-            described.append((hashlib.blake2b(encoded, digest_size=16).digest(), decoded_shape(encoded)))
+            described.append((hashlib.sha256(encoded).digest()[:16], decode(encoded).shape))
     return described

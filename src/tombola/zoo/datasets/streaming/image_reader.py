@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from tombola.utils.workers import cores
+from tombola.utils.workers import own_cores
 from tombola.zoo.datasets.dataset import Array
 from tombola.zoo.datasets.image_stack import decode_at
 from tombola.zoo.datasets.streaming.image_source import ImageSource
@@ -21,6 +21,12 @@ AHEAD = 3
 
 CHUNK = 8
 """Images of a batch that a thread decodes at a time."""
+
+
+@functools.cache
+def _decoders() -> ThreadPoolExecutor:
+    """The threads that decode for all readers of this process."""
+    return ThreadPoolExecutor(own_cores(), "decode images")
 
 
 class Batch(NamedTuple):
@@ -52,10 +58,6 @@ class ImageReader:
         self._decoding: deque[Batch] = deque()
         warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata
 
-    @cached_property
-    def _decoders(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(cores(), "decode images")
-
     def read_ahead(self, batches: Sequence[Array]) -> None:
         """Announce the batches, rows of the source, that will be read next, in place of those announced before."""
         known = len(self._decoding)
@@ -86,7 +88,7 @@ class ImageReader:
     def _decode(self, rows: Array) -> Batch:
         pixels = np.empty((len(rows), *self.shape), np.uint8)
         parts = [slice(first, first + CHUNK) for first in range(0, len(rows), CHUNK)]
-        return Batch(rows, pixels, [self._decoders.submit(self._decode_part, rows[p], pixels[p]) for p in parts])
+        return Batch(rows, pixels, [_decoders().submit(self._decode_part, rows[p], pixels[p]) for p in parts])
 
     def _decode_part(self, rows: Array, pixels: Array) -> None:
         for into, (place, content) in zip(pixels, self.source.read(rows.tolist()), strict=True):

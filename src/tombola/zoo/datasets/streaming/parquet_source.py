@@ -57,9 +57,17 @@ class ParquetSource:
         for block in blocks[np.argsort(first)].tolist():
             with self._lock:
                 known = block in self._in_memory or block in self._requested
-                self._requested.add(block)
+                if not known:
+                    self._requested.add(block)
             if not known:
-                self._readers.submit(self._block, block)
+                self._readers.submit(self._read_requested, block)
+
+    def _read_requested(self, block: int) -> None:
+        try:
+            self._block(block)
+        finally:
+            with self._lock:
+                self._requested.discard(block)
 
     def keep(self, images: int) -> None:
         self._kept = max(self._kept, 1 + -(-images * len(self._places) // max(1, len(self))))
@@ -83,7 +91,6 @@ class ParquetSource:
             with self._lock:
                 self._in_memory[block] = images
                 self._reading.pop(block, None)
-                self._requested.discard(block)
                 while len(self._in_memory) > self._kept:
                     self._in_memory.popitem(last=False)
             return images

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tombola.zoo.datasets.parquet_columns import Columns, find_columns
 from tombola.zoo.datasets.parquet_file import check_labels, damaged_parquet, open_parquet, schema_of
 from tombola.zoo.datasets.parquet_files import DatasetFiles
 from tombola.zoo.datasets.streaming.file_source import FileSource
-from tombola.zoo.datasets.streaming.image_index import index_images
+from tombola.zoo.datasets.streaming.image_index import ImageIndex, index_images
 from tombola.zoo.datasets.streaming.parquet_source import ParquetSource
 from tombola.zoo.datasets.streaming.streamed_dataset import Part, StreamedDataset, streamed_dataset
 
@@ -24,23 +24,36 @@ from tombola.zoo.datasets.streaming.streamed_dataset import Part, StreamedDatase
 def stream_image_folder(folder: Path, columns: Columns) -> StreamedDataset:
     """The images that `find_image_parts` finds. Raises `InputError` with the file or folder, and what is wrong."""
 
+    indexed: list[tuple[Sequence[Path], ImageIndex]] = []
+
     def digests(paths: Sequence[Path]) -> list[bytes]:
-        return [digest.tobytes() for digest in index_images(FileSource(paths), paths).digests]
+        indexed.append((paths, index_images(FileSource(paths), paths)))
+        return [digest.tobytes() for digest in indexed[0][1].digests]
 
-    return stream_image_parts(find_image_parts(folder, digests), columns.size)
+    def index_of(paths: Sequence[Path]) -> ImageIndex:
+        if not indexed:
+            return index_images(FileSource(paths), paths)
+        row = {path: index for index, path in enumerate(indexed[0][0])}
+        return indexed[0][1].select([row[path] for path in paths])
+
+    return stream_image_parts(find_image_parts(folder, digests), columns.size, index_of)
 
 
-def stream_image_parts(parts: ImageParts, size: int | None) -> StreamedDataset:
-    """The images of both parts. Raises `InputError` with the file, and what is wrong."""
+def stream_image_parts(
+    parts: ImageParts, size: int | None, index_of: Callable[[Sequence[Path]], ImageIndex] | None = None
+) -> StreamedDataset:
+    """The images of both parts; `index_of` returns the index of some of them, if it is known. Raises `InputError`
+    with the file, and what is wrong."""
+
+    def part(files: ClassFiles, labels: Array) -> Part:
+        source = FileSource(files.paths)
+        index = index_of(files.paths) if index_of else index_images(source, files.paths)
+        return Part(str(files.root), source, index, labels)
+
     train, test = (
-        _part_of_files(files, labels) for files, labels in zip((parts.train, parts.test), parts.labels(), strict=True)
+        part(files, labels) for files, labels in zip((parts.train, parts.test), parts.labels(), strict=True)
     )
     return streamed_dataset(train, test, size, parts.notes)
-
-
-def _part_of_files(files: ClassFiles, labels: Array) -> Part:
-    source = FileSource(files.paths)
-    return Part(str(files.root), source, index_images(source, files.paths), labels)
 
 
 def stream_parquet(folder: Path, files: DatasetFiles, columns: Columns) -> StreamedDataset:
@@ -58,7 +71,7 @@ def _part_of_parquet(files: Sequence[Path], columns: Columns, image: str) -> Par
     if not len(labels):
         raise InputError(f"{files[0]} has no rows: there are no examples")
     source = ParquetSource(files, image, [groups for _, groups in read])
-    return Part(str(files[0]), source, index_images(source, files), labels)
+    return Part(str(files[0]), source, index_images(source, files, image), labels)
 
 
 def _labels_and_groups(path: Path, columns: Columns) -> tuple[Array, list[int]]:

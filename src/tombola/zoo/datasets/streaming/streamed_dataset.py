@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,9 @@ from tombola.zoo.datasets.dataset import Array, Dataset
 from tombola.zoo.datasets.image_stack import other_size, other_sizes, size_in_words
 from tombola.zoo.datasets.streaming.image_index import ImageIndex
 from tombola.zoo.datasets.streaming.image_source import ImageSource
+
+LARGE_BLOCK = 2000
+"""Images of a row group for which a note says that it is large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,11 @@ class StreamedDataset:
 AnyDataset = Dataset | StreamedDataset
 
 
+def has_blocks(dataset: AnyDataset) -> bool:
+    """Whether training images are read in blocks of several."""
+    return isinstance(dataset, StreamedDataset) and dataset.train.blocks is not None
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """The training or the test images, and what is known of them."""
@@ -60,7 +68,15 @@ def streamed_dataset(train: Part, test: Part, size: int | None, notes: Sequence[
         sha.update(np.int64(len(part.labels)).tobytes() + part.index.digests.tobytes() + part.labels.tobytes())
     inputs = _common_shape(train, test, size)
     parts = (train.source, test.source, train.labels, test.labels)
-    return StreamedDataset(*parts, inputs, size, sha.hexdigest()[:32], tuple(notes))
+    return StreamedDataset(*parts, inputs, size, sha.hexdigest()[:32], (*notes, *_about_blocks(train)))
+
+
+def _about_blocks(train: Part) -> Iterator[str]:
+    if train.source.blocks is not None and (largest := int(np.bincount(train.source.blocks).max())) > LARGE_BLOCK:
+        yield (
+            f"{train.where}: its row groups have up to {largest:,} images, which are read, shuffled and held out "
+            "together; write smaller ones, as with pyarrow.parquet.write_table(..., row_group_size=100)"
+        )
 
 
 def _common_shape(train: Part, test: Part, size: int | None) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,9 @@ from tombola.zoo.batches import BatchOrder
 from tombola.zoo.datasets.cropping import crop_centre
 from tombola.zoo.datasets.dataset import Array
 from tombola.zoo.datasets.streaming.image_reader import AHEAD, ImageReader
+
+MAX_BYTES = 2**26
+"""Pixels that are decoded for an evaluation at once, at most; several such batches are in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +44,14 @@ class StreamedExamples:
 
     def __getitem__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """The inputs and labels of a batch of indices, which is on the CPU."""
-        x, y = self._read(batch)
-        return crop_centre(x, self.centre), y
+        return self._read(batch, self.centre)
 
     def batches(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield from map(self._read, order)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        batches: list[Tensor] = list(torch.split(torch.arange(len(self)), batch_size))
+        most = max(1, MAX_BYTES // math.prod(self.shape))
+        batches: list[Tensor] = list(torch.split(torch.arange(len(self)), min(batch_size, most)))
         self.reader.read_ahead([self.rows[batch.numpy()] for batch in batches])
         yield from (self[batch] for batch in batches)
 
@@ -67,8 +71,9 @@ class StreamedExamples:
     def to(self, device: torch.device) -> StreamedExamples:
         return replace(self, scaled=self.scaled.to(device))
 
-    def _read(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(self, batch: Tensor, centre: int | None = None) -> tuple[Tensor, Tensor]:
         pixels = torch.from_numpy(self.reader.read(self.rows[batch.numpy()]))
+        pixels = crop_centre(pixels, centre).contiguous()
         device = self.scaled.device
         return self._scale(to_device(pixels, device)), to_device(self.y[batch], device)
 
