@@ -73,6 +73,7 @@ _OPTIMIZERS = "tombola.engines.optimizers"
 _AUGMENTATION = "tombola.engines.augmentation"
 _TRANSFERS = "tombola.utils.transfers"
 _EAGER = "tombola.engines.eager"
+_EXAMPLES = "tombola.zoo.datasets.example_set"
 _BITMASK = "tombola.pruning.bitmask"
 _CHANGE = "tombola.pruning.scores.change"
 _INPUTS = "tombola.pruning.scores.inputs"
@@ -153,7 +154,7 @@ BUGS = [
         "paused",
         MIXED,
     ),
-    Bug("eager: batches on the CPU", _EAGER, "to_device(orders, self.device)", "orders", "eager", WAITS),
+    Bug("eager: batches on the CPU", _EXAMPLES, "to_device(order, self.y.device)", "order", "eager", WAITS),
     Bug("eager: orders not pinned", _TRANSFERS, "tensor.pin_memory()", "tensor", "eager", WAITS),
     Bug("eager: sums on the CPU", _EAGER, "torch.float64, device=self.device)", "torch.float64)", "eager", MIXED),
     Bug("hold: bits on the CPU", _BITMASK, ".copy_(bits)", ".copy_(bits).cpu()", "hold", MIXED),

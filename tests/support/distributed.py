@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,13 @@ def forkserver() -> ForkServerContext:
     return context
 
 
+def heed_interrupts() -> None:
+    """Ctrl-C is not ignored in this process, as it is where the tests were started in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def in_two_processes(work: Any, folder: Path, *arguments: Any) -> None:
     """Call `work(rank, folder, *arguments)` in each process."""
     forkserver()
@@ -36,6 +44,7 @@ def in_two_processes(work: Any, folder: Path, *arguments: Any) -> None:
 
 def _start(rank: int, work: Any, folder: Path, *arguments: Any) -> None:
     torch.set_num_threads(1)
+    heed_interrupts()
     rendezvous = folder / f"rendezvous-{'-'.join(map(str, arguments))}"
     distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=2)
     work(rank, folder, *arguments)

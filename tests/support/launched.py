@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from tests.support.distributed import forkserver
+from tests.support.distributed import forkserver, heed_interrupts
 
 SECONDS = 120
 """Until a process that does not end fails a test."""
@@ -51,6 +51,7 @@ def _command(rank: int, port: int, folder: Path, arguments: Sequence[str]) -> No
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{rank}.{name}", os.O_WRONLY | os.O_CREAT), number)
     os.environ |= environment(rank, port)
+    heed_interrupts()
     sys.argv = ["tombola", *arguments]
 
     from tombola.cli import main
