@@ -54,8 +54,9 @@ def run_of(name: str, images: Path) -> Run:
 
 
 def assert_follows_eager(run: Run, found: Outcome) -> None:
-    """After one or two iterations: in the deepest networks rounding errors grow tenfold with each. Then they are below
-    a 10,000th of what the training changed (measured for all networks), which leaves other processors a factor of 100.
+    """After one or two iterations: in the deepest networks rounding errors grow tenfold with each. Then they are
+    below a 10,000th of what the training changed (measured for all networks), which leaves other processors a factor
+    of 100.
     """
     expected, start = train_alone(run), masked_network(run).state_dict()
     np.testing.assert_allclose(found.curves["train_loss"], expected.curves["train_loss"], rtol=1e-3)
