@@ -41,7 +41,7 @@ def count_rows(path: Path) -> int:
         return int(file.metadata.num_rows)
 
 
-def image_bytes(column: pa.Array) -> pa.Array:
+def image_bytes(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """The encoded images of a column, which are binary or in the field `bytes` of structs."""
     return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 

@@ -34,7 +34,7 @@ class ParquetSource:
         self._first = np.concatenate([[0], np.cumsum(sizes)])
         self._first_of_file = np.concatenate([[0], np.cumsum([sum(each) for each in groups])])
         self._kept = cores() + 1  # each of the threads that decode may be in another block
-        self._in_memory: OrderedDict[int, pa.Array] = OrderedDict()
+        self._in_memory: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         self._lock = threading.Lock()
         self._reading: dict[int, threading.Lock] = {}
         self._requested: set[int] = set()
@@ -76,7 +76,7 @@ class ParquetSource:
     def _readers(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(READING_THREADS, "read images")
 
-    def _block(self, block: int) -> pa.Array:
+    def _block(self, block: int) -> pa.ChunkedArray:
         """The images of a row group, which one thread reads and the others wait for."""
         with self._lock:
             if block in self._in_memory:
@@ -95,10 +95,10 @@ class ParquetSource:
                     self._in_memory.popitem(last=False)
             return images
 
-    def _read_group(self, file: int, group: int) -> pa.Array:
+    def _read_group(self, file: int, group: int) -> pa.ChunkedArray:
         path = self.files[file]
         with open_parquet(path) as opened:
             try:
-                return image_bytes(opened.read_row_group(group, columns=[self.column]).column(0).combine_chunks())
+                return image_bytes(opened.read_row_group(group, columns=[self.column]).column(0))
             except (pa.ArrowException, OSError) as error:
                 raise damaged_parquet(path, error) from error

@@ -82,7 +82,6 @@ class StreamedExamples:
         channels, values = self.scaled.shape
         indices = pixels.int()
         if channels > 1:
-            indices += torch.arange(0, channels * values, values, dtype=torch.int32, device=pixels.device)[
-                :, None, None
-            ]
+            first = values * torch.arange(channels, dtype=torch.int32, device=pixels.device)
+            indices += first[:, None, None]
         return self.scaled.view(-1).index_select(0, indices.view(-1)).view_as(pixels)
