@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 RATE = {"mnist": 2.2e11, "digits": 5e10, "cifar10": 5e10, "imagenet": 1.5e11, "tiny-imagenet": 1.5e11}
 """By dataset, floating-point operations per second of dense training on two processor cores, as in the experiments of
-docs/reproductions.md: sparse layers save some of them."""
+docs/reproductions.md: sparse layers save some of them. Those of ImageNet are guessed, as nothing was run on it."""
 
 OPERATIONS = 6
 """For each multiply-add of a forward pass: two in it, and four in the backward pass."""

@@ -140,9 +140,9 @@ def set_up(recipe: Recipe, data_dir: str | Path | None = None) -> RecipeWorkload
     candidates = [iteration("stability.candidates", length) for length in lengths]
     if candidates != sorted(set(candidates)):
         raise InputError(f"stability.candidates: should be in order, not {', '.join(map(str, lengths))}")
-    if recipe.data.name not in (*DATASETS, *IMAGE_DATASETS):
-        for suspicion in suspicions(dataset, recipe.data.scale):
-            log.warning('dataset "%s": %s', recipe.data.name, suspicion)
+    built_in = recipe.data.name in (*DATASETS, *IMAGE_DATASETS)
+    for suspicion in dataset.notes if built_in else suspicions(dataset, recipe.data.scale):
+        log.warning('dataset "%s": %s', recipe.data.name, suspicion)
     data = Data(**recipe.data.model_dump(), digest=dataset.digest, seed=0)
     if not has_blocks(dataset):  # so that it does not change the key where it changes nothing
         data = data.model_copy(update={"shuffle_buffer": SHUFFLE_BUFFER})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tombola.utils.errors import InputError
@@ -15,8 +14,6 @@ from tombola.zoo.datasets.parquet_files import choose_files, list_files, train_f
 from tombola.zoo.datasets.search_paths import data_folders
 from tombola.zoo.datasets.streaming.readers import stream_image_parts
 from tombola.zoo.datasets.streaming.streamed_dataset import AnyDataset
-
-log = logging.getLogger(__name__)
 
 TESTS = ("validation", "valid", "val")
 """The parts that are used as the test set: the labels of the original test sets are not public."""
@@ -49,7 +46,7 @@ TINY_IMAGENET = ImageNetSource(
 
 def load_imagenet(source: ImageNetSource, data_dir: str | Path | None, columns: Columns | None = None) -> AnyDataset:
     """Read the dataset from the first folder that has it: `train/CLASS/` and `val/CLASS/`, `val/images/` beside
-    `val_annotations.txt`, or Parquet files. The validation set is the test set. Subsets are accepted, with a warning.
+    `val_annotations.txt`, or Parquet files. The validation set is the test set. Subsets are accepted, with a note.
 
     Raises `InputError` with the folders searched, and for missing, damaged or invalid files.
     """
@@ -63,13 +60,13 @@ def load_imagenet(source: ImageNetSource, data_dir: str | Path | None, columns: 
         )
     dataset = _read(folder, columns)
     found = (dataset.classes, len(dataset.y_train), len(dataset.y_test))
-    if found != (source.classes, *source.examples):
-        log.warning(
-            'dataset "%s": %s has %d classes, %d training and %d validation images; the published one has %d, %d and '
-            "%d",
-            *(source.name, folder, *found, source.classes, *source.examples),
-        )
-    return dataset
+    if found == (source.classes, *source.examples):
+        return dataset
+    has, should = (
+        f"{classes:,} classes, {train:,} training and {test:,} validation images"
+        for classes, train, test in (found, (source.classes, *source.examples))
+    )
+    return replace(dataset, notes=(*dataset.notes, f"{folder} has {has}; the published dataset has {should}"))
 
 
 def locate_imagenet(source: ImageNetSource, data_dir: str | Path | None) -> Path | None:
