@@ -30,7 +30,7 @@ from tombola.utils.host_copies import host_copies
 from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.seeds import Purpose, derive
 from tombola.zoo.datasets import prepare
-from tombola.zoo.datasets.example_set import Examples
+from tombola.zoo.datasets.example_set import SplitExamples
 from tombola.zoo.datasets.split import Split
 
 MAX_EVALUATION_BATCH = 5000
@@ -181,11 +181,11 @@ class ModuleLearner:
 
     def _evaluate(self, split_name: SplitName) -> list[Evaluation]:
         """Evaluate the network as it is."""
-        examples: Examples = getattr(self.split, split_name)
+        examples: SplitExamples = getattr(self.split, split_name)
         loss, correct = self._totals(examples)
         return [Evaluation(loss / len(examples), correct / len(examples))]
 
-    def _totals(self, examples: Examples) -> tuple[float, int]:
+    def _totals(self, examples: SplitExamples) -> tuple[float, int]:
         """The sum of the losses of these examples, and how many of them are classified correctly."""
         self.network.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from tombola.runs.run import Run
-from tombola.utils.errors import InputError
 from tombola.utils.random_stream import Array, RandomStream
 from tombola.utils.seeds import Purpose, sequence
 
@@ -27,9 +26,7 @@ class Mixed:
     """A permutation of the batch, int64 of shape (batch,)."""
 
     def __call__(self, values: Tensor) -> Tensor:
-        """The mixed inputs or losses of a batch. Raises `InputError` for integers, such as tokens."""
-        if not values.is_floating_point():
-            raise InputError(f"training.mixup: inputs should be real numbers, not {values.dtype}")
+        """The mixed inputs of a batch."""
         own, others = self.pair(values)
         return torch.lerp(others, own, self.share)
 

@@ -22,7 +22,7 @@ from tombola.runs.outcome import Outcome, without_pruned
 from tombola.runs.run import Run
 from tombola.runs.sparse_state import strip_prefix
 from tombola.utils.workers import raise_if_cancelled
-from tombola.zoo.datasets.example_set import Examples
+from tombola.zoo.datasets.example_set import SplitExamples
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -85,7 +85,11 @@ class TrainingLoop:
     that they continue from."""
 
     def __init__(
-        self, runs: Sequence[Run], learner: Learner, examples: Examples, load_state: StateLoader = no_stored_states
+        self,
+        runs: Sequence[Run],
+        learner: Learner,
+        examples: SplitExamples,
+        load_state: StateLoader = no_stored_states,
     ) -> None:
         self.runs = runs
         self.learner = learner

@@ -1,4 +1,4 @@
-"""Examples, as a training reads them; ExampleSet: those in memory."""
+"""SplitExamples: what a training reads; ExampleSet: examples that are in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tombola.zoo.batches import BatchOrder
 from tombola.zoo.datasets.cropping import crop_centre
 
 
-class Examples(Protocol):
+class SplitExamples(Protocol):
     """Examples of one part of a split. Inputs are float32 of shape (examples, *shape), labels int64 of shape
     (examples,); both are on the device that `to` was called with."""
 
@@ -99,7 +99,7 @@ class ExampleSet:
         return self.x[rows], self.y[rows]
 
 
-def in_memory(examples: Examples) -> ExampleSet:
+def in_memory(examples: SplitExamples) -> ExampleSet:
     """The same examples, of which the caller knows that they are in memory."""
     assert isinstance(examples, ExampleSet)
     return examples

@@ -15,7 +15,7 @@ from tombola.zoo.batches import permute_blocks
 from tombola.zoo.datasets import scale
 from tombola.zoo.datasets.dataset import Array, Dataset
 from tombola.zoo.datasets.description import Data
-from tombola.zoo.datasets.example_set import Examples, ExampleSet
+from tombola.zoo.datasets.example_set import ExampleSet, SplitExamples
 from tombola.zoo.datasets.streaming.image_reader import ImageReader
 from tombola.zoo.datasets.streaming.image_source import ImageSource
 from tombola.zoo.datasets.streaming.streamed_dataset import AnyDataset, StreamedDataset
@@ -26,9 +26,9 @@ from tombola.zoo.datasets.streaming.streamed_examples import StreamedExamples
 class Split:
     """Examples to train on, to select by, and to report on. The test set is never used to select."""
 
-    train: Examples
-    validation: Examples
-    test: Examples
+    train: SplitExamples
+    validation: SplitExamples
+    test: SplitExamples
     black: Tensor = field(default_factory=lambda: torch.zeros(()))
     """The value of a black pixel after scaling: float32 of shape (channels,), or () for images without channels."""
     scaling: str = ""

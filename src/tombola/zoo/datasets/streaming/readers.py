@@ -18,7 +18,7 @@ from tombola.zoo.datasets.parquet_files import DatasetFiles
 from tombola.zoo.datasets.streaming.file_source import FileSource
 from tombola.zoo.datasets.streaming.image_index import ImageIndex, index_images
 from tombola.zoo.datasets.streaming.parquet_source import ParquetSource
-from tombola.zoo.datasets.streaming.streamed_dataset import Part, StreamedDataset, streamed_dataset
+from tombola.zoo.datasets.streaming.streamed_dataset import ImagePart, StreamedDataset, streamed_dataset
 
 
 def stream_image_folder(folder: Path, columns: Columns) -> StreamedDataset:
@@ -45,10 +45,10 @@ def stream_image_parts(
     """The images of both parts; `index_of` returns the index of some of them, if it is known. Raises `InputError`
     with the file, and what is wrong."""
 
-    def part(files: ClassFiles, labels: Array) -> Part:
+    def part(files: ClassFiles, labels: Array) -> ImagePart:
         source = FileSource(files.paths)
         index = index_of(files.paths) if index_of else index_images(source, files.paths)
-        return Part(str(files.root), source, index, labels)
+        return ImagePart(str(files.root), source, index, labels)
 
     train, test = (
         part(files, labels) for files, labels in zip((parts.train, parts.test), parts.labels(), strict=True)
@@ -65,13 +65,13 @@ def stream_parquet(folder: Path, files: DatasetFiles, columns: Columns) -> Strea
     return streamed_dataset(of_train, of_test, columns.size)
 
 
-def _part_of_parquet(files: Sequence[Path], columns: Columns, image: str) -> Part:
+def _part_of_parquet(files: Sequence[Path], columns: Columns, image: str) -> ImagePart:
     read = [_labels_and_groups(path, columns) for path in files]
     labels = np.concatenate([of_file for of_file, _ in read])
     if not len(labels):
         raise InputError(f"{files[0]} has no rows: there are no examples")
     source = ParquetSource(files, image, [groups for _, groups in read])
-    return Part(str(files[0]), source, index_images(source, files, image), labels)
+    return ImagePart(str(files[0]), source, index_images(source, files, image), labels)
 
 
 def _labels_and_groups(path: Path, columns: Columns) -> tuple[Array, list[int]]:

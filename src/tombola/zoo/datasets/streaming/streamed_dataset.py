@@ -49,7 +49,7 @@ def has_blocks(dataset: AnyDataset) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class ImagePart:
     """The training or the test images, and what is known of them."""
 
     where: str
@@ -59,7 +59,9 @@ class Part:
     labels: Array
 
 
-def streamed_dataset(train: Part, test: Part, size: int | None, notes: Sequence[str] = ()) -> StreamedDataset:
+def streamed_dataset(
+    train: ImagePart, test: ImagePart, size: int | None, notes: Sequence[str] = ()
+) -> StreamedDataset:
     """The dataset of both parts. Raises `InputError` unless all images have one size, or are resized, and if labels
     are not classes."""
     check_classes(train.where, test.where, train.labels, test.labels)
@@ -71,7 +73,7 @@ def streamed_dataset(train: Part, test: Part, size: int | None, notes: Sequence[
     return StreamedDataset(*parts, inputs, size, sha.hexdigest()[:32], (*notes, *_about_blocks(train)))
 
 
-def _about_blocks(train: Part) -> Iterator[str]:
+def _about_blocks(train: ImagePart) -> Iterator[str]:
     if train.source.blocks is not None and (largest := int(np.bincount(train.source.blocks).max())) > LARGE_BLOCK:
         yield (
             f"{train.where}: its row groups have up to {largest:,} images, which are read, shuffled and held out "
@@ -79,7 +81,7 @@ def _about_blocks(train: Part) -> Iterator[str]:
         )
 
 
-def _common_shape(train: Part, test: Part, size: int | None) -> tuple[int, ...]:
+def _common_shape(train: ImagePart, test: ImagePart, size: int | None) -> tuple[int, ...]:
     """The shape of all images; with three channels if any has."""
     colour = any(part.index.shapes[:, 0].any() for part in (train, test))
     if size is not None:
