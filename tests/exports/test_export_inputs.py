@@ -135,7 +135,11 @@ def test_a_ticket_of_a_users_network(tmp_path: Path) -> None:
     plain = export(ticket, tmp_path / "two", network=mine, examples=Examples(x), kinds=KINDS, turns=1)
     assert [each.name for each in plain.figures] == [each.name for each in labelled.figures]
     assert all(each.accuracy is None for each in plain.figures)
-    assert [each.difference for each in plain.figures] == [each.difference for each in labelled.figures]
+    # the sparse program is tuned by timing, so its sums may be rounded in another order
+    rounded = [
+        None if each.difference is None else pytest.approx(each.difference, abs=1e-6) for each in labelled.figures
+    ]
+    assert [each.difference for each in plain.figures] == rounded
 
 
 def test_a_held_network_in_double_precision_is_only_copied(tmp_path: Path) -> None:
