@@ -12,7 +12,7 @@ from tests.support.outcomes import outcome_of
 from tests.support.recipes import tiny
 from tests.support.studies import drive, requests_of, with_biases
 from tombola.experiments.experiment import count_runs
-from tombola.experiments.methods.sparse_training import learned_counts
+from tombola.experiments.methods.soft_threshold import learned_counts
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import Run

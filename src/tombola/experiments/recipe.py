@@ -15,11 +15,8 @@ from pydantic import ValidationError, model_validator
 from tombola.experiments import sections
 from tombola.experiments.baseline import BaselineSection
 from tombola.experiments.custom_config import custom_config
-from tombola.experiments.methods import METHODS, supermasks
-from tombola.experiments.methods.early_bird import EarlyBirdSection
-from tombola.experiments.methods.gradual import GradualSection
-from tombola.experiments.methods.sparse_training import RiglSection, SetSection, SparseTrainingSections
-from tombola.experiments.methods.swamp import SwampSection
+from tombola.experiments.methods import METHODS
+from tombola.experiments.methods.sections import MethodSections
 from tombola.experiments.metric import ACCURACY, VALIDATION_ACCURACY, Metric
 from tombola.experiments.recipe_files import recipes, unknown_recipe
 from tombola.experiments.recipe_parsing import apply_override, explain, read_toml
@@ -34,7 +31,7 @@ from tombola.utils.files import atomic_write
 log = logging.getLogger(__name__)
 
 
-class Recipe(SparseTrainingSections, SearchConfig):
+class Recipe(MethodSections, SearchConfig):
     """The configuration of an experiment with a model of the zoo, or one by import path, on a dataset."""
 
     data: sections.DataSection
@@ -51,22 +48,6 @@ class Recipe(SparseTrainingSections, SearchConfig):
     """Tickets interpolated with those of other levels."""
     analysis: sections.AnalysisSection | None = None
     """What the summary says besides the verdict."""
-    swamp: SwampSection | None = None
-    """Options of `search.method = "swamp"`."""
-    gradual: GradualSection | None = None
-    """Options of `search.method = "gradual"`."""
-    set: SetSection | None = None
-    """Options of `search.method = "set"`."""
-    rigl: RiglSection | None = None
-    """Options of `search.method = "rigl"`."""
-    early_bird: EarlyBirdSection | None = None
-    """Options of `search.method = "early-bird"`."""
-    edge_popup: supermasks.EdgePopupSection | None = None
-    """Options of `search.method = "edge-popup"`."""
-    biprop: supermasks.BipropSection | None = None
-    """Options of `search.method = "biprop"`."""
-    bernoulli_gates: supermasks.BernoulliGatesSection | None = None
-    """Options of `search.method = "bernoulli-gates"`."""
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

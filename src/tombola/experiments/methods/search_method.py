@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from tombola.studies.search import Prune
 from tombola.utils.errors import InputError
 from tombola.utils.frozen_model import FrozenModel
 from tombola.utils.seeds import Purpose, derive
-from tombola.zoo.models import describe_parametrized
 
 
 @dataclass(frozen=True)
@@ -86,16 +85,6 @@ class SearchMethod:
         return self.name.replace("-", "_")
 
 
-def parametrized_run(
-    dense: Run, by: str, layers: Mapping[str, Mapping[str, Any]], training: Mapping[str, Any] | None = None
-) -> Run:
-    """The dense network's run, with the weights named in `layers` computed by a parametrization of `PARAMETRIZATIONS`
-    with these options, without a mask, and with changes of its `training`."""
-    run = dense.with_network(describe_parametrized(dense.start.network, by, layers))
-    changed = dense.training.model_copy(update=training)
-    return run.model_copy(update={"mask": Mask({}), "training": changed})
-
-
 def spaced_iterations(option: str, begin: int, end: int, count: int, *, before_end: bool = False) -> list[int]:
     """`count` iterations, evenly spaced, the last of them at `end`; or one interval `before_end`.
 
@@ -108,3 +97,13 @@ def spaced_iterations(option: str, begin: int, end: int, count: int, *, before_e
     if count > most:
         raise InputError(f"{option}: should be at most {most} between iterations {begin} and {end}, not {count}")
     return [round(begin + (end - begin) * part / (count + before_end)) for part in range(1, count + 1)]
+
+
+def iteration_within(section: str, name: str, fraction: float, dense: Run) -> int:
+    """The iteration after this fraction of the training. Raises `InputError` if it is the first or the last."""
+    found = round(fraction * dense.last)
+    if not 0 < found < dense.last:
+        raise InputError(
+            f"{section}.{name}: should be within the training, which has {dense.last} iterations, not at {fraction:g}"
+        )
+    return found
