@@ -30,6 +30,14 @@ def test_what_is_removed_and_added_is_named_once() -> None:
     assert overrides(load_recipe("digits", ["stability.candidates=['0it']"])) == ['stability.candidates=["0it"]']
 
 
+def test_a_value_that_becomes_a_table_is_not_removed() -> None:
+    assert overrides(load_recipe("digits", ["controls.reinit={draws=1, levels=[3]}"])) == [
+        "controls.reinit.levels=[3]"
+    ]
+    several = load_recipe("digits", ["controls.reinit={draws=2, levels=[3]}"])
+    assert overrides(several) == ["controls.reinit.draws=2", "controls.reinit.levels=[3]"]
+
+
 def test_many_overrides_are_counted() -> None:
     changed = load_recipe("digits", [*(f"training.{key}" for key in ("lr=0.1", "momentum=0.5", "nesterov=true")),
                                      "replicates=3", "seed=1", "search.levels=2"])  # fmt: skip

@@ -50,15 +50,23 @@ def overrides(config: SearchConfig) -> list[str]:
     here, plain = config.resolved(), config.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     set_here = differences([{}, plain])
     found = {}
-    for key, (before, value) in differences([packaged, here]).items():
+    changed = differences([packaged, here])
+    left = [key for key, (_, value) in changed.items() if value is not None]
+    for key, (before, value) in changed.items():
         section = key.partition(".")[0]
         if section not in here:
             found[section] = f"no {section}"
         elif value is None:
-            found[key] = f"no {key}"
+            if not any(_contains(key, other) or _contains(other, key) for other in left):
+                found[key] = f"no {key}"
         elif before is not None or key in set_here:  # a new section has defaults, which say nothing
             found[key] = f"{key}={_shown(value)}"
     return [*found.values()]
+
+
+def _contains(key: str, other: str) -> bool:
+    """Whether `key`, with a value in one recipe, is a table in which `other` is in the other recipe."""
+    return other.startswith(f"{key}.")
 
 
 @functools.cache
