@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from tests.support.recipes import tiny
 from tests.support.reports import printed
 from tests.support.verdict_rows import experiment_rows
@@ -27,8 +29,15 @@ def summary(rows: list[Row]) -> Summary:
 def test_undecided_experiments_are_said_to_be_undecided() -> None:
     named = {"a": summary(WINNING), "b": summary(UNDECIDED), "c": summary(WORSE)}
     _, rows = winners_table(named)
-    second = {rows[i][0]: rows[i + 1][1] for i in range(0, len(rows), 2)}
+    second = {row[0]: after[1] for row, after in pairwise(rows) if row[0]}
     assert second == {"a": "ticket", "b": "cannot tell", "c": "no winning ticket"}
+
+
+def test_the_only_level_is_shown_even_if_its_ticket_does_not_win() -> None:
+    _, rows = winners_table({"a": summary(WORSE)})
+    assert [row[1:3] for row in rows] == [["dense", "100%"], ["no winning ticket", ""], ["ticket", "25%"]]
+    _, rows = winners_table({"a": summary([*WORSE, *experiment_rows([0.85] * 5, [600] * 5, level=1)[5:]])})
+    assert [row[1] for row in rows] == ["dense", "no winning ticket"]
 
 
 def test_common_levels_have_a_row_for_each_experiment() -> None:

@@ -12,16 +12,17 @@ from tombola.stats.summary import LevelSummary, Summary
 
 
 def winners_table(named: Mapping[str, Summary]) -> tuple[list[str], list[list[str]]]:
-    """The head and rows: of each experiment the dense network, and the smallest winning ticket with its controls."""
+    """The head and rows: of each experiment the dense network, and the smallest winning ticket with its controls.
+    Without a winning ticket, those of the only level, if there is one level below the dense network."""
     heads = _heads(named.values())
     rows = []
     for label, summary in named.items():
-        found = summary.smallest_winning
+        found, below = summary.smallest_winning, summary.levels[1:]
         own = [["dense", *_cells(summary, summary.levels[0], "ticket", heads)]] if summary.levels else []
-        if found:
-            own += [[branch, *_cells(summary, found, branch, heads)] for branch in found.branches]
-        else:
+        if found is None:
             own.append([without_winner(summary), *[""] * (1 + len(heads))])
+        for level in [found] if found else below if len(below) == 1 else []:
+            own += [[branch, *_cells(summary, level, branch, heads)] for branch in level.branches]
         rows += [[label if row is own[0] else "", *row] for row in own]
     return ["experiment", "", "left", *heads], rows
 
