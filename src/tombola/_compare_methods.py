@@ -19,7 +19,7 @@ from tombola.experiments.compared_methods import (
 )
 from tombola.experiments.growth import growth_of_folder
 from tombola.experiments.methods import METHODS
-from tombola.experiments.planning.expected_runs import expected_runs
+from tombola.experiments.planning.expected_runs import first_replicate
 from tombola.experiments.recipe import Recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.experiments.results import Results
@@ -186,11 +186,9 @@ class _Planner:
     def _rehearsed(self, recipe: Recipe) -> TrainingCosts:
         """What the first replicate is expected to train. Raises `InputError` for what would fail later."""
         experiment, costs = RecipeExperiment(recipe, self.data_dir), TrainingCosts(self.plan.dense)
-        for replicate, expected in expected_runs(experiment):
-            if replicate != experiment.replicates[0]:
-                break
+        for expected in first_replicate(experiment):
             if expected.request.point is None:
-                costs.add(replicate, expected.request)
+                costs.add(experiment.replicates[0], expected.request)
         return costs
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from tombola.engines import Engine
 from tombola.experiments.experiment import Experiment, count_runs
 from tombola.experiments.experiment_log import ExperimentLog
-from tombola.experiments.planning.expected_runs import expected_runs
+from tombola.experiments.planning.expected_runs import expected_work
 from tombola.experiments.planning.time_left import TimeLeft
 from tombola.experiments.results import TICKET
 from tombola.experiments.results_collector import ResultsCollector
@@ -201,7 +201,7 @@ def _displays(
     for performance in performances:
         for each in performance.listeners:
             if isinstance(each, ProgressDisplay):
-                yield each, expected_runs(performance.experiment)
+                yield each, expected_work(performance.experiment)
     for each in listeners:
         if isinstance(each, ProgressDisplay):
             yield each, _numbered_through(performances)
@@ -211,7 +211,7 @@ def _numbered_through(performances: Sequence[Performance]) -> Iterator[tuple[int
     before = 0
     for performance in performances:
         replicates = performance.experiment.replicates
-        for replicate, expected in expected_runs(performance.experiment):
+        for replicate, expected in expected_work(performance.experiment):
             yield before + replicates.index(replicate), expected
         before += len(replicates)
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support.experiments import rotated_digits, simulate
 from tests.support.recipes import tiny
 from tombola.experiments.experiment import count_runs
-from tombola.experiments.planning.expected_runs import expected_runs, why_at_most
+from tombola.experiments.planning.expected_runs import expected_runs, expected_work, why_at_most
 from tombola.experiments.recipe import Recipe, load_recipe
 from tombola.experiments.recipe_experiment import RecipeExperiment
 from tombola.experiments.recipe_files import recipes
@@ -54,6 +54,13 @@ def test_every_request_is_expected(changes: dict[str, Any], tmp_path: Path) -> N
     requested = Counter(facts(study, request) for study, request in recorder.answers)
     expected = Counter(facts(study, each.request) for study, each in expected_runs(RecipeExperiment(recipe)))
     assert expected == requested
+
+
+@pytest.mark.parametrize("changes", RECIPES.values(), ids=RECIPES)
+def test_all_replicates_do_the_work_of_the_first(changes: dict[str, Any]) -> None:
+    experiment = RecipeExperiment(tiny(replicates=3, **changes))
+    work = [facts(study, each.request) for study, each in expected_work(experiment)]
+    assert Counter(work) == Counter(facts(study, each.request) for study, each in expected_runs(experiment))
 
 
 def test_transfers_are_expected(tmp_path: Path) -> None:

@@ -45,11 +45,26 @@ def expected_runs(experiment: Experiment, store: Store | None = None) -> Iterato
 
     Every training is expected to converge. What depends on figures is a maximum; see `why_at_most`.
     """
-    rehearsed = experiment.with_masks(StandInMasks())
-    answers = _Answers(experiment, store)
     for replicate in experiment.replicates:
-        for request in rehearse(rehearsed.study(replicate), answers):
+        for request in _rehearsal(experiment, replicate, store):
             yield replicate, request
+
+
+def first_replicate(experiment: Experiment) -> Iterator[Rehearsed]:
+    """The requests of the first replicate; see `expected_runs`."""
+    return _rehearsal(experiment, experiment.replicates[0], None)
+
+
+def expected_work(experiment: Experiment) -> Iterator[tuple[int, Rehearsed]]:
+    """The requests of the first replicate, each as that of every replicate: while no outcome is known, the others
+    differ only in their seeds. A rehearsal of a method that changes its mask hundreds of times takes seconds."""
+    for request in first_replicate(experiment):
+        for replicate in experiment.replicates:
+            yield replicate, request
+
+
+def _rehearsal(experiment: Experiment, replicate: int, store: Store | None) -> Iterator[Rehearsed]:
+    return rehearse(experiment.with_masks(StandInMasks()).study(replicate), _Answers(experiment, store))
 
 
 def why_at_most(config: SearchConfig) -> str | None:
