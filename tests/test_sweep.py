@@ -61,11 +61,7 @@ def test_results_are_those_of_single_experiments_and_shared_runs_are_trained_onc
         assert all((alone / name).read_bytes() == (folder / name).read_bytes() for name in TABLES)
 
 
-def test_an_experiment_whose_trainings_fail_does_not_end_the_others(
-    tmp_path: Path, engine: list[FakeEngine], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # a class pickled by value and unpickled in the same process gets copies of its methods, with other globals
-    monkeypatch.setattr("tombola.utils.pickling.own_modules", lambda: ())
+def test_an_experiment_whose_trainings_fail_does_not_end_the_others(tmp_path: Path, engine: list[FakeEngine]) -> None:
     recipes = {tmp_path / "bad": tiny(training__lr=0.01), tmp_path / "good": tiny()}
     engine[0] = Unlucky()
     with pytest.raises(TrainingsFailed, match="no luck"):

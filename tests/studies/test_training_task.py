@@ -39,6 +39,13 @@ def test_workers_need_not_have_the_data(monkeypatch: pytest.MonkeyPatch, store: 
     assert len(train_task(task)) == 1
 
 
+def test_classes_keep_their_methods_where_they_were_pickled(dense: Run, store: Store) -> None:
+    training, train = RemoteTraining(store, RecordingEngine(), InlineExecutor()), RecordingEngine.train
+    train_task(training._task([dense]))
+    training.close()
+    assert RecordingEngine.train is train
+
+
 def test_other_versions_are_refused(dense: Run, store: Store) -> None:
     training = RemoteTraining(store, RecordingEngine(), InlineExecutor())
     task = replace(training._task([dense]), versions=libraries.versions() | {"torch": "1.0"})

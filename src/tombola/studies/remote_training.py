@@ -20,8 +20,7 @@ from tombola.pruning.mask import State
 from tombola.runs.outcome import Outcome
 from tombola.runs.run import BaseRun, Run
 from tombola.runs.store import Store
-from tombola.studies.training_task import Shared, TrainingTask, capacity_task, train_task
-from tombola.utils.pickling import dumps
+from tombola.studies.training_task import Shared, TrainingTask, capacity_task, pickle_engine, train_task
 from tombola.zoo.datasets import described_dataset
 from tombola.zoo.datasets.dataset import Dataset
 from tombola.zoo.datasets.description import Data
@@ -69,7 +68,7 @@ class RemoteTraining:
         self._executor = executor
         self._at_once = at_once
         self._claim = store.claims()
-        self._pickled = dumps(engine)
+        self._pickled = pickle_engine(engine)
         self._shared_engine = self._share(self._pickled)
         self._states: dict[tuple[str, bool], Shared[State]] = {}
         self._datasets: dict[str, Shared[Dataset] | None] = {}

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -22,6 +23,7 @@ from tombola.runs.run import BaseRun
 from tombola.runs.store import Store
 from tombola.utils.errors import InputError
 from tombola.utils.libraries import versions
+from tombola.utils.pickling import dumps
 from tombola.zoo.datasets.dataset import Dataset
 from tombola.zoo.datasets.handed import handed_over
 
@@ -89,8 +91,23 @@ def _prepared(task: TrainingTask) -> Iterator[Engine[Any]]:
         torch.set_num_threads(threads)
 
 
+_PICKLED_HERE: WeakValueDictionary[bytes, Engine[Any]] = WeakValueDictionary()
+
+
+def pickle_engine(engine: Engine[Any]) -> bytes:
+    """The engine as tasks have it. Raises `InputError` if it cannot be pickled."""
+    pickled = dumps(engine)
+    _PICKLED_HERE[pickled] = engine
+    return pickled
+
+
 @functools.lru_cache(maxsize=1)
 def _unpickled(engine: bytes) -> Engine[Any]:
-    """The engine, unpickled once in each process, with everything that the user's functions refer to."""
-    unpickled: Engine[Any] = pickle.loads(engine)
+    """The engine, unpickled once in each process, with everything that the user's functions refer to.
+
+    Threads of the process that pickled it use the engine itself: cloudpickle pickles the user's classes with their
+    methods, and to unpickle them here would replace the methods by copies that see copies of the module's variables.
+    """
+    here = _PICKLED_HERE.get(engine)
+    unpickled: Engine[Any] = pickle.loads(engine) if here is None else here
     return unpickled
