@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,6 @@ from tombola.runs.initial_state import StateLoader, initial_state, masked_networ
 from tombola.runs.run import BaseRun, Precision, Run, Training
 from tombola.utils.duration import Duration
 from tombola.utils.errors import InputError
-from tombola.utils.network_copy import copy_network
 from tombola.utils.random_state import preserve_rng_state
 from tombola.utils.seeds import Purpose, derive
 from tombola.utils.text import first_line
@@ -94,14 +92,13 @@ class RecipeWorkload:
         return masked_network(run, load_state).state_dict()
 
     def trained_network(self, run: BaseRun, state: State) -> Callable[[], nn.Module]:
-        @functools.cache
         def trained() -> nn.Module:
             network = build(run.start)
             network.load_state_dict(state)
             run.mask.apply_(network)
             return network
 
-        return lambda: copy_network(trained())
+        return trained
 
     def score_batches(self, run: BaseRun) -> Callable[[], Iterable[Any]]:
         assert isinstance(run, Run)
