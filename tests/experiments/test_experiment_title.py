@@ -34,6 +34,8 @@ def test_a_value_that_becomes_a_table_is_not_removed() -> None:
     assert overrides(load_recipe("digits", ["controls.reinit={draws=1, levels=[3]}"])) == [
         "controls.reinit.levels=[3]"
     ]
+    reinit = ["controls.reinit=2"]  # a table in this recipe
+    assert overrides(load_recipe("digits-permuted", reinit)) == reinit
     several = load_recipe("digits", ["controls.reinit={draws=2, levels=[3]}"])
     assert overrides(several) == ["controls.reinit.draws=2", "controls.reinit.levels=[3]"]
 

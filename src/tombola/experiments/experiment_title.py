@@ -51,22 +51,22 @@ def overrides(config: SearchConfig) -> list[str]:
     set_here = differences([{}, plain])
     found = {}
     changed = differences([packaged, here])
-    left = [key for key, (_, value) in changed.items() if value is not None]
+    present = [key for key, (_, value) in changed.items() if value is not None]
     for key, (before, value) in changed.items():
         section = key.partition(".")[0]
         if section not in here:
             found[section] = f"no {section}"
         elif value is None:
-            if not any(_contains(key, other) or _contains(other, key) for other in left):
+            if not any(_is_below(other, key) or _is_below(key, other) for other in present):
                 found[key] = f"no {key}"
         elif before is not None or key in set_here:  # a new section has defaults, which say nothing
             found[key] = f"{key}={_shown(value)}"
     return [*found.values()]
 
 
-def _contains(key: str, other: str) -> bool:
-    """Whether `key`, with a value in one recipe, is a table in which `other` is in the other recipe."""
-    return other.startswith(f"{key}.")
+def _is_below(key: str, table: str) -> bool:
+    """Whether `key` is in this table, which has one value, such as a number, in the other recipe."""
+    return key.startswith(f"{table}.")
 
 
 @functools.cache

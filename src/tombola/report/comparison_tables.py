@@ -17,11 +17,10 @@ def winners_table(named: Mapping[str, Summary]) -> tuple[list[str], list[list[st
     heads = _heads(named.values())
     rows = []
     for label, summary in named.items():
-        found, below = summary.smallest_winning, summary.levels[1:]
         own = [["dense", *_cells(summary, summary.levels[0], "ticket", heads)]] if summary.levels else []
-        if found is None:
+        if summary.smallest_winning is None:
             own.append([without_winner(summary), *[""] * (1 + len(heads))])
-        for level in [found] if found else below if len(below) == 1 else []:
+        if level := summary.smallest_winning or _only_level(summary):
             own += [[branch, *_cells(summary, level, branch, heads)] for branch in level.branches]
         rows += [[label if row is own[0] else "", *row] for row in own]
     return ["experiment", "", "left", *heads], rows
@@ -39,6 +38,11 @@ def common_table(named: Mapping[str, Summary]) -> tuple[list[str], list[list[str
             state = f"{level.verdict.state}{improvements(level.verdict)}"
             rows.append([label, str(level.level), *_cells(summary, level, "ticket", heads), state])
     return ["experiment", "level", "left", *heads, "verdict"], rows if len(named) > 1 else []
+
+
+def _only_level(summary: Summary) -> LevelSummary | None:
+    """The level below the dense network; None if there are several."""
+    return summary.levels[1] if len(summary.levels) == 2 else None
 
 
 def _heads(summaries: Iterable[Summary]) -> list[str]:

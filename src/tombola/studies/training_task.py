@@ -86,7 +86,7 @@ def _prepared(task: TrainingTask) -> Iterator[Engine[Any]]:
     torch.set_num_threads(1)
     try:
         with threadpool_limits(1, user_api="blas"), handed_over(task.datasets):
-            yield _unpickled(task.engine())
+            yield _engine(task.engine())
     finally:
         torch.set_num_threads(threads)
 
@@ -95,19 +95,25 @@ _PICKLED_HERE: WeakValueDictionary[bytes, Engine[Any]] = WeakValueDictionary()
 
 
 def pickle_engine(engine: Engine[Any]) -> bytes:
-    """The engine as tasks have it. Raises `InputError` if it cannot be pickled."""
+    """The pickled engine, as tasks carry it. Raises `InputError` if it cannot be pickled."""
     pickled = dumps(engine)
-    _PICKLED_HERE[pickled] = engine
+    with contextlib.suppress(TypeError):  # classes with __slots__ may not allow weak references
+        _PICKLED_HERE[pickled] = engine
     return pickled
+
+
+def _engine(pickled: bytes) -> Engine[Any]:
+    """The engine itself in the process that pickled it, otherwise a copy.
+
+    cloudpickle pickles the user's classes with their methods. To unpickle them in the same process would replace the
+    methods by copies, which see copies of their module's variables.
+    """
+    here = _PICKLED_HERE.get(pickled)
+    return _unpickled(pickled) if here is None else here
 
 
 @functools.lru_cache(maxsize=1)
 def _unpickled(engine: bytes) -> Engine[Any]:
-    """The engine, unpickled once in each process, with everything that the user's functions refer to.
-
-    Threads of the process that pickled it use the engine itself: cloudpickle pickles the user's classes with their
-    methods, and to unpickle them here would replace the methods by copies that see copies of the module's variables.
-    """
-    here = _PICKLED_HERE.get(engine)
-    unpickled: Engine[Any] = pickle.loads(engine) if here is None else here
+    """The engine, unpickled once in each process, with everything that the user's functions refer to."""
+    unpickled: Engine[Any] = pickle.loads(engine)
     return unpickled

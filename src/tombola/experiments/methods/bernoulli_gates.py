@@ -33,7 +33,7 @@ BERNOULLI_GATES = SearchMethod(
     "bernoulli-gates",
     _bernoulli_gates,
     BernoulliGatesSection,
-    extra_runs=lambda _: 4,  # as those of biprop
+    extra_runs=lambda _: 4,  # the scores, also before they are trained, and the two untrained subnetworks
     own_criterion=True,
     count_per_layer=True,
     other_networks=lambda context, dense: [_gates_run(context, dense)],

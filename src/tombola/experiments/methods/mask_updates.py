@@ -21,10 +21,10 @@ from tombola.utils.seeds import Purpose
 
 
 class UpdateSection(FrozenModel):
-    """The options of such a training."""
+    """Options of sparse training with mask updates."""
 
     fraction: float = Field(default=0.3, gt=0, le=1)
-    """ζ, the fraction of each layer's weights that one update replaces."""
+    """The fraction of each layer's weights that one update replaces: ζ of SET, α of RigL at the beginning."""
     end: float = Field(default=1.0, gt=0, le=1)
     """The fraction of the training after which the mask is fixed."""
     changes: int = Field(default=20, ge=1)
