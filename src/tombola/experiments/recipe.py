@@ -31,8 +31,9 @@ from tombola.utils.files import atomic_write
 log = logging.getLogger(__name__)
 
 
-class Recipe(MethodSections, SearchConfig):
-    """The configuration of an experiment with a model of the zoo, or one by import path, on a dataset."""
+class _TrainedSections(SearchConfig):
+    """What is trained, on which data, and what else is done with the tickets. In files and on pages these sections
+    come before those of search methods."""
 
     data: sections.DataSection
     """The dataset, how it is divided and how it is scaled."""
@@ -48,6 +49,10 @@ class Recipe(MethodSections, SearchConfig):
     """Tickets interpolated with those of other levels."""
     analysis: sections.AnalysisSection | None = None
     """What the summary says besides the verdict."""
+
+
+class Recipe(MethodSections, _TrainedSections):
+    """The configuration of an experiment with a model of the zoo, or one by import path, on a dataset."""
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
